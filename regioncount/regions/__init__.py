@@ -1,0 +1,29 @@
+"""Counting the connected regions of a classifier's input space in low-dimensional subspaces.
+
+Depends on torch, numpy and scipy alone, so that it serves models trained anywhere.
+"""
+
+from regioncount.regions.components import count_components
+from regioncount.regions.counting import RegionCount, count_regions, default_resolution
+from regioncount.regions.planes import label_plane, plane_grid
+from regioncount.regions.subspaces import (
+    extend_segments,
+    random_directions,
+    sample_indices,
+    sample_simplices,
+    shorten_segments,
+)
+
+__all__ = [
+    "RegionCount",
+    "count_components",
+    "count_regions",
+    "default_resolution",
+    "extend_segments",
+    "label_plane",
+    "plane_grid",
+    "random_directions",
+    "sample_indices",
+    "sample_simplices",
+    "shorten_segments",
+]

@@ -1,0 +1,260 @@
+"""Subspaces and counting, against functions whose regions are known in closed form."""
+
+import math
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import regioncount as rc
+from regioncount.regions import default_resolution, label_plane, plane_grid, sample_indices
+from regioncount.regions.labelling import to_labels
+
+
+def stripes(width):
+    """A classifier of the plane whose label is the number of the stripe that x lies in."""
+    return lambda inputs: torch.floor(inputs[:, 0] / width).long()
+
+
+def segment(*ends):
+    return torch.tensor([ends], dtype=torch.float64)
+
+
+def test_stripes_on_lines_have_the_count_of_stripes_crossed():
+    generator = torch.Generator().manual_seed(0)
+    vertices = 10 * torch.rand(200, 2, 2, generator=generator, dtype=torch.float64)
+    result = rc.count_regions(stripes(1.0), vertices, resolution=4000)
+    expected = np.abs(np.diff(np.floor(vertices[:, :, 0].numpy()), axis=1))[:, 0] + 1
+    # A line nearly parallel to the stripes may leave one it has just entered between two lattice points: none here.
+    assert result.counts.tolist() == expected.tolist()
+    assert result.mean == expected.mean()
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 4])
+@pytest.mark.parametrize("connectivity", ["paper", "lattice"])
+def test_slices_of_a_simplex(dimension, connectivity):
+    """Cutting along the first lattice coordinate into k slabs gives k regions: each is connected."""
+    vertices = torch.cat([torch.zeros(1, dimension), torch.eye(dimension)])[None].double()
+    for slabs in (1, 2, 4):
+        model = lambda x, slabs=slabs: (x[:, 0] * slabs * 0.999).floor().long()  # noqa: E731
+        result = rc.count_regions(model, vertices, resolution=13, connectivity=connectivity)
+        assert result.counts.tolist() == [slabs]
+
+
+def test_two_lumps_of_one_label_are_two_regions():
+    model = lambda x: ((x[:, 0] - 0.5).abs() < 0.2).long()  # noqa: E731  label 0, then 1, then 0 again
+    result = rc.count_regions(model, segment([0.0], [1.0]))
+    assert result.counts.tolist() == [3]
+    shares = np.array([60, 80, 60]) / 200
+    assert math.isclose(result.entropy, -(shares * np.log(shares)).sum(), rel_tol=0.02)
+
+
+def test_entropy_of_known_shares():
+    thirds = lambda x: (x[:, 0] * 3).floor().clamp(max=2).long()  # noqa: E731
+    result = rc.count_regions(thirds, segment([0.0], [1.0]), resolution=300)
+    assert math.isclose(result.entropy, math.log(3), rel_tol=1e-12)
+    constant = rc.count_regions(lambda x: torch.zeros(len(x), dtype=torch.long), segment([0.0], [1.0]))
+    assert (constant.mean, constant.entropy) == (1.0, 0.0)
+
+
+def test_ties_go_to_the_lowest_index_and_half_planes_meet_where_logits_are_equal():
+    tied = lambda x: torch.stack([x[:, 0] * 0, x[:, 0] * 0, x[:, 0] * 0], dim=1)  # noqa: E731
+    assert to_labels(tied(torch.zeros(7, 1)), 7)[0].tolist() == [0] * 7
+    assert rc.count_regions(tied, segment([0.0], [1.0])).counts.tolist() == [1]
+
+
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_count_is_what_counting_every_point_by_hand_gives(dimension, seed):
+    """Random networks: labels by one pass over explicit points, components by the public function."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).double()
+    vertices = 3 * torch.randn(3, dimension + 1, 2, 3, dtype=torch.float64)
+    n = 6
+    result = rc.count_regions(model, vertices, resolution=n, batch_size=7)
+    box = np.full((3, *[n] * dimension), -1)
+    for index in np.ndindex(*[n] * dimension):
+        if sum(index) <= n - 1:
+            weights = torch.tensor([n - 1 - sum(index), *index], dtype=torch.float64) / (n - 1)
+            points = (weights.view(1, -1, 1, 1) * vertices).sum(dim=1)
+            box[(slice(None), *index)] = model(points).argmax(dim=1).numpy()
+    assert result.counts.tolist() == rc.count_components(box).tolist()
+    assert result.evaluations == 3 * int((box[0] >= 0).sum())
+
+
+def test_negative_labels_are_labels_and_not_the_outside():
+    model = lambda x: torch.sign(x[:, 0] - 0.5).long()  # noqa: E731  a support vector machine's -1 and 1
+    assert rc.count_regions(model, segment([0.0], [1.0])).counts.tolist() == [2]
+
+
+def test_blocks_and_batches_do_not_change_counts(monkeypatch):
+    vertices = 5 * torch.rand(30, 3, 2)
+    whole = rc.count_regions(stripes(0.7), vertices)
+    monkeypatch.setattr("regioncount.regions.counting.BLOCK_POINTS", 100)
+    parts = rc.count_regions(stripes(0.7), vertices, batch_size=13)
+    assert whole.counts.tolist() == parts.counts.tolist()
+    assert np.array_equal(whole.entropies, parts.entropies)
+
+
+def test_numpy_and_scikit_learn_style_models_are_taken():
+    model = lambda x: (x.numpy()[:, 0] > 0.5).astype(int)  # noqa: E731
+    assert rc.count_regions(model, segment([0.0], [1.0])).counts.tolist() == [2]
+
+
+def test_a_module_is_evaluated_in_evaluation_mode_and_put_back():
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    statistics = model[1].running_mean.clone()
+    vertices = torch.randn(5, 2, 4)
+    first, second = (rc.count_regions(model, vertices).counts.tolist() for _ in range(2))
+    assert first == second  # no dropout
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(model[1].running_mean, statistics)
+
+
+def test_counting_is_in_float32_under_autocast():
+    """Logits that bfloat16 cannot tell apart are still told apart."""
+    seen = []
+
+    class Fine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 2)
+
+        def forward(self, x):
+            seen.append(self.layer(x).dtype)
+            return self.layer(x)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rc.count_regions(Fine(), torch.rand(1, 2, 1))
+    assert seen == [torch.float32]
+
+
+def test_settings_of_torch_are_put_back():
+    torch.set_float32_matmul_precision("high")
+    try:
+        rc.count_regions(nn.Linear(2, 2), torch.rand(1, 2, 2))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_interval_and_standard_error():
+    counts = np.array([1, 2, 2, 3, 5, 4])
+    result = rc.RegionCount(counts, np.zeros(6), 1, 200, "paper", "grid", 1200)
+    from scipy import stats
+
+    low, high = stats.t.interval(0.9, 5, loc=counts.mean(), scale=stats.sem(counts))
+    assert np.allclose(result.confidence_interval(0.9), (low, high))
+    assert math.isclose(result.standard_error, stats.sem(counts))
+    assert math.isnan(rc.RegionCount(counts[:1], np.zeros(1), 1, 200, "paper", "grid", 200).standard_error)
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), resolution=1), "resolution=1"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), method="fast"), "method=fast"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), connectivity="all"), "connectivity=all"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 1, 2)), "vertices of shape"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 2)), "vertices of shape"),
+        (lambda: rc.count_regions(stripes(1), torch.zeros(2, 2, 2, dtype=torch.uint8)), "floating point"),
+        (lambda: rc.count_regions(lambda x: x[:, :1], torch.rand(2, 2, 2)), "two classes or more"),
+        (lambda: rc.count_regions(lambda x: x[:, 0], torch.rand(2, 2, 2)), "integer labels"),
+        (lambda: rc.count_regions(lambda x: x[:, :, None], torch.rand(2, 2, 2)), "shape"),
+        (lambda: rc.count_regions(lambda x: x * math.nan, torch.rand(2, 2, 2)), "not a number"),
+        (lambda: rc.count_regions(nn.Linear(2, 2).bfloat16(), torch.rand(2, 2, 2)), "bfloat16"),
+        (lambda: rc.sample_simplices(torch.rand(3, 2), 3), "4 are needed"),
+        (lambda: rc.sample_simplices(torch.rand(3, 2), 0), "dimension=0"),
+        (lambda: rc.sample_simplices(torch.rand(3, 2), 1, 0), "number=0"),
+        (lambda: rc.extend_segments(torch.rand(2, 2, 3), 1.0, 1.0), "start"),
+        (lambda: rc.shorten_segments(torch.rand(2, 3, 3)), "segments of shape"),
+        (lambda: rc.random_directions(torch.rand(3, 2), 0.0), "scale"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(call, reason):
+    with pytest.raises(rc.InputError, match=reason) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@given(st.integers(2, 40), st.integers(1, 5), st.integers(1, 50), st.integers(0, 2**32))
+def test_sampled_vertices_are_distinct_and_nested(population, dimension, number, seed):
+    if population <= dimension:
+        return
+    indices = sample_indices(population, dimension, number, torch.Generator().manual_seed(seed))
+    assert indices.shape == (number, dimension + 1)
+    assert indices.min() >= 0
+    assert indices.max() < population
+    assert all(len(set(row)) == dimension + 1 for row in indices.tolist())
+    longer = sample_indices(population, dimension, number + 7, torch.Generator().manual_seed(seed))
+    assert torch.equal(longer[:number], indices)
+
+
+def test_every_choice_of_vertices_is_equally_likely():
+    indices = sample_indices(4, 2, 24_000, torch.Generator().manual_seed(0))
+    from scipy.stats import chisquare
+
+    ordered = (indices * torch.tensor([16, 4, 1])).sum(dim=1)
+    _, counts = ordered.unique(return_counts=True)
+    assert len(counts) == 4 * 3 * 2
+    assert chisquare(counts.numpy()).pvalue > 1e-4
+
+
+def test_segments_of_each_kind_lie_where_they_should():
+    images = torch.randn(10, 3, 4, 4)
+    g = torch.Generator().manual_seed(0)
+    lines = rc.sample_simplices(images, 1, 20, g)
+    long = rc.extend_segments(lines, -1, 2)
+    assert torch.allclose(long[:, 0], 2 * lines[:, 0] - lines[:, 1], atol=1e-6)
+    assert torch.allclose(long[:, 1], 2 * lines[:, 1] - lines[:, 0], atol=1e-6)
+    short = rc.shorten_segments(lines, g)
+    direction = lines[:, 1] - lines[:, 0]
+    for end in range(2):  # (point - start) = t * direction with one t in [0, 1] for all coordinates
+        t = ((short[:, end] - lines[:, 0]) * direction).flatten(1).sum(1) / direction.flatten(1).square().sum(1)
+        assert ((t >= 0) & (t <= 1)).all()
+        assert torch.allclose(short[:, end], lines[:, 0] + t.view(-1, 1, 1, 1) * direction, atol=1e-5)
+    rays = rc.random_directions(images, 0.1, g)
+    assert torch.equal(rays[:, 0], images)
+    assert abs((rays[:, 1] - rays[:, 0]).std().item() - 0.1) < 0.02
+
+
+def test_default_resolutions_are_the_papers():
+    assert [default_resolution(d) for d in (1, 2, 3, 5)] == [200, 10, 5, 5]
+
+
+def test_plane_grid_puts_the_inputs_where_it_says():
+    triangle = torch.randn(3, 2, 5, dtype=torch.float64)
+    weights, positions = plane_grid(triangle, resolution=40)
+    assert np.allclose(weights.sum(axis=1), 1)
+    grid = (weights @ triangle.flatten(1).numpy()).reshape(40, 40, -1)
+    step = np.linalg.norm(grid[0, 1] - grid[0, 0])
+    assert np.isclose(np.linalg.norm(grid[1, 0] - grid[0, 0]), step)  # undistorted
+    for corner, (x, y) in zip(triangle.flatten(1).numpy(), positions, strict=True):
+        along, up = grid[0, 1] - grid[0, 0], grid[1, 0] - grid[0, 0]
+        assert np.allclose(grid[0, 0] + x * along + y * up, corner)
+    labels, _ = label_plane(lambda x: (x.flatten(1)[:, 0] > 0).long(), triangle, 40)
+    assert labels.tolist() == (grid[:, :, 0] > 0).astype(int).tolist()
+
+
+def test_regions_work_where_the_rest_cannot_be_imported():
+    """Somebody with a model of their own needs torch, numpy and scipy alone."""
+    program = """
+        import sys
+        for name in ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "sklearn", "tqdm", "torchvision", "filelock"):
+            sys.modules[name] = None
+        import torch, regioncount as rc
+        from regioncount.regions import count_regions
+        simplices = rc.sample_simplices(torch.rand(5, 3), dimension=1, number=4)
+        print(rc.count_regions(lambda x: (x[:, 0] > 2).long(), simplices).mean)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    # torch itself imports tqdm or filelock only on demand; nothing here demands it
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1.0"
