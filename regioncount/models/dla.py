@@ -1,0 +1,38 @@
+"""Deep layer aggregation (Yu et al. 2018), in the simplified form of pytorch-cifar."""
+
+import torch
+from torch import nn
+
+from regioncount.models.layers import classifier, normalized_convolution
+from regioncount.models.resnet import BasicBlock
+
+
+class Tree(nn.Module):
+    """A binary tree of residual blocks, `levels` deep; a 1x1 convolution merges what its two subtrees give."""
+
+    def __init__(self, in_channels: int, out_channels: int, levels: int, stride: int):
+        super().__init__()
+        if levels == 1:
+            self.left = BasicBlock(in_channels, out_channels, stride)
+            self.right = BasicBlock(out_channels, out_channels)
+        else:
+            self.left = Tree(in_channels, out_channels, levels - 1, stride)
+            self.right = Tree(out_channels, out_channels, levels - 1, stride=1)
+        self.root = normalized_convolution(2 * out_channels, out_channels, 1)
+
+    def forward(self, x):
+        left = self.left(x)
+        return self.root(torch.cat([left, self.right(left)], dim=1))
+
+
+def simple_dla(num_classes: int, in_channels: int, *, width: int = 16) -> nn.Sequential:
+    return nn.Sequential(
+        normalized_convolution(in_channels, width),
+        normalized_convolution(width, width),
+        normalized_convolution(width, 2 * width),
+        Tree(2 * width, 4 * width, levels=1, stride=1),
+        Tree(4 * width, 8 * width, levels=2, stride=2),
+        Tree(8 * width, 16 * width, levels=2, stride=2),
+        Tree(16 * width, 32 * width, levels=1, stride=2),
+        classifier(32 * width, num_classes),
+    )

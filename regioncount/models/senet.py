@@ -1,0 +1,33 @@
+"""Squeeze-and-excitation network (Hu et al. 2018) of pre-activation residual blocks (He et al. 2016)."""
+
+from torch import nn
+
+from regioncount.models.layers import SqueezeExcitation, convolution
+from regioncount.models.resnet import residual_network
+
+
+class PreActivationBlock(nn.Module):
+    """Batch normalization and ReLU before each of two 3x3 convolutions, squeeze-excitation after them."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
+        super().__init__()
+        self.activate = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU())
+        self.residual = nn.Sequential(
+            convolution(in_channels, out_channels, stride=stride),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            convolution(out_channels, out_channels),
+            SqueezeExcitation(out_channels, max(1, out_channels // 16)),
+        )
+        same_shape = in_channels == out_channels and stride == 1
+        self.shortcut = None if same_shape else convolution(in_channels, out_channels, 1, stride)
+
+    def forward(self, x):
+        activated = self.activate(x)
+        # The identity bypasses the activation; a projection starts after it.
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
+        return self.residual(activated) + shortcut
+
+
+def senet18(num_classes: int, in_channels: int, *, width: int = 64) -> nn.Sequential:
+    return residual_network(PreActivationBlock, (2, 2, 2, 2), num_classes, in_channels, width)
