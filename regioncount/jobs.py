@@ -1,0 +1,181 @@
+"""What the commands do with a run's configuration: train it, measure it, keep both on disk."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from regioncount import data, runs, tracking, training
+from regioncount.config import RunConfig, as_mapping
+from regioncount.environment import environment
+from regioncount.loading import build_model, check, load_dataset
+from regioncount.measuring import measure, measuring_settings, values
+from regioncount.runs import Run
+
+# What makes the model, besides the content of the training data and the precision.
+IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
+
+# At most this share of the time goes into writing checkpoints.
+CHECKPOINT_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked configuration and what follows from it: the data, where and how it trains, which run it is."""
+
+    config: RunConfig
+    dataset: data.Dataset
+    device: torch.device
+    precision: str
+    name: str
+    identity: str
+
+    @property
+    def results(self) -> Path:
+        return Path(self.config.results)
+
+    def find_run(self) -> Run | None:
+        return runs.find(self.results, self.name, self.identity)
+
+
+def prepare(config: RunConfig) -> Job:
+    """Load the data and work out which run this is. InputError where data, model and device do not go together."""
+    dataset = load_dataset(config.dataset)
+    device = training.choose_device(config.device)
+    precision = training.choose_precision(config.precision, device)
+    check(config, dataset)
+    mapping = as_mapping(config)
+    parts = {key: mapping[key] for key in IDENTITY_PARTS}
+    identity = runs.identity({**parts, "data": dataset.fingerprints["train"], "precision": precision})
+    return Job(config, dataset, device, precision, f"{config.dataset.name}-{config.model['name']}", identity)
+
+
+def run(job: Job) -> Run:
+    """Train the run unless it is finished, measure of it what has not been measured yet, and tell the tracker of both."""
+    config = job.config
+    tracked = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
+    with runs.lock(job.results, job.name, job.identity):
+        found = job.find_run()
+        trained = found is not None and found.status != "running" and not _missing_snapshots(job, found)
+        if trained and not _unmeasured(job, found) and (config.tracker.mode == "disabled" or tracked in found.tracked):
+            return found
+        with tracking.start(
+            config.tracker.mode,
+            identity=job.identity,
+            name=f"{job.name}-{job.identity}",
+            config=as_mapping(config),
+            directory=job.results,
+            project=config.tracker.project,
+            entity=config.tracker.entity,
+            group=config.tracker.group,
+        ) as track:
+            if not trained:
+                found = train(job, track)
+            else:
+                for row in found.history().to_dict("records"):
+                    track.log(_metrics(row), step=int(row["epoch"]))
+            if found.status == "finished":
+                snapshots = snapshot_epochs(config, found.epochs_trained)
+                measure(found, config, job.dataset, job.device, [*snapshots, found.epochs_trained])
+                if not config.snapshots.keep:
+                    for epoch in found.snapshot_epochs():
+                        found.remove_snapshot(epoch)
+            track.summarize({"status": found.status, **found.summary, **values(found, config, job.dataset)})
+        found.tracked.append(tracked)
+        found.save_record()
+        return found
+
+
+def train(job: Job, track: tracking.Tracker) -> Run:
+    """Train a run from its beginning, or from its last checkpoint. A diverged one is recorded as such."""
+    config = job.config
+    found = runs.create(
+        job.results,
+        job.name,
+        job.identity,
+        as_mapping(config),
+        job.dataset.fingerprints["train"],
+        environment(job.device, job.precision),
+    )
+    model = training.initialize(lambda: build_model(config.model, job.dataset), config.seed)
+    checkpoint = found.checkpoint()
+    done = len(checkpoint["history"]) if checkpoint else 0
+    if not all(found.has_weights(epoch) for epoch in snapshot_epochs(config, done)):
+        checkpoint, done = None, 0  # snapshots are asked for of epochs that are over
+    if checkpoint is None:
+        found.save_weights(0, model.state_dict())
+    snapshots = set(snapshot_epochs(config, config.epochs))
+    saved, cost = time.monotonic(), 0.0
+
+    def on_epoch(row: dict, state: Callable[[], dict]) -> None:
+        nonlocal saved, cost
+        track.log(_metrics(row), step=row["epoch"])
+        if row["epoch"] in snapshots:
+            found.save_weights(row["epoch"], state()["model"])
+        started = time.monotonic()
+        if started - saved >= cost / CHECKPOINT_SHARE:
+            found.save_history(state()["history"])
+            found.save_checkpoint(state())
+            saved = time.monotonic()
+            cost = saved - started
+
+    history = training.fit(
+        model,
+        job.dataset.to(job.device),
+        config,
+        device=job.device,
+        precision=job.precision,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
+    before = found.record["checksums"].get("model.pt")
+    found.save_history(history)
+    found.save_weights(None, model.state_dict())
+    if before != found.record["checksums"]["model.pt"]:
+        found.forget_measures()
+    found.remove_snapshot(len(history))  # model.pt is this epoch's
+    status = "diverged" if training.diverged(history) else "finished"
+    found.finish(status, epochs_trained=len(history), seconds=round(sum(row["seconds"] for row in history), 3))
+    return found
+
+
+def snapshot_epochs(config: RunConfig, last: int) -> list[int]:
+    """The epochs up to `last` at which weights are to be kept and measured."""
+    every = range(0, last + 1, config.snapshots.every) if config.snapshots.every else ()
+    return sorted({epoch for epoch in (*every, *config.snapshots.epochs) if epoch <= last})
+
+
+def describe(found: Run, config: RunConfig, dataset: data.Dataset) -> str:
+    """A run's outcome in a few lines."""
+    figures = found.summary | values(found, config, dataset)
+    width = max(map(len, figures), default=0)
+    lines = [f"{found.directory}: {found.status}, {dataset.name}"]
+    return "\n".join(lines + [f"  {name:{width}}  {_short(value)}" for name, value in figures.items()])
+
+
+def _short(value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _unmeasured(job: Job, found: Run) -> bool:
+    if found.status != "finished":
+        return False
+    settings = measuring_settings(job.config, job.dataset).values()
+    epochs = {*snapshot_epochs(job.config, found.epochs_trained), found.epochs_trained}
+    return any(runs.measuring_key(setting, epoch) not in found.measures for setting in settings for epoch in epochs)
+
+
+def _missing_snapshots(job: Job, found: Run) -> bool:
+    """Whether weights are asked for of an epoch that are neither on disk nor measured already."""
+    settings = measuring_settings(job.config, job.dataset).values()
+    return any(
+        not found.has_weights(epoch)
+        and (job.config.snapshots.keep or any(runs.measuring_key(s, epoch) not in found.measures for s in settings))
+        for epoch in snapshot_epochs(job.config, found.epochs_trained)
+    )
+
+
+def _metrics(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name != "epoch" and value == value}

@@ -1,0 +1,70 @@
+"""From a configuration to its data and its model, checked against one another."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from regioncount import data, models
+from regioncount.config import Dataset, MeasuringConfig, RunConfig
+from regioncount.errors import InputError
+from regioncount.regions.labelling import evaluation_mode
+
+
+def load_dataset(settings: Dataset) -> data.Dataset:
+    """The data set of a configuration; one that was asked for before is still in memory."""
+    return _load_dataset(**{key: value for key, value in vars(settings).items() if key != "name"}, kind=settings.name)
+
+
+# Two, so that a sweep over data sets that goes back and forth does not fill the memory.
+@lru_cache(maxsize=2)
+def _load_dataset(kind: str, **options) -> data.Dataset:
+    if options["workers"] is None:
+        options.pop("workers")
+    return data.load(kind, **options)
+
+
+def build_model(model: Mapping, dataset: data.Dataset) -> nn.Module:
+    options = {key: value for key, value in model.items() if key != "name"}
+    return models.build(model["name"], dataset.num_classes, dataset.in_channels, image_size=dataset.image_size, **options)
+
+
+def load_state(model: nn.Module, state: dict, source) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
+        raise InputError(f"{source}: the weights do not fit the model: {reason}") from None
+
+
+def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> None:
+    """InputError where the data set does not fit the model or the subspaces asked for."""
+    _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
+    for name, subspace in config.regions.subspaces.items():
+        available = len(dataset.train if subspace.split == "train" else dataset.test)
+        needed = subspace.dimension + 1 if subspace.kind == "simplex" else 2
+        if available < needed:
+            raise InputError(f"regions.{name}: {needed} images are needed, the {subspace.split} split has {available}")
+
+
+# Checking takes a forward pass; in a sweep most cells share their model.
+@lru_cache(maxsize=64)
+def _check_model(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
+    """InputError where the model cannot be built or does not take the data's images."""
+    options = json.loads(model)
+    name = options.pop("name")
+    try:
+        built = models.build(name, num_classes, in_channels, image_size=image_size, **options)
+    except InputError as error:
+        raise InputError(f"model={name}: {error}") from None
+    shape = (2, in_channels, *image_size)
+    try:
+        with torch.no_grad(), evaluation_mode(built):
+            output = built(torch.zeros(shape))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model={name} does not take images of shape {shape[1:]}: {reason}") from None
+    if output.shape != (2, num_classes):
+        raise InputError(f"model={name} gives {tuple(output.shape)}, not (2, {num_classes}) logits")

@@ -1,0 +1,217 @@
+"""Measurements of a run: what is asked for, what has been measured already, and the rest."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from regioncount import data, runs
+from regioncount.config import MeasuringConfig, RunConfig, Subspace, as_mapping, parse_dataset, subspace_options
+from regioncount.environment import device_name, environment
+from regioncount.errors import InputError
+from regioncount.loading import build_model, check, load_dataset, load_state
+from regioncount.measures import MEASURES
+from regioncount.regions import (
+    count_regions,
+    default_resolution,
+    extend_segments,
+    label_plane,
+    random_directions,
+    sample_indices,
+    shorten_segments,
+)
+from regioncount.runs import Run
+
+
+def measure(
+    found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, device: torch.device, epochs: Iterable[int]
+) -> None:
+    """Measure what the configuration asks for at each epoch, where it has not been; one epoch at a time goes to disk."""
+    settings = measuring_settings(config, dataset)
+    epochs = list(epochs)
+    model = None
+    here = dataset.to(device)
+    with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
+        for epoch in epochs:
+            entries, arrays = {}, {}
+            state = None
+            for name, setting in settings.items():
+                key = runs.measuring_key(setting, epoch)
+                if key not in found.measures:
+                    model = build_model(found.config["model"], dataset).to(device) if model is None else model
+                    if state is None:
+                        state = found.weights(epoch)
+                        load_state(model, state, found.directory)
+                    bar.set_description(f"{name} at epoch {epoch}")
+                    measured, counts = _measure_one(name, setting, model, here, config, device)
+                    entries[key] = {"settings": setting, "epoch": epoch, "values": measured, "device": device_name(device)}
+                    arrays |= {f"{key}/{array}": value for array, value in counts.items()}
+                bar.update()
+            if entries:
+                found.save_measures(entries, arrays)
+
+
+def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> dict[str, dict]:
+    """For each measure and each subspace by name, all that decides its values, given a model."""
+    prints = dataset.fingerprints
+    settings = {name: {"measure": name, "data": prints} for name in config.measures}
+    for name, subspace in config.regions.subspaces.items():
+        options = subspace_options(subspace)
+        options["resolution"] = subspace.resolution or default_resolution(options.get("dimension", 1))
+        settings[name] = {
+            "measure": "region_count",
+            "data": prints[subspace.split],
+            "subspace": options,
+            "seed": config.regions.seed,
+            "connectivity": config.regions.connectivity,
+            "method": "grid" if config.regions.method == "auto" else config.regions.method,
+        }
+    return settings
+
+
+def values(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, epoch: int | None = None) -> dict:
+    """What was measured under a configuration's settings at an epoch (by default the last), as columns of a table.
+
+    Region counts carry their subspace's name: region_count_line is a mean over lines, region_count_line_standard_error
+    its standard error, region_entropy_line the mean region entropy in nats, region_share_one_line the share of lines
+    that lie in a single region.
+    """
+    epoch = found.epochs_trained if epoch is None else epoch
+    row = {}
+    for name, setting in measuring_settings(config, dataset).items():
+        entry = found.measures.get(runs.measuring_key(setting, epoch))
+        measured = entry["values"] if entry else {}
+        if setting["measure"] != "region_count":
+            row |= measured
+            continue
+        for column, value in measured.items():
+            row[_column(column, name)] = value
+    return row
+
+
+def _column(column: str, subspace: str) -> str:
+    """region_count_standard_error of the subspace `line` is region_count_line_standard_error."""
+    for stem in ("region_count", "region_entropy", "region_share_one"):
+        if column.startswith(stem):
+            return f"{stem}_{subspace}{column.removeprefix(stem)}"
+    return f"region_count_{subspace}_{column}"
+
+
+def draw_vertices(subspace: Subspace, dataset: data.Dataset, seed: int) -> Tensor:
+    """The subspaces of a configuration, (S, d + 1, C, H, W), normalized; the same for every model of a comparison."""
+    generator = torch.Generator().manual_seed(seed)
+    split = dataset.train if subspace.split == "train" else dataset.test
+    dimension = subspace.dimension if subspace.kind == "simplex" else 1
+    chosen = sample_indices(len(split), dimension, subspace.number, generator)
+    indices, places = chosen.unique(return_inverse=True)
+    images = dataset.normalize(split.take(indices))
+    vertices = images[places.to(images.device)]
+    match subspace.kind:
+        case "short_segment":
+            return shorten_segments(vertices, generator)
+        case "wider_scope":
+            return extend_segments(vertices, subspace.start, subspace.stop)
+        case "random_direction":
+            return random_directions(vertices[:, 0], subspace.scale, generator)
+    return vertices
+
+
+def _measure_one(name, setting, model, dataset, config, device) -> tuple[dict, dict[str, np.ndarray]]:
+    """The values of one measure, and the arrays behind them."""
+    if setting["measure"] != "region_count":
+        return MEASURES[name](model, dataset, device), {}
+    subspace = config.regions.subspaces[name]
+    try:
+        result = count_regions(
+            model,
+            draw_vertices(subspace, dataset, config.regions.seed),
+            resolution=setting["subspace"]["resolution"],
+            method=setting["method"],
+            connectivity=setting["connectivity"],
+        )
+    except InputError as error:
+        return {"error": str(error)}, {}  # this cell of the table is empty; the others need not be
+    measured = {
+        "region_count": result.mean,
+        "region_count_standard_error": result.standard_error,
+        "region_entropy": result.entropy,
+        "region_share_one": float((result.counts == 1).mean()),
+    }
+    return measured, {"counts": result.counts, "entropies": result.entropies}
+
+
+def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, data.Dataset]:
+    """The run, or the imported file of weights, that is to be measured, and its data.
+
+    dataset_changes: overrides such as "dataset.root=DIR" of the run's own data set. Raises InputError where the run has no
+    model to measure, or the data are not those it was trained on.
+    """
+    if config.checkpoint is not None:
+        check(config, load_dataset(config.dataset))
+        return import_checkpoint(config), load_dataset(config.dataset)
+    found = runs.load(config.run)
+    if found.status != "finished":
+        raise InputError(f"{found.directory} is {found.status}: there is no trained model to measure")
+    settings = parse_dataset(found.config.get("dataset"), dataset_changes)
+    config.model = found.config.get("model")
+    dataset = load_dataset(settings)
+    check(config, dataset)
+    if found.data != dataset.fingerprints["train"]:
+        raise InputError(f"{found.directory} was trained on other data than dataset.root={settings.root} holds")
+    return found, dataset
+
+
+def import_checkpoint(config: MeasuringConfig) -> Run:
+    """A file of weights as a run of its own, so that what is measured of it is kept like any other run's."""
+    state = runs.load_weights(config.checkpoint)
+    dataset = load_dataset(config.dataset)
+    model = build_model(config.model, dataset)
+    load_state(model, state, config.checkpoint)
+    parts = {"weights": runs.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
+    name, identity = f"checkpoint-{config.model['name']}", runs.identity(parts)
+    with runs.lock(Path(config.results), name, identity):
+        found = runs.find(Path(config.results), name, identity)
+        if found is None:
+            recorded = {key: value for key, value in as_mapping(config).items() if key in ("dataset", "model")}
+            found = runs.create(
+                Path(config.results), name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown")
+            )
+            found.save_weights(None, state)
+            found.finish("finished", epochs_trained=0)
+    return found
+
+
+def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, device: torch.device) -> pd.DataFrame:
+    """Measure a run at the epochs asked for, and return the table: a row a value, a column an epoch."""
+    last = found.epochs_trained
+    kept = [epoch for epoch in (0, *found.snapshot_epochs()) if epoch < last and found.has_weights(epoch)]
+    match config.snapshots:
+        case "none":
+            epochs = []
+        case "all":
+            epochs = kept
+        case listed:
+            epochs = [epoch for epoch in listed if epoch != last]
+            if missing := [epoch for epoch in epochs if epoch not in kept]:
+                raise InputError(f"snapshots={missing}: not kept; on disk are {kept} and the final model ({last})")
+    with runs.lock_directory(found.directory):
+        measure(found, config, dataset, device, [*epochs, last])
+    columns = {f"epoch {epoch}": values(found, config, dataset, epoch) for epoch in [*epochs, last]}
+    return pd.DataFrame(columns)
+
+
+def decision_regions(found: Run, dataset: data.Dataset, device: torch.device, seed: int = 0, resolution: int = 150):
+    """Labels (n, n) in the plane through three training images of different classes, and where these lie in the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    triples = sample_indices(len(dataset.train), 2, 100, generator)
+    labels = dataset.train.labels.cpu()
+    distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
+    chosen = (distinct or triples)[0]
+    triangle = dataset.normalize(dataset.train.take(chosen)).to(device)
+    model = build_model(found.config["model"], dataset).to(device)
+    load_state(model, found.weights(), found.directory)
+    return label_plane(model, triangle, resolution)

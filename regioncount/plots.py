@@ -1,0 +1,400 @@
+"""Pictures of runs: tables or arrays in, a matplotlib Figure out, without a display and in any thread.
+
+Hyperparameters are told apart by the first column of group_by (colour) and the second (marker, line style or axis). Values
+that are missing or infinite, as those of diverged runs, are left out. Accuracies are fractions in tables, percent in print.
+"""
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from regioncount.analysis import FITTED_ACCURACY, with_targets
+from regioncount.errors import InputError
+
+PERCENT = {
+    "train_accuracy": "train accuracy (%)",
+    "test_accuracy": "test accuracy (%)",
+    "test_error": "test error (%)",
+    "generalization_gap": "generalization gap (percentage points)",
+}
+# Okabe and Ito's colours, which every kind of colour vision tells apart, then three more.
+CLASS_COLOURS = (
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#BBBBBB",
+    "#333333",
+    "#882255",
+)
+# The brightest end of viridis cannot be seen on white.
+ORDERED_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (3, 4)))
+MOST_CLASSES_NAMED = 24
+
+
+def count_against_gap(
+    runs: pd.DataFrame,
+    measure: str,
+    target: str = "generalization_gap",
+    group_by: Sequence[str] = ("learning_rate", "batch_size"),
+    correlation: Mapping | None = None,
+    title: str | None = None,
+) -> Figure:
+    """A dot a configuration, the runs that share group_by: the mean of measure and target, bars of one standard error.
+
+    runs has a row a run: measure, train_accuracy, test_accuracy (fractions), group_by, and target where that cannot be
+    derived from the accuracies. A hollow dot has runs that do not fit their training set. correlation is a row of
+    `analysis.correlations`, printed above. Raises InputError where a column is missing or accuracies are in percent.
+    """
+    if runs.empty:
+        return _nothing()
+    runs = with_targets(runs)
+    _require(runs, [measure, target])
+    runs, group_by = _complete(runs, [measure, target, "train_accuracy"], group_by)
+    if runs.empty:
+        return _nothing()
+    runs["fits"] = runs["train_accuracy"] >= FITTED_ACCURACY
+    runs[target] *= _unit(target)
+    runs[measure] *= _unit(measure)
+    groups = runs.groupby(group_by)
+    dots = groups[[measure, target]].mean().join(groups[[measure, target]].sem().fillna(0).add_suffix("_error"))
+    dots = dots.join(groups["fits"].all()).reset_index()
+
+    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+    axes = _clean(figure.subplots(), _label(measure), _label(target))
+    positions, markers = _positions(runs[group_by[0]]), _assign(runs[group_by[1]], MARKERS)
+    slope, offset = _least_squares(dots[measure], dots[target])
+    ends = np.array([dots[measure].min(), dots[measure].max()])
+    axes.plot(ends, slope * ends + offset, color="0.6", linestyle="--", linewidth=1.2, zorder=1)
+    for _, dot in dots.iterrows():
+        colour = ORDERED_COLOURS(positions[dot[group_by[0]]])
+        axes.errorbar(
+            dot[measure],
+            dot[target],
+            xerr=dot[f"{measure}_error"],
+            yerr=dot[f"{target}_error"],
+            marker=markers[dot[group_by[1]]],
+            markersize=7.5,
+            markerfacecolor=colour if dot["fits"] else "white",
+            markeredgecolor=colour if not dot["fits"] else "white",
+            markeredgewidth=0.6 if dot["fits"] else 1.6,
+            ecolor=(*colour[:3], 0.5),
+            elinewidth=1.2,
+        )
+    _colour_bar(figure, axes, group_by[0], positions)
+    style = {"linestyle": "none", "markersize": 7.5, "color": "0.35"}
+    handles = [
+        Line2D([], [], marker=marker, label=f"{_label(group_by[1])} {_text(value)}", **style)
+        for value, marker in markers.items()
+        if len(markers) > 1
+    ]
+    if not dots["fits"].all():
+        unfitted = f"below {FITTED_ACCURACY:.0%} train accuracy"
+        handles.append(Line2D([], [], marker="o", markerfacecolor="white", markeredgewidth=1.6, label=unfitted, **style))
+    _legend(figure, handles)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    if correlation is not None:
+        axes.set_title("\n".join(_describe(correlation)), fontsize=10, color="0.25")
+    return figure
+
+
+def heat_maps(
+    runs: pd.DataFrame, measures: Sequence[str], group_by: Sequence[str] = ("learning_rate", "batch_size")
+) -> Figure:
+    """A panel a measure: its mean over the runs of each cell of the grid that the first two columns of group_by span.
+
+    runs has a row a run, the columns measures and group_by. Raises InputError where a measure is missing.
+    """
+    if runs.empty:
+        return _nothing()
+    _require(runs, measures)
+    runs, (across, up, *_) = _complete(runs, [], group_by)
+    runs[list(measures)] = runs[list(measures)].apply(pd.to_numeric).replace([math.inf, -math.inf], math.nan)
+    runs = runs[runs[list(measures)].notna().any(axis=1)]
+    if runs.empty or not len(measures):
+        return _nothing()
+    columns, rows = list(_positions(runs[across])), list(_positions(runs[up]))
+    width, height = max(3.0, 0.75 * len(columns) + 1.1), max(0.8, 0.55 * len(rows)) + 1.1
+    panels = min(max(1, int(14 / width)), len(measures))
+    lines = math.ceil(len(measures) / panels)
+    figure = Figure(figsize=(panels * width, lines * height), layout="constrained")
+    all_axes = figure.subplots(lines, panels, squeeze=False).ravel()
+    for axes in all_axes[len(measures) :]:
+        axes.remove()
+    for axes, measure in zip(all_axes, measures, strict=False):
+        cells = runs.groupby([up, across])[measure].mean().unstack().reindex(index=rows, columns=columns)
+        _heat_map(axes, cells.to_numpy(dtype=float) * _unit(measure))
+        axes.set_title(_label(measure), fontsize=11)
+        axes.set_xlabel(_label(across))
+        axes.set_xticks(range(len(columns)), [_text(value) for value in columns], rotation=45 * (len(columns) > 8))
+        axes.set_ylabel(_label(up))
+        axes.set_yticks(range(len(rows)), [_text(value) for value in rows])
+        for axis, values in ((axes.xaxis, columns), (axes.yaxis, rows)):
+            if len(values) == 1 and values[0] == "":
+                axis.set_visible(False)
+    return figure
+
+
+def count_through_training(counts: pd.DataFrame, group_by: Sequence[str] = ("learning_rate", "batch_size")) -> Figure:
+    """Mean region count at each epoch: a panel a subspace, a line a configuration, its band one standard error over runs.
+
+    counts has a row a run, subspace and epoch: subspace, epoch, mean, and the columns of group_by, of which the first two
+    are told apart. Raises InputError where a column is missing.
+    """
+    if counts.empty:
+        return _nothing()
+    _require(counts, ["subspace", "epoch", "mean"])
+    counts, (first, second, *_) = _complete(counts, ["epoch", "mean"], group_by)
+    if counts.empty:
+        return _nothing()
+    positions, styles = _positions(counts[first]), _assign(counts[second], LINE_STYLES)
+    subspaces = list(counts["subspace"].unique())
+    figure = Figure(figsize=(1.4 + 5.2 * len(subspaces), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(subspaces), squeeze=False)[0]
+    for axes, subspace in zip(panels, subspaces, strict=True):
+        _clean(axes, "epoch", _label(f"region_count_{subspace}"))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        for (value, other), line in counts[counts["subspace"] == subspace].groupby([first, second]):
+            at = line.groupby("epoch")["mean"].agg(["mean", "sem"])
+            colour = ORDERED_COLOURS(positions[value])
+            axes.plot(at.index, at["mean"], color=colour, linestyle=styles[other], linewidth=1.7, marker=".", markersize=5)
+            band = (at["mean"] - at["sem"], at["mean"] + at["sem"])
+            axes.fill_between(at.index, *band, color=colour, alpha=0.12, linewidth=0)
+    _colour_bar(figure, list(panels), first, positions)
+    handles = [
+        Line2D([], [], color="0.35", linewidth=1.7, linestyle=style, label=f"{_label(second)} {_text(value)}")
+        for value, style in styles.items()
+        if len(styles) > 1
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def decision_regions(
+    grids: Sequence[np.ndarray],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    anchors: Sequence[np.ndarray | None] | None = None,
+) -> Figure:
+    """Panels side by side of the class predicted at each point of a plane; the same class has the same colour in all.
+
+    grids are integer labels (n, n), row 0 at the bottom, blank where -1. anchors holds for each panel points (k, 2) to mark,
+    as (x, y) in grid steps: the images that span the plane.
+    """
+    if not len(grids):
+        return _nothing()
+    present, areas = np.unique(np.concatenate([np.ravel(grid) for grid in grids]), return_counts=True)
+    present, areas = present[present >= 0], areas[present >= 0]
+    colours = _class_colours(present)
+    palette = ListedColormap([colours[label] for label in present] or ["white"])
+    named = np.sort(present[np.argsort(-areas, kind="stable")][:MOST_CLASSES_NAMED])
+    figure = Figure(figsize=(max(3.6 * len(grids), 5.2), 4.0), layout="constrained")
+    for position, axes in enumerate(figure.subplots(1, len(grids), squeeze=False)[0]):
+        grid = np.asarray(grids[position])
+        ranks = np.ma.masked_where(grid < 0, np.searchsorted(present, grid))
+        axes.imshow(ranks, cmap=palette, vmin=-0.5, vmax=len(present) - 0.5, origin="lower", interpolation="nearest")
+        axes.set_title(titles[position], fontsize=11)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color("0.7")
+        if anchors is not None and anchors[position] is not None:
+            x, y = np.asarray(anchors[position], dtype=float).T
+            axes.plot(
+                x, y, linestyle="none", marker="o", markersize=9, color="white", markeredgecolor="black", clip_on=False
+            )
+    handles = [Patch(facecolor=colours[label], edgecolor="0.4", label=_class_name(label, class_names)) for label in named]
+    if len(present) > len(named):
+        handles.append(Patch(facecolor="none", label=f"and {len(present) - len(named)} more"))
+    _legend(figure, handles)
+    return figure
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a figure as a PNG file, whole or not at all. Identical data gives identical bytes.
+
+    Raises InputError where the name does not end in .png.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: figures are written as PNG, give it a name that ends in .png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(picture.getvalue())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _nothing() -> Figure:
+    figure = Figure(figsize=(4.8, 2.4))
+    figure.text(0.5, 0.5, "no finished runs", ha="center", va="center", fontsize=13, color="0.4")
+    return figure
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"the table to draw has no column {', '.join(missing)}; it has {', '.join(map(str, table))}")
+
+
+def _complete(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with every number there, and at least two columns to group them by: of one value "" where there are fewer."""
+    table = table.copy()
+    for column in numbers:
+        table[column] = pd.to_numeric(table[column]).astype(float)
+    table = table[np.isfinite(table[list(numbers)]).all(axis=1)]
+    group_by = [column for column in group_by if column in table]
+    for column in group_by:
+        table[column] = _sortable(table[column])
+    while len(group_by) < 2:
+        group_by.append(f"only {len(group_by)}")
+        table[group_by[-1]] = ""
+    return table, group_by
+
+
+def _sortable(values: pd.Series) -> pd.Series:
+    """Numbers where every value is one, else text."""
+    try:
+        if values.notna().all():
+            return pd.to_numeric(values)
+    except (TypeError, ValueError):
+        pass
+    return values.map(lambda value: "none" if pd.isna(value) else str(value)).astype(object)
+
+
+def _positions(values: pd.Series) -> dict:
+    """Where each value stands on a scale from 0 to 1, in order: by its logarithm, or evenly where there is none."""
+    ordered = sorted(values.unique())
+    places = np.arange(len(ordered), dtype=float)
+    if pd.api.types.is_numeric_dtype(values) and ordered[0] >= 0 and ordered[-1] > 0:
+        logs = np.log10([value for value in ordered if value > 0])
+        # Zero has no logarithm: it stands one step below the smallest value that has.
+        zero = logs[0] - (np.diff(logs).min() if len(logs) > 1 else 1)
+        places = np.concatenate([np.full(len(ordered) - len(logs), zero), logs])
+    span = places[-1] - places[0]
+    return dict(zip(ordered, (places - places[0]) / span if span else np.full(len(ordered), 0.4), strict=True))
+
+
+def _assign(values: pd.Series, styles: Sequence) -> dict:
+    return {value: styles[rank % len(styles)] for rank, value in enumerate(sorted(values.unique()))}
+
+
+def _unit(column: str) -> float:
+    return 100.0 if column in PERCENT else 1.0
+
+
+def _label(column: str) -> str:
+    if column in PERCENT:
+        return PERCENT[column]
+    if column.startswith("region_count_"):
+        return f"region count ({column.removeprefix('region_count_').replace('_', ' ')})"
+    return column.replace("_", " ")
+
+
+def _text(value) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if value == int(value) else f"{value:.4g}"
+
+
+def _clean(axes: Axes, x_label: str, y_label: str) -> Axes:
+    axes.set_xlabel(x_label, fontsize=11)
+    axes.set_ylabel(y_label, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _colour_bar(figure: Figure, axes, column: str, positions: dict) -> None:
+    if len(positions) < 2:
+        return
+    bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=0.04, pad=0.02)
+    shown = list(positions)[:: math.ceil(len(positions) / 10)]
+    bar.set_ticks([positions[value] for value in shown], labels=[_text(value) for value in shown])
+    bar.minorticks_off()
+    bar.outline.set_visible(False)
+    bar.set_label(_label(column), fontsize=11)
+
+
+def _legend(figure: Figure, handles: list) -> None:
+    """A legend below, in as many columns as fit; the figure grows by its height."""
+    if not handles:
+        return
+    width, height = figure.get_size_inches()
+    columns = int(width / (0.6 + 0.085 * max(len(handle.get_label()) for handle in handles)))
+    columns = max(1, min(columns, len(handles)))
+    figure.set_size_inches(width, height + 0.23 * math.ceil(len(handles) / columns))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
+
+
+def _least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:
+    spread = ((x - x.mean()) ** 2).sum()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else math.nan
+    return slope, y.mean() - slope * x.mean()
+
+
+def _describe(correlation: Mapping) -> list[str]:
+    """Pearson's r in words, and again among the fitted runs where these are not all."""
+    lines = []
+    for name, suffix in (("all runs", ""), ("fitted runs alone", "_fitted")):
+        r, low, high = (correlation.get(f"pearson{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
+        number = correlation.get(f"configurations{suffix}")
+        value = f"Pearson r = {r:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+        value = value if not math.isnan(r) else correlation.get(f"note{suffix}") or "Pearson r is undefined"
+        counted = "" if number is None or math.isnan(r) else f", {number:g} configurations"
+        lines.append(f"{name}: {value}{counted}")
+    if correlation.get("fitted") == correlation.get("runs"):
+        return [lines[0].removeprefix("all runs: ")]
+    return lines
+
+
+def _heat_map(axes: Axes, cells: np.ndarray) -> None:
+    image = axes.imshow(np.ma.masked_invalid(cells), cmap="viridis", origin="lower", aspect="auto")
+    size = 10 if cells.shape[1] <= 8 else 7
+    for (row, column), value in np.ndenumerate(cells):
+        if not math.isnan(value):
+            luminance = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
+            text = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
+            axes.text(
+                column, row, text, ha="center", va="center", fontsize=size, color="black" if luminance > 0.5 else "white"
+            )
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _class_colours(present: np.ndarray) -> dict[int, tuple[float, float, float]]:
+    """A colour for each class: its own where classes are few, else in order of presence, in lighter and darker rounds."""
+    few = len(present) == 0 or present.max() < len(CLASS_COLOURS)
+    colours = {}
+    for rank, label in enumerate(present):
+        turn, place = divmod(int(label) if few else rank, len(CLASS_COLOURS))
+        colour = np.array(to_rgb(CLASS_COLOURS[place]))
+        colours[label] = tuple((colour, 0.5 + 0.5 * colour, 0.6 * colour)[turn % 3])
+    return colours
+
+
+def _class_name(label: int, class_names: Sequence[str]) -> str:
+    name = str(class_names[label]) if label < len(class_names) else f"class {label}"
+    return name if len(name) <= 18 else f"{name[:17].rstrip()}…"

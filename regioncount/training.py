@@ -1,0 +1,269 @@
+"""The training loop.
+
+Every epoch starts from a seed of its own, made from the run's seed and the epoch's number. What an epoch does thus follows
+from the weights and the optimizer's state at its start alone, and a run that goes on from a checkpoint does what it would
+have done unbroken, with no generator's state to keep.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import lr_scheduler
+from tqdm import tqdm
+
+from regioncount import data
+from regioncount.config import RunConfig
+from regioncount.errors import InputError
+from regioncount.regions.labelling import evaluation_mode, true_float32
+
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "adadelta": torch.optim.Adadelta,
+}
+
+# The running accuracy from which the whole training set is looked at: that much below the one asked for. It lags behind
+# the accuracy at the end of the epoch, and looking costs a third of an epoch.
+NEAR_ACCURACY = 0.02
+NEAR_LOSS = 2.0
+
+EVALUATION_BATCH = 1024
+
+
+def choose_device(device: str) -> torch.device:
+    """The device asked for; `auto` is CUDA where there is one, the CPU otherwise.
+
+    In one of several worker processes, `auto` takes GPUs in turn, by the worker's number. Raises InputError for a device
+    this machine does not have.
+    """
+    if device == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", _worker() % torch.cuda.device_count())
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device={device}: give auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"device={device}: give auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """The training precision: `auto` is bfloat16 autocast where the hardware multiplies in it, float32 otherwise."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supports = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+        fast = any(support() for support in supports if support is not None)
+    return "bfloat16" if fast else "float32"
+
+
+def initialize(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A model whose initial weights follow from the seed alone; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_epoch_seed(seed, 0))
+        return build()
+
+
+def fit(
+    model: nn.Module,
+    dataset: data.Dataset,
+    config: RunConfig,
+    *,
+    device: torch.device,
+    precision: str,
+    checkpoint: dict | None = None,
+    on_epoch: Callable[[dict, Callable[[], dict]], None] = lambda row, state: None,
+) -> list[dict]:
+    """Train a model in place with cross-entropy, and return its history.
+
+    dataset: on `device` already. precision: "float32" (IEEE: no TF32) or "bfloat16" (autocast). checkpoint: what an
+    earlier call's `on_epoch` was offered; training goes on from there. on_epoch(row, state) is called after every epoch;
+    state() is that checkpoint: tensors and plain values, whose tensors are the live ones.
+
+    The history has a row an epoch: epoch, learning_rate, train_loss and running_accuracy (averages over the epoch, in
+    training mode), train_accuracy (whole training set in evaluation mode, where a stop rule looked at it), seconds. A loss
+    that is not finite ends training; that row is the last.
+    """
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = _optimizer(model, config.optimizer)
+    schedule = _schedule(optimizer, config)
+    history = []
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        schedule.load_state_dict(checkpoint["schedule"])
+        history = list(checkpoint["history"])
+
+    def state() -> dict:
+        return {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "history": history,
+        }
+
+    with progress_bar(config.epochs, len(dataset.train), done=len(history)) as report:
+        while len(history) < config.epochs and not _finished(history, config):
+            epoch = len(history) + 1
+            started = time.perf_counter()
+            rate = optimizer.param_groups[0]["lr"]
+            loss, accuracy = _train_epoch(model, dataset, config, optimizer, epoch, device, precision, report)
+            row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "running_accuracy": accuracy}
+            row["train_accuracy"] = math.nan
+            if math.isfinite(loss) and _near_stop(row, config):
+                row["stop_loss"], row["train_accuracy"] = evaluate(model, dataset, dataset.train, device)
+            row["seconds"] = time.perf_counter() - started
+            schedule.step()
+            history.append(row)
+            on_epoch(row, state)
+    return history
+
+
+def diverged(history: list[dict]) -> bool:
+    """Whether training ended at a loss that is not finite."""
+    return bool(history) and not math.isfinite(history[-1]["train_loss"])
+
+
+def evaluate(model: nn.Module, dataset: data.Dataset, split, device: torch.device) -> tuple[float, float]:
+    """Mean cross-entropy (in nats) and accuracy (a fraction) on a whole split, in evaluation mode and true float32."""
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    with torch.no_grad(), evaluation_mode(model), true_float32():
+        for images, labels in split.batches(EVALUATION_BATCH):
+            logits = model(dataset.normalize(images).contiguous(memory_format=torch.channels_last))
+            loss += cross_entropy(logits, labels, reduction="sum").double()
+            correct += (logits.argmax(dim=1) == labels).sum()
+    return loss.item() / len(split), correct.item() / len(split)
+
+
+def _train_epoch(model, dataset, config, optimizer, epoch, device, precision, report) -> tuple[float, float]:
+    """One pass over the training set; returns the running loss and accuracy. Nothing in it waits for the device."""
+    model.train()
+    seed = _epoch_seed(config.seed, epoch)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(dataset.train), generator=generator)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    exact = true_float32() if precision == "float32" else nullcontext()
+    with torch.random.fork_rng(devices=cuda), exact:
+        torch.manual_seed(seed)  # for dropout and the like
+        for images, labels in dataset.train.batches(config.batch_size, order):
+            inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = model(inputs)
+            loss = cross_entropy(logits.float(), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach().double() * len(labels)
+            correct += (logits.detach().argmax(dim=1) == labels).sum()
+            report(len(labels), loss_sum, correct)
+    return loss_sum.item() / len(dataset.train), correct.item() / len(dataset.train)
+
+
+def _augmented(dataset, augmentation: str, images: Tensor, labels: Tensor, generator) -> tuple[Tensor, Tensor]:
+    if augmentation == "crop_flip":
+        images = data.crop_flip(images, generator)
+    inputs = dataset.normalize(images)
+    if augmentation == "mixup":
+        return data.mixup(inputs, labels, dataset.num_classes, generator)
+    return inputs, labels
+
+
+def _optimizer(model: nn.Module, options: dict) -> torch.optim.Optimizer:
+    extra = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
+    if "betas" in extra:
+        extra["betas"] = tuple(extra["betas"])
+    make = OPTIMIZERS[options["name"]]
+    if make in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        extra["fused"] = True  # one pass over the weights; a quarter more images per second for narrow networks on a CPU
+    return make(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **extra)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
+    """The learning rate's schedule, stepped once an epoch, as the paper's code does."""
+    options = {key: value for key, value in config.schedule.items() if key != "name"}
+    match config.schedule["name"]:
+        case "constant":
+            return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
+        case "step":
+            return lr_scheduler.StepLR(optimizer, **options)
+        case "multistep":
+            return lr_scheduler.MultiStepLR(optimizer, **options)
+        case "exponential":
+            return lr_scheduler.ExponentialLR(optimizer, **options)
+
+
+def _near_stop(row: dict, config: RunConfig) -> bool:
+    """Whether the stop rule's own quantity, over the whole training set, is worth a look."""
+    accuracy, loss = config.stop.train_accuracy, config.stop.train_loss
+    if config.augmentation == "mixup":  # the running figures are of mixed images, and say nothing of the plain ones
+        return accuracy is not None or loss is not None
+    near_accuracy = accuracy is not None and row["running_accuracy"] >= accuracy - NEAR_ACCURACY
+    return near_accuracy or (loss is not None and row["train_loss"] <= loss * NEAR_LOSS)
+
+
+def _finished(history: list[dict], config: RunConfig) -> bool:
+    """Whether the last epoch diverged or met the stop rule."""
+    if not history:
+        return False
+    last = history[-1]
+    accuracy, loss = config.stop.train_accuracy, config.stop.train_loss
+    fits = accuracy is not None and last["train_accuracy"] >= accuracy
+    return diverged(history) or fits or (loss is not None and last.get("stop_loss", math.inf) <= loss)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for each epoch of each run's seed; epoch 0 is the initialization."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _worker() -> int:
+    """The number of this process among joblib's workers (LokyProcess-1, ...), 0 elsewhere."""
+    import multiprocessing
+
+    _, _, number = multiprocessing.current_process().name.rpartition("LokyProcess-")
+    return int(number) - 1 if number.isdigit() else 0
+
+
+@contextmanager
+def progress_bar(epochs: int, images: int, done: int) -> Iterator[Callable[[int, Tensor, Tensor], None]]:
+    """A bar over all epochs with running loss, accuracy and images per second; quiet when output is not a terminal."""
+    with tqdm(
+        total=epochs * images, initial=done * images, unit=" images", unit_scale=True, disable=None, leave=False
+    ) as bar:
+        last = time.monotonic()
+        seen = 0
+
+        def report(count: int, loss_sum: Tensor, correct: Tensor) -> None:
+            nonlocal last, seen
+            seen += count
+            bar.update(count)
+            # Reading the loss waits for the device: once a second, and only where somebody looks.
+            if not bar.disable and time.monotonic() - last > 1:
+                last = time.monotonic()
+                bar.set_postfix_str(f"loss {loss_sum.item() / seen:.3f}, accuracy {correct.item() / seen:.3f}")
+            if seen >= images:
+                bar.set_description(f"epoch {bar.n // images} of {epochs}", refresh=False)
+                seen = 0
+
+        yield report

@@ -1,0 +1,280 @@
+"""Correlations against scipy, their intervals against a slow loop, and all against what is published of the paper's runs."""
+
+import math
+import warnings
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from regioncount.analysis import correlations, mark
+from regioncount.errors import InputError
+
+PAPER = Path(__file__).resolve().parents[1] / ".." / "shared" / "paper"
+SCIPY = {
+    "pearson": lambda x, y: stats.pearsonr(x, y).statistic,
+    "spearman": lambda x, y: stats.spearmanr(x, y).statistic,
+    "kendall": lambda x, y: stats.kendalltau(x, y).statistic,
+}
+INTERVALS = [f"{name}{end}" for name in SCIPY for end in ("", "_low", "_high")]
+
+# Pairs of small integers: many ties, and no averages that rounding could make tie.
+pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12).filter(
+    lambda points: all(len(set(values)) > 1 for values in zip(*points, strict=True))
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def table(measure, gap, train_accuracy=1.0, **columns) -> pd.DataFrame:
+    """A run for each value, each a configuration of its own."""
+    runs = pd.DataFrame({"count": np.asarray(measure, float), "configuration": range(len(measure)), **columns})
+    return runs.assign(train_accuracy=train_accuracy, test_accuracy=train_accuracy - np.asarray(gap, float))
+
+
+def correlate(runs, *, target="generalization_gap", resamples=0, **options) -> pd.Series:
+    found = correlations(runs, ["count"], [target], ["configuration"], resamples=resamples, **options)
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@given(pairs)
+def test_values_are_those_of_scipy_with_ties(points):
+    x, y = np.array(points, float).T
+    found = correlate(table(x, y / 100))
+    for name, reference in SCIPY.items():
+        assert found[name] == pytest.approx(reference(x, y), abs=1e-9)
+
+
+@given(pairs, st.integers(0, 5))
+@settings(max_examples=10)
+def test_intervals_are_those_of_a_slow_loop(points, seed):
+    x, y = np.array(points, float).T
+    number, resamples = len(x), 40
+    found = correlate(table(x, y / 100), resamples=resamples, level=0.8, seed=seed)
+    draws = np.random.default_rng(seed).multinomial(number, [1 / number] * number, size=resamples)
+    slow = {name: [] for name in SCIPY}
+    for draw in draws:
+        drawn = np.repeat(np.arange(number), draw)
+        if len(set(x[drawn])) > 1 and len(set(y[drawn])) > 1:
+            for name, reference in SCIPY.items():
+                slow[name].append(reference(x[drawn], y[drawn]))
+    assert found["resamples_undefined"] == resamples - len(slow["pearson"])
+    for name, values in slow.items():
+        low, high = np.quantile(values, [0.1, 0.9])
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_seeds_are_averaged_before_correlating():
+    # Within each configuration count and gap go opposite ways; their averages go the same way.
+    runs = pd.DataFrame(
+        {"configuration": [1, 1, 2, 2, 3, 3], "count": [1.0, 3.0, 2.0, 5.0, 4.0, 6.0], "train_accuracy": 1.0}
+    ).assign(test_accuracy=[0.7, 0.9, 0.6, 0.8, 0.5, 0.7])
+    found = correlate(runs)
+    assert (found["runs"], found["configurations"]) == (6, 3)
+    assert found["pearson"] == pytest.approx(stats.pearsonr([2, 3.5, 5], [0.2, 0.3, 0.4]).statistic)
+    assert found["pearson"] > 0.99 > stats.pearsonr(runs["count"], 1 - runs["test_accuracy"]).statistic
+
+
+def test_averages_that_differ_by_rounding_alone_tie():
+    third = [0.1, 0.2, 0.3]  # their sum depends on the order it is taken in
+    assert sum(third) != sum(reversed(third))
+    runs = pd.DataFrame({"configuration": np.repeat([1, 2, 3], 3), "count": [*third, *reversed(third), 1.0, 1.0, 1.0]})
+    runs = runs.assign(train_accuracy=1.0, test_accuracy=np.repeat([0.9, 0.8, 0.7], 3))
+    assert correlate(runs)["kendall"] == pytest.approx(stats.kendalltau([0.2, 0.2, 1.0], [0.1, 0.2, 0.3]).statistic)
+
+
+@given(pairs, st.randoms(use_true_random=False), st.integers(1, 3))
+@settings(max_examples=30)
+def test_order_of_runs_does_not_matter(points, random, seeds):
+    x, y = np.array(points, float).T
+    noise = np.random.default_rng(0).normal(0, 0.01, size=(2, len(x) * seeds))
+    runs = table(np.tile(x, seeds) + noise[0], (np.tile(y, seeds) + noise[1]) / 100 + 0.1)
+    runs["configuration"] = np.tile(np.arange(len(x)), seeds)
+    order = list(range(len(runs)))
+    random.shuffle(order)
+    pd.testing.assert_series_equal(
+        correlate(runs, resamples=20), correlate(runs.iloc[order], resamples=20), check_exact=True
+    )
+
+
+def test_order_of_runs_does_not_matter_where_averages_lie_between_two_roundings():
+    seeds = [0.3269, 0.8842, 1.3697715]  # the average is 0.8602905: their order decides which way it is rounded
+    runs = pd.DataFrame({"configuration": [1, 1, 1, 2, 3], "count": [*seeds, 0.860291, 2.0]})
+    runs = runs.assign(train_accuracy=1.0, test_accuracy=[0.9, 0.9, 0.9, 0.8, 0.7])
+    assert len({correlate(runs.iloc[[*order, 3, 4]])["kendall"] for order in permutations(range(3))}) == 1
+
+
+@given(pairs, st.sampled_from([1e-9, 0.03, 1.0, 700.0, 1e11]), st.integers(-3, 3))
+@settings(max_examples=40)
+def test_units_of_the_measure_do_not_matter(points, scale, shift):
+    x, y = np.array(points, float).T
+    expected = correlate(table(x, y / 100), resamples=20)[INTERVALS].astype(float)
+    found = correlate(table((x + shift) * scale, y / 100), resamples=20)[INTERVALS].astype(float)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@given(pairs)
+@settings(max_examples=30)
+def test_sign_of_the_measure_flips_everything(points):
+    x, y = np.array(points, float).T
+    plus, minus = correlate(table(x, y / 100), resamples=20), correlate(table(-x, y / 100), resamples=20)
+    for name in SCIPY:
+        flipped = (-minus[name], -minus[f"{name}_high"], -minus[f"{name}_low"])
+        assert (plus[name], plus[f"{name}_low"], plus[f"{name}_high"]) == pytest.approx(flipped, abs=1e-9)
+
+
+def test_intervals_are_reproducible_and_hold_their_value():
+    x = np.arange(20) + np.random.default_rng(0).normal(0, 4, 20)
+    runs = table(x, np.arange(20) / 100)
+    found = correlate(runs, resamples=500)
+    pd.testing.assert_series_equal(found, correlate(runs, resamples=500), check_exact=True)
+    assert found["pearson_low"] != correlate(runs, resamples=500, seed=1)["pearson_low"]
+    narrow = correlate(runs, resamples=500, level=0.5)
+    for name in SCIPY:
+        assert found[f"{name}_low"] < narrow[f"{name}_low"] < found[name] < narrow[f"{name}_high"] < found[f"{name}_high"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "gap", "note"),
+    [
+        ([1, 2], [0.1, 0.2], "undefined: 2 configurations, 3 are needed"),
+        ([1], [0.1], "undefined: 1 configuration, 3 are needed"),
+        ([], [], "undefined: 0 configurations, 3 are needed"),
+        ([2, 2, 2], [0.1, 0.2, 0.3], "undefined: count is constant"),
+        ([1, 2, 3], [0.1, 0.1, 0.1], "undefined: generalization_gap is constant"),
+        ([2, 2, 2], [0.1, 0.1, 0.1], "undefined: count and generalization_gap are constant"),
+        ([math.nan, 1, 2], [0.1, 0.2, 0.3], "undefined: 2 configurations, 3 are needed"),
+    ],
+)
+def test_undefined_correlations_say_why(measure, gap, note):
+    found = correlate(table(measure, gap), resamples=50)
+    assert found["note"] == found["note_fitted"] == note
+    assert found[INTERVALS].isna().all()
+
+
+def test_incomplete_runs_are_left_out_and_not_counted():
+    runs = table([1, 2, 4, 5, 6, 7], [0.1, 0.3, 0.2, 0.5, 0.4, 0.6])
+    damaged = runs.copy()
+    damaged.loc[3, "count"] = math.nan
+    damaged.loc[4, "test_accuracy"] = math.nan
+    damaged.loc[5, "count"] = math.inf
+    pd.testing.assert_series_equal(correlate(damaged, resamples=20), correlate(runs.iloc[:3], resamples=20))
+
+
+def test_runs_are_filtered_before_averaging():
+    # Configuration 3 has a fitted and an unfitted seed: only the first is among the fitted.
+    runs = pd.DataFrame({"configuration": [0, 1, 2, 3, 3], "count": [1.0, 2.0, 3.0, 4.0, 40.0]})
+    runs = runs.assign(train_accuracy=[1, 0.99, 0.995, 1, 0.5], test_accuracy=[0.9, 0.81, 0.7, 0.75, 0.4])
+    found = correlate(runs)
+    assert (found["runs"], found["configurations"], found["fitted"], found["configurations_fitted"]) == (5, 4, 4, 4)
+    assert found["pearson_fitted"] == pytest.approx(stats.pearsonr([1, 2, 3, 4], [0.1, 0.18, 0.295, 0.25]).statistic)
+    assert found["pearson"] == pytest.approx(stats.pearsonr([1, 2, 3, 22], [0.1, 0.18, 0.295, 0.175]).statistic)
+    strict = correlate(runs, fitted_accuracy=0.999)
+    assert strict["fitted"] == 2
+    assert strict["note_fitted"] == "undefined: 2 configurations, 3 are needed"
+
+
+def test_missing_hyperparameters_are_a_configuration_of_their_own():
+    runs = table([1, 2, 3, 5], [0.1, 0.2, 0.3, 0.2], configuration=[0.1, 0.2, None, None])
+    found = correlate(runs)
+    assert found["configurations"] == 3
+    assert found["pearson"] == pytest.approx(stats.pearsonr([1, 2, 4], [0.1, 0.2, 0.25]).statistic)
+
+
+def test_targets_are_derived_even_where_columns_of_that_name_exist():
+    runs = table([1, 2, 4], [0.1, 0.3, 0.2]).assign(generalization_gap=[9.0, 5.0, 1.0], test_error=7.0, other=[3, 2, 1])
+    found = correlations(runs, ["count"], ["generalization_gap", "test_error", "other"], ["configuration"], resamples=0)
+    assert list(found["target"]) == ["generalization_gap", "test_error", "other"]
+    expected = [stats.pearsonr([1, 2, 4], target).statistic for target in ([1, 3, 2], [1, 3, 2], [3, 2, 1])]
+    np.testing.assert_allclose(found["pearson"], expected)
+
+
+def test_columns_and_rows_come_in_order():
+    runs = table([1, 2, 3], [0.1, 0.3, 0.2]).assign(norm=[3.0, 1.0, 2.0])
+    found = correlations(runs, ["count", "norm"], group_by=["configuration"], resamples=5)
+    assert list(zip(found["measure"], found["target"], strict=True)) == [
+        (measure, target) for measure in ("count", "norm") for target in ("generalization_gap", "test_error")
+    ]
+    described = [*INTERVALS, "resamples_undefined", "note"]
+    expected = ["measure", "target", "runs", "configurations", "fitted", *described, "configurations_fitted"]
+    assert list(found.columns) == expected + [f"{name}_fitted" for name in described]
+    assert list(correlations(runs, [], group_by=["configuration"]).columns) == list(found.columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_accuracy": [98.5, 99.0, 1.0]}, "percent"),
+        ({"test_accuracy": [0.5, 0.6, 60.0]}, "percent"),
+        ({"count": ["few", "some", "many"]}, "count of the table of runs is not numeric"),
+    ],
+)
+def test_unusable_values_are_refused(change, message):
+    with pytest.raises(InputError, match=message) as refused:
+        correlate(table([1, 2, 3], [0.1, 0.2, 0.3]).assign(**change))
+    assert "\n" not in str(refused.value)
+
+
+def test_missing_columns_are_named():
+    runs = table([1, 2, 3], [0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match="no column sharpness, weight_decay;"):
+        correlations(runs, ["count", "sharpness"], group_by=["configuration", "weight_decay"])
+    with pytest.raises(InputError, match="no column test_accuracy;"):
+        mark(runs.drop(columns="test_accuracy"))
+    with pytest.raises(InputError, match="group_by is empty"):
+        correlations(runs, ["count"], group_by=[])
+
+
+def test_mark():
+    runs = pd.DataFrame(
+        [
+            # train, test, classes, share of lines and planes with one region -> fitted, degenerate
+            (1.00, 0.80, 10, 0.1, 0.1, True, False),
+            (0.99, 0.80, 10, 0.5, 0.5, True, False),
+            (0.98, 0.80, 10, 0.1, 0.6, False, True),
+            (0.10, 0.15, 10, 0.1, 0.1, False, True),
+            (1.00, 0.15, 100, math.nan, math.nan, True, False),
+            (math.nan, math.nan, 10, math.nan, math.nan, False, False),
+        ],
+        columns=[
+            *("train_accuracy", "test_accuracy", "num_classes", "region_share_one_line", "region_share_one_plane"),
+            *("expected_fitted", "expected_degenerate"),
+        ],
+    )
+    before = runs.copy()
+    marked = mark(runs)
+    pd.testing.assert_frame_equal(runs, before)
+    assert list(marked.columns) == [*runs.columns, "fitted", "degenerate"]
+    assert all(marked[column].dtype == np.dtype(bool) for column in ("fitted", "degenerate"))
+    assert list(marked["fitted"]) == list(runs["expected_fitted"])
+    assert list(marked["degenerate"]) == list(runs["expected_degenerate"])
+    # Chance level is not known without the number of classes.
+    assert not mark(runs[["train_accuracy", "test_accuracy"]])["degenerate"].any()
+
+
+def test_the_published_figures_follow_from_the_published_runs():
+    if not (PAPER / "runs.csv").is_file() or not (PAPER / "correlations.csv").is_file():
+        pytest.skip("the paper's runs.csv and correlations.csv are not beside the repository, in ../shared/paper")
+    runs, published = pd.read_csv(PAPER / "runs.csv"), pd.read_csv(PAPER / "correlations.csv")
+    groups = dict(list(runs.groupby(["experiment", "network"])))
+    assert len(published) == len(groups) > 100
+    for _, expected in published.iterrows():
+        found = correlations(groups[expected["experiment"], expected["network"]], ["regions_200"], resamples=0)
+        gap, error = found.iloc[0], found.iloc[1]
+        where = f"{expected['experiment']}, {expected['network']}"
+        assert (gap["runs"], gap["configurations"]) == (expected["runs"], expected["configurations"]), where
+        # Published to four digits.
+        for name in SCIPY:
+            assert gap[name] == pytest.approx(expected[name], abs=5.1e-5), f"{where}: {name}"
+        assert error["pearson"] == pytest.approx(expected["pearson_test_error"], abs=5.1e-5), f"{where}: test error"

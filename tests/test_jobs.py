@@ -1,0 +1,232 @@
+"""Runs on disk: identity, what is kept, what is done again and what is not."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import regioncount as rc
+from regioncount import jobs, loading, measuring, runs
+from regioncount.config import parse_measuring, parse_run
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LINE = {"line": {"kind": "simplex", "dimension": 1, "number": 12, "resolution": 30}}
+
+
+def configuration(results, **changes):
+    plain = {
+        "dataset": {"name": "digits", "train_size": 60, "test_size": 100},
+        "model": {"name": "mlp", "width": 16, "depth": 1},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9},
+        "schedule": {"name": "constant"},
+        "batch_size": 16,
+        "epochs": 6,
+        "regions": LINE,
+        "measures": ["accuracy"],
+        "precision": "float32",
+        "results": str(results),
+    }
+    return parse_run({**plain, **changes})
+
+
+def forbid(monkeypatch, *names):
+    for module, name in names:
+        monkeypatch.setattr(module, name, lambda *a, name=name, **k: pytest.fail(f"{name} was called again"))
+
+
+def test_a_finished_run_is_found_and_nothing_is_computed_twice(tmp_path, monkeypatch):
+    first = jobs.run(jobs.prepare(configuration(tmp_path)))
+    assert first.status == "finished"
+    forbid(monkeypatch, (jobs, "train"), (measuring, "_measure_one"))
+    again = jobs.run(jobs.prepare(configuration(tmp_path)))
+    assert again.record == first.record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"batch_size": 8},
+        {"epochs": 5},
+        {"augmentation": "crop_flip"},
+        {"schedule": {"name": "cosine"}},
+        {"stop": {"train_accuracy": 0.9}},
+        {"precision": "bfloat16"},
+        {"model": {"name": "mlp", "width": 17, "depth": 1}},
+        {"optimizer": {"name": "sgd", "learning_rate": 0.2, "weight_decay": 0.0, "momentum": 0.9}},
+        {"dataset": {"name": "digits", "train_size": 60, "test_size": 100, "seed": 1}},
+        {"dataset": {"name": "digits", "train_size": 60, "test_size": 100, "label_noise": 0.2}},
+    ],
+)
+def test_what_makes_the_model_makes_the_identity(tmp_path, change):
+    assert jobs.prepare(configuration(tmp_path)).identity != jobs.prepare(configuration(tmp_path, **change)).identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"regions": {"seed": 3, **LINE}},
+        {"regions": {}},
+        {"measures": []},
+        {"snapshots": {"every": 2}},
+        {"device": "cpu"},
+        {"tracker": {"mode": "wandb_offline"}},
+        {"dataset": {"name": "digits", "train_size": 60, "test_size": 50}},
+        {"optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 0, "momentum": 0.9}},
+    ],
+)
+def test_what_does_not_make_the_model_does_not(tmp_path, change):
+    assert jobs.prepare(configuration(tmp_path)).identity == jobs.prepare(configuration(tmp_path, **change)).identity
+
+
+def test_asking_for_more_measures_only_measures_more(tmp_path, monkeypatch):
+    config = configuration(tmp_path)
+    before = jobs.run(jobs.prepare(config))
+    old = measuring.values(before, config, loading.load_dataset(config.dataset))
+    forbid(monkeypatch, (jobs, "train"))
+    plane = {"plane": {"kind": "simplex", "dimension": 2, "number": 5, "resolution": 6, "split": "test"}}
+    more = configuration(tmp_path, regions={**LINE, **plane})
+    found = jobs.run(jobs.prepare(more))
+    row = measuring.values(found, more, loading.load_dataset(config.dataset))
+    assert old.items() <= row.items()
+    assert row["region_count_plane"] >= 1
+    other_seed = configuration(tmp_path, regions={"seed": 9, **LINE})
+    unmeasured = measuring.values(found, other_seed, loading.load_dataset(config.dataset))
+    assert unmeasured.keys() == {key for key in old if "region" not in key}
+
+
+def test_values_on_disk_are_what_counting_by_hand_gives(tmp_path):
+    config = configuration(tmp_path)
+    job = jobs.prepare(config)
+    found = rc.runs.load(jobs.run(job).directory)
+    model = loading.build_model(config.model, job.dataset)
+    model.load_state_dict(found.weights())
+    images = job.dataset.normalize(job.dataset.train.images)
+    lines = rc.sample_simplices(images, 1, 12, torch.Generator().manual_seed(0))
+    expected = rc.count_regions(model, lines, resolution=30)
+    row = measuring.values(found, config, job.dataset)
+    assert row["region_count_line"] == expected.mean
+    assert row["region_count_line_standard_error"] == pytest.approx(expected.standard_error)
+    key = runs.measuring_key(measuring.measuring_settings(config, job.dataset)["line"], found.epochs_trained)
+    assert np.array_equal(found.region_arrays()[f"{key}/counts"], expected.counts)
+    with torch.no_grad():
+        right = model.eval()(job.dataset.normalize(job.dataset.test.images)).argmax(1) == job.dataset.test.labels
+    assert row["test_accuracy"] == right.double().mean().item()
+
+
+def test_snapshots_are_measured_and_then_removed_unless_kept(tmp_path):
+    config = configuration(tmp_path, snapshots={"every": 2, "epochs": [3]})
+    job = jobs.prepare(config)
+    found = jobs.run(job)
+    assert jobs.snapshot_epochs(config, found.epochs_trained) == [0, 2, 3, 4, 6]
+    assert found.snapshot_epochs() == []
+    assert found.has_weights(0)
+    assert found.has_weights(6)
+    counts = [measuring.values(found, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
+    assert len(counts) == 5
+    kept = jobs.run(jobs.prepare(configuration(tmp_path, snapshots={"every": 2, "epochs": [3], "keep": True})))
+    assert kept.snapshot_epochs() == [2, 3, 4]  # they were asked for, so the run was trained again
+    again = [measuring.values(kept, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
+    assert again == counts
+    assert kept.record["checksums"]["model.pt"] == found.record["checksums"]["model.pt"]
+
+
+def test_a_diverged_run_is_recorded_and_not_measured(tmp_path):
+    config = configuration(tmp_path, optimizer={"name": "sgd", "learning_rate": 1e12, "weight_decay": 0.0, "momentum": 0.9})
+    job = jobs.prepare(config)
+    found = jobs.run(job)
+    assert found.status == "diverged"
+    assert measuring.values(found, config, job.dataset) == {}
+    assert jobs.run(job).record == found.record
+
+
+def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
+    config = configuration(tmp_path, regions={**LINE})
+    job = jobs.prepare(config)
+    found = jobs.run(job)
+    dataset = {"name": "digits", "train_size": 60, "test_size": 100}
+    asked = {"dataset": dataset, "model": config.model, "regions": LINE, "measures": ["accuracy"], "results": str(tmp_path)}
+    asked_for = parse_measuring({"checkpoint": str(found.directory / "model.pt"), **asked})
+    imported, data = measuring.open_for_measuring(asked_for)
+    table = measuring.measure_epochs(imported, asked_for, data, torch.device("cpu"))
+    expected = measuring.values(found, config, job.dataset)
+    assert table["epoch 0"].to_dict() == pytest.approx(expected)
+
+
+def test_a_run_on_other_data_than_it_was_trained_on_is_refused(tmp_path):
+    found = jobs.run(jobs.prepare(configuration(tmp_path)))
+    asked_for = parse_measuring({"run": str(found.directory), "measures": ["accuracy"]})
+    with pytest.raises(rc.InputError, match="trained on other data"):
+        measuring.open_for_measuring(asked_for, ["dataset.seed=7"])
+
+
+@pytest.mark.parametrize("content", [None, b'{"format": 1', b"[]", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000])
+def test_a_directory_that_is_not_a_run_is_named(tmp_path, content):
+    directory = jobs.run(jobs.prepare(configuration(tmp_path))).directory
+    (directory / "run.json").unlink()
+    if content is not None:
+        (directory / "run.json").write_bytes(content)
+    with pytest.raises(rc.InputError, match=directory.name) as caught:
+        runs.load(directory)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_changed_on_disk_are_not_believed(tmp_path):
+    found = jobs.run(jobs.prepare(configuration(tmp_path)))
+    path = found.directory / "model.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(rc.InputError, match="checksum"):
+        found.weights()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"not a file of weights"])
+def test_a_truncated_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(rc.InputError, match=r"weights\.pt"):
+        runs.load_weights(path)
+
+
+def test_pickled_code_in_weights_is_not_run(tmp_path):
+    class Mischief:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "touched",))
+
+    torch.save({"weight": Mischief()}, tmp_path / "weights.pt")
+    with pytest.raises(rc.InputError, match=r"weights\.pt"):
+        runs.load_weights(tmp_path / "weights.pt")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+    options = ["model=mlp", "epochs=60", "dataset.train_size=300", "batch_size=8", "precision=float32", "measures=[]"]
+
+    def command(results):
+        return [sys.executable, str(REPOSITORY / "train.py"), f"results={results}", *options]
+
+    subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
+    (unbroken,) = (tmp_path / "unbroken" / "runs").glob("*/model.pt")
+    killed = 0
+    for attempt in range(2):
+        process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < until:
+            histories = [path.read_text() for path in (tmp_path / "broken").glob("runs/*/history.csv")]
+            if histories and histories[0].count("\n") > 20 * (attempt + 1):
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.005)
+        process.wait()
+    assert killed == 2
+    subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True)
+    (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
+    one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,287 @@
+"""What is drawn is what the table says: read back from the figures' own dots, lines, cells and words."""
+
+import math
+import threading
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from regioncount import plots
+from regioncount.analysis import correlations
+from regioncount.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def sweep(learning_rates=(0.1, 0.01), batch_sizes=(64, 256), seeds=3, **columns) -> pd.DataFrame:
+    """Runs whose count and gap fall with the learning rate, and differ a little between seeds."""
+    grid = [(rate, size, seed) for rate in learning_rates for size in batch_sizes for seed in range(seeds)]
+    runs = pd.DataFrame(grid, columns=["learning_rate", "batch_size", "seed"])
+    runs["region_count_line"] = 4 - runs["learning_rate"] * 10 + runs["batch_size"] / 256 + runs["seed"] / 10
+    return runs.assign(train_accuracy=1.0, test_accuracy=1 - runs["region_count_line"] / 10 + runs["seed"] / 50, **columns)
+
+
+def through_training(runs, epochs=(0, 10, 20), subspaces=("line",)) -> pd.DataFrame:
+    parts = [
+        runs.assign(identity=runs.index, subspace=subspace, epoch=epoch, mean=runs["region_count_line"] + epoch / 10)
+        for subspace in subspaces
+        for epoch in epochs
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+
+def dots(figure: Figure) -> list:
+    """The single points drawn with a marker."""
+    return [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+
+
+def laid_out(figure: Figure) -> None:
+    """Check that nothing reaches past the figure's edges once it is drawn."""
+    FigureCanvasAgg(figure).draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 > -0.01
+    assert box.y0 > -0.01
+    assert box.x1 < width + 0.01
+    assert box.y1 < height + 0.01
+
+
+def test_dots_are_averages_over_seeds():
+    runs = sweep()
+    figure = plots.count_against_gap(runs, "region_count_line")
+    runs["gap"] = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
+    expected = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "gap"]].mean().to_numpy()
+    found = [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots(figure)]
+    np.testing.assert_allclose(sorted(found), sorted(map(tuple, expected)))
+    # A colour a learning rate, a marker a batch size.
+    assert len({to_hex(dot.get_markerfacecolor()) for dot in dots(figure)}) == 2
+    assert len({dot.get_marker() for dot in dots(figure)}) == 2
+    # One standard error to each side.
+    bar = figure.axes[0].collections[1].get_segments()[0]
+    group = runs[(runs["learning_rate"] == 0.01) & (runs["batch_size"] == 64)]["gap"]
+    assert bar[1][1] - bar[0][1] == pytest.approx(2 * group.std() / math.sqrt(3))
+    laid_out(figure)
+
+
+def test_the_line_is_the_least_squares_line():
+    runs = sweep(learning_rates=(0.1, 0.03, 0.01))
+    line = next(
+        line for line in plots.count_against_gap(runs, "region_count_line").axes[0].lines if len(line.get_xdata()) == 2
+    )
+    means = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "test_accuracy"]].mean()
+    slope, offset = np.polyfit(means["region_count_line"], 100 * (1 - means["test_accuracy"]), 1)
+    np.testing.assert_allclose(line.get_ydata(), slope * np.asarray(line.get_xdata()) + offset)
+
+
+def test_configurations_with_unfitted_runs_are_hollow():
+    runs = sweep()
+    runs.loc[0, ["train_accuracy", "test_accuracy"]] = [0.5, 0.4]
+    figure = plots.count_against_gap(runs, "region_count_line")
+    assert sum(dot.get_markerfacecolor() == "white" for dot in dots(figure)) == 1
+    assert "below 99% train accuracy" in words(figure)
+    assert "below" not in words(plots.count_against_gap(sweep(), "region_count_line"))
+    laid_out(figure)
+
+
+def test_the_correlation_is_printed_with_its_interval():
+    runs = sweep(learning_rates=(0.1, 0.03, 0.01))
+    row = correlations(runs, ["region_count_line"], group_by=["learning_rate", "batch_size"], resamples=50).iloc[0].to_dict()
+    figure = plots.count_against_gap(runs, "region_count_line", correlation=row, title="digits, mlp")
+    interval = f"Pearson r = {row['pearson']:.2f} [{row['pearson_low']:.2f}, {row['pearson_high']:.2f}], 6 configurations"
+    assert interval in words(figure)
+    assert "fitted" not in words(figure)
+    assert "digits, mlp" in words(figure)
+    laid_out(figure)
+
+    runs.loc[runs["learning_rate"] > 0.02, "train_accuracy"] = 0.95
+    row = correlations(runs, ["region_count_line"], group_by=["learning_rate", "batch_size"], resamples=50).iloc[0].to_dict()
+    figure = plots.count_against_gap(runs, "region_count_line", correlation=row)
+    assert "fitted runs alone: undefined: 2 configurations, 3 are needed" in words(figure)
+    laid_out(figure)
+
+
+def test_heat_maps_show_the_averages_of_the_cells():
+    runs = sweep()
+    runs = runs[(runs["learning_rate"] > 0.05) | (runs["batch_size"] == 64)]
+    figure = plots.heat_maps(runs, ["region_count_line", "test_accuracy"])
+    for axes, measure, unit in zip(figure.axes, ["region_count_line", "test_accuracy"], [1, 100], strict=True):
+        means = unit * runs.groupby(["learning_rate", "batch_size"])[measure].mean()
+        cells = {tuple(text.get_position()): text.get_text() for text in axes.texts}
+        expected = {(0, 0): means[0.01, 64], (1, 0): means[0.1, 64], (1, 1): means[0.1, 256]}  # none at (0.01, 256)
+        assert cells == {cell: f"{value:.2f}" for cell, value in expected.items()}
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["64", "256"]
+    assert "test accuracy (%)" in words(figure)
+    laid_out(figure)
+
+
+def test_lines_through_training_are_averages_over_seeds():
+    counts = through_training(sweep(), subspaces=("line", "plane"))
+    figure = plots.count_through_training(counts)
+    assert [axes.get_ylabel() for axes in figure.axes[:2]] == ["region count (line)", "region count (plane)"]
+    means = counts[counts["subspace"] == "line"].groupby(["learning_rate", "batch_size", "epoch"])["mean"].mean()
+    lines = figure.axes[0].lines
+    np.testing.assert_allclose([line.get_ydata() for line in lines], means.unstack().to_numpy())
+    assert len({to_hex(line.get_color()) for line in lines}) == 2
+    assert len({str(line.get_linestyle()) for line in lines}) == 2
+    laid_out(figure)
+
+
+def test_decision_regions_share_their_colours():
+    first, second = np.zeros((6, 6), int), np.full((6, 6), 7)
+    first[:, 3:], first[0, 0], second[:, 3:] = 7, -1, 2
+    names = [f"name {label}" for label in range(10)]
+    figure = plots.decision_regions([first, second], ["small", "large"], names, [[[1, 2], [3, 4], [5, 1]], None])
+    shown = [axes.images[0].cmap(axes.images[0].norm(axes.images[0].get_array())) for axes in figure.axes]
+    for image, grid in zip(shown, (first, second), strict=True):
+        for label in {0, 2, 7} & set(grid.ravel()):
+            assert (image[grid == label, :3] == to_rgb(plots.CLASS_COLOURS[label])).all()
+    assert shown[0][0, 0, 3] == 0  # blank
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["name 0", "name 2", "name 7"]
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[1, 2], [3, 4], [5, 1]])
+    assert not figure.axes[1].lines
+    assert figure.axes[0].images[0].origin == "lower"
+    laid_out(figure)
+
+
+def test_many_classes():
+    grid = np.arange(100).repeat(4).reshape(20, 20)
+    figure = plots.decision_regions([grid], ["all"], [f"class {label} of a long name" for label in range(100)])
+    assert "and 76 more" in words(figure)
+    laid_out(figure)
+
+
+def test_class_colours_differ():
+    assert len(set(plots.CLASS_COLOURS)) == 10
+    assert len(set(plots._class_colours(np.arange(30)).values())) == 30
+
+
+@pytest.mark.parametrize(
+    ("runs", "group_by"),
+    [
+        (sweep(batch_sizes=(64,)).drop(columns="batch_size"), ["learning_rate"]),
+        (sweep(batch_sizes=(64,)).drop(columns="batch_size"), ["learning_rate", "batch_size"]),
+        (sweep(learning_rates=(0.1,)), ["batch_size"]),
+        (sweep(), []),
+        (sweep(seeds=1), ["learning_rate", "batch_size"]),
+        (sweep(learning_rates=(0.0,), seeds=1), ["learning_rate"]),
+        (sweep(learning_rates=(0.0, 0.1)), ["learning_rate", "batch_size"]),
+        (sweep(learning_rates=tuple(np.geomspace(1e-5, 0.1, 24))), ["learning_rate", "batch_size"]),
+        (sweep(batch_sizes=tuple(2**i for i in range(12))), ["learning_rate", "batch_size"]),
+        (sweep(width=["16", "32", "8"] * 4), ["width", "learning_rate", "batch_size"]),
+        (sweep(width=["wide", None, "slim"] * 4), ["learning_rate", "width", "batch_size"]),
+        (sweep(weight_decay=[1e-5, 0.0, None] * 4), ["weight_decay", "learning_rate"]),
+        (sweep(momentum=[-1, 0, 1] * 4), ["momentum"]),
+    ],
+)
+def test_every_kind_of_grid_can_be_drawn(runs, group_by):
+    figure = plots.count_against_gap(runs, "region_count_line", "test_error", group_by)
+    there = [column for column in group_by if column in runs]
+    assert len(dots(figure)) == (runs.groupby(there, dropna=False).ngroups if there else 1)
+    laid_out(figure)
+    figure = plots.heat_maps(runs, ["region_count_line", "test_accuracy"], group_by)
+    assert len(figure.axes[0].texts) == (runs.groupby(there[:2], dropna=False).ngroups if there else 1)
+    laid_out(figure)
+    figure = plots.count_through_training(through_training(runs), group_by)
+    assert len(figure.axes[0].lines) == (runs.groupby(there[:2], dropna=False).ngroups if there else 1)
+    laid_out(figure)
+
+
+def test_positions_follow_the_logarithm_with_zero_below():
+    assert plots._positions(pd.Series([0.1, 0.001, 0.01])) == pytest.approx({0.001: 0, 0.01: 0.5, 0.1: 1})
+    assert plots._positions(pd.Series([0.1, 0, 0.01])) == pytest.approx({0: 0, 0.01: 0.5, 0.1: 1})
+    assert plots._positions(pd.Series([4, -4, 0])) == pytest.approx({-4: 0, 0: 0.5, 4: 1})
+
+
+def test_numbers_as_text_are_in_numerical_order():
+    figure = plots.heat_maps(sweep(width=["16", "32", "8"] * 4), ["region_count_line"], ["width"])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["8", "16", "32"]
+
+
+def test_diverged_runs_are_left_out():
+    runs = sweep()
+    diverged = pd.concat([runs, runs.iloc[[0, 4]].assign(region_count_line=[math.nan, math.inf], test_accuracy=math.nan)])
+    for draw in (
+        lambda table: plots.count_against_gap(table, "region_count_line"),
+        lambda table: plots.heat_maps(table, ["region_count_line", "test_accuracy"]),
+        lambda table: plots.count_through_training(through_training(table)),
+    ):
+        one, other = draw(runs), draw(diverged)
+        assert words(one) == words(other)
+        for line, again in zip(one.axes[0].lines, other.axes[0].lines, strict=True):
+            np.testing.assert_array_equal(line.get_xydata(), again.get_xydata())
+
+
+def test_nothing_finished():
+    empty, diverged = sweep().iloc[:0], sweep().assign(region_count_line=math.nan)
+    figures = [plots.count_against_gap(table, "region_count_line") for table in (pd.DataFrame(), empty, diverged)]
+    figures += [plots.heat_maps(table, ["region_count_line"]) for table in (pd.DataFrame(), empty, diverged)]
+    figures += [plots.count_through_training(table) for table in (pd.DataFrame(), through_training(diverged))]
+    figures.append(plots.decision_regions([], [], []))
+    for figure in figures:
+        assert words(figure) == "no finished runs"
+        laid_out(figure)
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(InputError, match="no column region_count_plane;"):
+        plots.count_against_gap(sweep(), "region_count_plane")
+    with pytest.raises(InputError, match="no column sharpness;"):
+        plots.heat_maps(sweep(), ["region_count_line", "sharpness"])
+    with pytest.raises(InputError, match="no column subspace, epoch, mean;"):
+        plots.count_through_training(sweep())
+    with pytest.raises(InputError, match="percent"):
+        plots.count_against_gap(sweep().assign(test_accuracy=80.0), "region_count_line")
+
+
+def test_tables_are_left_as_they_were():
+    runs = sweep(width=["16", "32", "8"] * 4)
+    before = runs.copy()
+    plots.count_against_gap(runs, "region_count_line", group_by=["width"])
+    plots.heat_maps(runs, ["region_count_line"], ["width"])
+    pd.testing.assert_frame_equal(runs, before)
+
+
+def test_identical_data_gives_identical_files_in_any_thread(tmp_path):
+    def write(name):
+        plots.save(plots.count_against_gap(sweep(), "region_count_line"), tmp_path / "new" / name)
+
+    write("here.png")
+    thread = threading.Thread(target=write, args=("thread.png",))
+    thread.start()
+    thread.join()
+    content = (tmp_path / "new" / "here.png").read_bytes()
+    assert content == (tmp_path / "new" / "thread.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert b"Software" not in content
+    assert b"matplotlib" not in content
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["here.png", "thread.png"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(plots.os, "replace", fail)
+    with pytest.raises(OSError, match="full"):
+        plots.save(plots.heat_maps(sweep(), ["region_count_line"]), path)
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("figure.png", b"old")]
+    with pytest.raises(InputError, match="PNG"):
+        plots.save(plots.heat_maps(sweep(), ["region_count_line"]), tmp_path / "figure.doc")

@@ -1,0 +1,183 @@
+"""Sweeps from the command line: the grid, its tables, what is done again, and what a mistake costs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from regioncount import sweeping
+from regioncount.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = [
+    "model=mlp",
+    "model.width=8",
+    "model.depth=1",
+    "dataset.train_size=60",
+    "dataset.test_size=100",
+    "epochs=3",
+    "regions.line.number=10",
+    "regions.line.resolution=20",
+    "precision=float32",
+]
+GRID = ["optimizer.learning_rate=0.1,0.05,0.01", "seed=0,1"]
+TIMES = ["seconds", "directory"]
+
+
+def command(script, *options, **environment):
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def sweep(results, *options, **environment):
+    return command("sweep.py", f"results={results}", *TINY, *options, **environment)
+
+
+def only_sweep(results):
+    (directory,) = (results / "sweeps").iterdir()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    results = tmp_path_factory.mktemp("sweep")
+    first = sweep(results, *GRID, "snapshots.every=1")
+    assert first.returncode == 0, first.stderr
+    return results, first
+
+
+def test_a_sweep_leaves_its_tables_and_figures(done):
+    results, first = done
+    directory = only_sweep(results)
+    runs = pd.read_csv(directory / "runs.csv")
+    assert len(runs) == 6
+    assert set(runs["status"]) == {"finished"}
+    assert list(zip(runs["learning_rate"], runs["seed"], strict=True)) == [(r, s) for r in (0.1, 0.05, 0.01) for s in (0, 1)]
+    assert (runs["generalization_gap"] - (runs["train_accuracy"] - runs["test_accuracy"])).abs().max() < 1e-12
+    assert runs["train_accuracy"].between(0, 1).all()
+    assert (runs["region_count_line"] >= 1).all()
+    correlations = pd.read_csv(directory / "correlations.csv")
+    rows = correlations[correlations["measure"] == "region_count_line"]
+    assert set(rows["target"]) == {"generalization_gap", "test_error"}
+    assert set(rows["configurations"]) == {3}
+    assert set(rows["runs"]) == {6}
+    averages = runs.groupby("learning_rate")[["region_count_line", "test_error"]].mean()
+    expected = averages["region_count_line"].corr(averages["test_error"])
+    assert rows.set_index("target").loc["test_error", "pearson"] == pytest.approx(expected, abs=1e-4)
+    counts = pd.read_csv(directory / "region_counts.csv")
+    assert sorted(counts["epoch"].unique()) == [0, 1, 2, 3]
+    for name in ("count_against_gap_line", "heat_maps", "count_through_training_line", "decision_regions"):
+        assert (directory / f"{name}.png").stat().st_size > 1000
+    assert "learning_rate" in first.stdout
+    assert "Pearson" in first.stdout
+
+
+def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
+    results, first = done
+    directory = only_sweep(results)
+    before = {name: (directory / name).read_bytes() for name in ("runs.csv", "correlations.csv", "region_counts.csv")}
+    models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
+    again = sweep(results, *GRID, "snapshots.every=1")
+    assert again.returncode == 0
+    assert again.stdout.count("(there already)") == 6
+    assert {name: (directory / name).read_bytes() for name in before} == before
+    assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
+
+
+def test_a_sweep_elsewhere_and_under_joblib_gives_the_same_table(done, tmp_path):
+    results, _ = done
+    other = sweep(
+        tmp_path, *GRID, "snapshots.every=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", OMP_NUM_THREADS="1"
+    )
+    assert other.returncode == 0, other.stderr
+    one, two = (pd.read_csv(only_sweep(place) / "runs.csv").drop(columns=TIMES) for place in (results, tmp_path))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert only_sweep(results).name == only_sweep(tmp_path).name
+
+
+def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
+    """One cell's run directory is taken by a file: that run cannot be written."""
+    plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID])
+    victim = plan.jobs[2]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / f"{victim.name}-{victim.identity}").write_text("in the way")
+    failed = sweep(tmp_path, *GRID)
+    assert failed.returncode == 1
+    assert "learning_rate=0.05 seed=0" in failed.stderr
+    runs = pd.read_csv(only_sweep(tmp_path) / "runs.csv")
+    assert runs["status"].tolist() == ["finished", "finished", "failed", "finished", "finished", "finished"]
+    assert runs["error"].notna().tolist() == [False, False, True, False, False, False]
+    (tmp_path / "runs" / f"{victim.name}-{victim.identity}").unlink()
+    mended = sweep(tmp_path, *GRID)
+    assert mended.returncode == 0, mended.stderr
+    assert mended.stdout.count("(there already)") == 5
+
+
+def test_a_diverged_run_is_kept_in_the_table(tmp_path):
+    done = sweep(tmp_path, "optimizer.learning_rate=0.1,1e12")
+    assert done.returncode == 0, done.stderr
+    runs = pd.read_csv(only_sweep(tmp_path) / "runs.csv")
+    assert runs["status"].tolist() == ["finished", "diverged"]
+    assert runs["train_accuracy"].isna().tolist() == [False, True]
+    assert "1 diverged" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["optimizer.learning_rate=0.1,-0.1"], "optimizer.learning_rate=-0.1"),
+        (["batch_size=16,0"], "batch_size=0"),
+        (["seed=0,1", "regions.line.resolution=1"], "regions.line.resolution=1"),
+        (["regions=[line,simplex_3]", "regions.simplex_3.dimension=3,0"], "dimension=0"),
+        (["model=mlp,vgg19"], "vgg19"),
+        (["model=mlp,nonsense"], "nonsense"),
+        (["learning_rate=0.1,0.2"], "learning_rate"),
+        (["seed=0,0"], "twice"),
+        (["sweep.name=../x", "seed=0,1"], "sweep.name"),
+        (["seed=range(0"], "range"),
+    ],
+)
+def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, options, reason):
+    with pytest.raises(InputError) as caught:
+        sweeping.make_plan([f"results={tmp_path}", *(o for o in TINY if not o.startswith("model.")), *options])
+    assert reason in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measuring_settings_make_no_configurations(tmp_path):
+    """A grid over the number of lines shares its runs, and each number has correlations of its own."""
+    plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
+    assert len({job.identity for job in plan.jobs}) == 6
+    assert sweeping._measuring_columns(plan) == {"number"}
+
+
+@pytest.mark.parametrize("script", ["train.py", "measure.py", "sweep.py"])
+def test_commands_exit_with_2_and_one_line(script, tmp_path):
+    done = command(script, f"results={tmp_path}", "nonsense=1")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "nonsense" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measure_prints_a_table_and_draws(done):
+    results, _ = done
+    directory = sorted((results / "runs").glob("*/run.json"))[0].parent
+    measured = command(
+        "measure.py", f"run={directory}", "regions=[line,plane]", "regions.plane.number=5", "regions.line.number=10"
+    )
+    assert measured.returncode == 0, measured.stderr
+    assert "region_count_plane" in measured.stdout
+    assert (directory / "decision_regions.png").stat().st_size > 1000
+    missing = command("measure.py", f"run={results / 'nowhere'}")
+    assert missing.returncode == 2
+    assert len(missing.stderr.splitlines()) == 1

@@ -1,0 +1,362 @@
+"""Tracking, against the logs that W&B itself writes: every offline run is read back and compared with what was logged."""
+
+import hashlib
+import http.server
+import json
+import multiprocessing
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from regioncount import tracking
+from regioncount.errors import InputError
+
+CONFIG = {"model": {"name": "mlp", "width": None}, "batch_size": 64, "steps": [1, 2]}
+ROOT = Path(tracking.__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch, tmp_path):
+    """No account of the developer's, and a W&B that reads its environment anew."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ["NETRC"] = str(tmp_path / "no_netrc")
+    monkeypatch.setattr(tracking, "_given_up", False)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def records(path: Path):
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, chunks of them) after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, message = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while position < len(data):
+        left_in_block = 32768 - position % 32768
+        if left_in_block < 7:
+            position += left_in_block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        message += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole message, or the last of its chunks
+            yield Record.FromString(message)
+            message = b""
+
+
+def nested(items) -> dict:
+    """Key paths and JSON values as a nested dictionary."""
+    result = {}
+    for item in items:
+        *parents, last = item.nested_key or [item.key]
+        level = result
+        for parent in parents:
+            level = level.setdefault(parent, {})
+        level[last] = json.loads(item.value_json)
+    return result
+
+
+def read_run(path: Path) -> dict:
+    run = {"config": {}, "history": [], "summary": {}, "exit_code": None}
+    for record in records(path):
+        match record.WhichOneof("record_type"):
+            case "run":
+                run |= {"id": record.run.run_id, "name": record.run.display_name, "group": record.run.run_group}
+                run |= {"project": record.run.project, "job_type": record.run.job_type}
+                run["config"] |= nested(record.run.config.update)
+            case "config":
+                run["config"] |= nested(record.config.update)
+            case "history":
+                run["history"].append(nested(record.history.item))
+            case "summary":
+                run["summary"] |= nested(record.summary.update)
+            case "exit":
+                run["exit_code"] = record.exit.exit_code
+    return run
+
+
+def read_runs(directory: Path) -> list[dict]:
+    return [read_run(path) for path in sorted(directory.glob("wandb/offline-run-*/*.wandb"), key=os.path.getctime)]
+
+
+def history(run: dict, *columns: str) -> list[tuple]:
+    """The rows that have all the columns."""
+    return [tuple(row[column] for column in columns) for row in run["history"] if set(columns) <= set(row)]
+
+
+def identity_of(seed: int) -> str:
+    return hashlib.sha256(str(seed).encode()).hexdigest()
+
+
+def log_two_runs(worker: int, directory: Path, mode: str = "wandb_offline") -> None:
+    for seed in (2 * worker, 2 * worker + 1):
+        with tracking.start(
+            mode,
+            identity=identity_of(seed),
+            name=f"run {seed}",
+            config=CONFIG | {"seed": seed},
+            directory=directory,
+            group="a group",
+        ) as track:
+            for epoch in range(5):
+                track.log({"train_loss": seed + epoch / 10, "test_accuracy": epoch / 5}, step=epoch)
+            track.summarize({"region_count_line": seed + 0.5, "status": "finished"})
+
+
+def check_runs(directory: Path, seeds: range) -> None:
+    """Everything that log_two_runs logged under these seeds is there."""
+    runs = {run["id"]: run for run in read_runs(directory)}
+    for seed in seeds:
+        run = runs[identity_of(seed)[:32]]
+        assert run["name"] == f"run {seed}"
+        assert (run["group"], run["project"], run["job_type"]) == ("a group", "regioncount", "run")
+        assert {key: run["config"][key] for key in (*CONFIG, "seed")} == CONFIG | {"seed": seed}
+        expected = [(epoch, seed + epoch / 10, epoch / 5) for epoch in range(5)]
+        assert history(run, "epoch", "train_loss", "test_accuracy") == expected
+        assert run["summary"]["region_count_line"] == seed + 0.5
+        assert run["summary"]["status"] == "finished"
+        assert run["exit_code"] == 0
+
+
+def python(code: str, tmp_path: Path) -> subprocess.CompletedProcess:
+    """Run code in a process whose home, working directory and temporary directory are empty ones of its own."""
+    folders = {name: tmp_path / name for name in ("home", "working", "temporary")}
+    for folder in folders.values():
+        folder.mkdir()
+    paths = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
+    environment = os.environ | {"HOME": str(folders["home"]), "TMPDIR": str(folders["temporary"]), "PYTHONPATH": paths}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folders["working"], env=environment, capture_output=True, text=True)
+
+
+def files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if not path.is_dir()]
+
+
+def start(directory: Path, mode: str = "wandb_offline", **options):
+    return tracking.start(
+        mode, **{"identity": identity_of(0), "name": "a run", "config": CONFIG, "directory": directory} | options
+    )
+
+
+def test_disabled_imports_no_wandb_and_writes_nothing(tmp_path):
+    code = f"""
+import sys
+from regioncount import tracking
+with tracking.start("disabled", identity="ab", name="a run", config={{}}, directory={str(tmp_path / "results")!r}) as track:
+    track.log({{"train_loss": 1.0}}, step=1)
+    track.summarize({{"status": "finished"}})
+    track.table("runs", None)
+    track.figure("a figure", "missing.png")
+print("wandb" in sys.modules)
+"""
+    done = python(code, tmp_path)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert files(tmp_path) == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_offline_is_quiet_and_writes_in_its_directory_alone(tmp_path):
+    results = tmp_path / "results"
+    done = python(f"import pathlib, test_tracking as t; t.log_two_runs(0, pathlib.Path({str(results)!r}))", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path for path in files(tmp_path) if not path.is_relative_to(results / "wandb")] == []
+    check_runs(results, range(2))
+
+
+@pytest.mark.parametrize("launcher", ["spawn", "loky"])
+def test_nothing_is_lost_between_processes(launcher, tmp_path):
+    with start(tmp_path, identity=identity_of(99)) as track:  # the workers inherit the environment of a parent that tracks
+        track.log({"train_loss": 1.0}, step=1)
+        if launcher == "spawn":
+            context = multiprocessing.get_context("spawn")
+            workers = [context.Process(target=log_two_runs, args=(worker, tmp_path)) for worker in range(3)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            assert [worker.exitcode for worker in workers] == [0, 0, 0]
+        else:
+            joblib = pytest.importorskip("joblib")
+            joblib.Parallel(n_jobs=2)(joblib.delayed(log_two_runs)(worker, tmp_path) for worker in range(3))
+    assert len(read_runs(tmp_path)) == 7
+    check_runs(tmp_path, range(6))
+    [parent] = [run for run in read_runs(tmp_path) if run["id"] == identity_of(99)[:32]]
+    assert history(parent, "epoch", "train_loss") == [(1, 1.0)]
+
+
+def test_scalars_of_every_kind(tmp_path):
+    torch = pytest.importorskip("torch")
+    with start(tmp_path) as track:
+        track.log({"a": np.float32(0.5), "b": torch.tensor(2.5, dtype=torch.bfloat16), "c": np.int64(3), "d": True}, step=0)
+        track.log({"a": float("nan"), "b": float("inf"), "c": -np.float64("inf"), "d": torch.tensor(float("nan"))}, step=1)
+        track.summarize({"a": np.float32(0.25), "b": torch.tensor(4), "c": None, "d": "diverged"})
+    [run] = read_runs(tmp_path)
+    first, second = history(run, "a", "b", "c", "d")
+    assert first == (0.5, 2.5, 3.0, 1.0)
+    assert np.array_equal(np.array(second, dtype=float), [np.nan, np.inf, -np.inf, np.nan], equal_nan=True)
+    assert {key: run["summary"][key] for key in "abcd"} == {"a": 0.25, "b": 4, "c": None, "d": "diverged"}
+
+
+def test_tables_and_figures(tmp_path):
+    import pandas as pd
+    import PIL.Image
+
+    frame = pd.DataFrame({"model": [None, "vgg19"], "runs": [1, 2], "pearson": [np.nan, 0.9], "fitted": [True, False]})
+    picture = tmp_path / "picture.png"
+    PIL.Image.new("RGB", (4, 3), "red").save(picture)
+    with start(tmp_path) as track:
+        track.log({"train_loss": 1.0}, step=1)
+        track.table("correlations", frame)
+        track.figure("scatter", picture)
+        track.log({"train_loss": 0.5}, step=2)
+    [table] = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
+    assert json.loads(table.read_text()) == {
+        "columns": ["model", "runs", "pearson", "fitted"],
+        "data": [[None, 1, None, True], ["vgg19", 2, 0.9, False]],
+    }
+    [image] = tmp_path.glob("wandb/offline-run-*/files/media/images/*.png")
+    assert image.read_bytes() == picture.read_bytes()
+    [run] = read_runs(tmp_path)
+    assert history(run, "epoch", "train_loss") == [(1, 1.0), (2, 0.5)]
+    [row] = [row for row in run["history"] if "scatter" in row]
+    assert (row["scatter"]["width"], row["correlations"]["nrows"]) == (4, 2)
+
+
+def test_a_resumed_run_goes_on_in_the_same_one(tmp_path):
+    for epochs in (range(1, 4), range(3, 6)):  # the checkpoint was of epoch 2: epoch 3 comes again
+        with start(tmp_path) as track:
+            for epoch in epochs:
+                track.log({"train_loss": 1 / epoch}, step=epoch)
+    before, after = read_runs(tmp_path)
+    assert before["id"] == after["id"] == identity_of(0)[:32]
+    assert history(before, "epoch", "train_loss") == [(epoch, 1 / epoch) for epoch in (1, 2, 3)]
+    assert history(after, "epoch", "train_loss") == [(epoch, 1 / epoch) for epoch in (3, 4, 5)]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_exception_comes_through_and_marks_the_run_failed(error, tmp_path):
+    def fail():
+        with start(tmp_path) as track:
+            track.log({"train_loss": 1.0}, step=1)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    [run] = read_runs(tmp_path)
+    assert run["exit_code"] == 1
+    assert history(run, "epoch", "train_loss") == [(1, 1.0)]
+
+
+@contextmanager
+def server(statuses: list[int]):
+    """A server that answers with these HTTP statuses in turn, the last one for ever; with none it never answers."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    if not statuses:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        return
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "obstacle"),
+    [
+        pytest.param(None, "Connection refused", id="no server"),
+        pytest.param([], "no answer|timed out", id="a server that never answers"),
+        pytest.param([401], "HTTP status 401", id="a wrong key"),
+        pytest.param([200, 401], "401", id="a server that fails only when the run starts"),
+    ],
+)
+def test_an_unusable_server_means_offline(statuses, obstacle, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(tracking, "ANSWER_TIMEOUT", 1)
+    os.environ["WANDB_API_KEY"] = "0123456789" * 4
+    with server(statuses) if statuses is not None else nullcontext("http://127.0.0.1:9") as url:
+        os.environ["WANDB_BASE_URL"] = url
+        log_two_runs(0, tmp_path, mode="wandb")
+    output = capfd.readouterr()
+    assert output.out == ""
+    [line] = output.err.splitlines()  # one for two runs
+    assert re.search(obstacle, line)
+    assert f"logging offline under {tmp_path / 'wandb'}; upload later with `wandb sync " in line
+    check_runs(tmp_path, range(2))
+
+
+def test_no_key_means_offline(tmp_path, capfd):
+    log_two_runs(0, tmp_path, mode="wandb")
+    [line] = capfd.readouterr().err.splitlines()
+    assert "no API key" in line
+    check_runs(tmp_path, range(2))
+
+
+def test_the_key_may_stand_in_netrc(tmp_path):
+    os.environ["NETRC"] = str(tmp_path / "netrc")
+    (tmp_path / "netrc").write_text("machine example.org login user password secret")
+    assert tracking._api_key(SimpleNamespace(api_key=None, base_url="https://example.org")) == "secret"
+    assert tracking._api_key(SimpleNamespace(api_key=None, base_url="https://example.com")) is None
+
+
+def test_what_wandb_raises_is_one_line(tmp_path, capfd):
+    with start(tmp_path) as track:
+        track.log({"train_loss": 1.0}, step=1)
+        track.figure("scatter", tmp_path / "missing.png")
+        track.log({"train_loss": 2.0}, step=2)
+    assert len(capfd.readouterr().err.splitlines()) == 1
+    [run] = read_runs(tmp_path)
+    assert history(run, "epoch", "train_loss") == [(1, 1.0)]
+
+
+def test_a_run_that_cannot_finish_harms_no_other(tmp_path, monkeypatch, capfd):
+    import wandb
+
+    with monkeypatch.context() as patched, start(tmp_path, identity=identity_of(7)) as track:
+        track.log({"train_loss": 1.0}, step=1)
+        patched.setattr(wandb.sdk.wandb_run.Run, "finish", lambda *_, **__: (_ for _ in ()).throw(TimeoutError("too slow")))
+    [line] = capfd.readouterr().err.splitlines()
+    assert "too slow" in line
+    log_two_runs(0, tmp_path)
+    check_runs(tmp_path, range(2))
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    with start(tmp_path / "file") as track:
+        track.log({"train_loss": 1.0}, step=1)
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_missing_wandb_and_unknown_mode_are_input_errors(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"pip install wandb.* tracker=disabled") as raised, start(tmp_path):
+        pass
+    assert "\n" not in str(raised.value)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="'online' is unknown"), start(tmp_path, mode="online"):
+        pass

@@ -1,0 +1,167 @@
+"""The training loop: what it computes, that it repeats itself, and that it goes on where it stopped."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from regioncount import data, models, training
+from regioncount.config import OPTIMIZERS, RunConfig, parse_run
+
+CPU = torch.device("cpu")
+DIGITS = data.load("digits", train_size=130)
+OPTIONS = {"momentum": 0.9, "nesterov": False, "betas": [0.9, 0.99], "alpha": 0.9, "rho": 0.9}
+
+
+def configuration(**changes) -> RunConfig:
+    plain = {
+        "dataset": {"name": "digits", "train_size": 130},
+        "model": {"name": "mlp", "width": 12, "depth": 1},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 1e-3, "momentum": 0.9, "nesterov": False},
+        "schedule": {"name": "cosine"},
+        "batch_size": 32,
+        "epochs": 4,
+    }
+    return parse_run({**plain, **changes})
+
+
+def new_model(config: RunConfig):
+    options = {key: value for key, value in config.model.items() if key != "name"}
+    return training.initialize(
+        lambda: models.build(config.model["name"], 10, DIGITS.in_channels, image_size=DIGITS.image_size, **options),
+        config.seed,
+    )
+
+
+def train(config: RunConfig, **more):
+    model = new_model(config)
+    history = training.fit(model, DIGITS, config, device=CPU, precision="float32", **more)
+    return model, history
+
+
+def assert_same_weights(one, other):
+    for (name, first), second in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(first, second), name
+
+
+def test_sgd_with_momentum_is_the_textbook_update():
+    """Against the update written out: v = m v + (g + wd w), w = w - lr v, in the order of batches that the seed gives."""
+    config = configuration(schedule={"name": "multistep", "milestones": [2, 3], "gamma": 0.5})
+    model, history = train(config)
+    slow = new_model(config)
+    weights = list(slow.parameters())
+    velocity = [torch.zeros_like(w) for w in weights]
+    images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
+    for epoch, rate in zip(range(1, 5), [0.1, 0.1, 0.05, 0.025], strict=True):
+        assert math.isclose(history[epoch - 1]["learning_rate"], rate)
+        generator = torch.Generator().manual_seed(training._epoch_seed(config.seed, epoch))
+        order = torch.randperm(130, generator=generator)
+        losses = []
+        for batch in order.split(32):
+            loss = cross_entropy(slow(images[batch]), labels[batch])
+            losses += [loss.item()] * len(batch)
+            for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
+                v.mul_(0.9).add_(g + 1e-3 * w.detach())
+                w.data.sub_(rate * v)
+        assert len(losses) == 130  # the last partial batch is kept
+        assert math.isclose(history[epoch - 1]["train_loss"], sum(losses) / 130, rel_tol=1e-5)
+    for fast, w in zip(model.parameters(), weights, strict=True):
+        assert torch.allclose(fast, w, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ({"name": "constant"}, [1, 1, 1, 1]),
+        ({"name": "cosine"}, [(1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]),
+        ({"name": "step", "step_size": 2, "gamma": 0.1}, [1, 1, 0.1, 0.1]),
+        ({"name": "multistep", "milestones": [1, 3], "gamma": 0.1}, [1, 0.1, 0.1, 0.01]),
+        ({"name": "exponential", "gamma": 0.5}, [1, 0.5, 0.25, 0.125]),
+    ],
+)
+def test_schedules_are_their_formulas(schedule, rates):
+    _, history = train(configuration(schedule=schedule))
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.1 * rate for rate in rates])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
+def test_going_on_from_any_checkpoint_gives_the_weights_of_an_unbroken_run(optimizer, augmentation):
+    options = {name: OPTIONS[name] for name in OPTIMIZERS[optimizer]}
+    config = configuration(
+        optimizer={"name": optimizer, "learning_rate": 0.01, "weight_decay": 1e-4, **options}, augmentation=augmentation
+    )
+    states = []
+    unbroken, history = train(config, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
+    assert all(math.isfinite(row["train_loss"]) for row in history)
+    for state in states[:-1]:
+        again = new_model(configuration(seed=5))  # whose own weights must not matter
+        rest = training.fit(again, DIGITS, config, device=CPU, precision="float32", checkpoint=state)
+        assert_same_weights(again, unbroken)
+        plain = [{key: value for key, value in row.items() if key != "seconds"} for row in (*rest, *history)]
+        assert repr(plain[:4]) == repr(plain[4:])
+
+
+def test_dropout_repeats_itself_and_the_callers_random_state_is_left_alone():
+    config = configuration(model={"name": "efficientnet_b0", "width": 8}, epochs=1)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    one, _ = train(config)
+    assert torch.equal(torch.rand(1), expected)
+    other, _ = train(config)
+    assert_same_weights(one, other)
+
+
+def test_seeds_change_weights_and_batches():
+    one, _ = train(configuration(seed=0))
+    other, _ = train(configuration(seed=1))
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+def test_bfloat16_is_close_to_float32_but_not_it():
+    config = configuration(model={"name": "small_cnn", "width": 8})
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = new_model(config)
+        history = training.fit(model, DIGITS, config, device=CPU, precision=precision)
+        losses[precision] = history[-1]["train_loss"]
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.2)
+
+
+def test_stopping_at_a_train_accuracy_is_of_the_whole_training_set():
+    model, history = train(configuration(epochs=200, stop={"train_accuracy": 0.97}, schedule={"name": "constant"}))
+    _, accuracy = training.evaluate(model, DIGITS, DIGITS.train, CPU)
+    assert len(history) < 200
+    assert history[-1]["train_accuracy"] == accuracy >= 0.97
+    assert all(not row["train_accuracy"] >= 0.97 for row in history[:-1])
+
+
+def test_stopping_at_a_train_loss():
+    model, history = train(configuration(epochs=200, stop={"train_loss": 0.2}, schedule={"name": "constant"}))
+    loss, _ = training.evaluate(model, DIGITS, DIGITS.train, CPU)
+    assert len(history) < 200
+    assert loss <= 0.2
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    config = configuration(optimizer={"name": "sgd", "learning_rate": 1e12, "weight_decay": 0.0, "momentum": 0.9}, epochs=50)
+    _, history = train(config)
+    assert training.diverged(history)
+    assert len(history) < 50
+
+
+def test_evaluation_is_the_mean_over_every_image(monkeypatch):
+    model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
+    monkeypatch.setattr(training, "EVALUATION_BATCH", 37)
+    loss, accuracy = training.evaluate(model, DIGITS, DIGITS.train, CPU)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(DIGITS.normalize(DIGITS.train.images[i : i + 1])) for i in range(130)])
+    assert loss == pytest.approx(cross_entropy(logits, DIGITS.train.labels).item(), rel=1e-5)
+    assert accuracy == (logits.argmax(1) == DIGITS.train.labels).double().mean().item()
