@@ -11,12 +11,12 @@ from regioncount.command_line import run_command
 
 
 def main(overrides: list[str]) -> int:
-    from regioncount import sweeping
+    from regioncount import report, sweeping
 
     plan = sweeping.make_plan(overrides)
     print(f"sweep {plan.name}: {len(plan.jobs)} runs, in {plan.directory}", flush=True)
     interrupted = sweeping.launch(plan, overrides)
-    status = sweeping.report(plan)
+    status = report.report(plan)
     return 130 if interrupted else status
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.errors import InputError
-from regioncount.regions.labelling import evaluation_mode, true_float32
+from regioncount.regions.labelling import evaluation_batch, evaluation_mode, fast_layout, true_float32
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -35,8 +35,6 @@ OPTIMIZERS = {
 # the accuracy at the end of the epoch, and looking costs a third of an epoch.
 NEAR_ACCURACY = 0.02
 NEAR_LOSS = 2.0
-
-EVALUATION_BATCH = 1024
 
 
 def choose_device(device: str) -> torch.device:
@@ -144,8 +142,8 @@ def evaluate(model: nn.Module, dataset: data.Dataset, split, device: torch.devic
     loss = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with torch.no_grad(), evaluation_mode(model), true_float32():
-        for images, labels in split.batches(EVALUATION_BATCH):
-            logits = model(dataset.normalize(images).contiguous(memory_format=torch.channels_last))
+        for images, labels in split.batches(evaluation_batch(device, math.prod(split.image_shape))):
+            logits = model(fast_layout(dataset.normalize(images)))
             loss += cross_entropy(logits, labels, reduction="sum").double()
             correct += (logits.argmax(dim=1) == labels).sum()
     return loss.item() / len(split), correct.item() / len(split)
@@ -165,7 +163,7 @@ def _train_epoch(model, dataset, config, optimizer, epoch, device, precision, re
         torch.manual_seed(seed)  # for dropout and the like
         for images, labels in dataset.train.batches(config.batch_size, order):
             inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = fast_layout(inputs)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(inputs)
             loss = cross_entropy(logits.float(), targets)

@@ -81,7 +81,7 @@ def test_a_sweep_leaves_its_tables_and_figures(done):
 
 
 def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
-    results, first = done
+    results, _ = done
     directory = only_sweep(results)
     before = {name: (directory / name).read_bytes() for name in ("runs.csv", "correlations.csv", "region_counts.csv")}
     models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
@@ -156,7 +156,7 @@ def test_measuring_settings_make_no_configurations(tmp_path):
     """A grid over the number of lines shares its runs, and each number has correlations of its own."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
     assert len({job.identity for job in plan.jobs}) == 6
-    assert sweeping._measuring_columns(plan) == {"number"}
+    assert plan.measuring_columns == ["number"]
 
 
 @pytest.mark.parametrize("script", ["train.py", "measure.py", "sweep.py"])

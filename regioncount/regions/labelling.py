@@ -9,8 +9,19 @@ from torch import Tensor, nn
 
 from regioncount.errors import InputError
 
-# Input values evaluated in one batch. Follows from the input's shape alone, so that it is the same on every machine.
-BATCH_VALUES = 3 * 2**20
+# Input values evaluated in one batch: what a CPU's caches hold, what keeps a GPU busy. It follows from the input's shape
+# and the kind of device alone, so that it is the same every time.
+BATCH_VALUES = {"cpu": 64 * 3072, "cuda": 1024 * 3072}
+
+
+def evaluation_batch(device: torch.device, values: int) -> int:
+    """How many inputs of so many values each are evaluated at once."""
+    return max(1, BATCH_VALUES.get(device.type, BATCH_VALUES["cuda"]) // max(1, values))
+
+
+def fast_layout(inputs: Tensor) -> Tensor:
+    """Images (B, C, H, W) with channels last in memory, which convolutions run faster on; other inputs as they are."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
 def label_points(model: Callable, vertices: Tensor, weights: np.ndarray, batch_size: int | None = None) -> np.ndarray:
@@ -25,7 +36,7 @@ def label_points(model: Callable, vertices: Tensor, weights: np.ndarray, batch_s
     weights = torch.as_tensor(weights, dtype=dtype, device=device)
     number, points = len(vertices), len(weights)
     if batch_size is None:
-        batch_size = max(1, BATCH_VALUES // max(1, vertices[0, 0].numel()))
+        batch_size = evaluation_batch(device, vertices[0, 0].numel())
     labels = torch.empty(number * points, dtype=torch.int32, device=device)
     undefined = torch.zeros((), dtype=torch.bool, device=device)
     with torch.no_grad(), evaluation_mode(model), true_float32():
@@ -36,7 +47,7 @@ def label_points(model: Callable, vertices: Tensor, weights: np.ndarray, batch_s
                 weights[point, k].view(-1, *[1] * (vertices.dim() - 2)) * vertices[simplex, k]
                 for k in range(vertices.shape[1])
             )
-            batch_labels, batch_undefined = to_labels(model(inputs), len(flat))
+            batch_labels, batch_undefined = to_labels(model(fast_layout(inputs)), len(flat))
             labels[start : start + len(flat)] = batch_labels
             undefined |= batch_undefined.to(device)  # looked at once, at the end: no synchronization a batch
     if undefined:

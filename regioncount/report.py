@@ -1,0 +1,190 @@
+"""What a sweep says: its tables, correlations and figures, on disk, on the screen and to the tracker."""
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from regioncount import analysis, measuring, plots, runs, tracking
+from regioncount.sweeping import RESERVED, Plan, collect
+
+
+def report(plan: Plan) -> int:
+    """Write and print a sweep's tables and figures; returns the exit status: 0, or 1 where a run failed or is missing."""
+    table, counts = collect(plan)
+    if "train_accuracy" in table:
+        table = analysis.mark(table)
+    correlations = correlate(table, plan)
+    runs.write_csv(plan.directory / "runs.csv", table)
+    runs.write_csv(plan.directory / "region_counts.csv", counts)
+    runs.write_csv(plan.directory / "correlations.csv", correlations)
+    print(f"\n{summarize(table, plan)}\n\n{describe_correlations(correlations)}\n", flush=True)
+    groups = list(_groups(table, plan))
+    telling = [column for column in groups[0][0] if len({name[column] for name, _ in groups}) > 1] if groups else []
+    figures = []
+    for name, rows in groups:
+        suffix = "".join(f"_{name[column]}" for column in telling).replace("/", "-").replace(" ", "-")
+        figures += _draw(name, rows, suffix, counts, correlations, plan)
+    print(f"tables and figures: {plan.directory}")
+    _track(plan, table, correlations, figures)
+    bad = table[~table["status"].isin(["finished", "diverged"])]
+    for position, row in bad.iterrows():
+        cell = " ".join(f"{column}={value}" for column, value in plan.varied[position].items()) or row["identity"]
+        reason = row.get("error")
+        print(f"{row['status']}: {cell}{'' if pd.isna(reason) else f', {reason}'}", file=sys.stderr)
+    return 1 if len(bad) else 0
+
+
+def correlate(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Correlations of region counts and entropies with the targets, seeds averaged.
+
+    Each data set, network and measuring setting is correlated by itself.
+    """
+    measures = [column for column in table if column.startswith(("region_count_", "region_entropy_")) and _is_mean(column)]
+    if not measures or "train_accuracy" not in table:
+        return pd.DataFrame()
+    hyperparameters = ["learning_rate", "batch_size", "weight_decay"]
+    hyperparameters += [column for column in _varied(plan) if column not in (*RESERVED, *plan.measuring_columns)]
+    results = []
+    for name, rows in _groups(table, plan):
+        result = analysis.correlations(rows, measures, group_by=hyperparameters)
+        for position, (column, value) in enumerate(name.items()):
+            result.insert(position, column, value)
+        results.append(result)
+    return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
+
+
+def summarize(table: pd.DataFrame, plan: Plan) -> str:
+    """The table a sweep prints: a line a configuration, averaged over seeds, accuracies in percent."""
+    finished = table[table["status"] == "finished"]
+    lines = []
+    if len(finished):
+        varied = [column for column in ("dataset", "model") if table[column].nunique() > 1] + _varied(plan)
+        groups = finished.groupby(varied or ["dataset", "model"], dropna=False)
+        shown = pd.DataFrame({"runs": groups.size(), "epochs": groups["epochs_trained"].mean().round(1)})
+        for column in ("train_accuracy", "test_accuracy", "generalization_gap"):
+            if column in finished:
+                shown[f"{column} %"] = (100 * groups[column].mean()).round(2)
+        for column in [column for column in finished if column.startswith("region_count_") and _is_mean(column)]:
+            errors = groups[column].std() / groups.size() ** 0.5
+            pairs = zip(groups[column].mean(), errors, strict=True)
+            shown[column] = [f"{mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}") for mean, error in pairs]
+        lines = [shown.reset_index().to_string(index=False), "(± is the standard error over seeds)"]
+    if "fitted" in finished:
+        fitted, degenerate = int(finished["fitted"].sum()), int(finished["degenerate"].sum())
+        lines.append(f"{fitted} of {len(finished)} finished runs fit their training set (train accuracy of at least 99 %)")
+        lines.append(f"{degenerate} of them are degenerate (at chance level, or one region on most subspaces)")
+    lines += [f"{count} {status}" for status, count in table["status"].value_counts().items() if status != "finished"]
+    return "\n".join(lines)
+
+
+def describe_correlations(correlations: pd.DataFrame) -> str:
+    """Every correlation with its interval and the numbers behind it."""
+    lines = []
+    for _, row in correlations.iterrows():
+        lines.append(f"{row['measure']} and {row['target']} ({row['dataset']}, {row['model']})")
+        numbers = f"{row['configurations']} configurations, {row['runs']} runs"
+        lines.append(f"  all:    {_statistics(row, '')} ({numbers})")
+        if row["fitted"] < row["runs"]:
+            numbers = f"{row['configurations_fitted']} configurations, {row['fitted']} runs"
+            lines.append(f"  fitted: {_statistics(row, '_fitted')} ({numbers})")
+    return "\n".join(lines) or "no correlations: no run has both accuracies and region counts"
+
+
+def _statistics(row: pd.Series, suffix: str) -> str:
+    if row[f"note{suffix}"]:
+        return row[f"note{suffix}"]
+    return ", ".join(
+        f"{name.capitalize()} {row[name + suffix]:.3f} [{row[f'{name}_low{suffix}']:.3f}, {row[f'{name}_high{suffix}']:.3f}]"
+        for name in analysis.STATISTICS
+    )
+
+
+def _is_mean(column: str) -> bool:
+    return not column.endswith("_standard_error")
+
+
+def _varied(plan: Plan) -> list[str]:
+    """The columns that vary besides the seed, learning rate and batch size first."""
+    varied = [column for column in plan.varied[0] if column not in ("seed", "model", "dataset")]
+    first = [column for column in ("learning_rate", "batch_size") if column in varied]
+    return first + [column for column in varied if column not in first]
+
+
+def _groups(table: pd.DataFrame, plan: Plan) -> Iterator[tuple[dict, pd.DataFrame]]:
+    """The finished runs of each data set, network and measuring setting: what is comparable."""
+    columns = ["dataset", "model", *plan.measuring_columns]
+    for values, rows in table[table["status"] == "finished"].groupby(columns, sort=False):
+        yield dict(zip(columns, values, strict=True)), rows
+
+
+def _draw(
+    name: dict, rows: pd.DataFrame, suffix: str, counts: pd.DataFrame, correlations: pd.DataFrame, plan: Plan
+) -> list[Path]:
+    """The figures of one group of comparable runs."""
+    title = ", ".join(map(str, name.values()))
+    group_by = [column for column in _varied(plan) if column not in plan.measuring_columns] or ["learning_rate"]
+    drawn = []
+
+    def save(figure, kind: str) -> None:
+        path = plan.directory / f"{kind}{suffix}.png"
+        plots.save(figure, path)
+        drawn.append(path)
+
+    measures = [column for column in rows if column.startswith("region_count_") and _is_mean(column)]
+    for measure in measures:
+        subspace = measure.removeprefix("region_count_")
+        if "train_accuracy" in rows:
+            wanted = name | {"measure": measure, "target": "generalization_gap"}
+            correlation = correlations[_equal(correlations, wanted)].iloc[0].to_dict()
+            figure = plots.count_against_gap(rows, measure, group_by=group_by, correlation=correlation, title=title)
+            save(figure, f"count_against_gap_{subspace}")
+        settings = {column: name[column] for column in plan.measuring_columns} | {"subspace": subspace}
+        through = counts[_equal(counts, settings) & counts["identity"].isin(rows["identity"])]
+        if through["epoch"].nunique() > 1:
+            save(plots.count_through_training(through, group_by=group_by), f"count_through_training_{subspace}")
+    shown = measures + [column for column in ("test_accuracy",) if column in rows]
+    if shown:
+        save(plots.heat_maps(rows, shown, group_by=group_by), "heat_maps")
+    save(_draw_decision_regions(rows, plan), "decision_regions")
+    return drawn
+
+
+def _equal(table: pd.DataFrame, values: dict) -> pd.Series:
+    return (table[list(values)] == list(values.values())).all(axis=1)
+
+
+def _draw_decision_regions(rows: pd.DataFrame, plan: Plan):
+    """Decision regions at the smallest and the largest learning rate, all else equal."""
+    same = ["batch_size", "weight_decay", "seed"]
+    rates = rows.groupby(same)["learning_rate"].nunique()
+    alike = rows[_equal(rows, dict(zip(same, rates.idxmax(), strict=True)))].sort_values("learning_rate", kind="stable")
+    ends = [alike.index[0], alike.index[-1]] if rates.max() > 1 else [alike.index[0]]
+    pictures = []
+    for position in ends:
+        job = plan.jobs[position]
+        pictures.append(measuring.decision_regions(job.find_run(), job.dataset, job.device, job.config.regions.seed))
+    labels, positions = zip(*pictures, strict=True)
+    titles = [f"learning rate {rows.loc[position, 'learning_rate']:g}" for position in ends]
+    return plots.decision_regions(labels, titles, plan.jobs[ends[0]].dataset.classes, positions)
+
+
+def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, figures: list[Path]) -> None:
+    config = plan.jobs[0].config
+    with tracking.start(
+        config.tracker.mode,
+        identity=runs.identity({"sweep": plan.directory.name}),
+        name=plan.directory.name,
+        config={"runs": len(plan.jobs), "varied": list(plan.varied[0])},
+        directory=Path(config.results),
+        project=config.tracker.project,
+        entity=config.tracker.entity,
+        group=plan.directory.name,
+        job_type="sweep",
+    ) as track:
+        track.table("runs", table)
+        track.table("correlations", correlations)
+        for figure in figures:
+            track.figure(figure.stem, figure)
