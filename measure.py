@@ -22,9 +22,8 @@ def main(overrides: list[str]) -> None:
     device = training.choose_device(config.device)
     found, dataset = measuring.open_for_measuring(config, changes)
 
-    table = measuring.measure_epochs(found, config, dataset, device)
-    print(f"{found.directory}: {dataset.name}, {found.config['model']['name']}")
-    print(table.to_string())
+    epochs = measuring.measure_epochs(found, config, dataset, device)
+    print(measuring.describe(found, config, dataset, epochs))
     labels, positions = measuring.decision_regions(found, dataset, device, config.regions.seed)
     picture = found.directory / "decision_regions.png"
     plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), picture)

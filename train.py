@@ -12,12 +12,12 @@ def main(overrides: list[str]) -> None:
     with hydra_ready():
         composed = compose("train", overrides)
 
-    from regioncount import jobs
+    from regioncount import jobs, measuring
     from regioncount.config import parse_run
 
     job = jobs.prepare(parse_run(composed))
     found = jobs.run(job)
-    print(jobs.describe(found, job.config, job.dataset))
+    print(measuring.describe(found, job.config, job.dataset, [found.epochs_trained]))
 
 
 if __name__ == "__main__":

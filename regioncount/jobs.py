@@ -147,18 +147,6 @@ def snapshot_epochs(config: RunConfig, last: int) -> list[int]:
     return sorted({epoch for epoch in (*every, *config.snapshots.epochs) if epoch <= last})
 
 
-def describe(found: Run, config: RunConfig, dataset: data.Dataset) -> str:
-    """A run's outcome in a few lines."""
-    figures = found.summary | values(found, config, dataset)
-    width = max(map(len, figures), default=0)
-    lines = [f"{found.directory}: {found.status}, {dataset.name}"]
-    return "\n".join(lines + [f"  {name:{width}}  {_short(value)}" for name, value in figures.items()])
-
-
-def _short(value) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _unmeasured(job: Job, found: Run) -> bool:
     if found.status != "finished":
         return False

@@ -42,7 +42,7 @@ def measure(
             for name, setting in settings.items():
                 key = runs.measuring_key(setting, epoch)
                 if key not in found.measures:
-                    model = build_model(found.config["model"], dataset).to(device) if model is None else model
+                    model = _placed(found, dataset, device) if model is None else model
                     if state is None:
                         state = found.weights(epoch)
                         load_state(model, state, found.directory)
@@ -120,6 +120,11 @@ def draw_vertices(subspace: Subspace, dataset: data.Dataset, seed: int) -> Tenso
     return vertices
 
 
+def _placed(found: Run, dataset: data.Dataset, device: torch.device) -> torch.nn.Module:
+    """A run's network where it is to be evaluated, its weights still to be loaded."""
+    return build_model(found.config["model"], dataset).to(device, memory_format=torch.channels_last)
+
+
 def _measure_one(name, setting, model, dataset, config, device) -> tuple[dict, dict[str, np.ndarray]]:
     """The values of one measure, and the arrays behind them."""
     if setting["measure"] != "region_count":
@@ -185,8 +190,8 @@ def import_checkpoint(config: MeasuringConfig) -> Run:
     return found
 
 
-def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, device: torch.device) -> pd.DataFrame:
-    """Measure a run at the epochs asked for, and return the table: a row a value, a column an epoch."""
+def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, device: torch.device) -> list[int]:
+    """Measure a run at the epochs that are asked for, and return these."""
     last = found.epochs_trained
     kept = [epoch for epoch in (0, *found.snapshot_epochs()) if epoch < last and found.has_weights(epoch)]
     match config.snapshots:
@@ -200,8 +205,32 @@ def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, d
                 raise InputError(f"snapshots={missing}: not kept; on disk are {kept} and the final model ({last})")
     with runs.lock_directory(found.directory):
         measure(found, config, dataset, device, [*epochs, last])
-    columns = {f"epoch {epoch}": values(found, config, dataset, epoch) for epoch in [*epochs, last]}
-    return pd.DataFrame(columns)
+    return [*epochs, last]
+
+
+def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, epochs: Sequence[int]) -> str:
+    """What was measured, as a table to read: a row a quantity, a column an epoch, accuracies in percent."""
+    columns = {}
+    for epoch in epochs:
+        row = values(found, config, dataset, epoch)
+        shown = {}
+        for name in ("train_accuracy", "test_accuracy", "generalization_gap"):
+            if name in row:
+                shown[f"{name} %"] = f"{100 * row[name]:.2f}"
+        for name in ("train_loss", "test_loss"):
+            if name in row:
+                shown[name] = f"{row[name]:.4f}"
+        for subspace in config.regions.subspaces:
+            if (mean := row.get(f"region_count_{subspace}")) is None:
+                shown[f"region_count {subspace}"] = row.get(f"region_count_{subspace}_error", "not measured")
+                continue
+            shown[f"region_count {subspace}"] = f"{mean:.3f} ± {row[f'region_count_{subspace}_standard_error']:.3f}"
+            shown[f"region_entropy {subspace}"] = f"{row[f'region_entropy_{subspace}']:.3f}"
+            shown[f"in one region {subspace} %"] = f"{100 * row[f'region_share_one_{subspace}']:.1f}"
+        columns[f"epoch {epoch}"] = shown
+    lines = [f"{found.directory}: {found.status}, {dataset.name}, {found.config['model']['name']}"]
+    lines += [pd.DataFrame(columns).to_string()] if any(columns.values()) else []
+    return "\n".join(lines)
 
 
 def decision_regions(found: Run, dataset: data.Dataset, device: torch.device, seed: int = 0, resolution: int = 150):
@@ -212,6 +241,6 @@ def decision_regions(found: Run, dataset: data.Dataset, device: torch.device, se
     distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
     chosen = (distinct or triples)[0]
     triangle = dataset.normalize(dataset.train.take(chosen)).to(device)
-    model = build_model(found.config["model"], dataset).to(device)
+    model = _placed(found, dataset, device)
     load_state(model, found.weights(), found.directory)
     return label_plane(model, triangle, resolution)

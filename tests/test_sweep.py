@@ -176,7 +176,7 @@ def test_measure_prints_a_table_and_draws(done):
         "measure.py", f"run={directory}", "regions=[line,plane]", "regions.plane.number=5", "regions.line.number=10"
     )
     assert measured.returncode == 0, measured.stderr
-    assert "region_count_plane" in measured.stdout
+    assert "region_count plane" in measured.stdout
     assert (directory / "decision_regions.png").stat().st_size > 1000
     missing = command("measure.py", f"run={results / 'nowhere'}")
     assert missing.returncode == 2
