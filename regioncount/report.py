@@ -16,6 +16,8 @@ def report(plan: Plan) -> int:
     table, counts = collect(plan)
     if "train_accuracy" in table:
         table = analysis.mark(table)
+    last = [column for column in ("error", "seconds", "directory") if column in table]  # what differs between repetitions
+    table = table[[column for column in table if column not in last] + last]
     correlations = correlate(table, plan)
     runs.write_csv(plan.directory / "runs.csv", table)
     runs.write_csv(plan.directory / "region_counts.csv", counts)

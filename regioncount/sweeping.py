@@ -146,9 +146,7 @@ def collect(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
         if failure.is_file():
             row |= {"status": "failed", "error": runs.read_json(failure).get("error")}
         rows.append(row)
-    table = pd.DataFrame(rows)
-    last = [column for column in ("error", "seconds", "directory") if column in table]  # what differs between repetitions
-    return table[[column for column in table if column not in last] + last], pd.DataFrame(counts)
+    return pd.DataFrame(rows), pd.DataFrame(counts)
 
 
 def failure_file(failures: Path, job: Job) -> Path:
