@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from wandb_log import history, read_runs
 
 from regioncount import sweeping
 from regioncount.errors import InputError
@@ -92,15 +93,31 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
     assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
 
 
-def test_a_sweep_elsewhere_and_under_joblib_gives_the_same_table(done, tmp_path):
+def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_path):
+    """And W&B's own logs, read back, hold every run whole."""
     results, _ = done
-    other = sweep(
-        tmp_path, *GRID, "snapshots.every=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", OMP_NUM_THREADS="1"
-    )
+    several = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracker=wandb_offline"]
+    other = sweep(tmp_path, *GRID, "snapshots.every=1", *several, OMP_NUM_THREADS="1")
     assert other.returncode == 0, other.stderr
-    one, two = (pd.read_csv(only_sweep(place) / "runs.csv").drop(columns=TIMES) for place in (results, tmp_path))
-    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    one, two = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path))
+    pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.drop(columns=TIMES), check_exact=True)
     assert only_sweep(results).name == only_sweep(tmp_path).name
+
+    logged = {run["id"]: run for run in read_runs(tmp_path)}
+    assert len(logged) == 7
+    for _, row in two.iterrows():
+        run = logged.pop(row["identity"])
+        assert run["group"] == only_sweep(tmp_path).name
+        assert run["config"]["optimizer"]["learning_rate"] == row["learning_rate"]
+        assert run["config"]["seed"] == row["seed"]
+        assert run["summary"]["test_accuracy"] == pytest.approx(row["test_accuracy"])
+        assert run["summary"]["region_count_line"] == pytest.approx(row["region_count_line"])
+        written = pd.read_csv(Path(row["directory"]) / "history.csv")
+        assert history(run, "epoch") == [(epoch,) for epoch in written["epoch"]]
+        assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
+    (summary,) = logged.values()
+    assert summary["job_type"] == "sweep"
+    assert {"runs", "correlations", "count_against_gap_line"} <= {key for row in summary["history"] for key in row}
 
 
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):

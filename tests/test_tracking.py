@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from wandb_log import history, read_runs
 
 from regioncount import tracking
 from regioncount.errors import InputError
@@ -36,65 +36,6 @@ def _fresh_process(monkeypatch, tmp_path):
     yield
     os.environ.clear()
     os.environ.update(before)
-
-
-def records(path: Path):
-    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, chunks of them) after a header of 7 bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, position, message = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while position < len(data):
-        left_in_block = 32768 - position % 32768
-        if left_in_block < 7:
-            position += left_in_block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        message += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole message, or the last of its chunks
-            yield Record.FromString(message)
-            message = b""
-
-
-def nested(items) -> dict:
-    """Key paths and JSON values as a nested dictionary."""
-    result = {}
-    for item in items:
-        *parents, last = item.nested_key or [item.key]
-        level = result
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[last] = json.loads(item.value_json)
-    return result
-
-
-def read_run(path: Path) -> dict:
-    run = {"config": {}, "history": [], "summary": {}, "exit_code": None}
-    for record in records(path):
-        match record.WhichOneof("record_type"):
-            case "run":
-                run |= {"id": record.run.run_id, "name": record.run.display_name, "group": record.run.run_group}
-                run |= {"project": record.run.project, "job_type": record.run.job_type}
-                run["config"] |= nested(record.run.config.update)
-            case "config":
-                run["config"] |= nested(record.config.update)
-            case "history":
-                run["history"].append(nested(record.history.item))
-            case "summary":
-                run["summary"] |= nested(record.summary.update)
-            case "exit":
-                run["exit_code"] = record.exit.exit_code
-    return run
-
-
-def read_runs(directory: Path) -> list[dict]:
-    return [read_run(path) for path in sorted(directory.glob("wandb/offline-run-*/*.wandb"), key=os.path.getctime)]
-
-
-def history(run: dict, *columns: str) -> list[tuple]:
-    """The rows that have all the columns."""
-    return [tuple(row[column] for column in columns) for row in run["history"] if set(columns) <= set(row)]
 
 
 def identity_of(seed: int) -> str:
