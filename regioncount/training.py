@@ -20,7 +20,8 @@ from tqdm import tqdm
 from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.errors import InputError
-from regioncount.regions.labelling import evaluation_batch, evaluation_mode, fast_layout, true_float32
+from regioncount.measures.performance import evaluate
+from regioncount.regions.labelling import fast_layout, true_float32
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -135,18 +136,6 @@ def fit(
 def diverged(history: list[dict]) -> bool:
     """Whether training ended at a loss that is not finite."""
     return bool(history) and not math.isfinite(history[-1]["train_loss"])
-
-
-def evaluate(model: nn.Module, dataset: data.Dataset, split, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy (in nats) and accuracy (a fraction) on a whole split, in evaluation mode and true float32."""
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    with torch.no_grad(), evaluation_mode(model), true_float32():
-        for images, labels in split.batches(evaluation_batch(device, math.prod(split.image_shape))):
-            logits = model(fast_layout(dataset.normalize(images)))
-            loss += cross_entropy(logits, labels, reduction="sum").double()
-            correct += (logits.argmax(dim=1) == labels).sum()
-    return loss.item() / len(split), correct.item() / len(split)
 
 
 def _train_epoch(model, dataset, config, optimizer, epoch, device, precision, report) -> tuple[float, float]:

@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_ends_the_run():
 
 def test_evaluation_is_the_mean_over_every_image(monkeypatch):
     model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
-    monkeypatch.setattr(training, "evaluation_batch", lambda device, values: 37)
+    monkeypatch.setattr("regioncount.measures.performance.evaluation_batch", lambda device, values: 37)
     loss, accuracy = training.evaluate(model, DIGITS, DIGITS.train, CPU)
     assert model.training
     model.eval()
