@@ -42,6 +42,7 @@ class Job:
 
 def prepare(config: RunConfig) -> Job:
     """Load the data and work out which run this is. InputError where data, model and device do not go together."""
+    tracking.check(config.tracker.mode)
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)

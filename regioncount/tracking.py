@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -94,6 +95,15 @@ class Tracker:
             _say(f"W&B failed, so this run goes on without it: {_one_line(error)}")
 
 
+def check(mode: str) -> None:
+    """InputError for an unknown mode, or where wandb is asked for and is not installed."""
+    if mode not in MODES:
+        raise InputError(f"tracker mode {mode!r} is unknown: use one of {', '.join(MODES)}")
+    # A mere directory called wandb, such as one that W&B itself has written, can be found too; it has no origin.
+    if mode != "disabled" and getattr(find_spec("wandb"), "origin", None) is None:
+        raise InputError("the tracker needs wandb: install it with `pip install wandb`, or use tracker=disabled")
+
+
 @contextmanager
 def start(
     mode: str,
@@ -115,8 +125,7 @@ def start(
     config: a nested dictionary of plain values. directory: W&B writes in directory/wandb and nowhere else.
     Raises InputError for an unknown mode, or where wandb is asked for and cannot be imported.
     """
-    if mode not in MODES:
-        raise InputError(f"tracker mode {mode!r} is unknown: use one of {', '.join(MODES)}")
+    check(mode)
     run = None
     if mode != "disabled":
         about = {"id": identity[:32], "name": name, "config": config, "project": project, "entity": entity}
@@ -135,13 +144,8 @@ def _open(online: bool, about: dict, directory: Path):
     """The opened W&B run, or None where even an offline one fails."""
     global _given_up
     _prepare_environment(directory)
-    try:
-        import wandb
-        from wandb import init  # noqa: F401 (a mere directory called wandb can be imported too)
-    except ImportError as error:
-        raise InputError(
-            f"the tracker needs wandb ({_one_line(error)}): install it with `pip install wandb`, or use tracker=disabled"
-        ) from error
+    import wandb
+
     try:
         directory.mkdir(parents=True, exist_ok=True)
         known = wandb.Settings()
