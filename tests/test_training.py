@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from regioncount import data, models, training
 from regioncount.config import OPTIMIZERS, RunConfig, parse_run
+from regioncount.errors import InputError
 
 CPU = torch.device("cpu")
 DIGITS = data.load("digits", train_size=130)
@@ -165,3 +167,19 @@ def test_evaluation_is_the_mean_over_every_image(monkeypatch):
         logits = torch.cat([model(DIGITS.normalize(DIGITS.train.images[i : i + 1])) for i in range(130)])
     assert loss == pytest.approx(cross_entropy(logits, DIGITS.train.labels).item(), rel=1e-5)
     assert accuracy == (logits.argmax(1) == DIGITS.train.labels).double().mean().item()
+
+
+def test_workers_take_gpus_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = []
+    for name in ("MainProcess", "LokyProcess-1", "LokyProcess-2", "LokyProcess-3"):
+        monkeypatch.setattr("multiprocessing.current_process", lambda name=name: SimpleNamespace(name=name))
+        chosen.append(training.choose_device("auto").index)
+    assert chosen == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "mps", "cuda:x"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(InputError, match=f"device={device}"):
+        training.choose_device(device)
