@@ -103,8 +103,8 @@ def train(job: Job, track: tracking.Tracker) -> Run:
     model = training.initialize(lambda: build_model(config.model, job.dataset), config.seed)
     checkpoint = found.checkpoint()
     done = len(checkpoint["history"]) if checkpoint else 0
-    if not all(found.has_weights(epoch) for epoch in snapshot_epochs(config, done)):
-        checkpoint, done = None, 0  # snapshots are asked for of epochs that are over
+    if not all(found.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, done))):
+        checkpoint = None  # weights are asked for of epochs that are over
     if checkpoint is None:
         found.save_weights(0, model.state_dict())
     snapshots = set(snapshot_epochs(config, config.epochs))

@@ -84,7 +84,9 @@ class Run:
         return _load_tensors(self._read(name), self.directory / name)
 
     def has_weights(self, epoch: int | None) -> bool:
-        return (self.directory / self._weights_name(epoch)).is_file()
+        """Whether weights are on disk; a file whose checksum did not get recorded counts as missing."""
+        name = self._weights_name(epoch)
+        return name in self.record["checksums"] and (self.directory / name).is_file()
 
     def snapshot_epochs(self) -> list[int]:
         """The epochs between the first and the last whose weights are on disk."""
@@ -100,6 +102,7 @@ class Run:
 
     def save_weights(self, epoch: int | None, state: dict) -> None:
         self._write(self._weights_name(epoch), _tensor_bytes(state))
+        self.save_record()
 
     def save_checkpoint(self, state: dict) -> None:
         _write_whole(self.directory / "checkpoint.pt", _tensor_bytes(state))

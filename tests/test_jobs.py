@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import regioncount as rc
-from regioncount import jobs, loading, measuring, runs
+from regioncount import jobs, loading, measuring, runs, tracking
 from regioncount.config import parse_measuring, parse_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -134,6 +134,31 @@ def test_snapshots_are_measured_and_then_removed_unless_kept(tmp_path):
     again = [measuring.values(kept, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
     assert again == counts
     assert kept.record["checksums"]["model.pt"] == found.record["checksums"]["model.pt"]
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4, 6])
+def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeypatch, epoch):
+    """Its snapshots and initial weights from before the break are believed, and measured."""
+    asked = {"snapshots": {"every": 2, "keep": True}}
+    config = configuration(tmp_path / "unbroken", **asked)
+    unbroken = jobs.run(jobs.prepare(config))
+    job = jobs.prepare(configuration(tmp_path / "broken", **asked))
+    with monkeypatch.context() as patch:
+        log = tracking.Tracker.log
+
+        def break_off(track, metrics, step):
+            log(track, metrics, step)
+            if step == epoch:
+                raise KeyboardInterrupt
+
+        patch.setattr(tracking.Tracker, "log", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run(job)
+    assert job.find_run().status == "running"
+    mended = jobs.run(job)
+    assert mended.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
+    for at in (0, 2, 4, 6):
+        assert measuring.values(mended, config, job.dataset, at) == measuring.values(unbroken, config, job.dataset, at)
 
 
 def test_a_diverged_run_is_recorded_and_not_measured(tmp_path):
