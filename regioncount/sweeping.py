@@ -98,25 +98,27 @@ def launch(plan: Plan, overrides: Sequence[str]) -> bool:
 
 def run_cell(composed: DictConfig) -> None:
     """One cell of the grid, in the launcher's process. A failure is recorded, and the rest of the sweep goes on."""
-    config = parse_run(composed)
     directory = Path(composed.sweep.directory)
     plan = runs.read_json(directory / "plan.json")["runs"]
     number = HydraConfig.get().job.num
     cell = " ".join([f"[{number + 1}/{len(plan)}]", *(f"{key}={value}" for key, value in plan[number]["varied"].items())])
     failures = directory / "failures"
-    job = None
     try:
-        job = jobs.prepare(config)
+        job = jobs.prepare(parse_run(composed))
+        if job.identity != plan[number]["identity"]:
+            # Hydra composes each cell anew when its turn comes.
+            raise InputError("this is not the run that was planned: configuration files, data or hardware have changed")
         known = job.find_run()
         found = jobs.run(job)
-        failure_file(failures, job).unlink(missing_ok=True)
+        (failures / f"{job.identity}.json").unlink(missing_ok=True)
         again = known is not None and known.record == found.record
         print(f"{cell}: {_outcome(job, found)}{' (there already)' if again else ''}", flush=True)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
-        if job is not None:
-            runs.write_json(failure_file(failures, job), {"error": reason, "traceback": traceback.format_exc()})
+        runs.write_json(
+            failures / f"{plan[number]['identity']}.json", {"error": reason, "traceback": traceback.format_exc()}
+        )
 
 
 def collect(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -142,15 +144,11 @@ def collect(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
             if found.status == "finished":
                 row |= measuring.values(found, config, job.dataset)
                 counts += _counts_through_training(job, found, labels)
-        failure = failure_file(plan.directory / "failures", job)
+        failure = plan.directory / "failures" / f"{job.identity}.json"
         if failure.is_file():
             row |= {"status": "failed", "error": runs.read_json(failure).get("error")}
         rows.append(row)
     return pd.DataFrame(rows), pd.DataFrame(counts)
-
-
-def failure_file(failures: Path, job: Job) -> Path:
-    return failures / f"{job.identity}.json"
 
 
 def _of_hydra(override: Override) -> bool:
