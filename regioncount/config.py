@@ -183,7 +183,7 @@ def parse_dataset(recorded: Mapping, changes: Sequence[str] = ()) -> Dataset:
         )
         dataset = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise InputError(f"dataset: {one_line(error)}") from error
+        raise InputError(f"dataset: {_one_line(error)}") from error
     _check_dataset(dataset)
     return dataset
 
@@ -218,10 +218,10 @@ def _typed(schema: type, composed: DictConfig | Mapping):
         mapping["regions"] = {**settings, "subspaces": subspaces}
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), mapping))
     except OmegaConfBaseException as error:
-        raise InputError(one_line(error)) from error
+        raise InputError(_one_line(error)) from error
 
 
-def one_line(error: OmegaConfBaseException) -> str:
+def _one_line(error: OmegaConfBaseException) -> str:
     """OmegaConf's several lines as one that starts with the option's name."""
     message = str(error.msg if getattr(error, "msg", None) else error).strip().splitlines()[0]
     key = str(getattr(error, "full_key", "") or "").replace("regions.subspaces.", "regions.")

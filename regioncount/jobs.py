@@ -158,6 +158,8 @@ def _unmeasured(job: Job, found: Run) -> bool:
 
 def _missing_snapshots(job: Job, found: Run) -> bool:
     """Whether weights are asked for of an epoch that are neither on disk nor measured already."""
+    if found.status != "finished":
+        return False  # of a diverged run nothing is measured
     settings = measuring_settings(job.config, job.dataset).values()
     return any(
         not found.has_weights(epoch)

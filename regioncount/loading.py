@@ -27,11 +27,13 @@ def _load_dataset(kind: str, **options) -> data.Dataset:
 
 
 def build_model(model: Mapping, dataset: data.Dataset) -> nn.Module:
+    """The network of a configuration (a name and its options), for a data set's classes, channels and image size."""
     options = {key: value for key, value in model.items() if key != "name"}
     return models.build(model["name"], dataset.num_classes, dataset.in_channels, image_size=dataset.image_size, **options)
 
 
 def load_state(model: nn.Module, state: dict, source) -> None:
+    """Load a state dictionary; InputError, which names its source, where it is not one of this model."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

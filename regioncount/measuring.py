@@ -1,5 +1,6 @@
 """Measurements of a run: what is asked for, what has been measured already, and the rest."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def values(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Datase
     row = {}
     for name, setting in measuring_settings(config, dataset).items():
         entry = found.measures.get(runs.measuring_key(setting, epoch))
-        measured = entry["values"] if entry else {}
+        # JSON has no not-a-number, such as the standard error over a single subspace: null stands for it.
+        measured = {key: math.nan if value is None else value for key, value in (entry["values"] if entry else {}).items()}
         if setting["measure"] != "region_count":
             row |= measured
             continue

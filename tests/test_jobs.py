@@ -162,12 +162,23 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
 
 
 def test_a_diverged_run_is_recorded_and_not_measured(tmp_path):
-    config = configuration(tmp_path, optimizer={"name": "sgd", "learning_rate": 1e12, "weight_decay": 0.0, "momentum": 0.9})
+    optimizer = {"name": "sgd", "learning_rate": 1e12, "weight_decay": 0.0, "momentum": 0.9}
+    for snapshots in ({}, {"every": 1}):
+        config = configuration(tmp_path, optimizer=optimizer, snapshots=snapshots)
+        job = jobs.prepare(config)
+        found = jobs.run(job)
+        assert found.status == "diverged"
+        assert measuring.values(found, config, job.dataset) == {}
+        assert jobs.run(job).record == found.record
+
+
+def test_a_single_subspace_has_no_standard_error_and_that_can_be_said(tmp_path):
+    config = configuration(tmp_path, regions={"line": {**LINE["line"], "number": 1}})
     job = jobs.prepare(config)
     found = jobs.run(job)
-    assert found.status == "diverged"
-    assert measuring.values(found, config, job.dataset) == {}
-    assert jobs.run(job).record == found.record
+    for run in (found, runs.load(found.directory)):
+        assert np.isnan(measuring.values(run, config, job.dataset)["region_count_line_standard_error"])
+        assert "± nan" in measuring.describe(run, config, job.dataset, [6])
 
 
 def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
