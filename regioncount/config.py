@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regioncount.errors import InputError
 from regioncount.measures import MEASURES
-from regioncount.regions.counting import METHODS
+from regioncount.regions.labelling import METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
 
 AUGMENTATIONS = ("none", "crop_flip", "mixup")

@@ -10,7 +10,7 @@ from torch import nn
 from regioncount import data, models
 from regioncount.config import Dataset, MeasuringConfig, RunConfig
 from regioncount.errors import InputError
-from regioncount.regions.labelling import evaluation_mode
+from regioncount.regions.evaluation import evaluation_mode
 
 
 def load_dataset(settings: Dataset) -> data.Dataset:

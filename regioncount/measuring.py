@@ -1,6 +1,7 @@
 """Measurements of a run: what is asked for, what has been measured already, and the rest."""
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,8 +49,10 @@ def measure(
                         state = found.weights(epoch)
                         load_state(model, state, found.directory)
                     bar.set_description(f"{name} at epoch {epoch}")
-                    measured, counts = _measure_one(name, setting, model, here, config, device)
-                    entries[key] = {"settings": setting, "epoch": epoch, "values": measured, "device": device_name(device)}
+                    start = time.perf_counter()
+                    measured, counts, account = _measure_one(name, setting, model, here, config, device)
+                    how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **account}
+                    entries[key] = {"settings": setting, "epoch": epoch, "values": measured, "how": how}
                     arrays |= {f"{key}/{array}": value for array, value in counts.items()}
                 bar.update()
             if entries:
@@ -69,7 +72,7 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
             "subspace": options,
             "seed": config.regions.seed,
             "connectivity": config.regions.connectivity,
-            "method": "grid" if config.regions.method == "auto" else config.regions.method,
+            "method": config.regions.method,
         }
     return settings
 
@@ -127,10 +130,10 @@ def _placed(found: Run, dataset: data.Dataset, device: torch.device) -> torch.nn
     return build_model(found.config["model"], dataset).to(device, memory_format=torch.channels_last)
 
 
-def _measure_one(name, setting, model, dataset, config, device) -> tuple[dict, dict[str, np.ndarray]]:
-    """The values of one measure, and the arrays behind them."""
+def _measure_one(name, setting, model, dataset, config, device) -> tuple[dict, dict[str, np.ndarray], dict]:
+    """The values of one measure, the arrays behind them, and how they were made."""
     if setting["measure"] != "region_count":
-        return MEASURES[name](model, dataset, device), {}
+        return MEASURES[name](model, dataset, device), {}, {}
     subspace = config.regions.subspaces[name]
     try:
         result = count_regions(
@@ -141,14 +144,15 @@ def _measure_one(name, setting, model, dataset, config, device) -> tuple[dict, d
             connectivity=setting["connectivity"],
         )
     except InputError as error:
-        return {"error": str(error)}, {}  # this cell of the table is empty; the others need not be
+        return {"error": str(error)}, {}, {}  # this cell of the table is empty; the others need not be
     measured = {
         "region_count": result.mean,
         "region_count_standard_error": result.standard_error,
         "region_entropy": result.entropy,
         "region_share_one": float((result.counts == 1).mean()),
     }
-    return measured, {"counts": result.counts, "entropies": result.entropies}
+    account = {key: getattr(result, key) for key in ("method", "evaluations", "screening_bound")}
+    return measured, {"counts": result.counts, "entropies": result.entropies}, account
 
 
 def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, data.Dataset]:

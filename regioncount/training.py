@@ -21,7 +21,7 @@ from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.errors import InputError
 from regioncount.measures.performance import evaluate
-from regioncount.regions.labelling import fast_layout, true_float32
+from regioncount.regions.evaluation import fast_bfloat16, fast_layout, true_float32
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -63,12 +63,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     """The training precision: `auto` is bfloat16 autocast where the hardware multiplies in it, float32 otherwise."""
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        supports = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-        fast = any(support() for support in supports if support is not None)
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if fast_bfloat16(device) else "float32"
 
 
 def initialize(build: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -76,7 +76,7 @@ def test_count_is_what_counting_every_point_by_hand_gives(dimension, seed):
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).double()
     vertices = 3 * torch.randn(3, dimension + 1, 2, 3, dtype=torch.float64)
     n = 6
-    result = rc.count_regions(model, vertices, resolution=n, batch_size=7)
+    result = rc.count_regions(model, vertices, resolution=n, batch_size=7, method="grid")
     box = np.full((3, *[n] * dimension), -1)
     for index in np.ndindex(*[n] * dimension):
         if sum(index) <= n - 1:
@@ -95,7 +95,7 @@ def test_negative_labels_are_labels_and_not_the_outside():
 def test_blocks_and_batches_do_not_change_counts(monkeypatch):
     vertices = 5 * torch.rand(30, 3, 2)
     whole = rc.count_regions(stripes(0.7), vertices)
-    monkeypatch.setattr("regioncount.regions.counting.BLOCK_POINTS", 100)
+    monkeypatch.setattr("regioncount.regions.labelling.BLOCK_VALUES", 100)
     parts = rc.count_regions(stripes(0.7), vertices, batch_size=13)
     assert whole.counts.tolist() == parts.counts.tolist()
     assert np.array_equal(whole.entropies, parts.entropies)
@@ -132,7 +132,7 @@ def test_counting_is_in_float32_under_autocast():
             return self.layer(x)
 
     with torch.autocast("cpu", torch.bfloat16):
-        rc.count_regions(Fine(), torch.rand(1, 2, 1))
+        rc.count_regions(Fine(), torch.rand(1, 2, 1), method="grid")
     assert seen == [torch.float32]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from regioncount.regions.labelling import evaluation_batch, evaluation_mode, fast_layout, true_float32
+from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, true_float32
 
 
 def accuracy(model: nn.Module, dataset, device: torch.device) -> dict[str, float]:

@@ -9,13 +9,8 @@ from torch import Tensor
 
 from regioncount.errors import InputError
 from regioncount.regions.components import region_sizes
-from regioncount.regions.labelling import label_points
-from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, simplex_lattice
-
-METHODS = ("auto", "grid")
-
-# Lattice points whose labels are held at a time; bounds memory however many subspaces are asked for.
-BLOCK_POINTS = 2**22
+from regioncount.regions.labelling import Labeller
+from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, positions, simplex_lattice
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,8 @@ class RegionCount:
     method: str
     evaluations: int
     """model evaluations, in inputs"""
+    screening_bound: float | None = None
+    """points whose margin in bfloat16 is below it were evaluated in float32 too; None where all are evaluated in float32"""
 
     @property
     def mean(self) -> float:
@@ -77,8 +74,11 @@ def count_regions(
     module is evaluated where its parameters are, in evaluation mode, and put back as it was.
     vertices: floating point (S, d + 1, *input_shape), normalized as the model takes them.
     resolution: lattice points per axis, ends included; 200 for d = 1, 10 for d = 2, 5 beyond unless given.
-    method: "grid" evaluates every lattice point in true float32 (no TF32, no autocast); "auto" is the fastest method
-    shown to agree with it, at present "grid" itself.
+    method: "grid" evaluates every lattice point in true float32 (no TF32, no autocast). "adaptive" evaluates only those
+    it needs to tell where labels change (see `regioncount.regions.adaptive`); it takes logits, not labels. "auto" is the
+    fastest way shown to agree with the grid: for a module that gives logits, adaptive, with batch normalization folded and
+    with bfloat16 evaluations, where the hardware is fast at them, wherever these are sure of the label; for every other
+    callable, the grid.
     connectivity: "paper" or "lattice", see `count_components`.
     batch_size: inputs evaluated at once; by default it follows from the input's shape.
 
@@ -92,19 +92,14 @@ def count_regions(
     resolution = default_resolution(dimension) if resolution is None else resolution
     if resolution < 2:
         raise InputError(f"resolution={resolution}: at least 2 lattice points per axis are needed")
-    if method not in METHODS:
-        raise InputError(f"method={method}: one of {', '.join(METHODS)} is needed")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: at least 1 input a batch is needed")
 
     points = simplex_lattice(dimension, resolution)
     joins = edges(points, neighbour_offsets(dimension, connectivity))
     weights = barycentric(points, resolution)
+    label = Labeller(model, vertices, weights, positions(points, resolution), method, batch_size)
     counts, entropies = [], []
-    step = max(1, BLOCK_POINTS // len(points))
-    for start in range(0, len(vertices), step):
-        block = vertices[start : start + step]
-        labels = label_points(model, block, weights, batch_size)
+    for block in vertices.split(label.block):
+        labels = label(block)
         # A classifier's own labels may be negative (-1 and 1, say), where -1 means outside on a lattice.
         owners, sizes = region_sizes(labels - labels.min(), joins)
         share = sizes / len(points)
@@ -116,6 +111,7 @@ def count_regions(
         dimension=dimension,
         resolution=resolution,
         connectivity=connectivity,
-        method="grid",
-        evaluations=len(vertices) * len(points),
+        method=label.method,
+        evaluations=label.evaluations,
+        screening_bound=label.screening_bound,
     )

@@ -34,6 +34,13 @@ def barycentric(points: np.ndarray, resolution: int) -> np.ndarray:
     return np.concatenate([first, points], axis=1) / (resolution - 1)
 
 
+def positions(points: np.ndarray, resolution: int) -> np.ndarray:
+    """The index in `points` (P, d) of the point at each place of an n x ... x n box, -1 where there is none: int64."""
+    box = np.full([resolution] * points.shape[1], -1, dtype=np.int64)
+    box[tuple(points.T)] = np.arange(len(points))
+    return box
+
+
 def neighbour_offsets(dimension: int, connectivity: str) -> np.ndarray:
     """The steps that join lattice points, one of each pair of opposite steps: int64 (k, d).
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from regioncount.regions.labelling import label_points
+from regioncount.regions.labelling import Labeller
 
 
 def plane_grid(triangle: Tensor, resolution: int = 150, margin: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +32,14 @@ def plane_grid(triangle: Tensor, resolution: int = 150, margin: float = 0.15) ->
     return weights, (corners - origin) / side * (resolution - 1)
 
 
-def label_plane(model: Callable, triangle: Tensor, resolution: int = 150) -> tuple[np.ndarray, np.ndarray]:
+def label_plane(
+    model: Callable, triangle: Tensor, resolution: int = 150, method: str = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 (n, n) on the grid of `plane_grid`, row 0 at the bottom, and the positions (3, 2) of the inputs.
 
-    model and triangle (3, *input_shape) are as in `count_regions`, whose InputErrors apply.
+    model, triangle (3, *input_shape) and method are as in `count_regions`, whose InputErrors apply.
     """
     weights, positions = plane_grid(triangle, resolution)
-    return label_points(model, triangle[None], weights).reshape(resolution, resolution), positions
+    square = np.arange(resolution**2).reshape(resolution, resolution)
+    label = Labeller(model, triangle[None], weights, square, method)
+    return label(triangle[None]).reshape(resolution, resolution), positions

@@ -1,0 +1,80 @@
+"""Does method=auto agree with the grid in float32? Every network of the paper, half trained and trained.
+
+    python benchmarks/agreement.py [--lines 300] [--data DIR]
+
+Prints a Markdown table, and its pooled agreement with a 95 % interval (Clopper and Pearson 1934). What was measured is kept
+under --results, one file a model, and not measured again.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import zoo
+from scipy.stats import beta
+
+from regioncount.regions import count_regions, sample_simplices
+from regioncount.training import choose_device
+
+SEED = 0
+
+
+def measured(model, vertices: torch.Tensor, resolution: int) -> dict:
+    result = {"lines": len(vertices)}
+    for method in ("grid", "auto"):
+        counted = count_regions(model, vertices, resolution=resolution, method=method)
+        result[method] = {
+            "counts": counted.counts.tolist(),
+            "entropy": counted.entropy,
+            "evaluations": counted.evaluations,
+            "bound": counted.screening_bound,
+        }
+    return result
+
+
+def interval(agree: int, total: int) -> tuple[float, float]:
+    low = beta.ppf(0.025, agree, total - agree + 1) if agree else 0.0
+    high = beta.ppf(0.975, agree + 1, total - agree) if agree < total else 1.0
+    return float(low), float(high)
+
+
+def main() -> None:
+    parser = zoo.arguments(__doc__)
+    parser.add_argument("--lines", type=int, default=300)
+    parser.add_argument("--resolution", type=int, default=200)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device = choose_device(options.device)
+    kept = Path(options.results) / "agreement"
+    kept.mkdir(parents=True, exist_ok=True)
+    print(
+        "| network | width | epoch | train accuracy % | count, grid | count, auto | equal | entropy, grid | entropy, auto "
+        "| evaluations a line | bound |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    )
+    pooled, total = 0, 0
+    for network, width in zoo.WIDTHS.items():
+        for epoch, model, dataset, accuracy in zoo.stages(network, width, options):
+            file = kept / f"{network}-{width}-{epoch}-{options.lines}x{options.resolution}-{device.type}.json"
+            if not file.exists():
+                generator = torch.Generator().manual_seed(SEED)
+                vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, options.lines, generator)
+                file.write_text(json.dumps(measured(model.to(device), vertices.to(device), options.resolution)))
+            result = json.loads(file.read_text())
+            grid, auto = result["grid"], result["auto"]
+            first, second = np.array(grid["counts"]), np.array(auto["counts"])
+            equal = int((first == second).sum())
+            pooled, total = pooled + equal, total + len(first)
+            bound = "none" if auto["bound"] is None else f"{auto['bound']:.3f}"
+            print(
+                f"| {network} | {width} | {epoch} | {100 * accuracy:.1f} | {first.mean():.3f} | {second.mean():.3f} "
+                f"| {equal} of {len(first)} | {grid['entropy']:.4f} | {auto['entropy']:.4f} "
+                f"| {auto['evaluations'] / len(first):.1f} | {bound} |",
+                flush=True,
+            )
+    low, high = interval(pooled, total)
+    print(f"\nPooled: {pooled} of {total} lines, {100 * pooled / total:.3f} % [{100 * low:.3f}, {100 * high:.3f}]")
+
+
+if __name__ == "__main__":
+    main()

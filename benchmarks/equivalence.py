@@ -1,0 +1,87 @@
+"""Does the fast path train the same models? Test accuracy and region count of both, several seeds each.
+
+    python benchmarks/equivalence.py [--seeds 5] [--data DIR]
+
+ResNet-18 of width 16 on 5,000 images: this suite's training (bfloat16 where the hardware has it) and the plain version in
+float32, each from initial weights of its own seed, counted with method=grid on the same 100 lines. Each run is kept
+under --results and not run again.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import plain
+import torch
+import zoo
+from scipy.stats import ttest_ind
+
+from regioncount import jobs, loading
+from regioncount.regions import count_regions, sample_simplices
+from regioncount.training import choose_device
+
+WIDTH = 16
+
+
+def suite_model(seed: int, options) -> torch.nn.Module:
+    job = zoo.job("resnet18", WIDTH, options, seed=seed)
+    model = loading.build_model(job.config.model, job.dataset)
+    model.load_state_dict(jobs.run(job).weights())
+    return model
+
+
+def plain_model(seed: int, dataset, options, device) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    config = zoo.job("resnet18", WIDTH, options).config
+    model = loading.build_model(config.model, dataset).to(device)
+    settings = config.optimizer
+    optimizer = torch.optim.SGD(
+        model.parameters(), settings["learning_rate"], momentum=settings["momentum"], weight_decay=settings["weight_decay"]
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+    images = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()
+    batches = plain.loader(images, dataset.train.labels.tolist(), dataset.mean, dataset.std, config.batch_size)
+    for _ in range(config.epochs):
+        plain.train_epoch(model, batches, optimizer, device)
+        schedule.step()
+    return model
+
+
+def main() -> None:
+    parser = zoo.arguments(__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device = choose_device(options.device)
+    torch.backends.cudnn.allow_tf32 = False
+    dataset = zoo.dataset(options)
+    generator = torch.Generator().manual_seed(0)
+    vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, 100, generator).to(device)
+    test = dataset.test.images.permute(0, 2, 3, 1).contiguous().numpy()
+    batches = plain.loader(test, dataset.test.labels.tolist(), dataset.mean, dataset.std, 256, shuffle=False)
+    kept = Path(options.results) / "equivalence"
+    kept.mkdir(parents=True, exist_ok=True)
+    figures = {"plain": [], "regioncount": []}
+    print("| training | seed | test accuracy % | region count |\n|---|---|---|---|")
+    for seed in range(options.seeds):
+        for way in figures:
+            file = kept / f"{way}-{seed}-{zoo.EPOCHS}-{device.type}.json"
+            if not file.exists():
+                trained = plain_model(seed, dataset, options, device) if way == "plain" else suite_model(seed, options)
+                trained = trained.to(device)
+                count = count_regions(trained, vertices, method="grid").mean
+                file.write_text(json.dumps([plain.accuracy(trained, batches, device), count]))
+            accuracy, count = json.loads(file.read_text())
+            figures[way].append((accuracy, count))
+            print(f"| {way} | {seed} | {100 * accuracy:.2f} | {count:.3f} |", flush=True)
+    print("\n| | plain | regioncount | difference | p (Welch) |\n|---|---|---|---|---|")
+    for column, name, scale in ((0, "test accuracy %", 100), (1, "region count", 1)):
+        ways = [scale * np.array(values)[:, column] for values in figures.values()]
+        shown = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in ways]
+        p = ttest_ind(*ways, equal_var=False).pvalue
+        difference = ways[1].mean() - ways[0].mean()
+        print(f"| {name} (mean ± standard deviation) | {shown[0]} | {shown[1]} | {difference:+.2f} | {p:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""All that wants a GPU, in one command of under eight minutes: python benchmarks/gpu.py [--data DIR]
+
+Prints the tables of benchmarks/README.md for this machine: counting and training beside the plain version, training with and
+without compilation. Figures are of this machine and day; say which in what you publish.
+"""
+
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+import zoo
+
+HERE = Path(__file__).parent
+LIMIT = 470  # seconds
+
+STEPS = (
+    ("counting.py", "--lines", "100", "--triangles", "100", "--squares", "4"),
+    ("training.py", "--images", "25088", "--compile", "false"),
+    ("training.py", "--images", "25088", "--compile", "true"),
+)
+
+
+def main() -> None:
+    options = zoo.arguments(__doc__).parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu.py: no GPU here that this torch can use; the other benchmarks run on a CPU")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {date.today()}\n", flush=True)
+    started = time.monotonic()
+    for name, *arguments in STEPS:
+        left = LIMIT - (time.monotonic() - started)
+        print(f"\n`python benchmarks/{name} {' '.join(arguments)}`\n", flush=True)
+        command = [sys.executable, HERE / name, *arguments, "--data", options.data, "--results", options.results]
+        try:
+            subprocess.run(command, timeout=max(1, left), check=False)
+        except subprocess.TimeoutExpired:
+            print("stopped: the eight minutes are over", flush=True)
+
+
+if __name__ == "__main__":
+    main()

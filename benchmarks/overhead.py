@@ -1,0 +1,37 @@
+"""A sweep's wall time beyond training and measuring: python benchmarks/overhead.py [SWEEP OVERRIDES ...]
+
+By default the quickstart, into a directory that is removed afterwards.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    overrides = sys.argv[1:] or ["experiment=quickstart"]
+    with tempfile.TemporaryDirectory() as results:
+        start = time.perf_counter()
+        command = [sys.executable, ROOT / "sweep.py", *overrides, f"results={results}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        wall = time.perf_counter() - start
+        runs = [json.loads(path.read_text()) for path in Path(results).glob("runs/*/run.json")]
+        entries = [json.loads(path.read_text()) for path in Path(results).glob("runs/*/measures.json")]
+    training = sum(run["summary"]["seconds"] for run in runs)
+    measuring = sum(entry["how"]["seconds"] for file in entries for entry in file.values())
+    beyond = wall - training - measuring
+    columns = ["sweep", "runs", "wall, s", "training, s", "measuring, s", "beyond, s", "15 s + 0.3 s a run"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    print(
+        f"| {' '.join(overrides)} | {len(runs)} | {wall:.1f} | {training:.1f} | {measuring:.1f} | {beyond:.1f} "
+        f"| {15 + 0.3 * len(runs):.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Images a second in training: this suite beside the plain version, in one process.
+
+    python benchmarks/training.py [--networks resnet18 mobilenet ...] [--images 1024] [--data DIR]
+
+The plain version runs before and after the suite, so that a machine whose speed drifts does not favour either. Compilation,
+where the suite compiles, is done in an epoch that is not timed; how long it took is printed.
+"""
+
+import time
+from dataclasses import replace
+
+import plain
+import torch
+import zoo
+
+from regioncount import data, loading, training
+from regioncount.config import parse_run
+
+NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
+
+
+def plain_rate(network: str, dataset: data.Dataset, options, device: torch.device) -> float:
+    """Images a second over one epoch, after a first one that is not timed."""
+    model = loading.build_model({"name": network}, dataset).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    images = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()
+    batches = plain.loader(images, dataset.train.labels.tolist(), dataset.mean, dataset.std, options.batch_size)
+    for _ in range(2):
+        start = time.perf_counter()
+        plain.train_epoch(model, batches, optimizer, device)
+        seconds = time.perf_counter() - start
+    return len(images) / seconds
+
+
+def suite_rate(network: str, dataset: data.Dataset, options, device: torch.device) -> tuple[float, float]:
+    """Images a second over the last of three epochs, and how long the first one took."""
+    config = parse_run(
+        {
+            "model": {"name": network},
+            "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+            "schedule": {"name": "constant"},
+            "batch_size": options.batch_size,
+            "epochs": 3,
+        }
+    )
+    model = loading.build_model(config.model, dataset)
+    precision = training.choose_precision("auto", device)
+    compiled = training.choose_compilation(options.compile, device)
+    history = training.fit(model, dataset.to(device), config, device=device, precision=precision, compiled=compiled)
+    return len(dataset.train) / history[-1]["seconds"], history[0]["seconds"]
+
+
+def main() -> None:
+    parser = zoo.arguments(__doc__)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", default="auto")
+    options = parser.parse_args()
+    device = training.choose_device(options.device)
+    torch.backends.cudnn.allow_tf32 = False
+    dataset = zoo.dataset(options)
+    dataset = replace(dataset, train=dataset.train.select(torch.arange(options.images) % len(dataset.train)))
+    print("| network | plain, images/s | regioncount, images/s | ratio | first epoch, s |\n|---|---|---|---|---|")
+    for network in options.networks:
+        before = plain_rate(network, dataset, options, device)
+        rate, first = suite_rate(network, dataset, options, device)
+        after = plain_rate(network, dataset, options, device)
+        slow = 2 / (1 / before + 1 / after)
+        print(f"| {network} | {slow:.0f} | {rate:.0f} | {rate / slow:.1f}x | {first:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The models that the benchmarks count regions of: every network of the paper, narrow, half trained and trained.
+
+Trained by the suite itself, so what was trained once is found again: python benchmarks/zoo.py [--data DIR]
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from torch import nn
+
+from regioncount import data, jobs, loading, measuring
+from regioncount.config import parse_run
+
+WIDTHS = {
+    "resnet18": 16,
+    "resnet34": 12,
+    "vgg19": 16,
+    "mobilenet": 16,
+    "senet18": 16,
+    "shufflenetv2": 24,
+    "efficientnet_b0": 16,
+    "regnetx_200mf": 24,
+    "simple_dla": 8,
+    "mobilenetv2": 16,
+}
+EPOCHS = 12
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What every benchmark takes: where the images are."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--data", default="data/cifar10-jpeg", help="a folder of train/<class>/* and test/<class>/*")
+    parser.add_argument("--results", default="results/benchmarks", help="where trained models are kept")
+    return parser
+
+
+def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> jobs.Job:
+    """A network's training: SGD on 5,000 images, cosine schedule."""
+    return jobs.prepare(
+        parse_run(
+            {
+                "dataset": {
+                    "name": "image_folder",
+                    "root": options.data,
+                    "title": "CIFAR-10 (JPEG)",
+                    "train_size": 5000,
+                    "test_size": 2000,
+                },
+                "model": {"name": network, "width": width},
+                "optimizer": {
+                    "name": "sgd",
+                    "learning_rate": 0.05,
+                    "momentum": 0.9,
+                    "nesterov": False,
+                    "weight_decay": 1e-5,
+                },
+                "schedule": {"name": "cosine"},
+                "batch_size": 64,
+                "epochs": EPOCHS,
+                "seed": seed,
+                "snapshots": {"epochs": [EPOCHS // 2], "keep": True},
+                "measures": ["accuracy"],
+                "results": options.results,
+            }
+        )
+    )
+
+
+def dataset(options: argparse.Namespace) -> data.Dataset:
+    return job("resnet18", WIDTHS["resnet18"], options).dataset
+
+
+def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tuple[int, nn.Module, data.Dataset, float]]:
+    """A network half trained and trained: the epoch, the model, its data and its train accuracy."""
+    prepared = job(network, width, options)
+    found = jobs.run(prepared)
+    for epoch in (EPOCHS // 2, EPOCHS):
+        model = loading.build_model(prepared.config.model, prepared.dataset)
+        model.load_state_dict(found.weights(epoch if epoch < EPOCHS else None))
+        accuracy = measuring.values(found, prepared.config, prepared.dataset, epoch)["train_accuracy"]
+        yield epoch, model.eval(), prepared.dataset, accuracy
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    for network, width in WIDTHS.items():
+        for epoch, _, _, accuracy in stages(network, width, options):
+            print(f"{network} of width {width} at epoch {epoch}: train accuracy {100 * accuracy:.1f} %", flush=True)
+
+
+if __name__ == "__main__":
+    main()
