@@ -183,3 +183,21 @@ def test_workers_take_gpus_in_turn(monkeypatch):
 def test_a_device_that_is_not_there_is_named(device):
     with pytest.raises(InputError, match=f"device={device}"):
         training.choose_device(device)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "shufflenetv2", "efficientnet_b0", "mobilenetv2"])
+def test_strided_depthwise_convolutions_are_trained_as_the_same_function(name):
+    torch.manual_seed(0)
+    model = models.build(name, width=8).double().eval()  # no dropout
+    inputs = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    found = []
+    for device in (torch.device("meta"), CPU):
+        model.zero_grad()
+        with training._fast_depthwise(model, device):
+            replaced = sum("forward" in vars(module) for module in model.modules())
+            outputs = model(inputs)
+            outputs.square().sum().backward()
+        found.append([outputs.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    assert replaced > 0
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert all(torch.allclose(plain, fast, rtol=1e-6) for plain, fast in zip(*found, strict=True))
