@@ -65,7 +65,7 @@ def main() -> None:
     print("| training | seed | test accuracy % | region count |\n|---|---|---|---|")
     for seed in range(options.seeds):
         for way in figures:
-            file = kept / f"{way}-{seed}-{zoo.EPOCHS}-{device.type}.json"
+            file = kept / f"{way}-{seed}-{options.epochs}-{device.type}.json"
             if not file.exists():
                 trained = plain_model(seed, dataset, options, device) if way == "plain" else suite_model(seed, options)
                 trained = trained.to(device)

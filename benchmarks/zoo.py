@@ -23,13 +23,13 @@ WIDTHS = {
     "simple_dla": 8,
     "mobilenetv2": 16,
 }
-EPOCHS = 12
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """What every benchmark takes: where the images are."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--data", default="data/cifar10-jpeg", help="a folder of train/<class>/* and test/<class>/*")
+    parser.add_argument("--epochs", type=int, default=12, help="of training; half trained is after half of them")
     parser.add_argument("--results", default="results/benchmarks", help="where trained models are kept")
     return parser
 
@@ -56,9 +56,9 @@ def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) ->
                 },
                 "schedule": {"name": "cosine"},
                 "batch_size": 64,
-                "epochs": EPOCHS,
+                "epochs": options.epochs,
                 "seed": seed,
-                "snapshots": {"epochs": [EPOCHS // 2], "keep": True},
+                "snapshots": {"epochs": [options.epochs // 2], "keep": True},
                 "measures": ["accuracy"],
                 "results": options.results,
             }
@@ -74,9 +74,9 @@ def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tu
     """A network half trained and trained: the epoch, the model, its data and its train accuracy."""
     prepared = job(network, width, options)
     found = jobs.run(prepared)
-    for epoch in (EPOCHS // 2, EPOCHS):
+    for epoch in (options.epochs // 2, options.epochs):
         model = loading.build_model(prepared.config.model, prepared.dataset)
-        model.load_state_dict(found.weights(epoch if epoch < EPOCHS else None))
+        model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
         accuracy = measuring.values(found, prepared.config, prepared.dataset, epoch)["train_accuracy"]
         yield epoch, model.eval(), prepared.dataset, accuracy
 
