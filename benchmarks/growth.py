@@ -73,7 +73,9 @@ def draw(by_lines: list[dict], by_points: list[dict]) -> None:
     left.loglog([f["lines"] for f in by_lines], [f["seconds"] for f in by_lines], "o-")
     left.set(xlabel="lines (of 200 points)", ylabel="seconds", title="Time grows with lines")
     middle.semilogx([f["lines"] for f in by_lines], [f["more_memory_mb"] for f in by_lines], "o-")
-    middle.set(xlabel="lines (of 200 points)", ylabel="additional memory, MB", title="Additional peak memory", ylim=(0, None))
+    middle.set(
+        xlabel="lines (of 200 points)", ylabel="additional memory, MB", title="Additional peak memory", ylim=(0, None)
+    )
     right.loglog(POINTS, POINTS, "--", label="grid")
     right.loglog([f["points"] for f in by_points], [f["evaluations"] / f["lines"] for f in by_points], "o-", label="auto")
     right.set(xlabel="points a line", ylabel="evaluations a line", title="Evaluations hardly grow with points")

@@ -75,7 +75,9 @@ class Images(Dataset):
 
 
 def loader(images: np.ndarray, labels: Sequence[int], mean, std, batch_size: int, shuffle: bool = True) -> DataLoader:
-    return DataLoader(Images(images, labels, mean, std), batch_size, shuffle=shuffle, num_workers=2, pin_memory=True)
+    return DataLoader(
+        Images(images, labels, mean, std), batch_size, shuffle=shuffle, num_workers=2, pin_memory=torch.cuda.is_available()
+    )
 
 
 def train_epoch(model: nn.Module, batches: DataLoader, optimizer: torch.optim.Optimizer, device="cpu") -> float:
