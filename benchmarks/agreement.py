@@ -43,7 +43,6 @@ def main() -> None:
     parser = zoo.arguments(__doc__)
     parser.add_argument("--lines", type=int, default=300)
     parser.add_argument("--resolution", type=int, default=200)
-    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = choose_device(options.device)
     kept = Path(options.results) / "agreement"

@@ -22,23 +22,25 @@ from regioncount.training import choose_device
 SQUARE = 100
 
 
+def steps(dimension: int) -> list[tuple]:
+    """All steps from a lattice point to a neighbour."""
+    offsets = neighbour_offsets(dimension, "paper")
+    return [tuple(step) for step in np.concatenate([offsets, -offsets]).tolist()]
+
+
 def plain_simplices(model: nn.Module, vertices: np.ndarray, resolution: int, device) -> list[int]:
     dimension = vertices.shape[1] - 1
     points = simplex_lattice(dimension, resolution)
-    offsets = neighbour_offsets(dimension, "paper")
-    steps = [tuple(step) for step in np.concatenate([offsets, -offsets]).tolist()]
     lattice = [tuple(point) for point in points.tolist()]
-    return plain.count_regions(model, vertices, lattice, barycentric(points, resolution), steps, device)
+    return plain.count_regions(model, vertices, lattice, barycentric(points, resolution), steps(dimension), device)
 
 
 def plain_squares(model: nn.Module, triangles: np.ndarray, device) -> list[int]:
-    offsets = neighbour_offsets(2, "paper")
-    steps = [tuple(step) for step in np.concatenate([offsets, -offsets]).tolist()]
     lattice = [(y, x) for y in range(SQUARE) for x in range(SQUARE)]
     counts = []
     for triangle in triangles:
         weights, _ = plane_grid(torch.from_numpy(triangle), SQUARE)
-        counts += plain.count_regions(model, triangle[None], lattice, weights, steps, device)
+        counts += plain.count_regions(model, triangle[None], lattice, weights, steps(2), device)
     return counts
 
 
@@ -77,7 +79,6 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=100)
     parser.add_argument("--triangles", type=int, default=100)
     parser.add_argument("--squares", type=int, default=2)
-    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = choose_device(options.device)
     torch.backends.cudnn.allow_tf32 = False

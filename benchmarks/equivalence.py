@@ -50,7 +50,6 @@ def plain_model(seed: int, dataset, options, device) -> torch.nn.Module:
 def main() -> None:
     parser = zoo.arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = choose_device(options.device)
     torch.backends.cudnn.allow_tf32 = False

@@ -86,7 +86,6 @@ def draw(by_lines: list[dict], by_points: list[dict]) -> None:
 def main() -> None:
     parser = zoo.arguments(__doc__)
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "LINES", "POINTS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -54,7 +54,6 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = training.choose_device(options.device)
     torch.backends.cudnn.allow_tf32 = False

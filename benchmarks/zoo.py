@@ -26,10 +26,11 @@ WIDTHS = {
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """What every benchmark takes: where the images are."""
+    """What every benchmark takes."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--data", default="data/cifar10-jpeg", help="a folder of train/<class>/* and test/<class>/*")
     parser.add_argument("--epochs", type=int, default=12, help="of training; half trained is after half of them")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--results", default="results/benchmarks", help="where trained models are kept")
     return parser
 
@@ -60,6 +61,7 @@ def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) ->
                 "seed": seed,
                 "snapshots": {"epochs": [options.epochs // 2], "keep": True},
                 "measures": ["accuracy"],
+                "device": options.device,
                 "results": options.results,
             }
         )

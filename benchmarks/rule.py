@@ -1,0 +1,64 @@
+"""What the constants of the adaptive rule cost and give: python benchmarks/rule.py [--lines 150] [--networks resnet18 ...]
+
+Every lattice point of some lines is evaluated once in float32; then labels are looked up there as the rule asks for them.
+"""
+
+import numpy as np
+import torch
+import zoo
+
+from regioncount.regions import adaptive, count_components, sample_simplices
+from regioncount.regions.evaluation import evaluation_batch, fast_layout, interpolate, true_float32
+
+POINTS = 200
+SEED = 1  # not that of agreement.py: what chooses the constants does not judge them
+
+
+def all_logits(model, vertices: torch.Tensor) -> torch.Tensor:
+    """Logits (S, 200, C) of every lattice point of segments (S, 2, C, H, W)."""
+    share = torch.linspace(0, 1, POINTS)
+    weights = torch.stack([1 - share, share], dim=1)
+    batches = torch.arange(len(vertices) * POINTS).split(evaluation_batch(torch.device("cpu"), vertices[0, 0].numel()))
+    with torch.no_grad(), true_float32():
+        logits = [model(fast_layout(interpolate(vertices, weights, flat // POINTS, flat % POINTS))) for flat in batches]
+    return torch.cat(logits).view(len(vertices), POINTS, -1)
+
+
+def looked_up(logits: torch.Tensor) -> tuple[float, float]:
+    """Evaluations a line, and the share of lines whose count is the grid's."""
+    asked = 0
+
+    def evaluate(line, point, expected):
+        nonlocal asked
+        asked += len(line)
+        return logits[line, point]
+
+    labels = adaptive.adaptive_labels(evaluate, len(logits), np.arange(POINTS), torch.device("cpu"))
+    agree = count_components(labels) == count_components(logits.argmax(dim=2))
+    return asked / len(logits), float(agree.mean())
+
+
+def main() -> None:
+    parser = zoo.arguments(__doc__)
+    parser.add_argument("--lines", type=int, default=150)
+    parser.add_argument("--networks", nargs="+", default=list(zoo.WIDTHS)[:6])
+    options = parser.parse_args()
+    everything = []
+    for network in options.networks:
+        for _, model, dataset, _ in zoo.stages(network, zoo.WIDTHS[network], options):
+            generator = torch.Generator().manual_seed(SEED)
+            vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, options.lines, generator)
+            everything.append(all_logits(model.to(memory_format=torch.channels_last), vertices))
+    print("| intervals | bend | evaluations a line | lines with the grid's count | worst model |\n|---|---|---|---|---|")
+    for cells in (12, 16, 24):
+        for safety in (4.0, 8.0, 12.0, 16.0):
+            adaptive.COARSE_CELLS, adaptive.SAFETY = (cells,), (safety,)
+            evaluations, agree = zip(*(looked_up(logits) for logits in everything), strict=True)
+            print(
+                f"| {cells} | {safety:g} | {np.mean(evaluations):.1f} | {np.mean(agree):.2%} | {min(agree):.2%} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
