@@ -21,7 +21,7 @@ from regioncount.regions import (
     count_regions,
     default_resolution,
     extend_segments,
-    label_plane,
+    label_planes,
     random_directions,
     sample_indices,
     shorten_segments,
@@ -249,4 +249,5 @@ def decision_regions(found: Run, dataset: data.Dataset, device: torch.device, se
     triangle = dataset.normalize(dataset.train.take(chosen)).to(device)
     model = _placed(found, dataset, device)
     load_state(model, found.weights(), found.directory)
-    return label_plane(model, triangle, resolution)
+    plane, positions = label_planes(model, triangle[None], resolution)
+    return plane[0], positions[0]

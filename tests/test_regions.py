@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import regioncount as rc
-from regioncount.regions import default_resolution, label_plane, plane_grid, sample_indices
+from regioncount.regions import default_resolution, label_planes, plane_grid, sample_indices
 from regioncount.regions.labelling import to_labels
 
 
@@ -239,8 +239,16 @@ def test_plane_grid_puts_the_inputs_where_it_says():
     for corner, (x, y) in zip(triangle.flatten(1).numpy(), positions, strict=True):
         along, up = grid[0, 1] - grid[0, 0], grid[1, 0] - grid[0, 0]
         assert np.allclose(grid[0, 0] + x * along + y * up, corner)
-    labels, _ = label_plane(lambda x: (x.flatten(1)[:, 0] > 0).long(), triangle, 40)
-    assert labels.tolist() == (grid[:, :, 0] > 0).astype(int).tolist()
+
+
+def test_label_planes_labels_the_points_of_each_plane_grid():
+    triangles = torch.randn(3, 3, 2, 5, dtype=torch.float64)
+    labels, positions = label_planes(lambda x: (x.flatten(1)[:, 0] > 0).long(), triangles, 40)
+    for triangle, found, places in zip(triangles, labels, positions, strict=True):
+        weights, expected = plane_grid(triangle, 40)
+        assert np.array_equal(places, expected)
+        inputs = (weights @ triangle.flatten(1).numpy()).reshape(40, 40, -1)
+        assert found.tolist() == (inputs[:, :, 0] > 0).astype(int).tolist()
 
 
 def test_regions_work_where_the_rest_cannot_be_imported():

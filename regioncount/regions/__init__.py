@@ -5,7 +5,7 @@ Depends on torch, numpy and scipy alone, so that it serves models trained anywhe
 
 from regioncount.regions.components import count_components
 from regioncount.regions.counting import RegionCount, count_regions, default_resolution
-from regioncount.regions.planes import label_plane, plane_grid
+from regioncount.regions.planes import label_planes, plane_grid
 from regioncount.regions.subspaces import (
     extend_segments,
     random_directions,
@@ -20,7 +20,7 @@ __all__ = [
     "count_regions",
     "default_resolution",
     "extend_segments",
-    "label_plane",
+    "label_planes",
     "plane_grid",
     "random_directions",
     "sample_indices",

@@ -22,7 +22,7 @@ from regioncount.regions.screening import Prepared, prepare
 METHODS = ("auto", "grid", "adaptive")
 
 # Labels, or logits, that are held at a time; bounds memory however many subspaces are asked for.
-BLOCK_VALUES = 2**23
+BLOCK_VALUES = 2**21
 
 # Points, spread over all subspaces, at which a model's copies are compared with it.
 CALIBRATION_POINTS = 128
@@ -94,7 +94,7 @@ class Labeller:
             self.method, self.classes = "adaptive", output.shape[1]
             if method == "auto":
                 self.prepared = prepare(self.model, inputs, output, self.batch_size)
-                self.evaluations += 2 * len(inputs)
+                self.evaluations += self.prepared.evaluations
 
     def _all_labels(self, vertices: Tensor) -> Tensor:
         """Every point evaluated: int32 (S, P)."""
