@@ -45,13 +45,15 @@ def suite_rate(network: str, dataset: data.Dataset, options, device: torch.devic
     )
     model = loading.build_model(config.model, dataset)
     precision = training.choose_precision("auto", device)
-    history = training.fit(model, dataset.to(device), config, device=device, precision=precision)
+    compiled = training.choose_compilation(options.compile or "auto", device, training.COMPILED_WORK)  # of a long run
+    history = training.fit(model, dataset.to(device), config, device=device, precision=precision, compiled=compiled)
     return len(dataset.train) / history[-1]["seconds"]
 
 
 def main() -> None:
     parser = zoo.arguments(__doc__)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--compile", action="store_true", help="on a GPU too")
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--batch_size", type=int, default=256)
     options = parser.parse_args()

@@ -116,6 +116,7 @@ class RunConfig:
     tracker: Tracker = field(default_factory=Tracker)
     device: str = "auto"
     precision: str = "auto"
+    compile: Any = "auto"
     results: str = "results"
 
 
@@ -156,6 +157,7 @@ def parse_run(composed: DictConfig | Mapping) -> RunConfig:
     _check_measuring(config)
     _one_of("tracker.mode", config.tracker.mode, ("disabled", "wandb", "wandb_offline"))
     _one_of("precision", config.precision, ("auto", "float32", "bfloat16"))
+    _one_of("compile", config.compile, ("auto", True, False))
     return config
 
 

@@ -14,7 +14,7 @@ from regioncount.loading import build_model, check, load_dataset
 from regioncount.measuring import measure, measuring_settings, values
 from regioncount.runs import Run
 
-# What makes the model, besides the content of the training data and the precision.
+# What makes the model, besides the content of the training data, the precision, and whether training is compiled.
 IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
 
 # At most this share of the time goes into writing checkpoints.
@@ -29,6 +29,7 @@ class Job:
     dataset: data.Dataset
     device: torch.device
     precision: str
+    compiled: bool
     name: str
     identity: str
 
@@ -46,11 +47,13 @@ def prepare(config: RunConfig) -> Job:
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
-    check(config, dataset)
+    work = check(config, dataset) * len(dataset.train) * config.epochs
+    compiled = training.choose_compilation(config.compile, device, work)
     mapping = as_mapping(config)
     parts = {key: mapping[key] for key in IDENTITY_PARTS}
-    identity = runs.identity({**parts, "data": dataset.fingerprints["train"], "precision": precision})
-    return Job(config, dataset, device, precision, f"{config.dataset.name}-{config.model['name']}", identity)
+    parts |= {"data": dataset.fingerprints["train"], "precision": precision} | ({"compiled": True} if compiled else {})
+    name = f"{config.dataset.name}-{config.model['name']}"
+    return Job(config, dataset, device, precision, compiled, name, runs.identity(parts))
 
 
 def run(job: Job) -> Run:
@@ -98,7 +101,7 @@ def train(job: Job, track: tracking.Tracker) -> Run:
         job.identity,
         as_mapping(config),
         job.dataset.fingerprints["train"],
-        environment(job.device, job.precision),
+        environment(job.device, job.precision) | {"compiled": job.compiled},
     )
     model = training.initialize(lambda: build_model(config.model, job.dataset), config.seed)
     checkpoint = found.checkpoint()
@@ -128,6 +131,7 @@ def train(job: Job, track: tracking.Tracker) -> Run:
         config,
         device=job.device,
         precision=job.precision,
+        compiled=job.compiled,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
     )

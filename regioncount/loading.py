@@ -41,20 +41,24 @@ def load_state(model: nn.Module, state: dict, source) -> None:
         raise InputError(f"{source}: the weights do not fit the model: {reason}") from None
 
 
-def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> None:
-    """InputError where the data set does not fit the model or the subspaces asked for."""
-    _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
+def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> int:
+    """The multiply-adds of the model for one image; InputError where the data do not fit it or the subspaces asked for."""
+    multiply_adds = _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
     for name, subspace in config.regions.subspaces.items():
         available = len(dataset.train if subspace.split == "train" else dataset.test)
         needed = subspace.dimension + 1 if subspace.kind == "simplex" else 2
         if available < needed:
             raise InputError(f"regions.{name}: {needed} images are needed, the {subspace.split} split has {available}")
+    return multiply_adds
 
 
 # Checking takes a forward pass; in a sweep most cells share their model.
 @lru_cache(maxsize=64)
-def _check_model(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
-    """InputError where the model cannot be built or does not take the data's images."""
+def _check_model(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> int:
+    """Multiply-adds of convolutions and linear layers for one image.
+
+    Raises InputError where the model cannot be built or does not take the data's images.
+    """
     options = json.loads(model)
     name = options.pop("name")
     try:
@@ -62,6 +66,14 @@ def _check_model(model: str, num_classes: int, in_channels: int, image_size: tup
     except InputError as error:
         raise InputError(f"model={name}: {error}") from None
     shape = (2, in_channels, *image_size)
+    counted = []
+
+    def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        counted.append(module.weight[0].numel() * output[0].numel())
+
+    for module in built.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
     try:
         with torch.no_grad(), evaluation_mode(built):
             output = built(torch.zeros(shape))
@@ -70,3 +82,4 @@ def _check_model(model: str, num_classes: int, in_channels: int, image_size: tup
         raise InputError(f"model={name} does not take images of shape {shape[1:]}: {reason}") from None
     if output.shape != (2, num_classes):
         raise InputError(f"model={name} gives {tuple(output.shape)}, not (2, {num_classes}) logits")
+    return sum(counted)

@@ -5,8 +5,9 @@ from the weights and the optimizer's state at its start alone, and a run that go
 have done unbroken, with no generator's state to keep.
 """
 
-import functools
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,12 +15,13 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, cross_entropy
+from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from regioncount import data
 from regioncount.config import RunConfig
+from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
 from regioncount.measures.performance import evaluate
 from regioncount.regions.evaluation import fast_bfloat16, fast_layout, true_float32
@@ -37,6 +39,10 @@ OPTIMIZERS = {
 # the accuracy at the end of the epoch, and looking costs a third of an epoch.
 NEAR_ACCURACY = 0.02
 NEAR_LOSS = 2.0
+
+# The work of a run, in multiply-adds of all forward passes, from which compilation pays on a CPU: some ten minutes of
+# training there, against a minute of compiling. On a GPU it has not been measured.
+COMPILED_WORK = 3e13
 
 
 def choose_device(device: str) -> torch.device:
@@ -67,6 +73,20 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "bfloat16" if fast_bfloat16(device) else "float32"
 
 
+def choose_compilation(asked: bool | str, device: torch.device, work: float) -> bool:
+    """Whether training steps are compiled: `auto` does so on a CPU, where there is a C++ compiler, for runs of much work.
+
+    work: multiply-adds of all forward passes of the run. Raises InputError where compilation is asked for and there is no
+    compiler.
+    """
+    if asked is False or (asked == "auto" and (device.type != "cpu" or work < COMPILED_WORK)):
+        return False
+    found = device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+    if asked is True and not found:
+        raise InputError("compile=true: neither $CXX nor g++ nor clang++ is there; install a C++ compiler or leave it out")
+    return found
+
+
 def initialize(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A model whose initial weights follow from the seed alone; the caller's random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -81,12 +101,14 @@ def fit(
     *,
     device: torch.device,
     precision: str,
+    compiled: bool = False,
     checkpoint: dict | None = None,
     on_epoch: Callable[[dict, Callable[[], dict]], None] = lambda row, state: None,
 ) -> list[dict]:
     """Train a model in place with cross-entropy, and return its history.
 
-    dataset: on `device` already. precision: "float32" (IEEE: no TF32) or "bfloat16" (autocast). checkpoint: what an
+    dataset: on `device` already. precision: "float32" (IEEE: no TF32) or "bfloat16" (autocast). compiled: whole batches go
+    through torch.compile, whose cache on disk later runs of the same network and batch size find. checkpoint: what an
     earlier call's `on_epoch` was offered; training goes on from there. on_epoch(row, state) is called after every epoch;
     state() is that checkpoint: tensors and plain values, whose tensors are the live ones.
 
@@ -97,6 +119,8 @@ def fit(
     model.to(device, memory_format=torch.channels_last)
     optimizer = _optimizer(model, config.optimizer)
     schedule = _schedule(optimizer, config)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    depthwise = fast_depthwise(model, device)
     history = []
     if checkpoint:
         model.load_state_dict(checkpoint["model"])
@@ -117,7 +141,8 @@ def fit(
             epoch = len(history) + 1
             started = time.perf_counter()
             rate = optimizer.param_groups[0]["lr"]
-            loss, accuracy = _train_epoch(model, dataset, config, optimizer, epoch, device, precision, report)
+            with replaced(depthwise):
+                loss, accuracy = _train_epoch(model, forward, dataset, config, optimizer, epoch, device, precision, report)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "running_accuracy": accuracy}
             row["train_accuracy"] = math.nan
             if math.isfinite(loss) and _near_stop(row, config):
@@ -134,8 +159,11 @@ def diverged(history: list[dict]) -> bool:
     return bool(history) and not math.isfinite(history[-1]["train_loss"])
 
 
-def _train_epoch(model, dataset, config, optimizer, epoch, device, precision, report) -> tuple[float, float]:
-    """One pass over the training set; returns the running loss and accuracy. Nothing in it waits for the device."""
+def _train_epoch(model, forward, dataset, config, optimizer, epoch, device, precision, report) -> tuple[float, float]:
+    """One pass over the training set; returns the running loss and accuracy. Nothing in it waits for the device.
+
+    forward: the model, compiled perhaps, for whole batches; another size would be compiled anew.
+    """
     model.train()
     seed = _epoch_seed(config.seed, epoch)
     generator = torch.Generator().manual_seed(seed)
@@ -144,13 +172,13 @@ def _train_epoch(model, dataset, config, optimizer, epoch, device, precision, re
     correct = torch.zeros((), dtype=torch.int64, device=device)
     cuda = [device.index or 0] if device.type == "cuda" else []
     exact = true_float32() if precision == "float32" else nullcontext()
-    with torch.random.fork_rng(devices=cuda), exact, _fast_depthwise(model, device):
+    with torch.random.fork_rng(devices=cuda), exact:
         torch.manual_seed(seed)  # for dropout and the like
         for images, labels in dataset.train.batches(config.batch_size, order):
             inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
             inputs = fast_layout(inputs)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                logits = model(inputs)
+                logits = (forward if len(inputs) == config.batch_size else model)(inputs)
             loss = cross_entropy(logits.float(), targets)
             optimizer.zero_grad()
             loss.backward()
@@ -159,35 +187,6 @@ def _train_epoch(model, dataset, config, optimizer, epoch, device, precision, re
             correct += (logits.detach().argmax(dim=1) == labels).sum()
             report(len(labels), loss_sum, correct)
     return loss_sum.item() / len(dataset.train), correct.item() / len(dataset.train)
-
-
-@contextmanager
-def _fast_depthwise(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """On a CPU, take strided depthwise convolutions as every other value of those without stride: the same function.
-
-    Their backward pass is five times as fast; networks of them train on 30 to 40 % more images a second.
-    """
-    strided = [
-        module
-        for module in model.modules()
-        if type(module) is nn.Conv2d
-        and module.groups == module.in_channels > 1
-        and max(module.stride) > 1
-        and module.padding_mode == "zeros"
-    ]
-    strided = strided if device.type == "cpu" else []
-    for module in strided:
-        module.forward = functools.partial(_subsampled, module)
-    try:
-        yield
-    finally:
-        for module in strided:
-            del module.forward
-
-
-def _subsampled(module: nn.Conv2d, inputs: Tensor) -> Tensor:
-    whole = conv2d(inputs, module.weight, module.bias, 1, module.padding, module.dilation, module.groups)
-    return whole[:, :, :: module.stride[0], :: module.stride[1]]
 
 
 def _augmented(dataset, augmentation: str, images: Tensor, labels: Tensor, generator) -> tuple[Tensor, Tensor]:

@@ -265,3 +265,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_p
     (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
     one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_work_of_a_run_is_its_models_multiply_adds(tmp_path):
+    job = jobs.prepare(configuration(tmp_path, model={"name": "mlp", "width": 12, "depth": 1}))
+    assert loading.check(job.config, job.dataset) == 64 * 12 + 12 * 10

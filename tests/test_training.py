@@ -6,10 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from regioncount import data, models, training
 from regioncount.config import OPTIMIZERS, RunConfig, parse_run
+from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
 
 CPU = torch.device("cpu")
@@ -186,18 +190,63 @@ def test_a_device_that_is_not_there_is_named(device):
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "shufflenetv2", "efficientnet_b0", "mobilenetv2"])
-def test_strided_depthwise_convolutions_are_trained_as_the_same_function(name):
+def test_networks_of_depthwise_convolutions_are_trained_as_the_same_functions(name):
     torch.manual_seed(0)
     model = models.build(name, width=8).double().eval()  # no dropout
     inputs = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     found = []
     for device in (torch.device("meta"), CPU):
         model.zero_grad()
-        with training._fast_depthwise(model, device):
-            replaced = sum("forward" in vars(module) for module in model.modules())
+        with replaced(fast_depthwise(model, device)):
+            changed = sum("forward" in vars(module) for module in model.modules())
             outputs = model(inputs)
             outputs.square().sum().backward()
         found.append([outputs.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
-    assert replaced > 0
+    assert changed > 0
     assert not any("forward" in vars(module) for module in model.modules())
     assert all(torch.allclose(plain, fast, rtol=1e-6) for plain, fast in zip(*found, strict=True))
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.sampled_from([1, 3, 5, 7]), st.sampled_from([1, 3, 5, 7])),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    bias=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_depthwise_convolutions_are_taken_as_the_same_functions(size, kernel, stride, dilation, bias):
+    padding = tuple(dilation * (extent // 2) for extent in kernel)
+    module = nn.Conv2d(3, 3, kernel, stride, padding, dilation, groups=3, bias=bias).double()
+    inputs = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = module(inputs)
+    with replaced(fast_depthwise(nn.Sequential(module), CPU)):
+        assert torch.allclose(module(inputs), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_compiled_training_is_the_same_training_and_goes_on_where_it_stopped():
+    config = configuration(model={"name": "small_cnn", "width": 4}, epochs=3)  # 130 images: the last batch is of 2
+    try:
+        compiled = training.choose_compilation(True, CPU, 0)
+    except InputError:
+        pytest.skip("there is no C++ compiler")
+    states = []
+    model, history = train(config, compiled=compiled, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
+    _, expected = train(config)
+    assert [row["train_loss"] for row in history] == pytest.approx([row["train_loss"] for row in expected], rel=1e-3)
+    resumed, _ = train(config, compiled=compiled, checkpoint=states[1])
+    assert_same_weights(model, resumed)
+
+
+def test_compilation_is_chosen_for_long_runs_on_a_cpu_with_a_compiler(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    cuda = torch.device("cuda")
+    assert training.choose_compilation("auto", CPU, 1e15)
+    assert not training.choose_compilation("auto", CPU, 1e12)
+    assert not training.choose_compilation("auto", cuda, 1e15)
+    assert training.choose_compilation(True, cuda, 0)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not training.choose_compilation("auto", CPU, 1e15)
+    assert training.choose_compilation(True, cuda, 0)
+    with pytest.raises(InputError, match="compile=true"):
+        training.choose_compilation(True, CPU, 0)
