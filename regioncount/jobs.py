@@ -18,7 +18,7 @@ from regioncount.runs import Run
 IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
 
 # At most this share of the time goes into writing checkpoints.
-CHECKPOINT_SHARE = 0.05
+CHECKPOINT_SHARE = 0.02
 
 
 @dataclass(frozen=True)
