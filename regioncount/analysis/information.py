@@ -28,8 +28,8 @@ def conditional_mutual_information(
     hyperparameters that vary out (the paper: |S| <= 2). A set for which H(V_g | U_S) = 0 has no ratio and does not enter.
     The sign of a tie is 0, a third value. The association's direction does not matter.
 
-    Shares of few pairs overstate information: with three values of each of three hyperparameters, two of them given leave
-    nine pairs to a value of U_S. Compare measures on the same runs; do not read the number by itself.
+    Shares of few pairs overstate information, the more so the larger S: with three values of each of three hyperparameters,
+    two of them given leave nine pairs to a value of U_S.
 
     runs, measures, targets, group_by and keep_seeds are those of `correlations`. Returns a row a measure and target:
     measure, target, runs, configurations, conditional_mutual_information (the minimum), given (the S that has it, the
