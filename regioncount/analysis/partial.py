@@ -70,7 +70,7 @@ def _partial(observed: Observations, measure: str, target: str, form: str, given
     for name in (measure, target):
         values = observed.values[name].to_numpy()
         values = (values - values.mean()) / np.abs(values - values.mean()).max()
-        left = values - design @ np.linalg.lstsq(design, values)[0]
+        left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
         if left @ left <= (1 - EXPLAINED) * (values @ values):
             return {"note": f"undefined: {name} follows from {', '.join(given)}"}
         residuals.append(left / np.sqrt(left @ left))

@@ -63,7 +63,7 @@ def regression(
     collinear = [name for j, name in enumerate(measures) if _residual(np.delete(x, j, axis=1), x[:, j]) <= 1 - EXPLAINED]
     if collinear:
         return table.assign(note=f"undefined: {' and '.join(collinear)} linear functions of the other measures")
-    slopes = np.linalg.lstsq(x, y)[0]
+    slopes = np.linalg.lstsq(x, y, rcond=None)[0]
     unexplained = _residual(x, y)
     without = np.array([_residual(np.delete(x, j, axis=1), y) for j in range(len(measures))])
     table["standardized_coefficient"] = slopes
@@ -99,5 +99,5 @@ def describe_regression(table: pd.DataFrame) -> str:
 
 def _residual(x: np.ndarray, y: np.ndarray) -> float:
     """The share of y's variance that x leaves; x (n, p) and y (n,) standardized."""
-    left = y - x @ np.linalg.lstsq(x, y)[0]
+    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
     return float(left @ left / (y @ y))
