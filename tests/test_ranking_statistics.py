@@ -463,6 +463,13 @@ def test_ranking_is_in_order_and_has_every_statistic():
     assert list(found["measure"].iloc[[0, 1, 4]]) == ["negative", "count", "constant"]
     defined = found["kendall"].abs().iloc[:4]
     assert (defined.diff().dropna() <= 0).all()
+    assert list(found.columns[:7]) == [
+        *["measure", "target", "runs", "configurations"],
+        "kendall",
+        "kendall_low",
+        "kendall_high",
+    ]
+    assert found.columns[-1] == "note"
     by_measure = found.set_index("measure")
     for expected in (
         correlations(runs, measures, ["test_error"], resamples=50),
