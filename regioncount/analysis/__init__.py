@@ -1,0 +1,35 @@
+"""Statistics over runs: how a measure goes with generalization, from a table of runs to a table of statistics.
+
+Any table does, with a row a run: columns of hyperparameters, of measures, train_accuracy and test_accuracy. Accuracies are
+fractions in [0, 1], the gap is their difference. docs/statistics.md explains each statistic; `python -m
+regioncount.analysis` ranks the measures of a CSV file.
+"""
+
+from regioncount.analysis.correlation import STATISTICS, correlations
+from regioncount.analysis.granulated import granulated_kendall
+from regioncount.analysis.information import conditional_mutual_information
+from regioncount.analysis.observations import FEWEST_CONFIGURATIONS
+from regioncount.analysis.partial import partial_correlations
+from regioncount.analysis.ranking import describe_ranking, ranking
+from regioncount.analysis.regression import describe_regression, regression
+from regioncount.analysis.selection import FITTED_ACCURACY, SELECTIONS, mark, select, with_targets
+from regioncount.analysis.sign_error import robust_sign_error
+
+__all__ = [
+    "FEWEST_CONFIGURATIONS",
+    "FITTED_ACCURACY",
+    "SELECTIONS",
+    "STATISTICS",
+    "conditional_mutual_information",
+    "correlations",
+    "describe_ranking",
+    "describe_regression",
+    "granulated_kendall",
+    "mark",
+    "partial_correlations",
+    "ranking",
+    "regression",
+    "robust_sign_error",
+    "select",
+    "with_targets",
+]

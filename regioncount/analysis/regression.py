@@ -1,0 +1,103 @@
+"""Several measures at once: what each adds to the others in a linear regression of a target."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from regioncount.analysis.observations import HYPERPARAMETERS, complete, observe, prepare
+from regioncount.analysis.partial import EXPLAINED
+from regioncount.errors import InputError
+
+COLUMNS = ("coefficient", "standardized_coefficient", "partial_r_squared", "intercept", "r_squared", "adjusted_r_squared")
+
+
+def regression(
+    runs: pd.DataFrame,
+    measures: Sequence[str],
+    target: str = "test_error",
+    group_by: Sequence[str] = HYPERPARAMETERS,
+    *,
+    keep_seeds: bool = False,
+) -> pd.DataFrame:
+    """Multiple linear regression of a target on measures by ordinary least squares.
+
+    target = intercept + sum over j of coefficient_j measure_j. Runs that lack any of the measures are left out; seeds are
+    averaged unless kept. With n observations, p measures, SS the sum of squares of the target about its mean and RSS that of
+    the residuals:
+
+        R^2 = 1 - RSS / SS,    adjusted R^2 = 1 - (1 - R^2) (n - 1) / (n - p - 1),
+        partial R^2 of measure j = 1 - RSS / RSS without j: the share that j explains of what the others leave,
+        standardized coefficient = coefficient times the standard deviation of the measure over that of the target.
+
+    runs, group_by and keep_seeds are those of `correlations`. Returns a row a measure: measure, target, runs,
+    configurations, coefficient (units of the target per unit of the measure), standardized_coefficient, partial_r_squared,
+    and, the same in every row, intercept, r_squared, adjusted_r_squared, note. They are undefined (NaN), and note says why,
+    where there are fewer than p + 2 configurations, where measure or target is constant, and where a measure is a linear
+    function of the others.
+
+    Raises InputError where a column is missing or not numeric, where accuracies are in percent, and for a measure given
+    twice.
+    """
+    measures = list(measures)
+    if len(set(measures)) < len(measures) or target in measures:
+        raise InputError(f"a regression takes each measure once, and not the target: {', '.join(measures)} on {target}")
+    runs = prepare(runs, [*measures, target], group_by)
+    observed = observe(complete(runs, [*measures, target], group_by), [*measures, target], group_by, keep_seeds)
+    found = {"target": target, "runs": observed.runs, "configurations": observed.configurations, "note": ""}
+    table = pd.DataFrame({"measure": measures} | found, columns=["measure", *list(found)[:-1], *COLUMNS, "note"])
+    note = observed.undefined([*measures, target])
+    if not note and observed.configurations < len(measures) + 2:
+        needed = f"{len(measures) + 2} are needed with {len(measures)} measures"
+        note = f"undefined: {observed.configurations} configurations, {needed}"
+    if note:
+        return table.assign(note=note)
+
+    values = observed.values[[*measures, target]].to_numpy()
+    largest = np.abs(values).max(axis=0)  # in units of the largest value no square overflows
+    means, deviations = (
+        largest * statistic for statistic in ((values / largest).mean(axis=0), (values / largest).std(axis=0))
+    )
+    standardized = (values - means) / deviations
+    x, y = standardized[:, :-1], standardized[:, -1]
+    collinear = [name for j, name in enumerate(measures) if _residual(np.delete(x, j, axis=1), x[:, j]) <= 1 - EXPLAINED]
+    if collinear:
+        return table.assign(note=f"undefined: {' and '.join(collinear)} linear functions of the other measures")
+    slopes = np.linalg.lstsq(x, y, rcond=None)[0]
+    unexplained = _residual(x, y)
+    without = np.array([_residual(np.delete(x, j, axis=1), y) for j in range(len(measures))])
+    table["standardized_coefficient"] = slopes
+    table["coefficient"] = slopes * deviations[-1] / deviations[:-1]
+    table["intercept"] = means[-1] - table["coefficient"] @ means[:-1]
+    table["r_squared"] = 1 - unexplained
+    table["adjusted_r_squared"] = 1 - unexplained * (len(y) - 1) / (len(y) - len(measures) - 1)
+    # Where the other measures leave nothing but rounding, there is no share of it.
+    table["partial_r_squared"] = np.where(
+        without > 1 - EXPLAINED, np.clip(1 - unexplained / np.maximum(without, 1e-300), 0, 1), np.nan
+    )
+    return table
+
+
+def describe_regression(table: pd.DataFrame) -> str:
+    """A table of `regression` as text: a heading with R^2, and a line a measure."""
+    if table.empty:
+        return "no regression: no measures"
+    row = table.iloc[0]
+    heading = f"{row['target']} regressed on {', '.join(table['measure'])} ({row['configurations']} configurations, "
+    heading += f"{row['runs']} runs)"
+    if row["note"]:
+        return f"{heading}: {row['note']}"
+    lines = [f"{heading}: R^2 {row['r_squared']:.3f}, adjusted {row['adjusted_r_squared']:.3f}"]
+    shown = table[["measure", "coefficient", "standardized_coefficient", "partial_r_squared"]]
+    formats = {
+        "coefficient": "{:.4g}".format,
+        "standardized_coefficient": "{:.3f}".format,
+        "partial_r_squared": "{:.3f}".format,
+    }
+    return "\n".join([*lines, shown.to_string(index=False, formatters=formats, na_rep="-")])
+
+
+def _residual(x: np.ndarray, y: np.ndarray) -> float:
+    """The share of y's variance that x leaves; x (n, p) and y (n,) standardized."""
+    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return float(left @ left / (y @ y))
