@@ -18,6 +18,7 @@ _HOMES = {
     "count_components": "regions",
     "count_regions": "regions",
     "extend_segments": "regions",
+    "measure": "measures",
     "random_directions": "regions",
     "sample_simplices": "regions",
     "shorten_segments": "regions",

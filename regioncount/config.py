@@ -290,6 +290,8 @@ def _check_schedule(options: dict[str, Any]) -> None:
 
 
 def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
+    if "all" in config.measures:
+        config.measures = list(MEASURES)
     for name in config.measures:
         _one_of("measures", name, MEASURES)
     _at_least("regions.seed", config.regions.seed, 0)

@@ -16,7 +16,8 @@ from regioncount.config import MeasuringConfig, RunConfig, Subspace, as_mapping,
 from regioncount.environment import device_name, environment
 from regioncount.errors import InputError
 from regioncount.loading import build_model, check, load_dataset, load_state
-from regioncount.measures import MEASURES
+from regioncount.measures import value
+from regioncount.measures.subject import POINTS, Subject, from_dataset
 from regioncount.regions import (
     count_regions,
     default_resolution,
@@ -40,7 +41,7 @@ def measure(
     with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
         for epoch in epochs:
             entries, arrays = {}, {}
-            state = None
+            state = subject = None
             for name, setting in settings.items():
                 key = runs.measuring_key(setting, epoch)
                 if key not in found.measures:
@@ -48,9 +49,10 @@ def measure(
                     if state is None:
                         state = found.weights(epoch)
                         load_state(model, state, found.directory)
+                        subject = _subject(found, model, here, device, epoch)
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
-                    measured, counts, account = _measure_one(name, setting, model, here, config, device)
+                    measured, counts, account = _measure_one(name, setting, subject, here, config)
                     how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **account}
                     entries[key] = {"settings": setting, "epoch": epoch, "values": measured, "how": how}
                     arrays |= {f"{key}/{array}": value for array, value in counts.items()}
@@ -63,6 +65,9 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
     """For each measure and each subspace by name, all that decides its values, given a model."""
     prints = dataset.fingerprints
     settings = {name: {"measure": name, "data": prints} for name in config.measures}
+    for name in config.measures:
+        if name != "accuracy":  # which takes every point
+            settings[name]["points"] = POINTS
     for name, subspace in config.regions.subspaces.items():
         options = subspace_options(subspace)
         options["resolution"] = subspace.resolution or default_resolution(options.get("dimension", 1))
@@ -130,14 +135,27 @@ def _placed(found: Run, dataset: data.Dataset, device: torch.device) -> torch.nn
     return build_model(found.config["model"], dataset).to(device, memory_format=torch.channels_last)
 
 
-def _measure_one(name, setting, model, dataset, config, device) -> tuple[dict, dict[str, np.ndarray], dict]:
+def _subject(found: Run, model: torch.nn.Module, dataset: data.Dataset, device: torch.device, epoch: int) -> Subject:
+    """A run at an epoch as its measures see it; a file of weights has neither a beginning nor a history."""
+    trained = found.epochs_trained > 0
+
+    def initial() -> torch.nn.Module:
+        start = _placed(found, dataset, device)
+        load_state(start, found.weights(0), found.directory)
+        return start
+
+    history = found.history().head(epoch).to_dict("records") if trained else None
+    return from_dataset(model, dataset, device, initial if trained else None, history)
+
+
+def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[str, np.ndarray], dict]:
     """The values of one measure, the arrays behind them, and how they were made."""
     if setting["measure"] != "region_count":
-        return MEASURES[name](model, dataset, device), {}, {}
+        return value(name, subject), {}, {}
     subspace = config.regions.subspaces[name]
     try:
         result = count_regions(
-            model,
+            subject.model,
             draw_vertices(subspace, dataset, config.regions.seed),
             resolution=setting["subspace"]["resolution"],
             method=setting["method"],

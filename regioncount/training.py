@@ -23,7 +23,7 @@ from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
-from regioncount.measures.performance import evaluate
+from regioncount.measures.subject import evaluate, split_batches
 from regioncount.regions.evaluation import fast_bfloat16, fast_layout, true_float32
 
 OPTIMIZERS = {
@@ -146,7 +146,8 @@ def fit(
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "running_accuracy": accuracy}
             row["train_accuracy"] = math.nan
             if math.isfinite(loss) and _near_stop(row, config):
-                row["stop_loss"], row["train_accuracy"] = evaluate(model, dataset, dataset.train, device)
+                outputs = evaluate(model, split_batches(dataset, dataset.train, device))
+                row["stop_loss"], row["train_accuracy"] = outputs.loss, outputs.accuracy
             row["seconds"] = time.perf_counter() - started
             schedule.step()
             history.append(row)

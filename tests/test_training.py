@@ -15,6 +15,7 @@ from regioncount import data, models, training
 from regioncount.config import OPTIMIZERS, RunConfig, parse_run
 from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
+from regioncount.measures.subject import evaluate, split_batches
 
 CPU = torch.device("cpu")
 DIGITS = data.load("digits", train_size=130)
@@ -141,7 +142,7 @@ def test_bfloat16_is_close_to_float32_but_not_it():
 
 def test_stopping_at_a_train_accuracy_is_of_the_whole_training_set():
     model, history = train(configuration(epochs=200, stop={"train_accuracy": 0.97}, schedule={"name": "constant"}))
-    _, accuracy = training.evaluate(model, DIGITS, DIGITS.train, CPU)
+    accuracy = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).accuracy
     assert len(history) < 200
     assert history[-1]["train_accuracy"] == accuracy >= 0.97
     assert all(not row["train_accuracy"] >= 0.97 for row in history[:-1])
@@ -149,7 +150,7 @@ def test_stopping_at_a_train_accuracy_is_of_the_whole_training_set():
 
 def test_stopping_at_a_train_loss():
     model, history = train(configuration(epochs=200, stop={"train_loss": 0.2}, schedule={"name": "constant"}))
-    loss, _ = training.evaluate(model, DIGITS, DIGITS.train, CPU)
+    loss = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).loss
     assert len(history) < 200
     assert loss <= 0.2
 
@@ -163,14 +164,14 @@ def test_a_loss_that_is_not_finite_ends_the_run():
 
 def test_evaluation_is_the_mean_over_every_image(monkeypatch):
     model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
-    monkeypatch.setattr("regioncount.measures.performance.evaluation_batch", lambda device, values: 37)
-    loss, accuracy = training.evaluate(model, DIGITS, DIGITS.train, CPU)
+    monkeypatch.setattr("regioncount.measures.subject.evaluation_batch", lambda device, values: 37)
+    outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
     assert model.training
     model.eval()
     with torch.no_grad():
         logits = torch.cat([model(DIGITS.normalize(DIGITS.train.images[i : i + 1])) for i in range(130)])
-    assert loss == pytest.approx(cross_entropy(logits, DIGITS.train.labels).item(), rel=1e-5)
-    assert accuracy == (logits.argmax(1) == DIGITS.train.labels).double().mean().item()
+    assert outputs.loss == pytest.approx(cross_entropy(logits, DIGITS.train.labels).item(), rel=1e-5)
+    assert outputs.accuracy == (logits.argmax(1) == DIGITS.train.labels).double().mean().item()
 
 
 def test_workers_take_gpus_in_turn(monkeypatch):

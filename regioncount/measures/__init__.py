@@ -1,8 +1,86 @@
-"""Measures of a trained model besides its region counts, in a registry by name.
+"""Generalization measures of a trained model, by name.
 
-A measure is a function (model, dataset, device) -> {column: value}; the model is on the device, and left as it was.
+A measure is a function of a `Subject`; it returns a number, or a mapping of columns to numbers, and raises InputError where it is
+undefined, saying why.
 """
 
-from regioncount.measures.performance import accuracy
+import math
+from collections.abc import Sequence
 
-MEASURES = {"accuracy": accuracy}
+import torch
+from torch import Tensor, nn
+
+from regioncount.errors import InputError
+from regioncount.measures import margins, norms, performance
+from regioncount.measures.subject import Subject, from_tensors
+
+# Whether rescaling one layer by a and the next by 1/a, which leaves the function as it is, leaves the measure as it is.
+UNCHANGED_BY_RESCALING = (
+    performance.accuracy,
+    performance.epochs_to_fit,
+    margins.output_margin,
+    margins.inverse_margin,
+    margins.inverse_squared_margin,
+    margins.input_margin,
+    norms.parameter_count,
+    norms.margin_over_spectral_product,
+    norms.log_product_frobenius,
+    norms.log_product_frobenius_over_margin,
+    norms.sum_frobenius,
+    norms.sum_frobenius_over_margin,
+    norms.log_product_spectral,
+    norms.log_product_spectral_over_margin,
+    norms.sum_spectral,
+    norms.sum_spectral_over_margin,
+    norms.frobenius_over_spectral,
+    norms.log_product_operator,
+    norms.log_product_operator_over_margin,
+    norms.log_path_norm,
+    norms.log_path_norm_over_margin,
+    norms.fisher_rao_norm,
+)
+CHANGED_BY_RESCALING = (
+    norms.parameter_norm,
+    norms.margin_over_norm,
+    norms.distance_from_initialization,
+    norms.frobenius_distance,
+)
+
+MEASURES = {function.__name__: function for function in (*UNCHANGED_BY_RESCALING, *CHANGED_BY_RESCALING)}
+
+
+def measure(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    names: Sequence[str] | None = None,
+    *,
+    test: tuple[Tensor, Tensor] | None = None,
+    initial: nn.Module | None = None,
+) -> dict[str, float | str]:
+    """Generalization measures of a model of one's own.
+
+    data: the training set, inputs (N, *input_shape) normalized as the model takes them and labels int64 (N,); test: the
+    same of the test set. names: of `MEASURES`, all of them unless given. initial: the model as it was before training.
+
+    Returns a value a measure; where one is undefined, not a number, and why under its name and "_error". Raises
+    InputError for a name there is no measure of.
+    """
+    unknown = [name for name in names or () if name not in MEASURES]
+    if unknown:
+        raise InputError(f"no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+    subject = from_tensors(model, data, test, initial)
+    found = {}
+    for name in names or MEASURES:
+        found |= value(name, subject)
+    return found
+
+
+def value(name: str, subject: Subject) -> dict[str, float | str]:
+    """The columns of one measure; where it fails, not a number and why."""
+    try:
+        result = MEASURES[name](subject)
+    except (InputError, RuntimeError, ArithmeticError, torch.linalg.LinAlgError) as error:
+        return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
+    result = result if isinstance(result, dict) else {name: result}
+    undefined = [column for column, number in result.items() if not math.isfinite(number)]
+    return result | {f"{column}_error": f"it is {result[column]}" for column in undefined}

@@ -37,12 +37,12 @@ class Prepared:
 def prepare(model: nn.Module, inputs: Tensor, logits: Tensor, batch_size: int) -> Prepared:
     """Copies that agree with the model, in evaluation mode, on these inputs (B, *input_shape); logits: its own there."""
     exact, evaluations = model, 0
-    folded = _folded(model)
-    if folded is not None:
+    fused = folded(model)
+    if fused is not None:
         few = slice(None, None, -(-len(inputs) // FOLDING_INPUTS))
-        moved = (_in_batches(folded, inputs[few], batch_size) - logits[few]).abs().max()
+        moved = (_in_batches(fused, inputs[few], batch_size) - logits[few]).abs().max()
         if moved <= FOLDING_TOLERANCE * (logits.max() - logits.min()):
-            exact = folded
+            exact = fused
         evaluations += len(inputs[few])
     if not fast_bfloat16(inputs.device):
         return Prepared(exact, None, None, evaluations)
@@ -62,7 +62,7 @@ def _in_batches(model: nn.Module, inputs: Tensor, size: int) -> Tensor:
     return torch.cat([model(fast_layout(batch)) for batch in inputs.split(size)])
 
 
-def _folded(model: nn.Module) -> nn.Module | None:
+def folded(model: nn.Module) -> nn.Module | None:
     """A copy with batch normalization folded into the convolutions before it; None where the model cannot be traced."""
     try:
         return fuse(model).to(memory_format=torch.channels_last)
