@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from regioncount import data, runs
+from regioncount import data, measures, runs
 from regioncount.config import MeasuringConfig, RunConfig, Subspace, as_mapping, parse_dataset, subspace_options
 from regioncount.environment import device_name, environment
 from regioncount.errors import InputError
 from regioncount.loading import build_model, check, load_dataset, load_state
-from regioncount.measures import value
 from regioncount.measures.subject import POINTS, Subject, from_dataset
 from regioncount.regions import (
     count_regions,
@@ -151,7 +150,7 @@ def _subject(found: Run, model: torch.nn.Module, dataset: data.Dataset, device: 
 def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[str, np.ndarray], dict]:
     """The values of one measure, the arrays behind them, and how they were made."""
     if setting["measure"] != "region_count":
-        return value(name, subject), {}, {}
+        return measures.value(name, subject), {}, {}
     subspace = config.regions.subspaces[name]
     try:
         result = count_regions(

@@ -153,6 +153,50 @@ def heat_maps(
     return figure
 
 
+def measures_against_gap(
+    runs: pd.DataFrame,
+    ranking: pd.DataFrame,
+    group_by: Sequence[str] = ("learning_rate", "batch_size"),
+    title: str | None = None,
+) -> Figure:
+    """A small panel a measure, in the order of a table of `analysis.ranking`, with its Kendall's tau-b; a dot a configuration.
+
+    runs and group_by are as in `count_against_gap`. Measures that are undefined everywhere are left out. Raises InputError
+    where a column is missing or accuracies are in percent.
+    """
+    if runs.empty:
+        return _nothing()
+    runs = with_targets(runs)
+    target = ranking["target"].iloc[0]
+    _require(runs, [*ranking["measure"], target])
+    panels = []
+    for measure, tau in zip(ranking["measure"], ranking["kendall"], strict=True):
+        defined, columns = _complete(runs, [measure, target], group_by)
+        if len(defined):
+            panels.append((measure, tau, defined.groupby(columns)[[measure, target]].mean().reset_index(), columns[0]))
+    if not panels:
+        return _nothing()
+    width = min(6, len(panels))
+    height = math.ceil(len(panels) / width)
+    figure = Figure(figsize=(2.1 * width + 1, 1.9 * height + 0.6), layout="constrained")
+    all_axes = figure.subplots(height, width, squeeze=False, sharey=True)
+    positions = _positions(runs[panels[0][3]])
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (measure, tau, dots, column) in zip(all_axes.flat, panels, strict=False):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.get_offset_text().set_fontsize(7)
+        colours = [ORDERED_COLOURS(positions[value]) for value in dots[column]]
+        axes.scatter(dots[measure] * _unit(measure), dots[target] * _unit(target), s=16, c=colours, linewidths=0)
+        axes.set_title(f"{_label(measure)}\ntau {tau:.2f}" if tau == tau else f"{_label(measure)}\nconstant", fontsize=7.5)
+    figure.supylabel(_label(target), fontsize=10)
+    _colour_bar(figure, list(all_axes.flat), panels[0][3], positions)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return figure
+
+
 def count_through_training(counts: pd.DataFrame, group_by: Sequence[str] = ("learning_rate", "batch_size")) -> Figure:
     """Mean region count at each epoch: a panel a subspace, a line a configuration, its band one standard error over runs.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from regioncount import analysis, measuring, plots, runs, tracking
+from regioncount.measures import MEASURES
 from regioncount.sweeping import RESERVED, Plan, collect
 
 
@@ -18,19 +19,22 @@ def report(plan: Plan) -> int:
         table = analysis.mark(table)
     last = [column for column in ("error", "seconds", "directory") if column in table]  # what differs between repetitions
     table = table[[column for column in table if column not in last] + last]
-    correlations = correlate(table, plan)
+    correlations, rankings = correlate(table, plan), rank(table, plan)
     runs.write_csv(plan.directory / "runs.csv", table)
     runs.write_csv(plan.directory / "region_counts.csv", counts)
     runs.write_csv(plan.directory / "correlations.csv", correlations)
+    runs.write_csv(plan.directory / "ranking.csv", rankings)
     print(f"\n{summarize(table, plan)}\n\n{describe_correlations(correlations)}\n", flush=True)
+    for name, ranking in _rankings(rankings):
+        print(f"{name}: {analysis.describe_ranking(ranking)}\n", flush=True)
     groups = list(_groups(table, plan))
     telling = [column for column in groups[0][0] if len({name[column] for name, _ in groups}) > 1] if groups else []
     figures = []
     for name, rows in groups:
         suffix = "".join(f"_{name[column]}" for column in telling).replace("/", "-").replace(" ", "-")
-        figures += _draw(name, rows, suffix, counts, correlations, plan)
+        figures += _draw(name, rows, suffix, counts, correlations, rankings, plan)
     print(f"tables and figures: {plan.directory}")
-    _track(plan, table, correlations, figures)
+    _track(plan, table, correlations, rankings, figures)
     bad = table[~table["status"].isin(["finished", "diverged"])]
     for position, row in bad.iterrows():
         cell = " ".join(f"{column}={value}" for column, value in plan.varied[position].items()) or row["identity"]
@@ -40,21 +44,34 @@ def report(plan: Plan) -> int:
 
 
 def correlate(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Correlations of region counts and entropies with the targets, seeds averaged.
+    """Correlations of all measures with the targets, seeds averaged.
 
     Each data set, network and measuring setting is correlated by itself.
     """
-    measures = [column for column in table if column.startswith(("region_count_", "region_entropy_")) and _is_mean(column)]
+    measures = _measures(table)
     if not measures or "train_accuracy" not in table:
         return pd.DataFrame()
-    hyperparameters = ["learning_rate", "batch_size", "weight_decay"]
-    hyperparameters += [column for column in _varied(plan) if column not in (*RESERVED, *plan.measuring_columns)]
     results = []
     for name, rows in _groups(table, plan):
-        result = analysis.correlations(rows, measures, group_by=hyperparameters)
-        for position, (column, value) in enumerate(name.items()):
-            result.insert(position, column, value)
-        results.append(result)
+        result = analysis.correlations(rows, measures, group_by=_hyperparameters(plan))
+        results.append(_named(result, name))
+    return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
+
+
+def rank(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """All measures by all statistics against the gap: among all runs and, where these differ, among those that fit and
+    those that are not degenerate. Nothing where region counts are all that was measured."""
+    measures = _measures(table)
+    if "train_accuracy" not in table or not set(measures) & set(MEASURES):
+        return pd.DataFrame()
+    results = []
+    for name, rows in _groups(table, plan):
+        test_size = len(plan.jobs[rows.index[0]].dataset.test)
+        for selection in ("all", "fitted", "nondegenerate"):
+            chosen = analysis.select(rows, selection)
+            if selection == "all" or 0 < len(chosen) < len(rows):
+                result = analysis.ranking(chosen, measures, group_by=_hyperparameters(plan), test_size=test_size)
+                results.append(_named(result, name | {"selection": selection}))
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
 
 
@@ -86,6 +103,8 @@ def describe_correlations(correlations: pd.DataFrame) -> str:
     """Every correlation with its interval and the numbers behind it."""
     lines = []
     for _, row in correlations.iterrows():
+        if not row["measure"].startswith("region_"):
+            continue  # of these the ranking tells
         lines.append(f"{row['measure']} and {row['target']} ({row['dataset']}, {row['model']})")
         numbers = f"{row['configurations']} configurations, {row['runs']} runs"
         lines.append(f"  all:    {_statistics(row, '')} ({numbers})")
@@ -104,8 +123,36 @@ def _statistics(row: pd.Series, suffix: str) -> str:
     )
 
 
+def _measures(table: pd.DataFrame) -> list[str]:
+    """The columns that are measures of a model, besides its accuracies and gap."""
+    regions = [column for column in table if column.startswith(("region_count_", "region_entropy_")) and _is_mean(column)]
+    others = [name for name in MEASURES if name in table]
+    return [*regions, *(["train_loss", *others] if others else [])]
+
+
+def _hyperparameters(plan: Plan) -> list[str]:
+    """The columns that make a configuration."""
+    further = [column for column in _varied(plan) if column not in (*RESERVED, *plan.measuring_columns)]
+    return ["learning_rate", "batch_size", "weight_decay", *further]
+
+
+def _named(result: pd.DataFrame, name: dict) -> pd.DataFrame:
+    """A table with columns in front that say what it is of."""
+    for position, (column, value) in enumerate(name.items()):
+        result.insert(position, column, value)
+    return result
+
+
+def _rankings(rankings: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    if rankings.empty:
+        return
+    columns = list(rankings.columns[: rankings.columns.get_loc("measure")])
+    for values, ranking in rankings.groupby(columns, sort=False):
+        yield ", ".join(map(str, values)), ranking
+
+
 def _is_mean(column: str) -> bool:
-    return not column.endswith("_standard_error")
+    return not column.endswith(("_standard_error", "_error"))
 
 
 def _varied(plan: Plan) -> list[str]:
@@ -123,7 +170,13 @@ def _groups(table: pd.DataFrame, plan: Plan) -> Iterator[tuple[dict, pd.DataFram
 
 
 def _draw(
-    name: dict, rows: pd.DataFrame, suffix: str, counts: pd.DataFrame, correlations: pd.DataFrame, plan: Plan
+    name: dict,
+    rows: pd.DataFrame,
+    suffix: str,
+    counts: pd.DataFrame,
+    correlations: pd.DataFrame,
+    rankings: pd.DataFrame,
+    plan: Plan,
 ) -> list[Path]:
     """The figures of one group of comparable runs."""
     title = ", ".join(map(str, name.values()))
@@ -147,6 +200,9 @@ def _draw(
         through = counts[_equal(counts, settings) & counts["identity"].isin(rows["identity"])]
         if through["epoch"].nunique() > 1:
             save(plots.count_through_training(through, group_by=group_by), f"count_through_training_{subspace}")
+    if len(rankings):
+        ranking = rankings[_equal(rankings, name | {"selection": "all"})]
+        save(plots.measures_against_gap(rows, ranking, group_by=group_by, title=title), "measures_against_gap")
     shown = measures + [column for column in ("test_accuracy",) if column in rows]
     if shown:
         save(plots.heat_maps(rows, shown, group_by=group_by), "heat_maps")
@@ -173,7 +229,7 @@ def _draw_decision_regions(rows: pd.DataFrame, plan: Plan):
     return plots.decision_regions(labels, titles, plan.jobs[ends[0]].dataset.classes, positions)
 
 
-def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, figures: list[Path]) -> None:
+def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, rankings: pd.DataFrame, figures: list[Path]) -> None:
     config = plan.jobs[0].config
     with tracking.start(
         config.tracker.mode,
@@ -188,5 +244,6 @@ def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, figures:
     ) as track:
         track.table("runs", table)
         track.table("correlations", correlations)
+        track.table("ranking", rankings)
         for figure in figures:
             track.figure(figure.stem, figure)

@@ -12,8 +12,8 @@ PERCENTILE = 0.1
 def output_margin(subject: Subject) -> float:
     """gamma: the 10th percentile over the training set of f(x)_y - max_{j != y} f(x)_j, in units of logits.
 
-    Jiang et al. 2020, section 6 and appendix C (the percentile is robust where the minimum is one point). Negative where more than a
-    tenth is misclassified. Rescaling layers does not change it.
+    Jiang et al. 2020, appendix C: the percentile is robust where the minimum is one point. Negative where more than a tenth
+    is misclassified. Rescaling layers does not change it.
     """
     return subject.train_outputs.margins.double().quantile(PERCENTILE).item()
 
@@ -27,7 +27,7 @@ def inverse_margin(subject: Subject) -> float:
 
 
 def inverse_squared_margin(subject: Subject) -> float:
-    """1 / gamma^2 (Jiang et al. 2020, equation 26), with gamma as of `output_margin`.
+    """1 / gamma^2 (Jiang et al. 2020, appendix C), with gamma as of `output_margin`.
 
     Rescaling layers does not change it. Raises InputError where gamma is not positive.
     """

@@ -91,22 +91,28 @@ def log_product_spectral(subject: Subject) -> float:
 
 
 def log_product_spectral_over_margin(subject: Subject) -> float:
-    """log(prod_l ||W_l||_2^2 / gamma^2), of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not
-    change it. Raises InputError where gamma is not positive or a layer is zero."""
+    """log(prod_l ||W_l||_2^2 / gamma^2), of the reshaped matrices.
+
+    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a
+    layer is zero.
+    """
     return log_product_spectral(subject) - 2 * math.log(positive_margin(subject))
 
 
 def sum_spectral(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not change it.
+    """d (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices.
 
-    Raises InputError where a layer is zero.
+    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
     """
     return _balanced_sum(log_product_spectral(subject), subject)
 
 
 def sum_spectral_over_margin(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not
-    change it. Raises InputError where gamma is not positive or a layer is zero."""
+    """d (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices.
+
+    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a
+    layer is zero.
+    """
     return _balanced_sum(log_product_spectral_over_margin(subject), subject)
 
 
@@ -120,17 +126,19 @@ def frobenius_over_spectral(subject: Subject) -> float:
 
 
 def log_product_operator(subject: Subject) -> float:
-    """log prod_l sigma_l^2, sigma_l the largest singular value of layer l as a map of whole images, zero padding and stride
-    included (compare Sedghi et al. 2019, who take circular padding). Rescaling one layer by a and the next by 1/a does not
-    change it. Raises InputError where a layer is zero."""
+    """log prod_l sigma_l^2, sigma_l the largest singular value of layer l as a map of whole images.
+
+    Zero padding and stride are part of that map (Sedghi et al. 2019 take circular padding). Rescaling one layer by a and
+    the next by 1/a does not change it. Raises InputError where a layer is zero.
+    """
     return _log_product(operator_norms(subject))
 
 
 def log_product_operator_over_margin(subject: Subject) -> float:
-    """log(prod_l sigma_l^2 / gamma^2), sigma_l as of `log_product_operator`: an upper bound on the Lipschitz constant over the
-    margin, where layers follow one another. Rescaling one layer by a and the next by 1/a does not change it.
+    """log(prod_l sigma_l^2 / gamma^2), sigma_l as of `log_product_operator`.
 
-    Raises InputError where gamma is not positive or a layer is zero.
+    Where layers follow one another, an upper bound on the Lipschitz constant over the margin, squared. Rescaling one layer
+    by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a layer is zero.
     """
     return log_product_operator(subject) - 2 * math.log(positive_margin(subject))
 
@@ -177,8 +185,10 @@ def log_path_norm_over_margin(subject: Subject) -> float:
 
 
 def fisher_rao_norm(subject: Subject) -> float:
-    """sqrt(mean_i <w, grad_w loss_i>^2) over sampled training points, all weights and biases (Liang et al. 2019, with the
-    empirical Fisher information). Rescaling layers does not change it."""
+    """sqrt(mean_i <w, grad_w loss_i>^2) over sampled training points, w all weights and biases.
+
+    Liang et al. 2019, with the empirical Fisher information. Rescaling layers does not change it.
+    """
     weights = dict(subject.network.named_parameters())
     network = subject.network
     squares = []
