@@ -55,9 +55,9 @@ TRACE_PROBES = 5
 
 
 def sharpness(subject: Subject) -> float:
-    """Worst-case sharpness: max over ||delta||_2 <= 0.05 of L(w + delta) - L(w), in nats, by ascent along normalized gradients.
+    """Worst-case sharpness: max over ||delta||_2 <= 0.05 of L(w + delta) - L(w), in nats.
 
-    Keskar et al. 2017; in a ball, Foret et al. 2020. Rescaling layers changes it.
+    By ascent along normalized gradients. Keskar et al. 2017; in a ball, Foret et al. 2020. Rescaling layers changes it.
     """
     return _worst_case(subject, RADIUS, {name: torch.ones_like(weight) for name, weight in _weights(subject).items()})
 
