@@ -12,8 +12,9 @@ from regioncount import models
 from regioncount.measures import CHANGED_BY_RESCALING, MEASURES, UNCHANGED_BY_RESCALING, function_space, value
 from regioncount.measures.subject import from_tensors
 
-# A power of two: floating point rounds both networks alike.
-FACTOR = 8.0
+# Powers of two: floating point rounds both networks alike. So large that the constant in magnitude-aware noise shows, and
+# not so large that this constant alone costs the accuracy.
+FACTORS = {"mlp": 256.0, "small_cnn": 8.0}
 POINTS = 120
 
 UNCHANGED = [function.__name__ for function in UNCHANGED_BY_RESCALING]
@@ -25,9 +26,9 @@ def rescaled(model: nn.Module, name: str) -> nn.Module:
     # The perceptron's first layer and its second; the first normalization's gain and shift, and the next convolution.
     first, following = (model[1], model[3]) if name == "mlp" else (model[0][1], model[2][0])
     with torch.no_grad():
-        first.weight *= FACTOR
-        first.bias *= FACTOR
-        following.weight /= FACTOR
+        first.weight *= FACTORS[name]
+        first.bias *= FACTORS[name]
+        following.weight /= FACTORS[name]
     return model
 
 
@@ -68,7 +69,7 @@ def test_every_measure_is_listed_once_and_says_what_rescaling_does():
 @pytest.mark.parametrize("name", UNCHANGED)
 def test_unchanged(name, both):
     before, after = both[0][name], both[1][name]
-    assert not any(column.endswith("_error") for column in before), before
+    assert not any(isinstance(number, str) for number in before.values()), before
     if MEASURES[name].__module__ == function_space.__name__ or name.startswith("adaptive"):
         assert before == after
     else:

@@ -96,6 +96,7 @@ class Rectifiers(TorchDispatchMode):
 BENDS = {
     "relu": lambda: [0.0],
     "leaky_relu": lambda *slope, **_: [0.0],
+    "rrelu_with_noise": lambda *options, **_: [0.0],
     "_prelu_kernel": lambda slope: [0.0],
     "threshold": lambda threshold, value: [threshold],
     "hardtanh": lambda min_val=-1.0, max_val=1.0: [min_val, max_val],
