@@ -1,7 +1,7 @@
 """Generalization measures of a trained model, by name.
 
-A measure is a function of a `Subject`; it returns a number, or a mapping of columns to numbers, and raises InputError where it is
-undefined, saying why.
+A measure is a function of a `Subject`; it returns a number, or a mapping of columns to numbers, and raises InputError where
+it is undefined, saying why.
 """
 
 import math

@@ -12,8 +12,8 @@ PERCENTILE = 0.1
 def output_margin(subject: Subject) -> float:
     """gamma: the 10th percentile over the training set of f(x)_y - max_{j != y} f(x)_j, in units of logits.
 
-    Jiang et al. 2020, section 6 and appendix C (the percentile is robust where the minimum is one point). Negative where more than a
-    tenth is misclassified. Rescaling layers does not change it.
+    Jiang et al. 2020, section 6 and appendix C (the percentile is robust where the minimum is one point). Negative where
+    more than a tenth is misclassified. Rescaling layers does not change it.
     """
     return subject.train_outputs.margins.double().quantile(PERCENTILE).item()
 

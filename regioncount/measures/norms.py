@@ -97,16 +97,16 @@ def log_product_spectral_over_margin(subject: Subject) -> float:
 
 
 def sum_spectral(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not change it.
+    """d (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices.
 
-    Raises InputError where a layer is zero.
+    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
     """
     return _balanced_sum(log_product_spectral(subject), subject)
 
 
 def sum_spectral_over_margin(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not
-    change it. Raises InputError where gamma is not positive or a layer is zero."""
+    """d (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices. Rescaling one layer by a and the next by 1/a does
+    not change it. Raises InputError where gamma is not positive or a layer is zero."""
     return _balanced_sum(log_product_spectral_over_margin(subject), subject)
 
 
@@ -127,8 +127,8 @@ def log_product_operator(subject: Subject) -> float:
 
 
 def log_product_operator_over_margin(subject: Subject) -> float:
-    """log(prod_l sigma_l^2 / gamma^2), sigma_l as of `log_product_operator`: an upper bound on the Lipschitz constant over the
-    margin, where layers follow one another. Rescaling one layer by a and the next by 1/a does not change it.
+    """log(prod_l sigma_l^2 / gamma^2), sigma_l as of `log_product_operator`: an upper bound on the Lipschitz constant over
+    the margin, where layers follow one another. Rescaling one layer by a and the next by 1/a does not change it.
 
     Raises InputError where gamma is not positive or a layer is zero.
     """
