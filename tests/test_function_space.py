@@ -133,7 +133,7 @@ def test_a_linear_model_changes_nowhere_and_has_one_jacobian():
 def test_rectifiers_of_every_network(name):
     torch.manual_seed(0)
     subject = subject_of(models.build(name, width=8), points=2, shape=(3, 32, 32))
-    seen = function_space.Rectifiers()
+    seen = function_space.Rectifiers(batch=2)
     with torch.no_grad(), seen:
         subject.model.eval()(subject.sample[0])
     assert (seen.calls > 0) == (name != "efficientnet_b0")  # whose activations are smooth
@@ -151,6 +151,15 @@ def test_the_model_stays_and_values_repeat(name):
     assert all(module.training for module in model.modules())
     assert all(torch.equal(entry, before[key]) for key, entry in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_clamped_weight_is_no_activation():
+    class Tempered(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * self.bias.sum().clamp(min=0.1) * self.weight.clamp(min=0).sum()
+
+    with pytest.raises(InputError, match="no rectifier"):
+        function_space.activation_changes(subject_of(Tempered(4, 3)))
 
 
 def test_one_point_has_no_lines():

@@ -58,13 +58,14 @@ def activation_changes(subject: Subject) -> float:
     segments = _segments(subject, PATTERN_SEGMENTS)
     weights = _lattice(segments, PATTERN_POINTS)
     size = max(2, evaluation_batch(segments.device, segments[0, 0].numel()))
-    seen = Rectifiers()
+    seen = Rectifiers(batch=size)
     with torch.no_grad(), evaluation_mode(subject.model), true_float32():
         for number in range(len(segments)):
             # Each batch begins with the last point of the one before.
             for first in range(0, PATTERN_POINTS - 1, size - 1):
                 points = torch.arange(first, min(first + size, PATTERN_POINTS), device=segments.device)
                 inputs = fast_layout(interpolate(segments, weights, torch.full_like(points, number), points))
+                seen.batch = len(inputs)
                 with seen:
                     subject.model(inputs)
     if not seen.calls:
@@ -73,10 +74,14 @@ def activation_changes(subject: Subject) -> float:
 
 
 class Rectifiers(TorchDispatchMode):
-    """Counts changes of activation between neighbours in a batch, at every rectifier that runs meanwhile."""
+    """Counts changes of activation between neighbours in a batch, at every rectifier that runs meanwhile.
 
-    def __init__(self):
+    What is not of so many inputs, such as a weight that a layer clamps, is no activation.
+    """
+
+    def __init__(self, batch: int):
         super().__init__()
+        self.batch = batch
         self.calls = 0
         self.changes = 0
 
@@ -84,7 +89,7 @@ class Rectifiers(TorchDispatchMode):
         kwargs = kwargs or {}
         bends = BENDS.get(operation.overloadpacket.__name__.removesuffix("_"))
         # Before the operation runs: in place, it overwrites what is looked at.
-        if bends is not None:
+        if bends is not None and args[0].shape[:1] == (self.batch,):
             for bend in bends(*args[1:], **kwargs):
                 active = args[0] > bend
                 self.changes = self.changes + (active[1:] != active[:-1]).sum()
