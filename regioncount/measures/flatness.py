@@ -43,7 +43,7 @@ DRAWS = 20
 ACCURACY_LOSS = 0.1
 MAGNITUDE_EPSILON = 1e-3
 NOISE_DRAWS = 10
-NOISE_RANGE = (2.0**-30, 2.0**10)
+NOISE_RANGE = (2.0**-20, 2.0**10)
 NOISE_BISECTIONS = 5  # of a bracket of 4: a noise within 4.4 %, as far as so few draws say it
 
 MINIBATCH = 50
