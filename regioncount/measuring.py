@@ -97,8 +97,8 @@ def values(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Datase
         if setting["measure"] != "region_count":
             row |= measured
             continue
-        for column, value in measured.items():
-            row[_column(column, name)] = value
+        for column, number in measured.items():
+            row[_column(column, name)] = number
     return row
 
 

@@ -159,10 +159,10 @@ def measures_against_gap(
     group_by: Sequence[str] = ("learning_rate", "batch_size"),
     title: str | None = None,
 ) -> Figure:
-    """A small panel a measure, in the order of a table of `analysis.ranking`, with its Kendall's tau-b; a dot a configuration.
+    """A small panel a measure, in the order of a table of `analysis.ranking`, a dot a configuration.
 
-    runs and group_by are as in `count_against_gap`. Measures that are undefined everywhere are left out. Raises InputError
-    where a column is missing or accuracies are in percent.
+    runs and group_by are as in `count_against_gap`. Each panel has its Kendall's tau-b; measures that are undefined
+    everywhere are left out. Raises InputError where a column is missing or accuracies are in percent.
     """
     if runs.empty:
         return _nothing()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regioncount.errors import InputError
-from regioncount.measures import margins, norms, performance
+from regioncount.measures import flatness, function_space, margins, norms, performance
 from regioncount.measures.subject import Subject, from_tensors
 
 # Whether rescaling one layer by a and the next by 1/a, which leaves the function as it is, leaves the measure as it is.
@@ -38,12 +38,29 @@ UNCHANGED_BY_RESCALING = (
     norms.log_path_norm,
     norms.log_path_norm_over_margin,
     norms.fisher_rao_norm,
+    flatness.adaptive_sharpness,
+    flatness.adaptive_average_sharpness,
+    function_space.jacobian_norm,
+    function_space.jacobian_norm_on_lines,
+    function_space.activation_changes,
 )
 CHANGED_BY_RESCALING = (
     norms.parameter_norm,
     norms.margin_over_norm,
     norms.distance_from_initialization,
     norms.frobenius_distance,
+    flatness.sharpness,
+    flatness.average_sharpness,
+    flatness.hessian_eigenvalue,
+    flatness.hessian_trace,
+    flatness.pacbayes_flatness,
+    flatness.pacbayes_origin,
+    flatness.pacbayes_initialization,
+    flatness.pacbayes_magnitude_flatness,
+    flatness.pacbayes_magnitude_origin,
+    flatness.pacbayes_magnitude_initialization,
+    flatness.gradient_norm,
+    flatness.gradient_variance,
 )
 
 MEASURES = {function.__name__: function for function in (*UNCHANGED_BY_RESCALING, *CHANGED_BY_RESCALING)}

@@ -78,9 +78,12 @@ class Subject:
         """The convolutions and linear layers of `network` by name, in the order in which they stand there."""
         return {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
 
-    def sample_batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The sampled training points, in batches that suit the device unless their size is given."""
+    def sample_batches(self, size: int | None = None, points: int = POINTS) -> Iterator[tuple[Tensor, Tensor]]:
+        """The sampled training points, or so many of them, in batches that suit the device unless their size is given."""
         inputs, labels = self.sample
+        if points < len(inputs):
+            indices = _spread(len(inputs), points).to(inputs.device)
+            inputs, labels = inputs[indices], labels[indices]
         size = size or evaluation_batch(inputs.device, inputs[0].numel())
         for batch, targets in zip(inputs.split(size), labels.split(size), strict=True):
             yield fast_layout(batch), targets
@@ -145,9 +148,9 @@ def output_margins(logits: Tensor, labels: Tensor) -> Tensor:
     return of_label - others.amax(dim=1)
 
 
-def _spread(number: int) -> Tensor:
+def _spread(number: int, points: int = POINTS) -> Tensor:
     """Indices of the sampled training points: evenly spread, the same for every model."""
-    return torch.linspace(0, number - 1, min(number, POINTS), dtype=torch.float64).round().long()
+    return torch.linspace(0, number - 1, min(number, points), dtype=torch.float64).round().long()
 
 
 def _tensor_batches(inputs: Tensor, labels: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,272 @@
+"""Flatness against slow, explicit computations on small networks."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from regioncount.errors import InputError
+from regioncount.measures import flatness, value
+from regioncount.measures.subject import from_tensors
+
+CLASSES = 3
+
+
+def small_subject(points=60, steps=0, seed=0, hidden=5, gain=1.0):
+    """A network of one hidden layer, in place ReLU and all, trained for some steps on what a wider one says."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, CLASSES))
+    initial = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, CLASSES))
+    initial.load_state_dict(network.state_dict())
+    inputs = torch.randn(points, 4)
+    labels = (inputs @ torch.randn(4, CLASSES)).argmax(dim=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+    with torch.no_grad():
+        network[2].weight *= gain
+        network[2].bias *= gain
+    network.zero_grad()
+    return from_tensors(network, (inputs, labels), None, initial)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return small_subject(steps=200)
+
+
+def logistic_subject():
+    """A linear model of two classes and one point, at which everything is known in closed form."""
+    torch.manual_seed(3)
+    network = nn.Linear(4, 2)
+    return from_tensors(network, (torch.tensor([[1.0, -2.0, 0.5, 1.5]]), torch.tensor([1])))
+
+
+def vector_of(subject):
+    return torch.cat([parameter.detach().flatten() for parameter in subject.network.parameters()])
+
+
+def loss_of_vector(subject, dtype=torch.float32):
+    """L as a function of all weights in one vector, over all sampled points."""
+    inputs, labels = subject.sample
+    inputs = inputs.to(dtype)
+    shapes = {name: parameter.shape for name, parameter in subject.network.named_parameters()}
+
+    def loss(vector):
+        parts = vector.split([shape.numel() for shape in shapes.values()])
+        weights = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return cross_entropy(functional_call(subject.network, weights, (inputs,)), labels)
+
+    return loss
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+def test_sharpness_of_logistic_loss_in_closed_form():
+    subject = logistic_subject()
+    x = torch.cat([subject.sample[0][0], torch.ones(1)]).double()
+    weights = torch.cat([subject.network.weight, subject.network.bias[:, None]], dim=1).detach().double()
+    margin = (weights[1] - weights[0]) @ x
+    steepest = x.norm() * math.sqrt(2)
+    expected = softplus(-margin + flatness.RADIUS * steepest) - softplus(-margin)
+    assert flatness.sharpness(subject) == pytest.approx(expected, rel=1e-4)
+    steepest = (weights * x).norm()
+    expected = softplus(-margin + flatness.ADAPTIVE_RADIUS * steepest) - softplus(-margin)
+    assert flatness.adaptive_sharpness(subject) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 200])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_random_search_finds_nothing_sharper(steps, adaptive):
+    subject = small_subject(steps=steps, points=30, hidden=2)
+    radius = flatness.ADAPTIVE_RADIUS if adaptive else flatness.RADIUS
+    found = (flatness.adaptive_sharpness if adaptive else flatness.sharpness)(subject)
+    vector, loss = vector_of(subject), loss_of_vector(subject)
+    generator = torch.Generator().manual_seed(1)
+    highest, centre = 0.0, torch.zeros_like(vector)
+    with torch.no_grad():
+        start = loss(vector)
+        for spread in (1.0, 0.5, 0.2, 0.1, 0.05):  # first everywhere, then around the best
+            offsets = centre + spread * radius * torch.nn.functional.normalize(
+                torch.randn(1500, len(vector), generator=generator), dim=1
+            )
+            offsets *= (radius / offsets.norm(dim=1, keepdim=True)).clamp(max=1)
+            moves = offsets * vector.abs() if adaptive else offsets
+            rises = torch.vmap(loss)(vector + moves) - start
+            if rises.max() > highest:
+                highest, centre = rises.max().item(), offsets[rises.argmax()]
+    assert 0.7 * found < highest < 1.02 * found
+
+
+def test_the_worst_offset_lies_in_the_ball(trained, monkeypatch):
+    seen = []
+    original = flatness._loss_and_gradient
+
+    def noted(subject, weights, batches):
+        seen.append(flatness._vector(weights))
+        return original(subject, weights, batches)
+
+    monkeypatch.setattr(flatness, "_loss_and_gradient", noted)
+    flatness.sharpness(trained)
+    assert max((vector - seen[0]).norm() for vector in seen) <= flatness.RADIUS * (1 + 1e-5)
+    seen.clear()
+    flatness.adaptive_sharpness(trained)
+    distances = [((vector - seen[0]) / seen[0].abs()).norm() for vector in seen]
+    assert max(distances) <= flatness.ADAPTIVE_RADIUS * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_average_sharpness_is_near_its_expectation(adaptive, monkeypatch):
+    subject = small_subject(gain=20.0)
+    deviation = flatness.ADAPTIVE_DEVIATION if adaptive else flatness.DEVIATION
+    vector, loss = vector_of(subject), loss_of_vector(subject)
+    noise = torch.randn(50_000, len(vector), generator=torch.Generator().manual_seed(1)) * deviation
+    with torch.no_grad():
+        rises = torch.vmap(loss, chunk_size=5000)(vector + (noise * vector.abs() if adaptive else noise)) - loss(vector)
+    monkeypatch.setattr(flatness, "DRAWS", 300)
+    found = (flatness.adaptive_average_sharpness if adaptive else flatness.average_sharpness)(subject)
+    assert abs(found - rises.mean().item()) < 4 * rises.std().item() / math.sqrt(300)
+
+
+def test_curvature_is_that_of_the_exact_hessian(trained):
+    for subject in (trained, small_subject(seed=2)):
+        hessian = torch.func.hessian(loss_of_vector(subject))(vector_of(subject)).double()
+        product, size = flatness._hessian_product(subject)
+        columns = torch.stack([product(unit) for unit in torch.eye(size)])
+        assert torch.allclose(columns.double(), hessian, atol=1e-6 * hessian.abs().max() + 1e-8, rtol=1e-4)
+        assert flatness.hessian_eigenvalue(subject) == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
+
+
+def test_hessian_trace_is_right_on_average_and_nearly_so_at_once(trained, monkeypatch):
+    trace = torch.func.hessian(loss_of_vector(trained))(vector_of(trained)).double().trace().item()
+    found = []
+    for seed in range(40):
+        monkeypatch.setattr(flatness, "SEED", seed)
+        found.append(flatness.hessian_trace(trained))
+    error = np.std(found) / math.sqrt(len(found))
+    assert abs(np.mean(found) - trace) < 4 * error + 1e-5 * trace
+    assert np.abs(np.array(found) - trace).max() < 0.5 * trace
+
+
+def test_gradient_norm_and_variance_by_loops():
+    subject = small_subject(points=230)
+    inputs, labels = subject.sample
+    order = torch.randperm(230, generator=torch.Generator().manual_seed(flatness.SEED))
+    slope = torch.func.grad(loss_of_vector(subject))(vector_of(subject))
+    assert flatness.gradient_norm(subject) == pytest.approx(slope.norm().item(), rel=1e-5)
+    slopes = []
+    for first in range(0, 200, 50):
+        part = order[first : first + 50]
+        of_part = from_tensors(subject.model, (inputs[part], labels[part]))
+        slopes.append(torch.func.grad(loss_of_vector(of_part))(vector_of(of_part)).double())
+    mean = sum(slopes) / 4
+    expected = sum((slope - mean).square().sum() for slope in slopes) / 4
+    assert flatness.gradient_variance(subject) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_gradient_variance_needs_two_minibatches():
+    with pytest.raises(InputError, match="minibatches"):
+        flatness.gradient_variance(small_subject(points=99))
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_noise_is_the_largest_that_is_tolerated(trained, magnitude):
+    inputs, labels = trained.sample
+    network = trained.network
+
+    def accuracy(sigma):
+        rights = []
+        for draw in range(flatness.NOISE_DRAWS):
+            generator = torch.Generator().manual_seed(flatness.SEED + draw)
+            weights = {}
+            for name, weight in network.named_parameters():
+                variance = sigma**2 * weight**2 + flatness.MAGNITUDE_EPSILON**2 if magnitude else sigma**2 + 0 * weight
+                weights[name] = weight + variance.sqrt() * torch.randn(weight.shape, generator=generator)
+            rights.append((functional_call(network, weights, (inputs,)).argmax(dim=1) == labels).double().mean().item())
+        return np.mean(rights)
+
+    sigma = (flatness.magnitude_noise if magnitude else flatness.noise)(trained)
+    fitted = accuracy(0.0) if not magnitude else (network(inputs).argmax(dim=1) == labels).double().mean().item()
+    assert accuracy(sigma) >= fitted - 0.1 - 1e-9
+    assert accuracy(1.2 * sigma) < fitted - 0.1
+    measure = flatness.pacbayes_magnitude_flatness if magnitude else flatness.pacbayes_flatness
+    assert measure(trained) == 1 / sigma**2
+
+
+def test_pacbayes_bounds_by_numpy(trained):
+    after = np.concatenate([p.detach().double().numpy().ravel() for p in trained.model.parameters()])
+    before = np.concatenate([p.detach().double().numpy().ravel() for p in trained.initial().parameters()])
+    n, sigma, s = 60, flatness.noise(trained), flatness.magnitude_noise(trained)
+    for vector, measure in ((after, flatness.pacbayes_origin), (after - before, flatness.pacbayes_initialization)):
+        bound = np.sum(vector**2) / (4 * sigma**2) + np.log(n / sigma) + 10
+        assert measure(trained) == pytest.approx(np.sqrt(bound / n), rel=1e-6)
+    for vector, measure in (
+        (after, flatness.pacbayes_magnitude_origin),
+        (after - before, flatness.pacbayes_magnitude_initialization),
+    ):
+        terms = np.log((1e-6 + (s**2 + 1) * np.sum(vector**2) / len(vector)) / (1e-6 + s**2 * vector**2))
+        bound = terms.sum() / 4 + np.log(n / s) + 10
+        assert measure(trained) == pytest.approx(np.sqrt(bound / n), rel=1e-6)
+
+
+def test_noise_that_lowers_nothing_is_an_error():
+    subject = small_subject()
+    always_right = from_tensors(subject.model, (subject.sample[0], subject.model(subject.sample[0]).argmax(dim=1)))
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    labels = torch.zeros(60, dtype=torch.int64)
+    with pytest.raises(InputError, match="does not lower"):
+        flatness.pacbayes_flatness(from_tensors(constant, (subject.sample[0], labels)))
+    assert flatness.pacbayes_flatness(always_right) > 0
+
+
+def test_bounds_without_a_beginning_are_an_error(trained):
+    subject = from_tensors(trained.model, trained.sample)
+    for name in ("pacbayes_initialization", "pacbayes_magnitude_initialization"):
+        assert "before training" in value(name, subject)[f"{name}_error"]
+
+
+MEASURES = [
+    flatness.sharpness,
+    flatness.adaptive_sharpness,
+    flatness.average_sharpness,
+    flatness.adaptive_average_sharpness,
+    flatness.hessian_eigenvalue,
+    flatness.hessian_trace,
+    flatness.pacbayes_flatness,
+    flatness.pacbayes_magnitude_flatness,
+    flatness.gradient_norm,
+    flatness.gradient_variance,
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
+def test_weights_and_modes_stay_and_values_repeat(measure):
+    first, second = small_subject(points=100, steps=50), small_subject(points=100, steps=50)
+    first.model.train()
+    before = {name: weight.clone() for name, weight in first.model.state_dict().items()}
+    folded = {name: weight.clone() for name, weight in first.network.state_dict().items()}
+    torch.manual_seed(7)
+    with torch.no_grad():
+        found = measure(first)
+    torch.manual_seed(8)
+    assert found == measure(second)
+    assert all(torch.equal(weight, before[name]) for name, weight in first.model.state_dict().items())
+    assert all(torch.equal(weight, folded[name]) for name, weight in first.network.state_dict().items())
+    assert first.model.training
+    assert all(parameter.grad is None for parameter in first.network.parameters())
+
+
+def test_fewer_points_are_taken_evenly():
+    subject = small_subject(points=60)
+    labels = torch.cat([labels for _, labels in subject.sample_batches(points=7)])
+    expected = torch.linspace(0, 59, 7, dtype=torch.float64).round().long()
+    assert torch.equal(labels, subject.sample[1][expected])
+    assert sum(len(labels) for _, labels in subject.sample_batches(points=100)) == 60

@@ -1,0 +1,93 @@
+"""Every measure where one layer is multiplied by a and the next by 1/a, which leaves the function as it is."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import regioncount as rc
+from regioncount import models
+from regioncount.measures import CHANGED_BY_RESCALING, MEASURES, UNCHANGED_BY_RESCALING, function_space, value
+from regioncount.measures.subject import from_tensors
+
+# Powers of two: floating point rounds both networks alike. So large that the constant in magnitude-aware noise shows, and
+# not so large that this constant alone costs the accuracy.
+FACTORS = {"mlp": 256.0, "small_cnn": 8.0}
+POINTS = 120
+
+UNCHANGED = [function.__name__ for function in UNCHANGED_BY_RESCALING]
+CHANGED = [function.__name__ for function in CHANGED_BY_RESCALING]
+
+
+def rescaled(model: nn.Module, name: str) -> nn.Module:
+    model = copy.deepcopy(model)
+    # The perceptron's first layer and its second; the first normalization's gain and shift, and the next convolution.
+    first, following = (model[1], model[3]) if name == "mlp" else (model[0][1], model[2][0])
+    with torch.no_grad():
+        first.weight *= FACTORS[name]
+        first.bias *= FACTORS[name]
+        following.weight /= FACTORS[name]
+    return model
+
+
+def built(name: str) -> tuple[nn.Module, nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A network before and after it has been fitted, and data for it: training and test set."""
+    torch.manual_seed(0)
+    options = {"width": 12} if name == "mlp" else {"width": 4}
+    initial = models.build(name, num_classes=3, in_channels=1, image_size=8, **options)
+    inputs = torch.randn(2 * POINTS, 1, 8, 8)
+    labels = (inputs.flatten(1) @ torch.randn(64, 3)).argmax(dim=1)
+    model = copy.deepcopy(initial)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        cross_entropy(model(inputs[:POINTS]), labels[:POINTS]).backward()
+        optimizer.step()
+    return initial.eval(), model.eval(), [(inputs[:POINTS], labels[:POINTS]), (inputs[POINTS:], labels[POINTS:])]
+
+
+def values(model, initial, data):
+    subject = from_tensors(model, *data, initial)
+    subject.history = [{"epoch": 3, "running_accuracy": 1.0}]
+    return {name: value(name, subject) for name in MEASURES}
+
+
+@pytest.fixture(scope="module", params=["mlp", "small_cnn"])
+def both(request):
+    initial, model, data = built(request.param)
+    return values(model, initial, data), values(rescaled(model, request.param), initial, data)
+
+
+def test_every_measure_is_listed_once_and_says_what_rescaling_does():
+    assert sorted(UNCHANGED + CHANGED) == sorted(MEASURES)
+    for name, function in MEASURES.items():
+        assert "escaling" in function.__doc__, name
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_unchanged(name, both):
+    before, after = both[0][name], both[1][name]
+    assert not any(isinstance(number, str) for number in before.values()), before
+    if MEASURES[name].__module__ == function_space.__name__ or name.startswith("adaptive"):
+        assert before == after
+    else:
+        assert before == pytest.approx(after, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_changed(name, both):
+    before, after = both[0][name], both[1][name]
+    assert before.keys() == after.keys() == {name}
+    assert abs(after[name] - before[name]) > 0.01 * abs(before[name])
+
+
+@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_region_counts_are_unchanged(name, dimension):
+    _, model, ((inputs, _), _) = built(name)
+    simplices = rc.sample_simplices(inputs, dimension, 30, torch.Generator().manual_seed(0))
+    before, after = (rc.count_regions(network, simplices).counts for network in (model, rescaled(model, name)))
+    assert torch.equal(torch.as_tensor(before), torch.as_tensor(after))
+    assert torch.as_tensor(before).max() > 1
