@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from regioncount.errors import InputError
-from regioncount.measures import MEASURES
+from regioncount.measures import NAMES
 from regioncount.regions.labelling import METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
 
@@ -291,9 +291,9 @@ def _check_schedule(options: dict[str, Any]) -> None:
 
 def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
     if "all" in config.measures:
-        config.measures = list(MEASURES)
+        config.measures = list(NAMES)
     for name in config.measures:
-        _one_of("measures", name, MEASURES)
+        _one_of("measures", name, NAMES)
     _at_least("regions.seed", config.regions.seed, 0)
     _one_of("regions.method", config.regions.method, METHODS)
     _one_of("regions.connectivity", config.regions.connectivity, CONNECTIVITIES)

@@ -28,6 +28,10 @@ from regioncount.regions import (
 )
 from regioncount.runs import Run
 
+# Planes in which the decision regions of different seeds are compared, and points along their sides.
+PLANES = 20
+PLANE_RESOLUTION = 50
+
 
 def measure(
     found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, device: torch.device, epochs: Iterable[int]
@@ -67,6 +71,15 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
     for name in config.measures:
         if name != "accuracy":  # which takes every point
             settings[name]["points"] = POINTS
+    if "seed_agreement" in settings:
+        settings["seed_agreement"] = {
+            "measure": "seed_agreement",
+            "data": prints["train"],
+            "planes": PLANES,
+            "resolution": PLANE_RESOLUTION,
+            "seed": config.regions.seed,
+            "method": config.regions.method,
+        }
     for name, subspace in config.regions.subspaces.items():
         options = subspace_options(subspace)
         options["resolution"] = subspace.resolution or default_resolution(options.get("dimension", 1))
@@ -149,6 +162,8 @@ def _subject(found: Run, model: torch.nn.Module, dataset: data.Dataset, device: 
 
 def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[str, np.ndarray], dict]:
     """The values of one measure, the arrays behind them, and how they were made."""
+    if setting["measure"] == "seed_agreement":
+        return {}, {"labels": _plane_labels(setting, subject.model, dataset)}, {}
     if setting["measure"] != "region_count":
         return measures.value(name, subject), {}, {}
     subspace = config.regions.subspaces[name]
@@ -170,6 +185,33 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     }
     account = {key: getattr(result, key) for key in ("method", "evaluations", "screening_bound")}
     return measured, {"counts": result.counts, "entropies": result.entropies}, account
+
+
+def _plane_labels(setting: dict, model: torch.nn.Module, dataset: data.Dataset) -> np.ndarray:
+    """Labels, uint16 (S, n, n), in planes through three training images, the same ones for every run."""
+    planes = Subspace(kind="simplex", dimension=2, number=setting["planes"])
+    triangles = draw_vertices(planes, dataset, setting["seed"])
+    return label_planes(model, triangles, setting["resolution"], setting["method"])[0].astype(np.uint16)
+
+
+def seed_agreement(jobs: Sequence) -> list[float]:
+    """For each of the runs of one configuration, the share of points in planes through three training images on which its
+    labels are those of another seed's, averaged over the other seeds (Somepalli et al. 2022, section 3.3).
+
+    jobs: as of `jobs.prepare`. Not a number for a run whose labels have not been kept, or that is the only seed.
+    """
+    labels = []
+    for job in jobs:
+        found = job.find_run()
+        settings = measuring_settings(job.config, job.dataset)
+        key = runs.measuring_key(settings["seed_agreement"], found.epochs_trained) if found else None
+        labels.append(found.region_arrays()[f"{key}/labels"] if found and key in found.measures else None)
+    shares = []
+    for position, own in enumerate(labels):
+        others = [other for number, other in enumerate(labels) if number != position and other is not None]
+        same = [float((own == other).mean()) for other in others] if own is not None else []
+        shares.append(sum(same) / len(same) if same else math.nan)
+    return shares
 
 
 def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, data.Dataset]:

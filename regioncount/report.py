@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from regioncount import analysis, measuring, plots, runs, tracking
-from regioncount.measures import MEASURES
+from regioncount.measures import NAMES
 from regioncount.sweeping import RESERVED, Plan, collect
 
 
@@ -62,7 +62,7 @@ def rank(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """All measures by all statistics against the gap: among all runs and, where these differ, among those that fit and
     those that are not degenerate. Nothing where region counts are all that was measured."""
     measures = _measures(table)
-    if "train_accuracy" not in table or not set(measures) & set(MEASURES):
+    if "train_accuracy" not in table or not set(measures) & set(NAMES):
         return pd.DataFrame()
     results = []
     for name, rows in _groups(table, plan):
@@ -126,7 +126,7 @@ def _statistics(row: pd.Series, suffix: str) -> str:
 def _measures(table: pd.DataFrame) -> list[str]:
     """The columns that are measures of a model, besides its accuracies and gap."""
     regions = [column for column in table if column.startswith(("region_count_", "region_entropy_")) and _is_mean(column)]
-    others = [name for name in MEASURES if name in table]
+    others = [name for name in NAMES if name in table]
     return [*regions, *(["train_loss", *others] if others else [])]
 
 

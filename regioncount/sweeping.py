@@ -155,7 +155,21 @@ def collect(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
         if failure.is_file():
             row |= {"status": "failed", "error": runs.read_json(failure).get("error")}
         rows.append(row)
+    _add_seed_agreement(rows, plan)
     return pd.DataFrame(rows), pd.DataFrame(counts)
+
+
+def _add_seed_agreement(rows: list[dict], plan: Plan) -> None:
+    """Where it is asked for: among the runs of a configuration, whose labels are on disk."""
+    configurations = {}
+    for position, job in enumerate(plan.jobs):
+        if "seed_agreement" in job.config.measures:
+            row = {column: value for column, value in plan.varied[position].items() if column != "seed"}
+            configurations.setdefault(json.dumps(row), []).append(position)
+    for positions in configurations.values():
+        shares = measuring.seed_agreement([plan.jobs[position] for position in positions])
+        for position, share in zip(positions, shares, strict=True):
+            rows[position]["seed_agreement"] = share
 
 
 def _of_hydra(override: Override) -> bool:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from wandb_log import history, read_runs
 
-from regioncount import sweeping
+from regioncount import runs, sweeping
 from regioncount.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -198,3 +198,27 @@ def test_measure_prints_a_table_and_draws(done):
     missing = command("measure.py", f"run={results / 'nowhere'}")
     assert missing.returncode == 2
     assert len(missing.stderr.splitlines()) == 1
+
+
+def test_a_sweep_ranks_all_measures_that_are_asked_for(done):
+    results, _ = done
+    names = ["parameter_norm", "output_margin", "epochs_to_fit", "seed_agreement"]
+    ranked = sweep(results, *GRID, "sweep.name=ranked", f"measures=[accuracy,{','.join(names)}]")
+    assert ranked.returncode == 0, ranked.stderr
+    (directory,) = (results / "sweeps").glob("ranked-*")
+    table, ranking = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "ranking.csv")
+    assert set(ranking["measure"]) == {"region_count_line", "region_entropy_line", "train_loss", *names}
+    defined = ranking["kendall"].abs().dropna()
+    assert list(defined) == sorted(defined, reverse=True)
+    assert "measures against generalization_gap" in ranked.stdout
+    assert (directory / "measures_against_gap.png").stat().st_size > 10_000
+    # no run comes to 99 % in three epochs: undefined, and why
+    assert table["epochs_to_fit"].isna().all()
+    assert table["epochs_to_fit_error"].str.contains("no epoch").all()
+    first, second = (runs.load(path) for path in table["directory"][:2])  # two seeds of one configuration
+    labels = [
+        next(array for name, array in found.region_arrays().items() if name.endswith("/labels")) for found in (first, second)
+    ]
+    same = sum(int(one == other) for one, other in zip(labels[0].flat, labels[1].flat, strict=True)) / labels[0].size
+    assert 0 < same < 1
+    assert list(table["seed_agreement"][:2]) == pytest.approx([same, same])

@@ -5,6 +5,7 @@ it is undefined, saying why.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -65,6 +66,9 @@ CHANGED_BY_RESCALING = (
 
 MEASURES = {function.__name__: function for function in (*UNCHANGED_BY_RESCALING, *CHANGED_BY_RESCALING)}
 
+# All that can be asked for of a sweep's runs: how far the decision regions of one seed are those of another takes two.
+NAMES = (*MEASURES, "seed_agreement")
+
 
 def measure(
     model: nn.Module,
@@ -95,7 +99,10 @@ def measure(
 def value(name: str, subject: Subject) -> dict[str, float | str]:
     """The columns of one measure; where it fails, not a number and why."""
     try:
-        result = MEASURES[name](subject)
+        with warnings.catch_warnings():
+            # torch's own forward derivatives load what torch has deprecated.
+            warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+            result = MEASURES[name](subject)
     except (InputError, RuntimeError, ArithmeticError, torch.linalg.LinAlgError) as error:
         return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
     result = result if isinstance(result, dict) else {name: result}

@@ -1,0 +1,236 @@
+"""Norms and margins against slow explicit computations on small networks."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import regioncount as rc
+from regioncount import models
+from regioncount.errors import InputError
+from regioncount.measures import MEASURES, margins, norms, performance, value
+from regioncount.measures.subject import Subject, from_tensors
+
+INPUTS = torch.randn(40, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(40) % 4
+
+
+def convolutional() -> nn.Module:
+    """Batch normalization before and after convolutions, a stride, groups; statistics as after some training."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(54, 4),
+    )
+    return as_if_trained(model)
+
+
+def as_if_trained(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+def perceptron() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Flatten(), nn.Linear(90, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 4))
+
+
+def subject(model: nn.Module, **more) -> Subject:
+    """With the labels that the model gives, so that margins are positive."""
+    with torch.no_grad():
+        labels = model.eval()(INPUTS).argmax(dim=1)
+    return from_tensors(model, (INPUTS, labels), **more)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "senet18", "vgg19", "mobilenet", "shufflenetv2", "efficientnet_b0", "simple_dla"]
+)
+def test_without_normalization_it_is_the_same_function(name):
+    torch.manual_seed(0)
+    model = as_if_trained(models.build(name, width=8))
+    inputs = torch.randn(3, 3, 32, 32)
+    network = from_tensors(model, (inputs, torch.zeros(3, dtype=torch.long))).network
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    with torch.no_grad():
+        expected = model(inputs)
+        assert torch.allclose(network(inputs), expected, atol=1e-4 * expected.abs().max())
+
+
+def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices():
+    """Each layer as a matrix, a column an input value."""
+    of = subject(convolutional())
+    found = norms.operator_norms(of)
+    activations = INPUTS[:1]
+    expected = []
+    for module in of.network.children():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            basis = torch.eye(activations.numel()).view(-1, *activations.shape[1:])
+            with torch.no_grad():
+                matrix = (module(basis) - module(torch.zeros_like(basis))).flatten(1).T
+            expected.append(np.linalg.svd(matrix.double().numpy(), compute_uv=False)[0])
+        activations = module(activations).detach()
+    assert len(expected) == 4
+    assert found.numpy() == pytest.approx(np.array(expected), rel=1e-4)
+    assert norms.log_product_operator(of) == pytest.approx(2 * np.log(expected).sum(), rel=1e-4)
+
+
+def test_norms_of_matrices_are_those_of_their_singular_values():
+    of = subject(convolutional())
+    gamma = margins.output_margin(of)
+    values = [
+        np.linalg.svd(layer.weight.detach().flatten(1).double().numpy(), compute_uv=False) for layer in of.layers.values()
+    ]
+    depth = len(values)
+    frobenius = math.prod((singular**2).sum() for singular in values)
+    spectral = math.prod(singular[0] ** 2 for singular in values)
+    expected = {
+        "log_product_frobenius": math.log(frobenius),
+        "log_product_frobenius_over_margin": math.log(frobenius / gamma**2),
+        "sum_frobenius": depth * frobenius ** (1 / depth),
+        "sum_frobenius_over_margin": depth * (frobenius / gamma**2) ** (1 / depth),
+        "log_product_spectral": math.log(spectral),
+        "log_product_spectral_over_margin": math.log(spectral / gamma**2),
+        "sum_spectral": depth * spectral ** (1 / depth),
+        "sum_spectral_over_margin": depth * (spectral / gamma**2) ** (1 / depth),
+        "frobenius_over_spectral": sum((singular**2).sum() / singular[0] ** 2 for singular in values),
+        "margin_over_spectral_product": gamma / math.sqrt(spectral),
+        "log_product_operator_over_margin": norms.log_product_operator(of) - 2 * math.log(gamma),
+    }
+    assert {name: MEASURES[name](of) for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+def test_norms_and_distances_of_all_parameters():
+    before, after = perceptron(), perceptron()
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    of = subject(after, initial=before)
+    pairs = list(zip(after.parameters(), before.parameters(), strict=True))
+    moved = [(one - other).detach().double().numpy() for one, other in pairs]
+    assert norms.parameter_count(of) == 90 * 5 + 5 + 5 * 3 + 3 + 3 * 4 + 4
+    length = math.sqrt(sum((one.detach().double().numpy() ** 2).sum() for one, _ in pairs))
+    assert norms.parameter_norm(of) == pytest.approx(length)
+    assert norms.margin_over_norm(of) == pytest.approx(margins.output_margin(of) / length)
+    assert norms.distance_from_initialization(of) == pytest.approx(math.sqrt(sum((part**2).sum() for part in moved)))
+    assert norms.frobenius_distance(of) == pytest.approx(sum((part**2).sum() for part in moved[::2]))  # without biases
+
+
+def test_path_norm_is_the_sum_over_all_paths():
+    of = subject(perceptron())
+    first, second, third = (module for module in of.network.modules() if isinstance(module, nn.Linear))
+    weights = [[[w**2 for w in row] for row in layer.weight.tolist()] for layer in (first, second, third)]
+    biases = [[b**2 for b in layer.bias.tolist()] for layer in (first, second, third)]
+    total = 0.0
+    for k, j, i in itertools.product(range(4), range(3), range(5)):
+        rest = weights[2][k][j] * weights[1][j][i]
+        total += rest * biases[0][i] + sum(rest * weights[0][i][pixel] for pixel in range(90))
+    total += sum(weights[2][k][j] * biases[1][j] for k in range(4) for j in range(3)) + sum(biases[2])
+    assert norms.log_path_norm(of) == pytest.approx(math.log(total), rel=1e-6)
+    gamma = margins.output_margin(of)
+    assert norms.log_path_norm_over_margin(of) == pytest.approx(math.log(total / gamma**2), rel=1e-6)
+
+
+def test_fisher_rao_norm_from_the_gradient_of_each_point():
+    of = subject(convolutional())
+    weights = [weight.requires_grad_() for weight in of.network.parameters()]
+    squares = []
+    for image, label in zip(*of.sample, strict=True):
+        loss = nn.functional.cross_entropy(of.network(image[None]), label[None])
+        slopes = torch.autograd.grad(loss, weights)
+        squares.append(sum((slope * weight).sum().item() for slope, weight in zip(slopes, weights, strict=True)) ** 2)
+    assert norms.fisher_rao_norm(of) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-4)
+
+
+def test_output_margins_of_each_point():
+    model = convolutional()
+    of = from_tensors(model, (INPUTS, LABELS))
+    expected = []
+    for logits, label in zip(model(INPUTS).tolist(), LABELS.tolist(), strict=True):
+        expected.append(logits[label] - max(logit for k, logit in enumerate(logits) if k != label))
+    assert margins.output_margin(of) == pytest.approx(np.quantile(expected, 0.1), rel=1e-4)
+    assert margins.output_margin(of) < 0
+    with pytest.raises(InputError, match="not positive"):
+        margins.inverse_margin(of)
+    of = subject(model)
+    gamma = margins.output_margin(of)
+    assert margins.inverse_margin(of) == pytest.approx(1 / gamma)
+    assert margins.inverse_squared_margin(of) == pytest.approx(1 / gamma**2)
+
+
+def test_input_margin_of_a_linear_model_is_the_distance_to_its_boundary():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(90, 4))
+    of = subject(model)
+    weight, bias = model[1].weight.detach().double().numpy(), model[1].bias.detach().double().numpy()
+    distances = []
+    for point in INPUTS.flatten(1).double().numpy():
+        scores = weight @ point + bias
+        best = scores.argmax()
+        # m's slope is that of the two highest logits: the boundary between these two
+        other = max((k for k in range(4) if k != best), key=lambda k: scores[k])
+        distances.append((scores[best] - scores[other]) / np.linalg.norm(weight[best] - weight[other]))
+    assert margins.input_margin(of) == pytest.approx(np.quantile(distances, 0.1), rel=1e-4)
+
+
+def test_epochs_to_fit_is_the_first_epoch_of_99_percent():
+    history = [{"epoch": epoch, "running_accuracy": accuracy} for epoch, accuracy in ((1, 0.5), (2, 0.992), (3, 0.999))]
+    of = subject(perceptron())
+    of.history = history
+    assert performance.epochs_to_fit(of) == 2
+    of.history = history[:1]
+    with pytest.raises(InputError, match="no epoch"):
+        performance.epochs_to_fit(of)
+    of.history = None
+    with pytest.raises(InputError, match="history"):
+        performance.epochs_to_fit(of)
+
+
+def test_a_measure_that_fails_says_why_and_lets_the_others_be():
+    class Branching(nn.Module):
+        """What torch.fx cannot trace."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = convolutional()
+
+        def forward(self, x):
+            return self.layers(x) if x.sum() > 0 else self.layers(-x)
+
+    model = Branching().eval()
+    found = rc.measure(model, (INPUTS, LABELS), ["parameter_norm", "parameter_count", "output_margin", "frobenius_distance"])
+    assert math.isnan(found["parameter_norm"])
+    assert "torch.fx cannot trace" in found["parameter_norm_error"]
+    assert "parameter_count_error" not in found
+    assert found["parameter_count"] == sum(p.numel() for p in model.parameters())
+    assert "output_margin_error" not in found
+    zero = perceptron()
+    nn.init.zeros_(zero[3].weight)
+    assert "zero" in value("log_product_spectral", from_tensors(zero, (INPUTS, LABELS)))["log_product_spectral_error"]
+    assert "before training" in value("frobenius_distance", from_tensors(zero, (INPUTS, LABELS)))["frobenius_distance_error"]
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    model = convolutional().train()
+    before = copy.deepcopy(model.state_dict())
+    rc.measure(model, (INPUTS, LABELS), ["parameter_norm", "output_margin", "log_product_operator", "fisher_rao_norm"])
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_name_there_is_no_measure_of_is_refused():
+    with pytest.raises(InputError, match="no measure 'norm'"):
+        rc.measure(perceptron(), (INPUTS, LABELS), ["norm"])
