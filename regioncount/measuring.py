@@ -32,11 +32,16 @@ from regioncount.runs import Run
 PLANES = 20
 PLANE_RESOLUTION = 50
 
+SAVE_SECONDS = 10
+
 
 def measure(
     found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, device: torch.device, epochs: Iterable[int]
 ) -> None:
-    """Measure what the configuration asks for at each epoch, where it has not been; one epoch at a time goes to disk."""
+    """Measure what the configuration asks for at each epoch, where it has not been.
+
+    What was measured goes to disk at the end of an epoch, and every ten seconds before.
+    """
     settings = measuring_settings(config, dataset)
     epochs = list(epochs)
     model = None
@@ -45,6 +50,7 @@ def measure(
         for epoch in epochs:
             entries, arrays = {}, {}
             state = subject = None
+            saved = time.perf_counter()
             for name, setting in settings.items():
                 key = runs.measuring_key(setting, epoch)
                 if key not in found.measures:
@@ -59,6 +65,9 @@ def measure(
                     how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **account}
                     entries[key] = {"settings": setting, "epoch": epoch, "values": measured, "how": how}
                     arrays |= {f"{key}/{array}": value for array, value in counts.items()}
+                    if time.perf_counter() - saved > SAVE_SECONDS:
+                        found.save_measures(entries, arrays)
+                        entries, arrays, saved = {}, {}, time.perf_counter()
                 bar.update()
             if entries:
                 found.save_measures(entries, arrays)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import regioncount as rc
-from regioncount import models
+from regioncount import data, models
 from regioncount.errors import InputError
 from regioncount.measures import MEASURES, margins, norms, performance, value
 from regioncount.measures.subject import Subject, from_tensors
@@ -234,3 +234,19 @@ def test_measuring_leaves_the_model_as_it_was():
 def test_a_name_there_is_no_measure_of_is_refused():
     with pytest.raises(InputError, match="no measure 'norm'"):
         rc.measure(perceptron(), (INPUTS, LABELS), ["norm"])
+
+
+@pytest.mark.parametrize("labels", [LABELS[:5], LABELS.float(), LABELS[:, None]])
+def test_data_that_are_not_inputs_and_labels_are_refused(labels):
+    with pytest.raises(InputError, match="labels int64"):
+        rc.measure(perceptron(), (INPUTS, labels), ["output_margin"])
+
+
+def test_a_data_set_measures_as_its_tensors_do():
+    digits = data.load("digits", train_size=60)
+    model = models.build("mlp", 10, 1, image_size=8, width=8)
+    splits = [(digits.normalize(split.images), split.labels) for split in (digits.train, digits.test)]
+    names = ["accuracy", "output_margin", "parameter_norm", "distance_from_initialization"]
+    whole = rc.measure(model, digits, names, initial=model)
+    assert whole == pytest.approx(rc.measure(model, splits[0], names, test=splits[1], initial=model))
+    assert whole["distance_from_initialization"] == 0

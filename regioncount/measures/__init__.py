@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from regioncount.data import Dataset
 from regioncount.errors import InputError
 from regioncount.measures import flatness, function_space, margins, norms, performance
-from regioncount.measures.subject import Subject, from_tensors
+from regioncount.measures.subject import Subject, from_dataset, from_tensors
 
 # Whether rescaling one layer by a and the next by 1/a, which leaves the function as it is, leaves the measure as it is.
 UNCHANGED_BY_RESCALING = (
@@ -72,7 +74,7 @@ NAMES = (*MEASURES, "seed_agreement")
 
 def measure(
     model: nn.Module,
-    data: tuple[Tensor, Tensor],
+    data: tuple[Tensor, Tensor] | Dataset,
     names: Sequence[str] | None = None,
     *,
     test: tuple[Tensor, Tensor] | None = None,
@@ -80,18 +82,24 @@ def measure(
 ) -> dict[str, float | str]:
     """Generalization measures of a model of one's own.
 
-    data: the training set, inputs (N, *input_shape) normalized as the model takes them and labels int64 (N,); test: the
-    same of the test set. names: of `MEASURES`, all of them unless given. initial: the model as it was before training.
+    data: the training set, inputs (N, *input_shape) normalized as the model takes them and labels int64 (N,), and test the
+    same of the test set; or a data set of `regioncount.data`, which has both. The model is evaluated where its parameters
+    are, in evaluation mode, and left as it was. names: of `MEASURES`, all of them unless given. initial: the model as it
+    was before training.
 
     Returns a value a measure; where one is undefined, not a number, and why under its name and "_error". Raises
-    InputError for a name there is no measure of.
+    InputError for a name there is no measure of, and for data that are not such tensors.
     """
     unknown = [name for name in names or () if name not in MEASURES]
     if unknown:
         raise InputError(f"no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
-    subject = from_tensors(model, data, test, initial)
+    if isinstance(data, Dataset):
+        place = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        subject = from_dataset(model, data.to(place), place, None if initial is None else lambda: initial)
+    else:
+        subject = from_tensors(model, data, test, initial)
     found = {}
-    for name in names or MEASURES:
+    for name in tqdm(names or MEASURES, unit=" measures", disable=None, leave=False):
         found |= value(name, subject)
     return found
 

@@ -113,7 +113,19 @@ def from_tensors(
     test: tuple[Tensor, Tensor] | None = None,
     initial: nn.Module | None = None,
 ) -> Subject:
-    """A model and its data as tensors: inputs (N, *input_shape), normalized as the model takes them, and labels (N,)."""
+    """A model and its data as tensors: inputs (N, *input_shape), normalized as the model takes them, and labels (N,).
+
+    Raises InputError where they are not such.
+    """
+    for inputs, labels in (train, test or train):
+        if (
+            inputs.dim() < 2
+            or not inputs.is_floating_point()
+            or labels.dtype != torch.int64
+            or labels.shape != inputs.shape[:1]
+        ):
+            found = f"{inputs.dtype} {tuple(inputs.shape)} and {labels.dtype} {tuple(labels.shape)}"
+            raise InputError(f"inputs (N, *input_shape), floating point, and labels int64 (N,) are needed, not {found}")
     place = next((parameter.device for parameter in model.parameters()), train[0].device)
     indices = _spread(len(train[0]))
     sample = train[0][indices].to(place), train[1][indices].to(place)
