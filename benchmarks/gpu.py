@@ -19,6 +19,7 @@ LIMIT = 470  # seconds
 STEPS = (
     ("counting.py", "--lines", "100", "--triangles", "100", "--squares", "4"),
     ("training.py", "--images", "25088"),
+    ("training.py", "--images", "25088", "--compile"),
 )
 
 

@@ -178,7 +178,7 @@ def measures_against_gap(
         return _nothing()
     width = min(6, len(panels))
     height = math.ceil(len(panels) / width)
-    figure = Figure(figsize=(2.1 * width + 1, 1.9 * height + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.1 * width + 1, max(3.4, 1.9 * height + 0.6)), layout="constrained")
     all_axes = figure.subplots(height, width, squeeze=False, sharey=True)
     positions = _positions(runs[panels[0][3]])
     for axes in all_axes.flat[len(panels) :]:
@@ -186,12 +186,13 @@ def measures_against_gap(
     for axes, (measure, tau, dots, column) in zip(all_axes.flat, panels, strict=False):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", nbins=4)
         axes.xaxis.get_offset_text().set_fontsize(7)
         colours = [ORDERED_COLOURS(positions[value]) for value in dots[column]]
         axes.scatter(dots[measure] * _unit(measure), dots[target] * _unit(target), s=16, c=colours, linewidths=0)
         axes.set_title(f"{_label(measure)}\ntau {tau:.2f}" if tau == tau else f"{_label(measure)}\nconstant", fontsize=7.5)
     figure.supylabel(_label(target), fontsize=10)
-    _colour_bar(figure, list(all_axes.flat), panels[0][3], positions)
+    _colour_bar(figure, list(all_axes.flat), panels[0][3], positions, fraction=0.015)
     if title:
         figure.suptitle(title, fontsize=13)
     return figure
@@ -371,10 +372,10 @@ def _clean(axes: Axes, x_label: str, y_label: str) -> Axes:
     return axes
 
 
-def _colour_bar(figure: Figure, axes, column: str, positions: dict) -> None:
+def _colour_bar(figure: Figure, axes, column: str, positions: dict, fraction: float = 0.04) -> None:
     if len(positions) < 2:
         return
-    bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=0.04, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=fraction, pad=0.02)
     shown = list(positions)[:: math.ceil(len(positions) / 10)]
     bar.set_ticks([positions[value] for value in shown], labels=[_text(value) for value in shown])
     bar.minorticks_off()

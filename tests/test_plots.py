@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from regioncount import plots
-from regioncount.analysis import correlations
+from regioncount.analysis import correlations, ranking
 from regioncount.errors import InputError
 
 
@@ -285,3 +285,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("figure.png", b"old")]
     with pytest.raises(InputError, match="PNG"):
         plots.save(plots.heat_maps(sweep(), ["region_count_line"]), tmp_path / "figure.doc")
+
+
+def test_all_measures_are_drawn_in_the_order_of_their_ranking():
+    rng = np.random.default_rng(0)
+    runs = sweep(learning_rates=(0.1, 0.03, 0.01), batch_sizes=(64, 128, 256), weight_decay=0.0)
+    runs["parameter_norm"] = rng.random(len(runs))
+    runs["epochs_to_fit"] = math.nan
+    runs["parameter_count"] = 10.0
+    measures = ["parameter_count", "parameter_norm", "epochs_to_fit", "region_count_line"]
+    ranked = ranking(runs, measures)
+    figure = plots.measures_against_gap(runs, ranked, title="a title")
+    laid_out(figure)
+    drawn = [axes for axes in figure.axes if axes.collections and axes.get_title()]
+    titles = [axes.get_title().splitlines() for axes in drawn]
+    # what is undefined everywhere is left out, what is constant comes last
+    assert [title[0] for title in titles] == ["region count (line)", "parameter norm", "parameter count"]
+    assert [title[1] for title in titles] == [
+        f"tau {ranked['kendall'][0]:.2f}",
+        f"tau {ranked['kendall'][1]:.2f}",
+        "constant",
+    ]
+    gap = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
+    expected = runs.assign(gap=gap).groupby(["learning_rate", "batch_size"])[["parameter_norm", "gap"]].mean()
+    assert np.allclose(drawn[1].collections[0].get_offsets(), expected.to_numpy())
