@@ -23,7 +23,8 @@ def report(plan: Plan) -> int:
     runs.write_csv(plan.directory / "runs.csv", table)
     runs.write_csv(plan.directory / "region_counts.csv", counts)
     runs.write_csv(plan.directory / "correlations.csv", correlations)
-    runs.write_csv(plan.directory / "ranking.csv", rankings)
+    if len(rankings):
+        runs.write_csv(plan.directory / "ranking.csv", rankings)
     print(f"\n{summarize(table, plan)}\n\n{describe_correlations(correlations)}\n", flush=True)
     for name, ranking in _rankings(rankings):
         print(f"{name}: {analysis.describe_ranking(ranking)}\n", flush=True)
@@ -244,6 +245,7 @@ def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, rankings
     ) as track:
         track.table("runs", table)
         track.table("correlations", correlations)
-        track.table("ranking", rankings)
+        if len(rankings):
+            track.table("ranking", rankings)
         for figure in figures:
             track.figure(figure.stem, figure)
