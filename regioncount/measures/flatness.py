@@ -116,7 +116,7 @@ def pacbayes_flatness(subject: Subject) -> float:
 
     Raises InputError where no noise is small enough or large enough.
     """
-    return 1 / noise(subject) ** 2
+    return 1 / _defined(noise(subject)) ** 2
 
 
 def pacbayes_magnitude_flatness(subject: Subject) -> float:
@@ -126,7 +126,7 @@ def pacbayes_magnitude_flatness(subject: Subject) -> float:
 
     Raises InputError where no noise is small enough or large enough.
     """
-    return 1 / magnitude_noise(subject) ** 2
+    return 1 / _defined(magnitude_noise(subject)) ** 2
 
 
 def pacbayes_origin(subject: Subject) -> float:
@@ -218,7 +218,7 @@ def magnitude_noise(subject: Subject) -> float:
 
 
 def _largest_noise(subject: Subject, deviations: Callable[[float, Tensor], Tensor]) -> float:
-    """The noise that is tolerated while 1.044 times as much is not."""
+    """The noise that is tolerated while 1.044 times as much is not; 0 where none is, infinity where any is."""
     smallest, largest = NOISE_RANGE
     weights = _weights(subject)
     correct = sum(_correct(subject, weights, batch) for batch in _points(subject))
@@ -234,18 +234,27 @@ def _largest_noise(subject: Subject, deviations: Callable[[float, Tensor], Tenso
         while tolerated(4 * sigma):
             sigma *= 4
             if sigma >= largest:
-                raise InputError(f"noise of {sigma:g} on the weights does not lower the accuracy by {ACCURACY_LOSS}")
+                return math.inf
     else:
         sigma /= 4
         while not tolerated(sigma):
             sigma /= 4
             if sigma < smallest:
-                raise InputError(f"noise of {sigma:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}")
+                return 0.0
     factor = 4.0
     for _ in range(NOISE_BISECTIONS):
         factor **= 0.5
         if tolerated(sigma * factor):
             sigma *= factor
+    return sigma
+
+
+def _defined(sigma: float) -> float:
+    """sigma; InputError where there is none. (The search keeps what it found, which it could not do with an error.)"""
+    if sigma == 0:
+        raise InputError(f"noise of {NOISE_RANGE[0]:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}")
+    if sigma == math.inf:
+        raise InputError(f"noise of {NOISE_RANGE[1]:g} on the weights does not lower the accuracy by {ACCURACY_LOSS}")
     return sigma
 
 
@@ -263,13 +272,13 @@ def _as_many_correct(subject: Subject, weights: Weights, scales: Weights, needed
 
 
 def _noise_bound(subject: Subject, vector: Tensor) -> float:
-    sigma, number = noise(subject), subject.train_size
+    sigma, number = _defined(noise(subject)), subject.train_size
     bound = vector.square().sum().item() / (4 * sigma**2) + math.log(number / sigma) + 10
     return math.sqrt(bound / number)
 
 
 def _magnitude_bound(subject: Subject, vector: Tensor) -> float:
-    sigma, number = magnitude_noise(subject), subject.train_size
+    sigma, number = _defined(magnitude_noise(subject)), subject.train_size
     squares = vector.square()
     ratios = (MAGNITUDE_EPSILON**2 + (sigma**2 + 1) * squares.mean()) / (MAGNITUDE_EPSILON**2 + sigma**2 * squares)
     bound = ratios.log().sum().item() / 4 + math.log(number / sigma) + 10
