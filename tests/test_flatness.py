@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
-from regioncount.measures import flatness, value
+from regioncount.measures import flatness, pacbayes, value
 from regioncount.measures.subject import from_tensors
 
 CLASSES = 3
@@ -111,7 +111,7 @@ def test_the_worst_offset_lies_in_the_ball(trained, monkeypatch):
     original = flatness._loss_and_gradient
 
     def noted(subject, weights, batches):
-        seen.append(flatness._vector(weights))
+        seen.append(flatness.as_vector(weights))
         return original(subject, weights, batches)
 
     monkeypatch.setattr(flatness, "_loss_and_gradient", noted)
@@ -184,33 +184,33 @@ def test_noise_is_the_largest_that_is_tolerated(trained, magnitude):
 
     def accuracy(sigma):
         rights = []
-        for draw in range(flatness.NOISE_DRAWS):
+        for draw in range(pacbayes.NOISE_DRAWS):
             generator = torch.Generator().manual_seed(flatness.SEED + draw)
             weights = {}
             for name, weight in network.named_parameters():
-                variance = sigma**2 * weight**2 + flatness.MAGNITUDE_EPSILON**2 if magnitude else sigma**2 + 0 * weight
+                variance = sigma**2 * weight**2 + pacbayes.MAGNITUDE_EPSILON**2 if magnitude else sigma**2 + 0 * weight
                 weights[name] = weight + variance.sqrt() * torch.randn(weight.shape, generator=generator)
             rights.append((functional_call(network, weights, (inputs,)).argmax(dim=1) == labels).double().mean().item())
         return np.mean(rights)
 
-    sigma = (flatness.magnitude_noise if magnitude else flatness.noise)(trained)
+    sigma = (pacbayes.magnitude_noise if magnitude else pacbayes.noise)(trained)
     fitted = accuracy(0.0) if not magnitude else (network(inputs).argmax(dim=1) == labels).double().mean().item()
     assert accuracy(sigma) >= fitted - 0.1 - 1e-9
     assert accuracy(1.2 * sigma) < fitted - 0.1
-    measure = flatness.pacbayes_magnitude_flatness if magnitude else flatness.pacbayes_flatness
+    measure = pacbayes.pacbayes_magnitude_flatness if magnitude else pacbayes.pacbayes_flatness
     assert measure(trained) == 1 / sigma**2
 
 
 def test_pacbayes_bounds_by_numpy(trained):
     after = np.concatenate([p.detach().double().numpy().ravel() for p in trained.model.parameters()])
     before = np.concatenate([p.detach().double().numpy().ravel() for p in trained.initial().parameters()])
-    n, sigma, s = 60, flatness.noise(trained), flatness.magnitude_noise(trained)
-    for vector, measure in ((after, flatness.pacbayes_origin), (after - before, flatness.pacbayes_initialization)):
+    n, sigma, s = 60, pacbayes.noise(trained), pacbayes.magnitude_noise(trained)
+    for vector, measure in ((after, pacbayes.pacbayes_origin), (after - before, pacbayes.pacbayes_initialization)):
         bound = np.sum(vector**2) / (4 * sigma**2) + np.log(n / sigma) + 10
         assert measure(trained) == pytest.approx(np.sqrt(bound / n), rel=1e-6)
     for vector, measure in (
-        (after, flatness.pacbayes_magnitude_origin),
-        (after - before, flatness.pacbayes_magnitude_initialization),
+        (after, pacbayes.pacbayes_magnitude_origin),
+        (after - before, pacbayes.pacbayes_magnitude_initialization),
     ):
         terms = np.log((1e-6 + (s**2 + 1) * np.sum(vector**2) / len(vector)) / (1e-6 + s**2 * vector**2))
         bound = terms.sum() / 4 + np.log(n / s) + 10
@@ -223,8 +223,8 @@ def test_noise_that_lowers_nothing_is_an_error():
     constant = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     labels = torch.zeros(60, dtype=torch.int64)
     with pytest.raises(InputError, match="does not lower"):
-        flatness.pacbayes_flatness(from_tensors(constant, (subject.sample[0], labels)))
-    assert flatness.pacbayes_flatness(always_right) > 0
+        pacbayes.pacbayes_flatness(from_tensors(constant, (subject.sample[0], labels)))
+    assert pacbayes.pacbayes_flatness(always_right) > 0
 
 
 def test_bounds_without_a_beginning_are_an_error(trained):
@@ -240,8 +240,8 @@ MEASURES = [
     flatness.adaptive_average_sharpness,
     flatness.hessian_eigenvalue,
     flatness.hessian_trace,
-    flatness.pacbayes_flatness,
-    flatness.pacbayes_magnitude_flatness,
+    pacbayes.pacbayes_flatness,
+    pacbayes.pacbayes_magnitude_flatness,
     flatness.gradient_norm,
     flatness.gradient_variance,
 ]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from regioncount.data import Dataset
 from regioncount.errors import InputError
-from regioncount.measures import flatness, function_space, margins, norms, performance
+from regioncount.measures import flatness, function_space, margins, norms, pacbayes, performance
 from regioncount.measures.subject import Subject, from_dataset, from_tensors
 
 # Whether rescaling one layer by a and the next by 1/a, which leaves the function as it is, leaves the measure as it is.
@@ -56,12 +56,12 @@ CHANGED_BY_RESCALING = (
     flatness.average_sharpness,
     flatness.hessian_eigenvalue,
     flatness.hessian_trace,
-    flatness.pacbayes_flatness,
-    flatness.pacbayes_origin,
-    flatness.pacbayes_initialization,
-    flatness.pacbayes_magnitude_flatness,
-    flatness.pacbayes_magnitude_origin,
-    flatness.pacbayes_magnitude_initialization,
+    pacbayes.pacbayes_flatness,
+    pacbayes.pacbayes_origin,
+    pacbayes.pacbayes_initialization,
+    pacbayes.pacbayes_magnitude_flatness,
+    pacbayes.pacbayes_magnitude_origin,
+    pacbayes.pacbayes_magnitude_initialization,
     flatness.gradient_norm,
     flatness.gradient_variance,
 )

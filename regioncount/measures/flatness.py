@@ -39,13 +39,6 @@ DEVIATION = 0.01
 ADAPTIVE_DEVIATION = 0.1
 DRAWS = 20
 
-# Jiang et al. 2020, appendix C.
-ACCURACY_LOSS = 0.1
-MAGNITUDE_EPSILON = 1e-3
-NOISE_DRAWS = 10
-NOISE_RANGE = (2.0**-20, 2.0**10)
-NOISE_BISECTIONS = 5  # of a bracket of 4: a noise within 4.4 %, as far as so few draws say it
-
 MINIBATCH = 50
 
 # Lanczos vectors held: the largest eigenvalue stands far out, so that few find it.
@@ -59,18 +52,18 @@ def sharpness(subject: Subject) -> float:
 
     By ascent along normalized gradients. Keskar et al. 2017; in a ball, Foret et al. 2020. Rescaling layers changes it.
     """
-    return _worst_case(subject, RADIUS, {name: torch.ones_like(weight) for name, weight in _weights(subject).items()})
+    return _worst_case(subject, RADIUS, {name: torch.ones_like(weight) for name, weight in weights_of(subject).items()})
 
 
 def adaptive_sharpness(subject: Subject) -> float:
     """max over ||delta / |w| ||_2 <= 0.5 of L(w + delta) - L(w), in nats (Kwon et al. 2021; Andriushchenko et al. 2023), by
     ascent along normalized gradients. Rescaling layers does not change it: every weight moves in proportion to itself."""
-    return _worst_case(subject, ADAPTIVE_RADIUS, {name: weight.abs() for name, weight in _weights(subject).items()})
+    return _worst_case(subject, ADAPTIVE_RADIUS, {name: weight.abs() for name, weight in weights_of(subject).items()})
 
 
 def average_sharpness(subject: Subject) -> float:
     """E L(w + delta) - L(w) over delta ~ N(0, 0.01^2), in nats (Andriushchenko et al. 2023). Rescaling layers changes it."""
-    return _average_case(subject, DEVIATION, {name: torch.ones_like(weight) for name, weight in _weights(subject).items()})
+    return _average_case(subject, DEVIATION, {name: torch.ones_like(weight) for name, weight in weights_of(subject).items()})
 
 
 def adaptive_average_sharpness(subject: Subject) -> float:
@@ -78,7 +71,7 @@ def adaptive_average_sharpness(subject: Subject) -> float:
 
     Rescaling layers does not change it: every weight moves in proportion to itself.
     """
-    return _average_case(subject, ADAPTIVE_DEVIATION, {name: weight.abs() for name, weight in _weights(subject).items()})
+    return _average_case(subject, ADAPTIVE_DEVIATION, {name: weight.abs() for name, weight in weights_of(subject).items()})
 
 
 def hessian_eigenvalue(subject: Subject) -> float:
@@ -110,65 +103,6 @@ def hessian_trace(subject: Subject) -> float:
     return (within + beyond).item()
 
 
-def pacbayes_flatness(subject: Subject) -> float:
-    """1 / sigma^2, sigma the largest deviation of noise N(0, sigma^2) on each weight at which the mean accuracy on sampled
-    training points falls by at most 0.1 (Jiang et al. 2020, appendix C). Rescaling layers changes it.
-
-    Raises InputError where no noise is small enough or large enough.
-    """
-    return 1 / _defined(noise(subject)) ** 2
-
-
-def pacbayes_magnitude_flatness(subject: Subject) -> float:
-    """1 / sigma'^2, sigma' as sigma of `pacbayes_flatness` with noise N(0, sigma'^2 w_i^2 + 0.001^2) on weight i.
-
-    Jiang et al. 2020, appendix C. Rescaling layers changes it, through the constant alone: little unless a layer is small.
-
-    Raises InputError where no noise is small enough or large enough.
-    """
-    return 1 / _defined(magnitude_noise(subject)) ** 2
-
-
-def pacbayes_origin(subject: Subject) -> float:
-    """sqrt((||w||_2^2 / (4 sigma^2) + log(n / sigma) + 10) / n), sigma as of `pacbayes_flatness`, n training points.
-
-    The bound of Jiang et al. 2020 (appendix C), on the scale of an error (Dziugaite et al. 2020), with the origin as the
-    prior's mean. Rescaling layers changes it.
-
-    Raises InputError where sigma is undefined.
-    """
-    return _noise_bound(subject, _vector(_weights(subject)))
-
-
-def pacbayes_initialization(subject: Subject) -> float:
-    """`pacbayes_origin` with the distance ||w - w^0||_2 in place of ||w||_2. Rescaling layers changes it.
-
-    Raises InputError where sigma is undefined or the weights before training are not known.
-    """
-    return _noise_bound(subject, _moved(subject))
-
-
-def pacbayes_magnitude_origin(subject: Subject) -> float:
-    """sqrt((1/4 sum_i log((e^2 + (s^2 + 1) ||w||_2^2 / k) / (e^2 + s^2 w_i^2)) + log(n / s) + 10) / n).
-
-    k weights, n training points, s = sigma' as of `pacbayes_magnitude_flatness`, e = 0.001.
-
-    The bound of Jiang et al. 2020 (appendix C), on the scale of an error (Dziugaite et al. 2020); they have w - w^0 in the
-    denominator here too, we the noise that sigma' was searched with. Rescaling layers changes it.
-
-    Raises InputError where sigma' is undefined.
-    """
-    return _magnitude_bound(subject, _vector(_weights(subject)))
-
-
-def pacbayes_magnitude_initialization(subject: Subject) -> float:
-    """`pacbayes_magnitude_origin` with w - w^0 in place of w (Jiang et al. 2020, appendix C). Rescaling layers changes it.
-
-    Raises InputError where sigma' is undefined or the weights before training are not known.
-    """
-    return _magnitude_bound(subject, _moved(subject))
-
-
 def gradient_norm(subject: Subject) -> float:
     """||grad_w L||_2, in nats a unit of weight. Rescaling layers changes it."""
     return gradients(subject)[0]
@@ -191,11 +125,11 @@ def gradients(subject: Subject) -> tuple[float, float]:
     inputs, labels = subject.sample
     # In the order of the data set, a minibatch might be of one class.
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(SEED)).to(inputs.device)
-    weights = _weights(subject)
+    weights = weights_of(subject)
     full, rest, squares, number = 0.0, 0.0, 0.0, 0
     for indices in order.split(MINIBATCH):
         _, slopes = _loss_and_gradient(subject, weights, [(inputs[indices], labels[indices])])
-        slope = _vector(slopes)
+        slope = as_vector(slopes)
         if len(indices) == MINIBATCH:
             full, squares, number = full + slope, squares + slope.square().sum(), number + 1
         else:
@@ -205,93 +139,13 @@ def gradients(subject: Subject) -> tuple[float, float]:
     return norm, variance
 
 
-@functools.lru_cache(maxsize=1)
-def noise(subject: Subject) -> float:
-    """sigma of `pacbayes_flatness`."""
-    return _largest_noise(subject, lambda sigma, weight: torch.full_like(weight, sigma))
-
-
-@functools.lru_cache(maxsize=1)
-def magnitude_noise(subject: Subject) -> float:
-    """sigma' of `pacbayes_magnitude_flatness`."""
-    return _largest_noise(subject, lambda sigma, weight: (sigma**2 * weight.square() + MAGNITUDE_EPSILON**2).sqrt())
-
-
-def _largest_noise(subject: Subject, deviations: Callable[[float, Tensor], Tensor]) -> float:
-    """The noise that is tolerated while 1.044 times as much is not; 0 where none is, infinity where any is."""
-    smallest, largest = NOISE_RANGE
-    weights = _weights(subject)
-    correct = sum(_correct(subject, weights, batch) for batch in _points(subject))
-    needed = NOISE_DRAWS * (correct - ACCURACY_LOSS * min(PERTURBED_POINTS, len(subject.sample[0]))) - 1e-6
-
-    def tolerated(sigma: float) -> bool:
-        scales = {name: deviations(sigma, weight) for name, weight in weights.items()}
-        return _as_many_correct(subject, weights, scales, needed)
-
-    sigma = 1.0
-    # Too much noise shows after few evaluations, so that the search comes from above.
-    if tolerated(sigma):
-        while tolerated(4 * sigma):
-            sigma *= 4
-            if sigma >= largest:
-                return math.inf
-    else:
-        sigma /= 4
-        while not tolerated(sigma):
-            sigma /= 4
-            if sigma < smallest:
-                return 0.0
-    factor = 4.0
-    for _ in range(NOISE_BISECTIONS):
-        factor **= 0.5
-        if tolerated(sigma * factor):
-            sigma *= factor
-    return sigma
-
-
-def _defined(sigma: float) -> float:
-    """sigma; InputError where there is none. (The search keeps what it found, which it could not do with an error.)"""
-    if sigma == 0:
-        raise InputError(f"noise of {NOISE_RANGE[0]:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}")
-    if sigma == math.inf:
-        raise InputError(f"noise of {NOISE_RANGE[1]:g} on the weights does not lower the accuracy by {ACCURACY_LOSS}")
-    return sigma
-
-
-def _as_many_correct(subject: Subject, weights: Weights, scales: Weights, needed: float) -> bool:
-    """Whether so many points, over all draws, are classified correctly; stops where that is decided."""
-    found, left = 0, NOISE_DRAWS * min(PERTURBED_POINTS, len(subject.sample[0]))
-    for draw in range(NOISE_DRAWS):
-        moved = _perturbed(weights, scales, draw)
-        for batch in _points(subject):
-            found += _correct(subject, moved, batch)
-            left -= len(batch[1])
-            if found >= needed or found + left < needed:
-                return found >= needed
-    return found >= needed
-
-
-def _noise_bound(subject: Subject, vector: Tensor) -> float:
-    sigma, number = _defined(noise(subject)), subject.train_size
-    bound = vector.square().sum().item() / (4 * sigma**2) + math.log(number / sigma) + 10
-    return math.sqrt(bound / number)
-
-
-def _magnitude_bound(subject: Subject, vector: Tensor) -> float:
-    sigma, number = _defined(magnitude_noise(subject)), subject.train_size
-    squares = vector.square()
-    ratios = (MAGNITUDE_EPSILON**2 + (sigma**2 + 1) * squares.mean()) / (MAGNITUDE_EPSILON**2 + sigma**2 * squares)
-    bound = ratios.log().sum().item() / 4 + math.log(number / sigma) + 10
-    return math.sqrt(bound / number)
-
-
 def _worst_case(subject: Subject, radius: float, scales: Weights) -> float:
     """max over ||u||_2 <= radius of L(w + scales * u) - L(w), by steps along the normalized gradient, then into the ball.
 
     A step that does not ascend is taken back and halved.
     """
-    weights = _weights(subject)
-    batches = list(_points(subject))
+    weights = weights_of(subject)
+    batches = list(points_of(subject))
     offset = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     start, slopes = _loss_and_gradient(subject, weights, batches)
     highest, step = start, radius
@@ -314,9 +168,9 @@ def _worst_case(subject: Subject, radius: float, scales: Weights) -> float:
 
 def _average_case(subject: Subject, deviation: float, scales: Weights) -> float:
     """mean over u ~ N(0, deviation^2) of L(w + scales * u) - L(w)."""
-    weights = _weights(subject)
+    weights = weights_of(subject)
     scales = {name: deviation * scale for name, scale in scales.items()}
-    losses = [_loss(subject, _perturbed(weights, scales, draw)) for draw in range(DRAWS)]
+    losses = [_loss(subject, perturbed(weights, scales, draw)) for draw in range(DRAWS)]
     return sum(losses) / len(losses) - _loss(subject, weights)
 
 
@@ -326,9 +180,9 @@ def _hessian_product(subject: Subject) -> tuple[Callable[[Tensor], Tensor], int]
     Forward over reverse, in torch.func alone: curvlinops 3.0.1 has no such product of a network with SiLU, and the backward
     pass of a backward pass takes minutes for narrow VGG networks on a CPU.
     """
-    network, weights = subject.network, _weights(subject)
+    network, weights = subject.network, weights_of(subject)
     sizes = [weight.numel() for weight in weights.values()]
-    batches = list(_points(subject, CURVATURE_POINTS))
+    batches = list(points_of(subject, CURVATURE_POINTS))
 
     def product(vector: Tensor) -> Tensor:
         parts = vector.to(next(iter(weights.values()))).split(sizes)
@@ -347,22 +201,17 @@ def _hessian_product(subject: Subject) -> tuple[Callable[[Tensor], Tensor], int]
     return product, sum(sizes)
 
 
-def _points(subject: Subject, number: int = PERTURBED_POINTS) -> Iterator[tuple[Tensor, Tensor]]:
+def points_of(subject: Subject, number: int = PERTURBED_POINTS) -> Iterator[tuple[Tensor, Tensor]]:
     """Some of the sampled training points, in batches that suit the device."""
     return subject.sample_batches(points=number)
 
 
-def _weights(subject: Subject) -> Weights:
+def weights_of(subject: Subject) -> Weights:
+    """w, by name."""
     return {name: parameter.detach() for name, parameter in subject.network.named_parameters()}
 
 
-def _moved(subject: Subject) -> Tensor:
-    """w - w^0."""
-    before = dict(subject.initial_network.named_parameters())
-    return _vector({name: weight.double() - before[name].detach().double() for name, weight in _weights(subject).items()})
-
-
-def _perturbed(weights: Weights, scales: Weights, draw: int) -> Weights:
+def perturbed(weights: Weights, scales: Weights, draw: int) -> Weights:
     """w + scales * z with standard normal z, the same for the same draw, on every device."""
     generator = torch.Generator().manual_seed(SEED + draw)
     noises = {name: torch.randn(weight.shape, generator=generator).to(weight) for name, weight in weights.items()}
@@ -372,17 +221,11 @@ def _perturbed(weights: Weights, scales: Weights, draw: int) -> Weights:
 def _loss(subject: Subject, weights: Weights) -> float:
     total, number = 0.0, 0
     with torch.no_grad(), true_float32():
-        for inputs, labels in _points(subject):
+        for inputs, labels in points_of(subject):
             logits = functional_call(subject.network, weights, (inputs,))
             total += cross_entropy(logits, labels, reduction="sum").item()
             number += len(labels)
     return total / number
-
-
-def _correct(subject: Subject, weights: Weights, batch: tuple[Tensor, Tensor]) -> int:
-    inputs, labels = batch
-    with torch.no_grad(), true_float32():
-        return int((functional_call(subject.network, weights, (inputs,)).argmax(dim=1) == labels).sum())
 
 
 def _loss_and_gradient(subject: Subject, weights: Weights, batches: list[tuple[Tensor, Tensor]]) -> tuple[float, Weights]:
@@ -400,7 +243,7 @@ def _loss_and_gradient(subject: Subject, weights: Weights, batches: list[tuple[T
     return total, slopes
 
 
-def _vector(weights: Weights) -> Tensor:
+def as_vector(weights: Weights) -> Tensor:
     """All of them, (k,), in float64."""
     return torch.cat([weight.double().flatten() for weight in weights.values()])
 
