@@ -157,7 +157,8 @@ def parse_run(composed: DictConfig | Mapping) -> RunConfig:
     _check_measuring(config)
     _one_of("tracker.mode", config.tracker.mode, ("disabled", "wandb", "wandb_offline"))
     _one_of("precision", config.precision, ("auto", "float32", "bfloat16"))
-    _one_of("compile", config.compile, ("auto", True, False))
+    if config.compile != "auto" and type(config.compile) is not bool:
+        raise InputError(f"compile={config.compile}: no such choice; one of auto, true, false")
     return config
 
 

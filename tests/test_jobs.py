@@ -270,3 +270,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_p
 def test_the_work_of_a_run_is_its_models_multiply_adds(tmp_path):
     job = jobs.prepare(configuration(tmp_path, model={"name": "mlp", "width": 12, "depth": 1}))
     assert loading.check(job.config, job.dataset) == 64 * 12 + 12 * 10
+
+
+def test_compilation_is_part_of_what_makes_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    found = {asked: jobs.prepare(configuration(tmp_path, compile=asked)) for asked in ("auto", False, True)}
+    assert [job.compiled for job in found.values()] == [False, False, True]  # so little work is not worth it
+    assert found["auto"].identity == found[False].identity != found[True].identity
+    with pytest.raises(rc.InputError, match="compile=maybe"):
+        configuration(tmp_path, compile="maybe")
