@@ -284,7 +284,7 @@ def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, d
 
 def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, epochs: Sequence[int]) -> str:
     """What was measured, as a table to read: a row a quantity, a column an epoch, accuracies in percent."""
-    columns = {}
+    columns, undefined = {}, {}
     for epoch in epochs:
         row = values(found, config, dataset, epoch)
         shown = {}
@@ -301,9 +301,15 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
             shown[f"region_count {subspace}"] = f"{mean:.3f} ± {row[f'region_count_{subspace}_standard_error']:.3f}"
             shown[f"region_entropy {subspace}"] = f"{row[f'region_entropy_{subspace}']:.3f}"
             shown[f"in one region {subspace} %"] = f"{100 * row[f'region_share_one_{subspace}']:.1f}"
+        for name in config.measures:
+            if name in row:
+                shown[name] = "undefined" if f"{name}_error" in row else f"{row[name]:.5g}"
+            if f"{name}_error" in row:
+                undefined.setdefault(f"{name}: {row[f'{name}_error']}")
         columns[f"epoch {epoch}"] = shown
     lines = [f"{found.directory}: {found.status}, {dataset.name}, {found.config['model']['name']}"]
     lines += [pd.DataFrame(columns).to_string()] if any(columns.values()) else []
+    lines += undefined
     return "\n".join(lines)
 
 

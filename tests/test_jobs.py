@@ -279,3 +279,13 @@ def test_compilation_is_part_of_what_makes_a_run(tmp_path, monkeypatch):
     assert found["auto"].identity == found[False].identity != found[True].identity
     with pytest.raises(rc.InputError, match="compile=maybe"):
         configuration(tmp_path, compile="maybe")
+
+
+def test_measures_are_shown_and_those_that_are_undefined_say_why(tmp_path):
+    config = configuration(tmp_path, measures=["accuracy", "parameter_norm", "epochs_to_fit"], epochs=1)
+    job = jobs.prepare(config)
+    found = jobs.run(job)
+    shown = measuring.describe(found, config, job.dataset, [1]).splitlines()
+    vector = torch.cat([value.flatten() for value in found.weights().values()])
+    assert f"parameter_norm {vector.norm():.5g}" in [" ".join(line.split()) for line in shown]
+    assert shown[-1].startswith("epochs_to_fit: no epoch came to a training accuracy")

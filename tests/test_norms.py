@@ -250,3 +250,12 @@ def test_a_data_set_measures_as_its_tensors_do():
     whole = rc.measure(model, digits, names, initial=model)
     assert whole == pytest.approx(rc.measure(model, splits[0], names, test=splits[1], initial=model))
     assert whole["distance_from_initialization"] == 0
+
+
+def test_running_out_of_memory_is_no_property_of_a_model(monkeypatch):
+    def too_large(subject):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setitem(MEASURES, "output_margin", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        rc.measure(perceptron(), (INPUTS, LABELS), ["output_margin"])

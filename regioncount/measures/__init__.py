@@ -111,7 +111,9 @@ def value(name: str, subject: Subject) -> dict[str, float | str]:
             # torch's own forward derivatives load what torch has deprecated.
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
             result = MEASURES[name](subject)
-    except (InputError, RuntimeError, ArithmeticError, torch.linalg.LinAlgError) as error:
+    except torch.OutOfMemoryError:
+        raise  # it says nothing of the model
+    except (InputError, RuntimeError, ArithmeticError) as error:
         return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
     result = result if isinstance(result, dict) else {name: result}
     undefined = [column for column, number in result.items() if not math.isfinite(number)]
