@@ -207,7 +207,7 @@ def test_a_module_that_refuses_bfloat16_is_not_screened():
             return super().forward(x)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(screening, "_folded", lambda model: None)
+        patch.setattr(screening, "folded", lambda model: None)
         result = rc.count_regions(Strict(), VERTICES)
     assert result.screening_bound is None
     assert result.counts.tolist() == rc.count_regions(Strict(), VERTICES, method="grid").counts.tolist()
