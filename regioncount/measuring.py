@@ -165,8 +165,10 @@ def _subject(found: Run, model: torch.nn.Module, dataset: data.Dataset, device: 
         load_state(start, found.weights(0), found.directory)
         return start
 
-    history = found.history().head(epoch).to_dict("records") if trained else None
-    return from_dataset(model, dataset, device, initial if trained else None, history)
+    def history() -> list[dict]:
+        return found.history().head(epoch).to_dict("records")
+
+    return from_dataset(model, dataset, device, *((initial, history) if trained else ()))
 
 
 def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[str, np.ndarray], dict]:

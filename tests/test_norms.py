@@ -189,9 +189,9 @@ def test_input_margin_of_a_linear_model_is_the_distance_to_its_boundary():
 def test_epochs_to_fit_is_the_first_epoch_of_99_percent():
     history = [{"epoch": epoch, "running_accuracy": accuracy} for epoch, accuracy in ((1, 0.5), (2, 0.992), (3, 0.999))]
     of = subject(perceptron())
-    of.history = history
+    of.history = lambda: history
     assert performance.epochs_to_fit(of) == 2
-    of.history = history[:1]
+    of.history = lambda: history[:1]
     with pytest.raises(InputError, match="no epoch"):
         performance.epochs_to_fit(of)
     of.history = None

@@ -50,7 +50,7 @@ def built(name: str) -> tuple[nn.Module, nn.Module, list[tuple[torch.Tensor, tor
 
 def values(model, initial, data):
     subject = from_tensors(model, *data, initial)
-    subject.history = [{"epoch": 3, "running_accuracy": 1.0}]
+    subject.history = lambda: [{"epoch": 3, "running_accuracy": 1.0}]
     return {name: value(name, subject) for name in MEASURES}
 
 

@@ -31,9 +31,9 @@ def epochs_to_fit(subject: Subject) -> float:
     loss). Rescaling layers afterwards does not change it. Raises InputError where the history is not known, or no
     epoch came so far.
     """
-    if not subject.history:
+    if subject.history is None:
         raise InputError("the history of training is not known")
-    for row in subject.history:
+    for row in subject.history():
         if max(row["running_accuracy"], row.get("train_accuracy") or 0.0) >= FITTED_ACCURACY:
             return float(row["epoch"])
     raise InputError(f"no epoch came to a training accuracy of {FITTED_ACCURACY}")

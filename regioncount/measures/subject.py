@@ -45,8 +45,8 @@ class Subject:
     test: Batches | None = None
     initial: Callable[[], nn.Module] | None = None
     """makes the model as it was before training"""
-    history: Sequence[dict] | None = None
-    """a row an epoch, as of `training.fit`"""
+    history: Callable[[], Sequence[dict]] | None = None
+    """reads the history of training: a row an epoch, as of `training.fit`"""
 
     @functools.cached_property
     def train_outputs(self) -> Outputs:
@@ -97,7 +97,7 @@ def from_dataset(
     dataset,
     device: torch.device,
     initial: Callable[[], nn.Module] | None = None,
-    history: Sequence[dict] | None = None,
+    history: Callable[[], Sequence[dict]] | None = None,
 ) -> Subject:
     """A model and a `data.Dataset`, both on the device."""
     indices = _spread(len(dataset.train))
