@@ -1,6 +1,8 @@
-"""What the constants of the adaptive rule cost and give: python benchmarks/rule.py [--lines 150] [--networks resnet18 ...]
+"""What the constants of the adaptive rule cost and give: python benchmarks/rule.py [--lines 150] [--copies 8]
 
 Every lattice point of some lines is evaluated once in float32; then labels are looked up there as the rule asks for them.
+--copies adds that many copies of all lines with random constants added to the classes' logits: other boundaries, to tell
+rules apart that miss nothing.
 """
 
 import numpy as np
@@ -42,6 +44,7 @@ def main() -> None:
     parser = zoo.arguments(__doc__)
     parser.add_argument("--lines", type=int, default=150)
     parser.add_argument("--networks", nargs="+", default=list(zoo.WIDTHS)[:6])
+    parser.add_argument("--copies", type=int, default=0)
     options = parser.parse_args()
     everything = []
     for network in options.networks:
@@ -49,9 +52,14 @@ def main() -> None:
             generator = torch.Generator().manual_seed(SEED)
             vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, options.lines, generator)
             everything.append(all_logits(model.to(memory_format=torch.channels_last), vertices))
+    generator = torch.Generator().manual_seed(0)
+    for logits in list(everything):
+        for _ in range(options.copies):
+            constants = torch.randn(len(logits), 1, logits.shape[2], generator=generator)
+            everything.append(logits + constants * logits.std() / 2)
     print("| intervals | bend | evaluations a line | lines with the grid's count | worst model |\n|---|---|---|---|---|")
-    for cells in (12, 16, 24):
-        for safety in (4.0, 8.0, 12.0, 16.0):
+    for cells in (12, 16, 20, 24, 28, 32):
+        for safety in (8.0, 12.0, 16.0, 24.0, 32.0):
             adaptive.COARSE_CELLS, adaptive.SAFETY = (cells,), (safety,)
             evaluations, agree = zip(*(looked_up(logits) for logits in everything), strict=True)
             print(
