@@ -78,13 +78,13 @@ class Subject:
         """The convolutions and linear layers of `network` by name, in the order in which they stand there."""
         return {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
 
-    def sample_batches(self, size: int | None = None, points: int = POINTS) -> Iterator[tuple[Tensor, Tensor]]:
-        """The sampled training points, or so many of them, in batches that suit the device unless their size is given."""
+    def sample_batches(self, points: int = POINTS) -> Iterator[tuple[Tensor, Tensor]]:
+        """The sampled training points, or so many of them, in batches that suit the device."""
         inputs, labels = self.sample
         if points < len(inputs):
             indices = _spread(len(inputs), points).to(inputs.device)
             inputs, labels = inputs[indices], labels[indices]
-        size = size or evaluation_batch(inputs.device, inputs[0].numel())
+        size = evaluation_batch(inputs.device, inputs[0].numel())
         for batch, targets in zip(inputs.split(size), labels.split(size), strict=True):
             yield fast_layout(batch), targets
 
