@@ -1,4 +1,4 @@
-"""Kendall's coefficient one hyperparameter at a time (Jiang et al. 2020, arXiv 1912.02178, section 2.2.1)."""
+"""Kendall's coefficient one hyperparameter at a time (Jiang et al. 2020, arXiv 1912.02178: the granulated coefficient)."""
 
 from collections.abc import Sequence
 
