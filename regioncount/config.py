@@ -22,6 +22,7 @@ AUGMENTATIONS = ("none", "crop_flip", "mixup")
 DATASETS = ("digits", "cifar10", "cifar100", "svhn", "image_folder", "imagenet")
 OPTIMIZERS = {  # name -> the options it takes besides learning_rate and weight_decay
     "sgd": ("momentum", "nesterov"),
+    "sam": ("momentum", "nesterov", "rho"),
     "adam": ("betas",),
     "adamw": ("betas",),
     "adagrad": (),
@@ -249,12 +250,16 @@ def _check_named(group: str, options: dict[str, Any]) -> None:
 def _check_optimizer(options: dict[str, Any]) -> None:
     _check_named("optimizer", options)
     _one_of("optimizer", options["name"], OPTIMIZERS)
+    sharpness_aware = options["name"] == "sam"
+    if sharpness_aware and not (_is_number(options.get("rho")) and 0 < options["rho"] < math.inf):
+        raise InputError(f"optimizer.rho={options.get('rho')}: give a number above 0, how far sam looks uphill")
     for name, value in options.items():
         if name in ("name", "learning_rate", "weight_decay"):
             continue
         if name not in OPTIMIZERS[options["name"]]:
             raise InputError(f"optimizer.{name}: {options['name']} takes no such option")
-        if name in ("momentum", "alpha", "rho") and not (_is_number(value) and 0 <= value < 1):
+        decay = name in ("momentum", "alpha") or (name == "rho" and not sharpness_aware)
+        if decay and not (_is_number(value) and 0 <= value < 1):
             raise InputError(f"optimizer.{name}={value}: give a number of at least 0 and below 1")
         if name == "betas" and not (
             isinstance(value, list) and len(value) == 2 and all(_is_number(b) and 0 <= b < 1 for b in value)

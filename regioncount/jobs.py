@@ -47,7 +47,8 @@ def prepare(config: RunConfig) -> Job:
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
-    work = check(config, dataset) * len(dataset.train) * config.epochs
+    passes = 2 if config.optimizer.get("name") == "sam" else 1
+    work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     mapping = as_mapping(config)
     parts = {key: mapping[key] for key in IDENTITY_PARTS}
