@@ -17,7 +17,7 @@ DIGITS = data.load("digits", train_size=120, test_size=100)
 
 
 def small(**changes) -> nn.Module:
-    options = {"patch_size": 2, "width": 16, "depth": 2, "heads": 4, "mlp_width": 24, **changes}
+    options = {"patch_size": 4, "width": 16, "depth": 2, "heads": 4, "mlp_width": 24, **changes}
     return models.build("vision_transformer", 10, 1, image_size=8, **options)
 
 
@@ -27,8 +27,8 @@ def trained() -> nn.Module:
     torch.manual_seed(0)
     model = small()
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
         optimizer.zero_grad()
         cross_entropy(model(images), labels).backward()
         optimizer.step()
