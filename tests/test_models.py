@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from regioncount import models
+from regioncount import classical, models
 from regioncount.errors import InputError
 from regioncount.models.dla import Tree
 from regioncount.models.efficientnet import DropConnect
@@ -375,7 +375,10 @@ def test_numpy_integers_are_integers():
 
 def test_configs_are_the_registry():
     configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
-    assert set(configs) == set(models.names()) == set(models.NETWORKS)
+    assert set(models.names()) == set(models.NETWORKS)
+    assert set(configs) == {*models.names(), *classical.CLASSIFIERS}
+    for name in classical.CLASSIFIERS:
+        assert configs.pop(name) == {"name": name, **classical.default_options(name)}
     for name, config in configs.items():
         assert config == {"name": name, **models.default_options(name)}
         with torch.device("meta"):
