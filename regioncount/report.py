@@ -220,7 +220,8 @@ def _draw_decision_regions(rows: pd.DataFrame, plan: Plan):
     none, of the first and the last one of the grid."""
     groups = [group for _, group in rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
     alike = max(groups, key=lambda group: group["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
-    ends = [alike.index[0], alike.index[-1]] if alike["learning_rate"].nunique() != 1 else [alike.index[0]]
+    one = len(alike) == 1 or alike["learning_rate"].nunique() == 1
+    ends = [alike.index[0]] if one else [alike.index[0], alike.index[-1]]
     pictures = []
     for position in ends:
         job = plan.jobs[position]
