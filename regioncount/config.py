@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from regioncount.classical import is_classical
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
 from regioncount.regions.labelling import METHODS
@@ -22,6 +23,7 @@ AUGMENTATIONS = ("none", "crop_flip", "mixup")
 DATASETS = ("digits", "cifar10", "cifar100", "svhn", "image_folder", "imagenet")
 OPTIMIZERS = {  # name -> the options it takes besides learning_rate and weight_decay
     "sgd": ("momentum", "nesterov"),
+    "sam": ("momentum", "nesterov", "rho"),
     "adam": ("betas",),
     "adamw": ("betas",),
     "adagrad": (),
@@ -140,25 +142,13 @@ def parse_run(composed: DictConfig | Mapping) -> RunConfig:
     config = _typed(RunConfig, composed)
     _check_dataset(config.dataset)
     _check_named("model", config.model)
-    _check_optimizer(config.optimizer)
-    _check_schedule(config.schedule)
-    _one_of("augmentation", config.augmentation, AUGMENTATIONS)
-    _at_least("batch_size", config.batch_size, 1)
-    _at_least("epochs", config.epochs, 1)
     _at_least("seed", config.seed, 0)
-    if config.stop.train_accuracy is not None and not 0 < config.stop.train_accuracy <= 1:
-        raise InputError(f"stop.train_accuracy={config.stop.train_accuracy}: give a fraction above 0, at most 1")
-    _positive("stop.train_loss", config.stop.train_loss)
-    _at_least("snapshots.every", config.snapshots.every, 1)
-    for epoch in config.snapshots.epochs:
-        _at_least("snapshots.epochs", epoch, 0)
-        if epoch > config.epochs:
-            raise InputError(f"snapshots.epochs has {epoch}, past the last epoch ({config.epochs})")
+    if is_classical(config.model):
+        _leave_out_training(config)
+    else:
+        _check_training(config)
     _check_measuring(config)
     _one_of("tracker.mode", config.tracker.mode, ("disabled", "wandb", "wandb_offline"))
-    _one_of("precision", config.precision, ("auto", "float32", "bfloat16"))
-    if config.compile != "auto" and type(config.compile) is not bool:
-        raise InputError(f"compile={config.compile}: no such choice; one of auto, true, false")
     return config
 
 
@@ -170,6 +160,8 @@ def parse_measuring(composed: DictConfig | Mapping) -> MeasuringConfig:
     if config.run is None:
         _check_dataset(config.dataset)
         _check_named("model", config.model)
+        if is_classical(config.model):
+            raise InputError(f"checkpoint={config.checkpoint}: model={config.model['name']} has no weights; give run=DIR")
     if isinstance(config.snapshots, str):
         _one_of("snapshots", config.snapshots, ("none", "all"))
     elif not (isinstance(config.snapshots, list) and all(type(e) is int and e >= 0 for e in config.snapshots)):
@@ -246,15 +238,47 @@ def _check_named(group: str, options: dict[str, Any]) -> None:
         raise InputError(f"{group}.name is missing: choose one of configs/{group}, for example on the command line")
 
 
+def _check_training(config: RunConfig) -> None:
+    _check_optimizer(config.optimizer)
+    _check_schedule(config.schedule)
+    _one_of("augmentation", config.augmentation, AUGMENTATIONS)
+    _at_least("batch_size", config.batch_size, 1)
+    _at_least("epochs", config.epochs, 1)
+    if config.stop.train_accuracy is not None and not 0 < config.stop.train_accuracy <= 1:
+        raise InputError(f"stop.train_accuracy={config.stop.train_accuracy}: give a fraction above 0, at most 1")
+    _positive("stop.train_loss", config.stop.train_loss)
+    _at_least("snapshots.every", config.snapshots.every, 1)
+    for epoch in config.snapshots.epochs:
+        _at_least("snapshots.epochs", epoch, 0)
+        if epoch > config.epochs:
+            raise InputError(f"snapshots.epochs has {epoch}, past the last epoch ({config.epochs})")
+    _one_of("precision", config.precision, ("auto", "float32", "bfloat16"))
+    if config.compile != "auto" and type(config.compile) is not bool:
+        raise InputError(f"compile={config.compile}: no such choice; one of auto, true, false")
+
+
+def _leave_out_training(config: RunConfig) -> None:
+    """Have the configuration of a classical classifier say nothing of how networks are trained: it has no part in one."""
+    if config.seed >= 2**32:
+        raise InputError(f"seed={config.seed}: model={config.model['name']} takes seeds below 2^32")
+    config.optimizer, config.schedule, config.stop, config.snapshots = {}, {}, Stop(), Snapshots()
+    config.augmentation, config.batch_size, config.epochs = "none", 0, 0
+    config.device, config.precision, config.compile = "cpu", "float32", False
+
+
 def _check_optimizer(options: dict[str, Any]) -> None:
     _check_named("optimizer", options)
     _one_of("optimizer", options["name"], OPTIMIZERS)
+    sharpness_aware = options["name"] == "sam"
+    if sharpness_aware and not (_is_number(options.get("rho")) and 0 < options["rho"] < math.inf):
+        raise InputError(f"optimizer.rho={options.get('rho')}: give a number above 0, how far sam looks uphill")
     for name, value in options.items():
         if name in ("name", "learning_rate", "weight_decay"):
             continue
         if name not in OPTIMIZERS[options["name"]]:
             raise InputError(f"optimizer.{name}: {options['name']} takes no such option")
-        if name in ("momentum", "alpha", "rho") and not (_is_number(value) and 0 <= value < 1):
+        decay = name in ("momentum", "alpha") or (name == "rho" and not sharpness_aware)
+        if decay and not (_is_number(value) and 0 <= value < 1):
             raise InputError(f"optimizer.{name}={value}: give a number of at least 0 and below 1")
         if name == "betas" and not (
             isinstance(value, list) and len(value) == 2 and all(_is_number(b) and 0 <= b < 1 for b in value)

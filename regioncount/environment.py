@@ -2,6 +2,7 @@
 
 import platform
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import torch
 
@@ -15,6 +16,7 @@ def environment(device: torch.device, precision: str) -> dict:
         "device": device_name(device),
         "precision": precision,
         "torch": torch.__version__,
+        "scikit_learn": version("scikit-learn"),
         "python": platform.python_version(),
         "regioncount": regioncount.__version__,
         "machine": platform.machine(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from regioncount import data, runs, tracking, training
+from regioncount import classical, data, runs, tracking, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.environment import environment
 from regioncount.loading import build_model, check, load_dataset
@@ -47,7 +47,8 @@ def prepare(config: RunConfig) -> Job:
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
-    work = check(config, dataset) * len(dataset.train) * config.epochs
+    passes = 2 if config.optimizer.get("name") == "sam" else 1
+    work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     mapping = as_mapping(config)
     parts = {key: mapping[key] for key in IDENTITY_PARTS}
@@ -93,7 +94,10 @@ def run(job: Job) -> Run:
 
 
 def train(job: Job, track: tracking.Tracker) -> Run:
-    """Train a run from its beginning, or from its last checkpoint. A diverged one is recorded as such."""
+    """Train a run from its beginning, or from its last checkpoint. A diverged one is recorded as such.
+
+    Of a classical classifier, which is fitted anew wherever it is measured, no more is kept than that it can be fitted.
+    """
     config = job.config
     found = runs.create(
         job.results,
@@ -103,6 +107,11 @@ def train(job: Job, track: tracking.Tracker) -> Run:
         job.dataset.fingerprints["train"],
         environment(job.device, job.precision) | {"compiled": job.compiled},
     )
+    if classical.is_classical(config.model):
+        started = time.perf_counter()
+        classical.fit(config.model, config.seed, job.dataset)
+        found.finish("finished", epochs_trained=0, seconds=round(time.perf_counter() - started, 3))
+        return found
     model = training.initialize(lambda: build_model(config.model, job.dataset), config.seed)
     checkpoint = found.checkpoint()
     done = len(checkpoint["history"]) if checkpoint else 0

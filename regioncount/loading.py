@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from regioncount import data, models
+from regioncount import classical, data, models
 from regioncount.config import Dataset, MeasuringConfig, RunConfig
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import evaluation_mode
@@ -42,8 +42,15 @@ def load_state(model: nn.Module, state: dict, source) -> None:
 
 
 def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> int:
-    """The multiply-adds of the model for one image; InputError where the data do not fit it or the subspaces asked for."""
-    multiply_adds = _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
+    """The multiply-adds of the model for one image (0: not a network).
+
+    Raises InputError where the data do not fit it or the subspaces asked for.
+    """
+    multiply_adds = 0
+    if classical.is_classical(config.model):
+        classical.check(config.model, dataset)
+    else:
+        multiply_adds = _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
     for name, subspace in config.regions.subspaces.items():
         available = len(dataset.train if subspace.split == "train" else dataset.test)
         needed = subspace.dimension + 1 if subspace.kind == "simplex" else 2

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from regioncount import data, measures, runs
+from regioncount import classical, data, measures, runs
 from regioncount.config import MeasuringConfig, RunConfig, Subspace, as_mapping, parse_dataset, subspace_options
 from regioncount.environment import device_name, environment
 from regioncount.errors import InputError
@@ -49,15 +49,13 @@ def measure(
     with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
         for epoch in epochs:
             entries, arrays = {}, {}
-            state = subject = None
+            subject = None
             saved = time.perf_counter()
             for name, setting in settings.items():
                 key = runs.measuring_key(setting, epoch)
                 if key not in found.measures:
-                    model = _placed(found, dataset, device) if model is None else model
-                    if state is None:
-                        state = found.weights(epoch)
-                        load_state(model, state, found.directory)
+                    if subject is None:
+                        model = _model_at(found, dataset, device, epoch, model)
                         subject = _subject(found, model, here, device, epoch)
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
@@ -156,7 +154,22 @@ def _placed(found: Run, dataset: data.Dataset, device: torch.device) -> torch.nn
     return build_model(found.config["model"], dataset).to(device, memory_format=torch.channels_last)
 
 
-def _subject(found: Run, model: torch.nn.Module, dataset: data.Dataset, device: torch.device, epoch: int) -> Subject:
+def _model_at(
+    found: Run, dataset: data.Dataset, device: torch.device, epoch: int | None = None, network: torch.nn.Module | None = None
+) -> Callable:
+    """A run's model at an epoch, by default the last: its network (`network`, if it has been built) with the weights of
+    then, or its classical classifier, fitted again.
+
+    dataset: as of `load_dataset`.
+    """
+    if classical.is_classical(found.config["model"]):
+        return classical.fit(found.config["model"], found.config["seed"], dataset)
+    network = _placed(found, dataset, device) if network is None else network
+    load_state(network, found.weights(epoch), found.directory)
+    return network
+
+
+def _subject(found: Run, model: Callable, dataset: data.Dataset, device: torch.device, epoch: int) -> Subject:
     """A run at an epoch as its measures see it; a file of weights has neither a beginning nor a history."""
     trained = found.epochs_trained > 0
 
@@ -176,7 +189,8 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     if setting["measure"] == "seed_agreement":
         return {}, {"labels": _plane_labels(setting, subject.model, dataset)}, {}
     if setting["measure"] != "region_count":
-        return measures.value(name, subject), {}, {}
+        network = isinstance(subject.model, torch.nn.Module)
+        return measures.value(name, subject) if network else classical.value(name, subject.model, dataset), {}, {}
     subspace = config.regions.subspaces[name]
     try:
         result = count_regions(
@@ -198,7 +212,7 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     return measured, {"counts": result.counts, "entropies": result.entropies}, account
 
 
-def _plane_labels(setting: dict, model: torch.nn.Module, dataset: data.Dataset) -> np.ndarray:
+def _plane_labels(setting: dict, model: Callable, dataset: data.Dataset) -> np.ndarray:
     """Labels, uint16 (S, n, n), in planes through three training images, the same ones for every run."""
     planes = Subspace(kind="simplex", dimension=2, number=setting["planes"])
     triangles = draw_vertices(planes, dataset, setting["seed"])
@@ -295,7 +309,7 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
                 shown[f"{name} %"] = f"{100 * row[name]:.2f}"
         for name in ("train_loss", "test_loss"):
             if name in row:
-                shown[name] = f"{row[name]:.4f}"
+                shown[name] = "undefined" if f"{name}_error" in row else f"{row[name]:.4f}"
         for subspace in config.regions.subspaces:
             if (mean := row.get(f"region_count_{subspace}")) is None:
                 shown[f"region_count {subspace}"] = row.get(f"region_count_{subspace}_error", "not measured")
@@ -323,7 +337,5 @@ def decision_regions(found: Run, dataset: data.Dataset, device: torch.device, se
     distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
     chosen = (distinct or triples)[0]
     triangle = dataset.normalize(dataset.train.take(chosen)).to(device)
-    model = _placed(found, dataset, device)
-    load_state(model, found.weights(), found.directory)
-    plane, positions = label_planes(model, triangle[None], resolution)
+    plane, positions = label_planes(_model_at(found, dataset, device), triangle[None], resolution)
     return plane[0], positions[0]

@@ -169,30 +169,31 @@ def measures_against_gap(
     runs = with_targets(runs)
     target = ranking["target"].iloc[0]
     _require(runs, [*ranking["measure"], target])
+    runs, columns = _complete(runs, [], group_by)
     panels = []
     for measure, tau in zip(ranking["measure"], ranking["kendall"], strict=True):
-        defined, columns = _complete(runs, [measure, target], group_by)
+        defined, _ = _complete(runs, [measure, target], [])
         if len(defined):
-            panels.append((measure, tau, defined.groupby(columns)[[measure, target]].mean().reset_index(), columns[0]))
+            panels.append((measure, tau, defined.groupby(columns)[[measure, target]].mean().reset_index()))
     if not panels:
         return _nothing()
     width = min(6, len(panels))
     height = math.ceil(len(panels) / width)
     figure = Figure(figsize=(2.1 * width + 1, max(3.4, 1.9 * height + 0.6)), layout="constrained")
     all_axes = figure.subplots(height, width, squeeze=False, sharey=True)
-    positions = _positions(runs[panels[0][3]])
+    positions = _positions(runs[columns[0]])
     for axes in all_axes.flat[len(panels) :]:
         axes.set_axis_off()
-    for axes, (measure, tau, dots, column) in zip(all_axes.flat, panels, strict=False):
+    for axes, (measure, tau, dots) in zip(all_axes.flat, panels, strict=False):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=4)
         axes.xaxis.get_offset_text().set_fontsize(7)
-        colours = [ORDERED_COLOURS(positions[value]) for value in dots[column]]
+        colours = [ORDERED_COLOURS(positions[value]) for value in dots[columns[0]]]
         axes.scatter(dots[measure] * _unit(measure), dots[target] * _unit(target), s=16, c=colours, linewidths=0)
         axes.set_title(f"{_label(measure)}\ntau {tau:.2f}" if tau == tau else f"{_label(measure)}\nconstant", fontsize=7.5)
     figure.supylabel(_label(target), fontsize=10)
-    _colour_bar(figure, list(all_axes.flat), panels[0][3], positions, fraction=0.015)
+    _colour_bar(figure, list(all_axes.flat), columns[0], positions, fraction=0.015)
     if title:
         figure.suptitle(title, fontsize=13)
     return figure

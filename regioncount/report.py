@@ -216,18 +216,25 @@ def _equal(table: pd.DataFrame, values: dict) -> pd.Series:
 
 
 def _draw_decision_regions(rows: pd.DataFrame, plan: Plan):
-    """Decision regions at the smallest and the largest learning rate, all else equal."""
-    same = ["batch_size", "weight_decay", "seed"]
-    rates = rows.groupby(same)["learning_rate"].nunique()
-    alike = rows[_equal(rows, dict(zip(same, rates.idxmax(), strict=True)))].sort_values("learning_rate", kind="stable")
-    ends = [alike.index[0], alike.index[-1]] if rates.max() > 1 else [alike.index[0]]
+    """Decision regions at the smallest and the largest learning rate, all else equal; of classical classifiers, which have
+    none, of the first and the last one of the grid."""
+    groups = [group for _, group in rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
+    alike = max(groups, key=lambda group: group["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
+    one = len(alike) == 1 or alike["learning_rate"].nunique() == 1
+    ends = [alike.index[0]] if one else [alike.index[0], alike.index[-1]]
     pictures = []
     for position in ends:
         job = plan.jobs[position]
         pictures.append(measuring.decision_regions(job.find_run(), job.dataset, job.device, job.config.regions.seed))
     labels, positions = zip(*pictures, strict=True)
-    titles = [f"learning rate {rows.loc[position, 'learning_rate']:g}" for position in ends]
+    titles = [_title(rows.loc[position, "learning_rate"], plan.varied[position]) for position in ends]
     return plots.decision_regions(labels, titles, plan.jobs[ends[0]].dataset.classes, positions)
+
+
+def _title(learning_rate: float, varied: dict[str, str]) -> str:
+    if math.isnan(learning_rate):
+        return ", ".join(f"{column} {value}" for column, value in varied.items() if column != "seed")
+    return f"learning rate {learning_rate:g}"
 
 
 def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, rankings: pd.DataFrame, figures: list[Path]) -> None:

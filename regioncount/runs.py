@@ -75,7 +75,9 @@ class Run:
         return self.record["tracked"]
 
     def history(self) -> pd.DataFrame:
-        """One row an epoch; see `training.fit`."""
+        """One row an epoch; see `training.fit`. Empty where there was none."""
+        if not self.epochs_trained:
+            return pd.DataFrame()
         return pd.read_csv(io.BytesIO(self._read("history.csv")))
 
     def weights(self, epoch: int | None = None) -> dict:

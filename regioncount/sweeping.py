@@ -138,9 +138,9 @@ def collect(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
             "identity": job.identity,
             "dataset": job.dataset.name,
             "model": config.model["name"],
-            "learning_rate": config.optimizer["learning_rate"],
-            "batch_size": config.batch_size,
-            "weight_decay": config.optimizer["weight_decay"],
+            "learning_rate": config.optimizer.get("learning_rate", math.nan),  # a classical classifier has none of these
+            "batch_size": config.batch_size or math.nan,
+            "weight_decay": config.optimizer.get("weight_decay", math.nan),
             "seed": config.seed,
             **{column: value for column, value in varied.items() if column not in RESERVED},
         }

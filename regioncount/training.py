@@ -28,6 +28,7 @@ from regioncount.regions.evaluation import fast_bfloat16, fast_layout, true_floa
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
+    "sam": torch.optim.SGD,  # on another gradient
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "adagrad": torch.optim.Adagrad,
@@ -165,6 +166,16 @@ def _train_epoch(model, forward, dataset, config, optimizer, epoch, device, prec
 
     forward: the model, compiled perhaps, for whole batches; another size would be compiled anew.
     """
+
+    def backward(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch, whose gradient the weights then hold, and its logits."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = (forward if len(inputs) == config.batch_size else model)(inputs)
+        loss = cross_entropy(logits.float(), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss.detach(), logits.detach()
+
     model.train()
     seed = _epoch_seed(config.seed, epoch)
     generator = torch.Generator().manual_seed(seed)
@@ -178,16 +189,34 @@ def _train_epoch(model, forward, dataset, config, optimizer, epoch, device, prec
         for images, labels in dataset.train.batches(config.batch_size, order):
             inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
             inputs = fast_layout(inputs)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                logits = (forward if len(inputs) == config.batch_size else model)(inputs)
-            loss = cross_entropy(logits.float(), targets)
-            optimizer.zero_grad()
-            loss.backward()
+            loss, logits = backward(inputs, targets)
+            if config.optimizer["name"] == "sam":
+                with _uphill(model, config.optimizer["rho"]):
+                    backward(inputs, targets)
             optimizer.step()
-            loss_sum += loss.detach().double() * len(labels)
-            correct += (logits.detach().argmax(dim=1) == labels).sum()
+            loss_sum += loss.double() * len(labels)
+            correct += (logits.argmax(dim=1) == labels).sum()
             report(len(labels), loss_sum, correct)
     return loss_sum.item() / len(dataset.train), correct.item() / len(dataset.train)
+
+
+@contextmanager
+def _uphill(model: nn.Module, rho: float) -> Iterator[None]:
+    """Have the weights at w + rho g / ||g||_2, g the gradient they hold; afterwards they are at w again.
+
+    Stepping from w along the gradient found meanwhile is sharpness-aware minimization (Foret et al. 2020, equations 2 and
+    3). Buffers are put back too: batch normalization's running statistics are those at w. Dropout draws anew.
+    """
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    changed = [*weights, *model.buffers()]
+    with torch.no_grad():
+        before = [tensor.clone() for tensor in changed]
+        gradient = [weight.grad for weight in weights]
+        length = nn.utils.get_total_norm(gradient).clamp(min=1e-12)  # where it is zero, the weights stay
+        torch._foreach_add_(weights, torch._foreach_mul(gradient, rho / length))  # few launches, however many layers
+    yield
+    with torch.no_grad():
+        torch._foreach_copy_(changed, before)
 
 
 def _augmented(dataset, augmentation: str, images: Tensor, labels: Tensor, generator) -> tuple[Tensor, Tensor]:
@@ -201,6 +230,8 @@ def _augmented(dataset, augmentation: str, images: Tensor, labels: Tensor, gener
 
 def _optimizer(model: nn.Module, options: dict) -> torch.optim.Optimizer:
     extra = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
+    if options["name"] == "sam":
+        del extra["rho"]  # which is the loop's
     if "betas" in extra:
         extra["betas"] = tuple(extra["betas"])
     make = OPTIMIZERS[options["name"]]

@@ -136,7 +136,7 @@ def test_rectifiers_of_every_network(name):
     seen = function_space.Rectifiers(batch=2)
     with torch.no_grad(), seen:
         subject.model.eval()(subject.sample[0])
-    assert (seen.calls > 0) == (name != "efficientnet_b0")  # whose activations are smooth
+    assert (seen.calls > 0) == (name not in ("efficientnet_b0", "vision_transformer"))  # whose activations are smooth
 
 
 @pytest.mark.parametrize("name", ["jacobian_norm", "jacobian_norm_on_lines", "activation_changes"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from regioncount import models
+from regioncount import classical, models
 from regioncount.errors import InputError
 from regioncount.models.dla import Tree
 from regioncount.models.efficientnet import DropConnect
@@ -346,6 +346,11 @@ def test_torchvision_architectures_give_one_tensor_in_training(architecture, ima
         (("mlp",), {"image_size": 0}, "image_size must be a positive integer"),
         (("resnet18",), {"image_size": (3, 32, 32)}, r"image_size must be one integer or \(height, width\)"),
         (("mlp",), {"image_size": None}, r"image_size must be one integer or \(height, width\)"),
+        (("vision_transformer",), {"patch_size": 5}, "patch_size=5 does not divide images of 32 x 32"),
+        (("vision_transformer",), {"image_size": (32, 30)}, "patch_size=4 does not divide images of 32 x 30"),
+        (("vision_transformer",), {"heads": 7}, "heads=7 does not divide width=512"),
+        (("vision_transformer",), {"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
+        (("vision_transformer",), {"dropout": "much"}, "dropout must be a number"),
         (("torchvision", 10, 1), {}, "3 channels, not 1"),
         (("torchvision",), {"architecture": 18}, "architecture must be a name"),
         (("torchvision",), {"architecture": "ResNet-18"}, "no architecture 'ResNet-18'; close names: .*resnet18"),
@@ -370,7 +375,10 @@ def test_numpy_integers_are_integers():
 
 def test_configs_are_the_registry():
     configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
-    assert set(configs) == set(models.names()) == set(models.NETWORKS)
+    assert set(models.names()) == set(models.NETWORKS)
+    assert set(configs) == {*models.names(), *classical.CLASSIFIERS}
+    for name in classical.CLASSIFIERS:
+        assert configs.pop(name) == {"name": name, **classical.default_options(name)}
     for name, config in configs.items():
         assert config == {"name": name, **models.default_options(name)}
         with torch.device("meta"):

@@ -295,7 +295,8 @@ def test_all_measures_are_drawn_in_the_order_of_their_ranking():
     runs["parameter_count"] = 10.0
     measures = ["parameter_count", "parameter_norm", "epochs_to_fit", "region_count_line"]
     ranked = ranking(runs, measures)
-    figure = plots.measures_against_gap(runs, ranked, title="a title")
+    as_text = runs.assign(learning_rate=runs["learning_rate"].astype(str))  # as what varies in a grid is
+    figure = plots.measures_against_gap(as_text, ranked, title="a title")
     laid_out(figure)
     drawn = [axes for axes in figure.axes if axes.collections and axes.get_title()]
     titles = [axes.get_title().splitlines() for axes in drawn]

@@ -1,6 +1,7 @@
 """The training loop: what it computes, that it repeats itself, and that it goes on where it stopped."""
 
 import copy
+import functools
 import math
 from types import SimpleNamespace
 
@@ -78,6 +79,68 @@ def test_sgd_with_momentum_is_the_textbook_update():
         assert torch.allclose(fast, w, atol=1e-5)
 
 
+def with_sam(rho: float, **changes) -> RunConfig:
+    options = {"learning_rate": 0.1, "weight_decay": 1e-3, "momentum": 0.9, "nesterov": False}
+    return configuration(optimizer={"name": "sam", "rho": rho, **options}, **changes)
+
+
+def test_sam_is_sgd_on_the_gradient_uphill():
+    """Against Foret et al. 2020, equations 2 and 3, written out; the network has normalization, in training mode at both
+    places, whose running statistics are those of the first."""
+    config = with_sam(0.5, model={"name": "small_cnn", "width": 4}, epochs=2, schedule={"name": "constant"})
+    model, history = train(config)
+    slow = new_model(config).train()
+    weights = list(slow.parameters())
+    velocity = [torch.zeros_like(w) for w in weights]
+    images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
+    for epoch in (1, 2):
+        generator = torch.Generator().manual_seed(training._epoch_seed(config.seed, epoch))
+        losses = []
+        for batch in torch.randperm(130, generator=generator).split(32):
+            loss = cross_entropy(slow(images[batch]), labels[batch])
+            losses += [loss.item()] * len(batch)
+            slopes = torch.autograd.grad(loss, weights)
+            length = sum(g.square().sum() for g in slopes).sqrt()
+            uphill = copy.deepcopy(slow)
+            for w, g in zip(uphill.parameters(), slopes, strict=True):
+                w.data.add_(0.5 * g / length)
+            loss = cross_entropy(uphill(images[batch]), labels[batch])
+            for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, uphill.parameters()), strict=True):
+                v.mul_(0.9).add_(g + 1e-3 * w.detach())
+                w.data.sub_(0.1 * v)
+        assert math.isclose(history[epoch - 1]["train_loss"], sum(losses) / 130, rel_tol=1e-4)
+    for (name, fast), expected in zip(model.state_dict().items(), slow.state_dict().values(), strict=True):
+        assert torch.allclose(fast.float(), expected.float(), rtol=1e-3, atol=1e-4), name
+
+
+def test_sam_comes_to_sgd_as_rho_comes_to_zero():
+    changes = {"model": {"name": "small_cnn", "width": 4}, "epochs": 1}
+    plain = dict(train(configuration(**changes))[0].state_dict())
+    distances = []
+    for rho in (1e-1, 1e-3, 1e-5):
+        state = train(with_sam(rho, **changes))[0].state_dict()
+        distances.append(max((state[name].float() - plain[name].float()).abs().max().item() for name in plain))
+    assert distances[0] > distances[1] > distances[2] > 0
+    assert distances[2] < 1e-3 * distances[0]
+
+
+def test_sam_where_the_gradient_is_zero_stays():
+    """An unused layer has no gradient, and a batch may have none at all."""
+    model = nn.Linear(3, 2)
+    model.unused = nn.Linear(2, 2)
+    before = copy.deepcopy(model)
+    (0 * model(torch.ones(1, 3)).sum()).backward()
+    with training._uphill(model, 0.05):
+        assert_same_weights(model, before)
+    assert_same_weights(model, before)
+
+
+@pytest.mark.parametrize("rho", [0, -0.1, None, True, math.inf, "far"])
+def test_sam_needs_a_rho_above_zero(rho):
+    with pytest.raises(InputError, match=f"optimizer.rho={rho}: give a number above 0"):
+        with_sam(rho)
+
+
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
@@ -128,8 +191,9 @@ def test_seeds_change_weights_and_batches():
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
 
 
-def test_bfloat16_is_close_to_float32_but_not_it():
-    config = configuration(model={"name": "small_cnn", "width": 8})
+@pytest.mark.parametrize("make", [configuration, functools.partial(with_sam, 0.05)])
+def test_bfloat16_is_close_to_float32_but_not_it(make):
+    config = make(model={"name": "small_cnn", "width": 8})
     losses = {}
     for precision in ("float32", "bfloat16"):
         model = new_model(config)
@@ -225,8 +289,9 @@ def test_depthwise_convolutions_are_taken_as_the_same_functions(size, kernel, st
         assert torch.allclose(module(inputs), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_compiled_training_is_the_same_training_and_goes_on_where_it_stopped():
-    config = configuration(model={"name": "small_cnn", "width": 4}, epochs=3)  # 130 images: the last batch is of 2
+@pytest.mark.parametrize("make", [configuration, functools.partial(with_sam, 0.05)])
+def test_compiled_training_is_the_same_training_and_goes_on_where_it_stopped(make):
+    config = make(model={"name": "small_cnn", "width": 4}, epochs=3)  # 130 images: the last batch is of 2
     try:
         compiled = training.choose_compilation(True, CPU, 0)
     except InputError:

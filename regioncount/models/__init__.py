@@ -4,7 +4,7 @@ The ten networks of the paper are the CIFAR variants (3x3 stem, no early pooling
 """
 
 import inspect
-from numbers import Integral
+from numbers import Integral, Real
 
 from torch import nn
 
@@ -21,6 +21,7 @@ from regioncount.models import (
     small_cnn,
     torchvision,
     vgg,
+    vision_transformer,
 )
 
 # A builder takes num_classes and in_channels, image_size if it needs it, and its options as keyword-only arguments.
@@ -37,6 +38,7 @@ NETWORKS = {
     "mobilenetv2": mobilenet.mobilenetv2,
     "small_cnn": small_cnn.small_cnn,
     "mlp": mlp.mlp,
+    "vision_transformer": vision_transformer.vision_transformer,
     "torchvision": torchvision.torchvision_classifier,
 }
 
@@ -46,7 +48,7 @@ def names() -> tuple[str, ...]:
     return tuple(NETWORKS)
 
 
-def default_options(name: str) -> dict[str, int | str]:
+def default_options(name: str) -> dict[str, int | float | str]:
     """Options of a network with their defaults. Raises InputError if there is no network of this name."""
     if name not in names():
         raise InputError(f"unknown network {name!r}; choose one of: {', '.join(names())}")
@@ -60,7 +62,7 @@ def build(
     in_channels: int = 3,
     *,
     image_size: int | tuple[int, int] = 32,
-    **options: int | str,
+    **options: int | float | str,
 ) -> nn.Module:
     """A network that maps images (B, in_channels, height, width) to logits (B, num_classes).
 
@@ -76,6 +78,8 @@ def build(
             raise InputError(f"network {name!r} has no option {option!r}; its options: {', '.join(defaults)}")
         if isinstance(defaults[option], int):
             _require_positive_integer(option, value)
+        elif isinstance(defaults[option], float):
+            _require_fraction(option, value)
         elif not isinstance(value, str):
             raise InputError(f"{option} must be a name, not {value!r}")
     _require_positive_integer("num_classes", num_classes)
@@ -102,3 +106,8 @@ def _height_and_width(image_size):
 def _require_positive_integer(name, value):
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _require_fraction(name, value):
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
+        raise InputError(f"{name} must be a number of at least 0 and below 1, not {value!r}")

@@ -1,0 +1,122 @@
+"""The vision transformer: the published function, and what counting and measuring make of it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torchvision.models import VisionTransformer
+
+import regioncount as rc
+from regioncount import data, models
+from regioncount.measures import MEASURES
+from regioncount.regions.screening import folded
+
+DIGITS = data.load("digits", train_size=120, test_size=100)
+
+
+def small(**changes) -> nn.Module:
+    options = {"patch_size": 4, "width": 16, "depth": 2, "heads": 4, "mlp_width": 24, **changes}
+    return models.build("vision_transformer", 10, 1, image_size=8, **options)
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    """One that fits the digits, so that margins are positive."""
+    torch.manual_seed(0)
+    model = small()
+    images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert (model.eval()(images).argmax(dim=1) == labels).double().mean() > 0.99
+    return model
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "patch", "width", "depth", "mlp_width", "classes"),
+    [(3, (32, 32), 4, 512, 6, 512, 10), (1, (8, 12), 2, 24, 3, 40, 7)],
+)
+def test_parameters_are_those_of_the_paper(channels, size, patch, width, depth, mlp_width, classes):
+    with torch.device("meta"):
+        options = {"patch_size": patch, "width": width, "depth": depth, "mlp_width": mlp_width}
+        model = models.build("vision_transformer", classes, channels, image_size=size, **options)
+        assert model(torch.empty(2, channels, *size)).shape == (2, classes)
+    tokens = size[0] * size[1] // patch**2 + 1
+    attention = 4 * width * (width + 1)  # queries, keys, values and output
+    perceptron = width * mlp_width + mlp_width + mlp_width * width + width
+    embedding = (patch**2 * channels + 1) * width + (1 + tokens) * width
+    expected = embedding + depth * (attention + perceptron + 4 * width) + 2 * width + (width + 1) * classes
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+def test_same_function_as_torchvisions():
+    torch.manual_seed(0)
+    options = {"patch_size": 4, "width": 24, "depth": 2, "heads": 3, "mlp_width": 40}
+    model = models.build("vision_transformer", 7, 3, image_size=16, **options).double().eval()
+    reference = VisionTransformer(16, 4, 2, 3, 24, 40, num_classes=7, norm_layer=nn.LayerNorm).double().eval()
+    for parameter in model.parameters():  # positions and biases that matter
+        nn.init.normal_(parameter, std=0.5)
+    ours, theirs = model.state_dict(), reference.state_dict()
+    places = {"class_token": "class_token", "positions": "encoder.pos_embedding"}
+    of_layers = [name for name in ours if name.startswith("encoder.")]
+    places |= dict(zip(of_layers, [name for name in theirs if name.startswith("encoder.layers.")], strict=True))
+    places |= {"classifier.0.weight": "encoder.ln.weight", "classifier.0.bias": "encoder.ln.bias"}
+    places |= {"classifier.1.weight": "heads.head.weight", "classifier.1.bias": "heads.head.bias"}
+    places |= {"embedding.weight": "conv_proj.weight", "embedding.bias": "conv_proj.bias"}
+    reference.load_state_dict({places[name]: value for name, value in ours.items()})
+    images = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), reference(images), rtol=1e-9, atol=1e-9)
+
+
+def test_dropout_where_the_paper_has_it():
+    """After the embedding, and after every linear layer but that of queries, keys and values."""
+    model = small(dropout=0.3)
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.3] * (1 + 3 * 2)
+    torch.manual_seed(0)
+    images = torch.randn(4, 1, 8, 8)
+    assert not torch.equal(model.train()(images), model(images))
+    assert torch.equal(model.eval()(images), model(images))
+
+
+def test_one_step_of_training_reaches_every_parameter():
+    torch.manual_seed(0)
+    model = small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    cross_entropy(model(torch.randn(4, 1, 8, 8)), torch.tensor([3, 7, 1, 0])).backward()
+    optimizer.step()
+    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
+
+
+def test_folding_batch_normalization_leaves_it_alone(trained):
+    inputs = DIGITS.normalize(DIGITS.test.images)
+    with torch.no_grad():
+        assert torch.equal(folded(trained)(inputs), trained(inputs))
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_regions_are_those_of_the_grid(trained, dimension):
+    generator = torch.Generator().manual_seed(1)
+    vertices = rc.sample_simplices(DIGITS.normalize(DIGITS.train.images), dimension, 30, generator)
+    auto, grid = (rc.count_regions(trained, vertices, method=method) for method in ("auto", "grid"))
+    assert auto.method == "adaptive"
+    assert list(auto.counts) == list(grid.counts)
+
+
+def test_measures_are_defined_or_say_why_not(trained):
+    torch.manual_seed(1)
+    found = rc.measure(trained, DIGITS, initial=small())
+    undefined = {name.removesuffix("_error"): value for name, value in found.items() if name.endswith("_error")}
+    undefined.pop("test", None)  # test_error is a measure
+    assert "has no rectifier" in undefined.pop("activation_changes")
+    assert "history of training is not known" in undefined.pop("epochs_to_fit")
+    assert {*undefined} <= {"log_path_norm", "log_path_norm_over_margin"}  # the logarithm of a sum that may be negative
+    assert all("path norm is" in reason for reason in undefined.values())
+    assert all(math.isfinite(found[name]) for name in MEASURES if name in found and f"{name}_error" not in found)
+    assert {"hessian_eigenvalue", "fisher_rao_norm", "pacbayes_origin", "jacobian_norm"} <= {*found}
