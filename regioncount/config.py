@@ -6,6 +6,7 @@ that depend on it; they stay mappings and are checked against what the name take
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ SCHEDULES = {  # name -> the options it needs; all but gamma in epochs
     "multistep": ("milestones", "gamma"),
     "exponential": ("gamma",),
 }
+# Parts of a composed configuration that make the grid, and no run.
+NOT_OF_A_RUN = ("sweep", "hydra", "experiment", "scale", "grid")
 SUBSPACES = {  # kind -> the options it takes besides number, resolution and split
     "simplex": ("dimension",),
     "short_segment": (),
@@ -97,6 +100,23 @@ class Tracker:
     project: str = "regioncount"
     entity: str | None = None
     group: str | None = None
+
+
+@dataclass
+class Sweep:
+    """What a sweep does besides its runs."""
+
+    name: str | None = None
+    directory: str | None = None
+    time_budget: str | None = None
+    targets: list[str] = field(default_factory=lambda: ["generalization_gap", "test_error"])
+    regression: list[str] = field(default_factory=list)
+    published: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> float:
+        """The time budget in seconds; infinity where there is none."""
+        return math.inf if self.time_budget is None else parse_duration(self.time_budget)
 
 
 @dataclass
@@ -170,6 +190,34 @@ def parse_measuring(composed: DictConfig | Mapping) -> MeasuringConfig:
     return config
 
 
+def parse_sweep(composed: DictConfig | Mapping, config: RunConfig) -> Sweep:
+    """A checked Sweep; config: of its first run. InputError, in one line, where it is not valid."""
+    try:
+        sweep = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), composed))
+    except OmegaConfBaseException as error:
+        raise InputError(f"sweep.{_one_line(error)}") from error
+    name = sweep.name
+    if name is not None and (name.startswith(".") or not re.fullmatch(r"[\w.-]+", name)):
+        raise InputError(f"sweep.name={name}: letters, digits, dashes, underscores and dots make a name")
+    if sweep.budget <= 0:
+        raise InputError(f"sweep.time_budget={sweep.time_budget}: give a time above 0, such as 90s, 20m or 8h")
+    subspaces = [f"region_{what}_{name}" for what in ("count", "entropy") for name in config.regions.subspaces]
+    measured = [*subspaces, *(name for name in config.measures if name not in ("accuracy", "seed_agreement"))]
+    for measure in sweep.regression:
+        _one_of("sweep.regression", measure, measured)
+    for target in sweep.targets:
+        _one_of("sweep.targets", target, ("generalization_gap", "test_error", "test_accuracy", *measured))
+    return sweep
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 90s, 20m, 8h or 2d. InputError where it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None:
+        raise InputError(f"sweep.time_budget={text}: give a number and a unit, such as 90s, 20m or 8h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 def parse_dataset(recorded: Mapping, changes: Sequence[str] = ()) -> Dataset:
     """A checked data set from a run's record, with overrides such as "dataset.root=DIR" laid over it."""
     try:
@@ -201,7 +249,7 @@ def _typed(schema: type, composed: DictConfig | Mapping):
     """`composed` as an instance of the schema, every type checked."""
     try:
         mapping = OmegaConf.to_container(OmegaConf.create(composed), resolve=True, throw_on_missing=True)
-        mapping = {key: value for key, value in mapping.items() if key not in ("sweep", "hydra", "experiment")}
+        mapping = {key: value for key, value in mapping.items() if key not in NOT_OF_A_RUN}
         regions = mapping.pop("regions", None) or {}
         if not isinstance(regions, dict):
             raise InputError(f"regions={regions}: name subspaces of configs/regions, for example regions=[line]")
@@ -236,6 +284,8 @@ def _check_dataset(dataset: Dataset) -> None:
 def _check_named(group: str, options: dict[str, Any]) -> None:
     if not isinstance(options.get("name"), str):
         raise InputError(f"{group}.name is missing: choose one of configs/{group}, for example on the command line")
+    for name in [name for name, value in options.items() if value is None]:
+        del options[name]  # as if it had not been given
 
 
 def _check_training(config: RunConfig) -> None:

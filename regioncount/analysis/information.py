@@ -1,4 +1,4 @@
-"""What a measure's order says of a target's, given hyperparameters (Jiang et al. 2020, arXiv 1912.02178: the conditional independence test)."""
+"""What a measure's order says of a target's, given hyperparameters (Jiang et al. 2020, arXiv 1912.02178)."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,0 +1,164 @@
+"""The paper's experiments and its published figures."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from regioncount import models, paper
+from regioncount.command_line import CONFIGS, compose, hydra_ready
+from regioncount.config import DATASETS, parse_run, parse_sweep
+from regioncount.errors import InputError
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "paper" / "correlations.csv"
+EXPERIMENTS = sorted(
+    str(file.relative_to(CONFIGS / "experiment").with_suffix(""))
+    for file in (CONFIGS / "experiment").rglob("*.yaml")
+    if not file.name.startswith("_")
+)
+
+
+def published_keys() -> list[tuple[str, str]]:
+    return [tuple(line.split()[:2]) for line in paper.PUBLISHED.strip().splitlines()[1:]]
+
+
+def overrides(name: str, scale: str) -> list[str]:
+    return [f"experiment={name}", *(["scale=small"] if scale == "small" else [])]
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """Every experiment of the paper and beyond it as composed, at full and at small scale."""
+    with hydra_ready():
+        return {
+            (name, scale): compose("sweep", overrides(name, scale), with_hydra=True)
+            for name in EXPERIMENTS
+            if "/" in name
+            for scale in ("full", "small")
+        }
+
+
+def first_cell(config):
+    """The overrides of the first cell of a grid."""
+    params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+    return BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(params), None)[0][0]
+
+
+@pytest.mark.parametrize("scale", ["full", "small"])
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if "/" in name])
+def test_every_experiment_is_a_valid_sweep(name, scale, composed):
+    config = composed[name, scale]
+    with hydra_ready():
+        cell = parse_run(compose("sweep", [*overrides(name, scale), *first_cell(config)]))
+    sweep = parse_sweep(config.sweep, cell)
+    assert cell.dataset.name in DATASETS
+    assert cell.regions.subspaces
+    known = {experiment for experiment, _ in published_keys()}
+    assert set(sweep.published.values()) <= known
+    for subspace, experiment in sweep.published.items():
+        assert subspace in (*cell.regions.subspaces, *cell.measures), (name, subspace, experiment)
+
+
+def test_small_experiments_run_on_a_folder_of_cifar10_and_say_so(composed):
+    for (name, scale), config in composed.items():
+        if scale == "small":
+            assert (config.dataset.name, config.dataset.title) == ("image_folder", "CIFAR-10 (JPEG)"), name
+            assert config.dataset.train_size == 1000
+
+
+def test_the_main_grid_has_27_configurations_three_seeds_and_nine_networks(composed):
+    params = composed["paper/cifar10", "full"].hydra.sweeper.params
+    sizes = {key: len(str(value).split(",")) for key, value in params.items()}
+    assert sizes == {
+        "model": 9,
+        "optimizer.learning_rate": 3,
+        "batch_size": 3,
+        "optimizer.weight_decay": 3,
+        "seed": 3,
+    }
+    assert set(params["model"].split(",")) <= set(models.names())
+
+
+def test_experiments_that_differ_in_measuring_alone_train_the_same_runs():
+    trained = set()
+    with hydra_ready():
+        for name in ("cifar10", "train_pairs", "simplices", "plane", "random_direction", "short_segment", "wider_scope"):
+            cell = parse_run(compose("sweep", [f"experiment=paper/{name}", "model=vgg19", "batch_size=256", "seed=1"]))
+            parts = (cell.dataset, cell.model, cell.optimizer, cell.schedule, cell.epochs, cell.batch_size, cell.stop)
+            trained.add(repr(parts))
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize("bad", ["20", "20 minutes", "m", "-5m", "0s"])
+def test_a_time_budget_needs_a_number_and_a_unit(bad):
+    with hydra_ready():
+        config = compose("sweep", ["batch_size=8"])
+    config.sweep.time_budget = bad
+    with pytest.raises(InputError, match="time_budget"):
+        parse_sweep(config.sweep, parse_run(config))
+
+
+def test_published_figures_are_those_of_the_reference():
+    if not REFERENCE.is_file():
+        pytest.skip("the paper's figures are not beside this checkout")
+    reference = pd.read_csv(REFERENCE)
+    names = {
+        "configurations": "configurations",
+        "fitted": "fitted",
+        "pearson": "pearson",
+        "pearson_fitted": "pearson_fitted_only",
+        "spearman": "spearman",
+        "kendall": "kendall",
+        "top1_low": "min_test_accuracy",
+        "top1_high": "max_test_accuracy",
+    }
+    for _, row in reference.iterrows():
+        found = paper.published(row["experiment"], row["network"])
+        for ours, theirs in names.items():
+            assert found[ours] == row[theirs] or (math.isnan(found[ours]) and pd.isna(row[theirs]))
+    assert set(zip(reference["experiment"], reference["network"], strict=True)) <= set(published_keys())
+
+
+def test_comparison_puts_the_published_figure_beside_ours():
+    correlation = {
+        "dataset": "CIFAR-10",
+        "model": "resnet18",
+        "measure": "region_count_line",
+        "target": "generalization_gap",
+        "pearson": 0.9,
+        "pearson_low": 0.8,
+        "pearson_high": 0.95,
+        "configurations": 2,
+        "pearson_fitted": math.nan,
+        "configurations_fitted": 0,
+    }
+    others = [
+        {"target": "test_error"},  # another target
+        {"measure": "parameter_norm"},  # not asked for
+        {"measure": "region_count_plane", "pearson": 0.5},  # nothing published is asked for
+        {"model": "mlp"},  # nothing is published
+    ]
+    correlations = pd.DataFrame([correlation, *(correlation | other for other in others)])
+    runs = pd.DataFrame(
+        {
+            "dataset": "CIFAR-10",
+            "model": "resnet18",
+            "learning_rate": [0.1, 0.1, 0.01],
+            "batch_size": 32,
+            "weight_decay": 0.0,
+            "test_accuracy": [0.5, 0.7, 0.4],
+        }
+    )
+    compared = paper.compare(correlations, runs, {"line": "cifar10"})
+    assert list(compared["model"]) == ["resnet18", "resnet18", "mlp"]
+    first = compared.iloc[0]
+    assert (first["pearson"], first["published_pearson"], first["published_configurations"]) == (0.9, 0.9844, 27)
+    assert (first["top1_low"], first["top1_high"]) == (0.4, pytest.approx(0.6))
+    assert compared["published_pearson"].isna().tolist() == [False, True, True]
+    text = paper.describe_comparison(compared)
+    assert "0.90 [0.80, 0.95] (2)" in text
+    assert "0.98 (27)" in text
+    assert "63.8 to 84.3" in text
