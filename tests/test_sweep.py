@@ -123,7 +123,7 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     """One cell's run directory is taken by a file: that run cannot be written."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID])
-    victim = plan.jobs[2]
+    victim = plan.runs[2]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / f"{victim.name}-{victim.identity}").write_text("in the way")
     failed = sweep(tmp_path, *GRID)
@@ -172,7 +172,7 @@ def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, opti
 def test_measuring_settings_make_no_configurations(tmp_path):
     """A grid over the number of lines shares its runs, and each number has correlations of its own."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
-    assert len({job.identity for job in plan.jobs}) == 6
+    assert len({run.identity for run in plan.runs}) == 6
     assert plan.measuring_columns == ["number"]
 
 
