@@ -8,6 +8,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib import colormaps
@@ -54,11 +55,12 @@ def count_against_gap(
             symbols[value] + ("" if fits else "-open") for value, fits in zip(table[second], table["fits"], strict=True)
         ]
         colour = [places[value] for value in table[first]]
+        widths = [0.5 if fits else 2 for fits in table["fits"]]
         figure.add_scatter(
             x=table[measure].tolist(),
             y=table[target].tolist(),
             mode="markers",
-            marker={"color": colour, "symbol": symbol, "size": size, "coloraxis": "coloraxis", "line": {"width": 1.6}},
+            marker={"color": colour, "symbol": symbol, "size": size, "coloraxis": "coloraxis", "line": {"width": widths}},
             hovertext=told,
             hovertemplate="%{hovertext}<extra></extra>",
             showlegend=False,
@@ -70,7 +72,7 @@ def count_against_gap(
             runs,
             [_tell_run(run, columns, measure, target) for _, run in runs.iterrows()],
             6,
-            opacity=0.45,
+            opacity=0.6,
             legendgroup="runs",
         )
         _add_legend_entry(figure, "single runs", "runs", marker={"size": 5, "opacity": 0.6})
@@ -101,20 +103,28 @@ def heat_map(
     if len(columns) * len(rows) == 1:
         return None
     cells = runs.groupby([up, across])[measure].mean().unstack().reindex(index=rows, columns=columns) * column_unit(measure)
+    values = cells.to_numpy(dtype=float)
     alone = rows == [""]
     told = [f"{_plain(column_label(across))} %{{x}}", *([] if alone else [f"{_plain(column_label(up))} %{{y}}"])]
     figure = _figure({}, across, column_label(across), "" if alone else column_label(up))
     figure.add_heatmap(
         x=[_plain(value_text(value)) for value in columns],
         y=[_plain(value_text(value)) for value in rows],
-        z=[[None if math.isnan(cell) else float(cell) for cell in row] for row in cells.to_numpy(dtype=float)],
+        z=[[None if math.isnan(value) else float(value) for value in row] for row in values],
         colorscale=_viridis(0, 1),
         showscale=False,
-        texttemplate="%{z:.3~g}",
         hovertemplate="<br>".join([*told, f"{_plain(column_label(measure))} %{{z:.4~g}}"]) + "<extra></extra>",
         xgap=2,
         ygap=2,
     )
+    low, high = np.nanmin(values), np.nanmax(values)
+    for (row, column), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            # Plotly's own choice of black or white text on a cell can hardly be read on green.
+            red, green, blue, _ = colormaps["viridis"]((value - low) / (high - low) if high > low else 0.0)
+            colour = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
+            number = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
+            figure.add_annotation(x=column, y=row, text=number, showarrow=False, font={"color": colour})
     figure.update_layout(title={"text": _plain(column_label(measure)), "font": {"size": 14}}, margin={"t": 40})
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, showticklabels=not alone)

@@ -38,11 +38,13 @@ class Sweep:
 class Group:
     """The finished runs of one data set, network and measuring setting: what is comparable.
 
-    name: these by column. title: in words. suffix: what the names of its files end in. rows: of `Sweep.runs`.
+    name: these by column. title: in words. short: what tells it from the other groups. suffix: what the names of its files
+    end in. rows: of `Sweep.runs`.
     """
 
     name: dict
     title: str
+    short: str
     suffix: str
     rows: pd.DataFrame
 
@@ -111,8 +113,9 @@ def groups(table: pd.DataFrame, plan: Plan) -> list[Group]:
         plain = "".join(f"_{re.sub(r'[^A-Za-z0-9.]+', '-', str(name[column])).strip('-.')[:60]}" for column in telling)
         suffix = plain if plain not in taken else f"{plain}_{len(taken)}"
         taken.add(suffix)
-        title = [str(value) if column in ("dataset", "model") else f"{column} {value}" for column, value in name.items()]
-        result.append(Group(name, ", ".join(title), suffix, rows))
+        words = {c: str(value) if c in ("dataset", "model") else f"{c} {value}" for c, value in name.items()}
+        short = ", ".join(words[column] for column in telling)
+        result.append(Group(name, ", ".join(words.values()), short, suffix, rows))
     return result
 
 

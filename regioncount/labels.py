@@ -42,10 +42,7 @@ def interval(value: float, low: float, high: float, decimals: int = 2) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two largest units that say something."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    """A time in its two largest units."""
+    hours, rest = divmod(round(seconds), 3600)
+    parts = {"h": hours, "min": rest // 60, "s": 0 if hours else rest % 60}
+    return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 s"

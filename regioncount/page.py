@@ -23,7 +23,6 @@ from regioncount.labels import column_label, duration, value_text
 from regioncount.tables import Table, column_title
 
 ASSETS = Path(__file__).parent / "assets"
-FILTER_HELP = "words that a row must have, such as 0.1 or learning_rate=0.1"
 
 
 def build(sweep: Sweep) -> str:
@@ -75,7 +74,7 @@ def build_index(summaries: Mapping[str, Mapping | None]) -> str:
         "Sweeps",
         "regioncount",
         '<p class="subtitle">Region counts and generalization</p>',
-        {"All sweeps": _filter("sweeps") + table},
+        {"All sweeps": _filter("sweeps", "resnet18 or data=digits") + table},
         [],
     )
 
@@ -178,10 +177,12 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
         subspace = measure.removeprefix("region_count_")
         figure = charts.count_against_gap(group.rows, measure, group_by=columns)
         what = f"{column_label(measure).capitalize()} against generalization gap, {group.title}"
-        caption = (
-            "A dot is a configuration, its bars one standard error over seeds; small dots are single runs, hollow ones do "
-            "not fit their training set. Point at one to see which it is."
-        )
+        caption = "A dot is a configuration"
+        if len(group.rows) > len(tables.configurations(sweep, group).cells):
+            caption += ", its bars one standard error over seeds; small dots are single runs"
+        if not group.rows["fitted"].all():
+            caption += "; a hollow one has runs that do not fit their training set"
+        caption += ". Point at one to see which it is."
         parts.append(_chart(figure, 460, what, caption, directory / f"count_against_gap_{subspace}{group.suffix}.png"))
     parts += ["<h3>Configurations</h3>", _table(tables.configurations(sweep, group), f"configurations-{number}")]
     maps = {measure: charts.heat_map(group.rows, measure, columns) for measure in heat_map_measures(group.rows)}
@@ -229,7 +230,7 @@ def _ranking(sweep: Sweep, group: Group, number: int) -> list[str]:
     picture = sweep.plan.directory / f"measures_against_gap{group.suffix}.png"
     alternative = f"Each measure of {group.title} against the generalization gap, in the order of the ranking"
     caption = "Each measure against the generalization gap, a dot a configuration, in the order of the ranking."
-    return parts + _picture(None, picture, alternative, caption)
+    return parts + _picture(None, picture, alternative, caption, wide=True)
 
 
 def _every_run(sweep: Sweep) -> str:
@@ -242,7 +243,7 @@ def _every_run(sweep: Sweep) -> str:
     if parts:
         parts = ['<p class="warning">These runs did not finish:</p>', "<ul>", *parts, "</ul>"]
     marked = [tables.marks(row) != ["finished"] for _, row in table.iterrows()]
-    return "\n".join([*parts, _filter("runs"), _table(tables.runs(sweep), "runs", marked)])
+    return "\n".join([*parts, _filter("runs", "diverged or learning_rate=0.1"), _table(tables.runs(sweep), "runs", marked)])
 
 
 def _notes() -> str:
@@ -342,12 +343,12 @@ def _render(
     )
 
 
-def _filter(identifier: str) -> str:
+def _filter(identifier: str, example: str) -> str:
     return (
         f'<p class="filter"><label for="{identifier}-filter">Filter</label> '
         f'<input id="{identifier}-filter" type="search" data-table="{identifier}" autocomplete="off" '
         f'aria-describedby="{identifier}-help"> <output for="{identifier}-filter" aria-live="polite"></output> '
-        f'<small id="{identifier}-help">{FILTER_HELP}</small></p>'
+        f'<small id="{identifier}-help">words that a row must have, such as {example}</small></p>'
     )
 
 
@@ -366,11 +367,14 @@ def _chart(figure, height: int, what: str, caption: str, picture: Path) -> str:
     )
 
 
-def _picture(heading: str | None, path: Path, alternative: str, caption: str) -> list[str]:
+def _picture(heading: str | None, path: Path, alternative: str, caption: str, wide: bool = False) -> list[str]:
+    """A picture that lies beside the page, embedded; nothing where there is none. A wide one scrolls by itself."""
     if not path.is_file():
         return []
     content = base64.b64encode(path.read_bytes()).decode()
     image = f'<img src="data:image/png;base64,{content}" alt="{escape(alternative)}">'
+    if wide:
+        image = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(alternative)}">{image}</div>'
     parts = [f"<h3>{escape(heading)}</h3>"] if heading else []
     return [*parts, f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"]
 

@@ -182,12 +182,7 @@ def mean_and_error(mean: float, error: float) -> str:
 def column_title(column: str) -> str:
     """The heading of a column of cells."""
     titles = {"model": "network", "dataset": "data", "pearson": "Pearson's r", "pearson_fitted": "Pearson's r, fitted runs"}
-    titles |= {
-        "spearman": "Spearman's ρ",
-        "kendall": "Kendall's τ",
-        "among": "runs among",
-        "configurations": "configurations",
-    }
+    titles |= {"spearman": "Spearman's ρ", "kendall": "Kendall's τ"}
     return titles.get(column) or column_label(column.removesuffix(" %"))
 
 
@@ -239,14 +234,16 @@ def _findings(sweep: Sweep) -> str:
     runs, fitted = (sum(row[column] for _, row in found) for column in ("runs", "fitted"))
     suffix = "" if fitted == runs else "_fitted"
     defined = [(row[f"pearson{suffix}"], group) for group, row in found if not row[f"note{suffix}"]]
-    counted = f"{len(found)} networks or settings ({runs} runs, {'all' if fitted == runs else fitted} fitted)"
+    of_networks = len({group.name["model"] for group, _ in found}) == len(found)
+    counted = f"{len(found)} {'networks' if of_networks else 'networks and settings'}"
+    counted += f" ({runs} runs, {'all' if fitted == runs else fitted} fitted)"
     what = f"Over {counted}, {CORRELATION}{' among the fitted runs' if suffix else ''}"
     if not defined:
         return f"{what} is undefined"
     (low, lowest), (high, highest) = (end(defined, key=lambda pair: pair[0]) for end in (min, max))
     left = len(found) - len(defined)
     besides = f", and is undefined for {left}" if left else ""
-    return f"{what} lies between {low:.2f} ({lowest.title}) and {high:.2f} ({highest.title}){besides}"
+    return f"{what} lies between {low:.2f} ({lowest.short}) and {high:.2f} ({highest.short}){besides}"
 
 
 def _finding(row: pd.Series) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from regioncount import measuring, planning, runs
@@ -56,23 +57,24 @@ def sweep(
     data = data or facts()
     directory = results / "sweeps" / f"{name}-00000000"
     planned = []
+    common = parse_run(
+        {
+            "dataset": {"name": "digits", "title": data.name},
+            "model": {"name": "mlp"},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1},
+            "schedule": {"name": "constant"},
+            "batch_size": 32,
+            "epochs": 20,
+            "snapshots": {"epochs": list(snapshots)},
+            "regions": {s: {"dimension": dimension} for dimension, s in enumerate(subspaces, 1)},
+            "measures": list(measures),
+            "results": str(results),
+        }
+    )
     grid = itertools.product(networks, rates, sizes, seeds)
     for number, (network, rate, size, seed) in enumerate(grid):
-        config = parse_run(
-            {
-                "dataset": {"name": "digits", "title": data.name},
-                "model": {"name": network},
-                "optimizer": {"name": "sgd", "learning_rate": rate},
-                "schedule": {"name": "constant"},
-                "batch_size": size,
-                "epochs": 20,
-                "seed": seed,
-                "snapshots": {"epochs": list(snapshots)},
-                "regions": {s: {"dimension": dimension} for dimension, s in enumerate(subspaces, 1)},
-                "measures": list(measures),
-                "results": str(results),
-            }
-        )
+        optimizer = common.optimizer | {"learning_rate": rate}
+        config = replace(common, model={"name": network}, optimizer=optimizer, batch_size=size, seed=seed)
         varied = {"model": network} if len(networks) > 1 else {}
         varied |= {"learning_rate": str(rate), "batch_size": str(size), "seed": str(seed)}
         identity = runs.identity({"data": data.name, "cell": [network, rate, size, seed]})
@@ -106,6 +108,8 @@ def _write_run(planned, status: str, values: dict, environment: dict, epochs) ->
         environment,
     )
     run.finish(status, epochs_trained=20, seconds=90.0)
+    if status != "finished":
+        return
     entries = {}
     for name, setting in measuring.measuring_settings(planned.config, planned.dataset).items():
         measured = values.get(setting["measure"], {name: values["region_count"]["region_count"] ** 2})

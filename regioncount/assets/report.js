@@ -55,7 +55,7 @@ for (const input of document.querySelectorAll(".filter input")) {
 const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 const charts = new Map();
 
-function dress({ data, layout }) {
+function dress(plot, { data, layout }) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const ground = dark.matches && !document.documentElement.classList.contains("printing") ? "dark" : "light";
@@ -66,7 +66,15 @@ function dress({ data, layout }) {
   for (const key of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
     Object.assign(layout[key], { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") });
   }
-  if (layout.coloraxis) layout.coloraxis.colorscale = layout.meta[ground];
+  if (layout.coloraxis.showscale) {
+    // On a phone the scale of colours lies above the plot instead of beside it.
+    const narrow = plot.clientWidth < 560;
+    Object.assign(layout.coloraxis.colorbar, narrow
+      ? { orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", len: 1 }
+      : { orientation: "v", x: 1.02, xanchor: "left", y: 0.5, yanchor: "middle", len: 1 });
+    layout.coloraxis.colorbar.title.side = narrow ? "top" : "right";
+  }
+  layout.coloraxis.colorscale = layout.meta[ground];
   for (const trace of data) {
     if (trace.meta?.[`line_${ground}`]) {
       trace.line.color = trace.marker.color = trace.meta[`line_${ground}`];
@@ -78,7 +86,7 @@ function dress({ data, layout }) {
 function draw(plot) {
   if (!charts.has(plot)) charts.set(plot, JSON.parse(plot.parentElement.querySelector("script").textContent));
   const figure = charts.get(plot);
-  dress(figure);
+  dress(plot, figure);
   Plotly.react(plot, figure.data, figure.layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
 }
 
@@ -90,7 +98,12 @@ const observer = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "400px" });
 for (const plot of plots) observer.observe(plot);
-dark.addEventListener("change", () => { for (const plot of charts.keys()) draw(plot); });
+dark.addEventListener("change", () => charts.forEach((_, plot) => draw(plot)));
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (width !== innerWidth) charts.forEach((_, plot) => draw(plot)); // a phone's height changes as it scrolls
+  width = innerWidth;
+});
 
 // Paper is white, and shows everything.
 
@@ -101,5 +114,5 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => {
   document.documentElement.classList.remove("printing");
-  for (const plot of charts.keys()) draw(plot);
+  charts.forEach((_, plot) => draw(plot));
 });
