@@ -196,9 +196,9 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
     parts += _through_training(sweep, group, measures)
     parts += _ranking(sweep, group, number)
     picture = directory / f"decision_regions{group.suffix}.png"
-    rates = sorted({group.rows["learning_rate"].min(), group.rows["learning_rate"].max()})
-    at = " and at ".join(f"learning rate {value_text(rate)}" for rate in rates)
-    alternative = f"Decision regions of {group.title} in the plane through three training images, at {at}"
+    rates = sorted(set(group.rows["learning_rate"].dropna()))
+    at = " and at ".join(f"learning rate {value_text(rate)}" for rate in dict.fromkeys([*rates[:1], *rates[-1:]]))
+    alternative = f"Decision regions of {group.title} in the plane through three training images{', at ' + at if at else ''}"
     caption = f"{alternative}. White dots are the images; the same class has the same colour."
     parts += _picture("Decision regions", picture, alternative, caption)
     return "\n".join(parts)

@@ -14,7 +14,7 @@ import pandas as pd
 from regioncount import analysis, measuring, page, planning, plots, runs, tables, tracking, training
 from regioncount.collecting import Group, Sweep, collect, counts_in, groups, heat_map_measures, region_measures
 from regioncount.errors import InputError
-from regioncount.labels import column_label
+from regioncount.labels import column_label, value_text
 from regioncount.loading import load_dataset
 
 SUMMARY = "report.json"
@@ -168,23 +168,26 @@ def _draw(sweep: Sweep, group: Group, after_sweep: bool) -> list[Path]:
     if shown := heat_map_measures(rows):
         save(plots.heat_maps(rows, shown, group_by=columns), "heat_maps")
     if after_sweep:
-        save(_draw_decision_regions(sweep, group), "decision_regions")
+        try:
+            save(_draw_decision_regions(sweep, group), "decision_regions")
+        except InputError as error:
+            print(f"no decision regions of {group.title}: {error}", file=sys.stderr)
     return drawn
 
 
 def _draw_decision_regions(sweep: Sweep, group: Group):
     """Decision regions at the smallest and the largest learning rate, all else equal."""
-    rows, same = group.rows, ["batch_size", "weight_decay", "seed"]
-    by = rows.groupby(same)["learning_rate"].nunique()
-    alike = rows[(rows[same] == list(by.idxmax())).all(axis=1)].sort_values("learning_rate", kind="stable")
-    ends = [alike.index[0], alike.index[-1]] if by.max() > 1 else [alike.index[0]]
-    pictures = []
+    rows, pictures = group.rows, []
+    by = rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)
+    _, alike = max(by, key=lambda named: named[1]["learning_rate"].nunique())
+    ordered = alike.sort_values("learning_rate", kind="stable").index
+    ends = [ordered[0], ordered[-1]] if alike["learning_rate"].nunique() > 1 else [ordered[0]]
     for position in ends:
         planned = sweep.plan.runs[position]
         dataset, device = load_dataset(planned.config.dataset), training.choose_device(planned.config.device)
         pictures.append(measuring.decision_regions(planned.find_run(), dataset, device, planned.config.regions.seed))
     labels, positions = zip(*pictures, strict=True)
-    titles = [f"learning rate {rows.loc[position, 'learning_rate']:g}" for position in ends]
+    titles = [f"learning rate {value_text(rows.loc[position, 'learning_rate'])}" for position in ends]
     return plots.decision_regions(labels, titles, sweep.plan.runs[ends[0]].dataset.classes, positions)
 
 

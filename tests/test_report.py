@@ -186,6 +186,25 @@ def test_a_sweep_whose_runs_all_failed_has_a_page_that_says_so(tmp_path):
     assert (directory.parent / "index.html").is_file()
 
 
+@pytest.mark.parametrize(
+    ("options", "figures"),
+    [
+        pytest.param({"rates": (0.1,), "sizes": (32,), "seeds": (0,)}, 1, id="one run"),
+        pytest.param({"rates": (0.1, 0.01), "sizes": (32,), "seeds": (0,)}, 4, id="one hyperparameter"),
+        pytest.param({"subspaces": ()}, 2, id="no region counts"),
+        pytest.param({"measures": ()}, 1, id="no accuracies"),
+        pytest.param({"measures": (), "subspaces": ()}, 0, id="nothing measured"),
+        pytest.param({"unfitted": range(12)}, 4, id="no run fitted"),
+        pytest.param({"diverged": range(12)}, 0, id="all diverged"),
+    ],
+)
+def test_what_was_not_measured_is_absent(options, figures, tmp_path):
+    directory, page = made(tmp_path, **options)
+    assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == figures
+    assert "nan" not in re.findall(r"\w+", page.text)
+    assert len(page.tables["runs"]) == len(planning.read(directory).runs) + 1
+
+
 def test_whatever_a_name_holds_is_text(tmp_path):
     told = pretend.ENVIRONMENT | {"device": HOSTILE, "torch": HOSTILE, "commit": HOSTILE, "date": HOSTILE}
     options = {"data": pretend.facts(HOSTILE), "failed": (1,), "error": HOSTILE, "overrides": [f"a={HOSTILE}"]}
