@@ -1,6 +1,8 @@
 """Sweeps from the command line: the grid, its tables, what is done again, and what a mistake costs."""
 
+import base64
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 from wandb_log import history, read_runs
 
-from regioncount import runs, sweeping
+from regioncount import loading, report, runs, sweeping
 from regioncount.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -43,7 +45,7 @@ def sweep(results, *options, **environment):
 
 
 def only_sweep(results):
-    (directory,) = (results / "sweeps").iterdir()
+    (directory,) = (path for path in (results / "sweeps").iterdir() if path.is_dir())
     return directory
 
 
@@ -77,6 +79,10 @@ def test_a_sweep_leaves_its_tables_and_figures(done):
     assert sorted(counts["epoch"].unique()) == [0, 1, 2, 3]
     for name in ("count_against_gap_line", "heat_maps", "count_through_training_line", "decision_regions"):
         assert (directory / f"{name}.png").stat().st_size > 1000
+    page = (directory / "report.html").read_text()
+    assert "Over 3 configurations (6 runs, " in page
+    assert base64.b64encode((directory / "decision_regions.png").read_bytes()).decode() in page
+    assert page.count('class="plot"') == 5  # the scatter, three heat maps, counts through training
     assert "learning_rate" in first.stdout
     assert "Pearson" in first.stdout
 
@@ -91,6 +97,25 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
     assert again.stdout.count("(there already)") == 6
     assert {name: (directory / name).read_bytes() for name in before} == before
     assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
+
+
+def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeypatch):
+    results, _ = done
+    shutil.copytree(results, tmp_path / "moved")
+    directory = only_sweep(tmp_path / "moved")
+    before = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name != "plan.json"}
+    for name in before:
+        if name != "decision_regions.png":
+            (directory / name).unlink()
+    for owner, name in ((loading.data, "load"), (runs.Run, "weights")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("this is not to be loaded"))
+    assert report.main([str(directory)]) == 0
+    again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name != "plan.json"}
+    assert set(again) == set(before)
+    assert {name for name in before if before[name] != again[name]} == {"runs.csv"}
+    here, there = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path / "moved"))
+    pd.testing.assert_frame_equal(here.drop(columns="directory"), there.drop(columns="directory"), check_exact=True)
+    assert all(Path(path).is_relative_to(tmp_path) for path in there["directory"])
 
 
 def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_path):
@@ -117,13 +142,16 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
         assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
     (summary,) = logged.values()
     assert summary["job_type"] == "sweep"
-    assert {"runs", "correlations", "count_against_gap_line"} <= {key for row in summary["history"] for key in row}
+    logged = {key for row in summary["history"] for key in row}
+    assert {"runs", "configurations", "correlations", "decision_regions", "count_through_training_line"} <= logged
+    assert {"heat_map_region_count_line", "heat_map_test_accuracy", "count_against_gap_line_table"} <= logged
+    assert "heat_maps" not in logged  # a picture of what is a chart already
 
 
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     """One cell's run directory is taken by a file: that run cannot be written."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID])
-    victim = plan.jobs[2]
+    victim = plan.runs[2]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / f"{victim.name}-{victim.identity}").write_text("in the way")
     failed = sweep(tmp_path, *GRID)
@@ -172,7 +200,7 @@ def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, opti
 def test_measuring_settings_make_no_configurations(tmp_path):
     """A grid over the number of lines shares its runs, and each number has correlations of its own."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
-    assert len({job.identity for job in plan.jobs}) == 6
+    assert len({run.identity for run in plan.runs}) == 6
     assert plan.measuring_columns == ["number"]
 
 
