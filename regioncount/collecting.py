@@ -225,9 +225,10 @@ def _early(table: pd.DataFrame, counts: pd.DataFrame, plan: Plan) -> pd.DataFram
         for (subspace, epoch), at in own.groupby(["subspace", "epoch"], sort=False):
             if len(at) < len(group.rows) or own["epoch"].nunique() == 1:
                 continue
-            rows = group.rows.merge(at[["identity", "mean"]].rename(columns={"mean": "count_then"}), on="identity")
-            found = analysis.correlations(rows, ["count_then"], ["generalization_gap"], group_by=plan.hyperparameters)
-            found = found.assign(measure=f"region_count_{subspace}")
+            measure = f"region_count_{subspace}"
+            then = at[["identity", "mean"]].rename(columns={"mean": measure})
+            rows = group.rows.drop(columns=measure).merge(then, on="identity")
+            found = analysis.correlations(rows, [measure], ["generalization_gap"], group_by=plan.hyperparameters)
             results.append(_named(found, group.name | {"epoch": epoch, "mean_count": at["mean"].mean()}))
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
 

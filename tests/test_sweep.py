@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from wandb_log import history, read_runs
@@ -87,6 +88,19 @@ def test_a_sweep_leaves_its_tables_and_figures(done):
     assert "Pearson" in first.stdout
 
 
+def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):
+    results, first = done
+    directory = only_sweep(results)
+    runs, counts = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "region_counts.csv")
+    early = pd.read_csv(directory / "early.csv").set_index("epoch")
+    gaps = runs.groupby("learning_rate")["generalization_gap"].mean()
+    for epoch, at in counts.groupby("epoch"):
+        then = at.groupby("learning_rate")["mean"].mean()
+        assert early.loc[epoch, "mean_count"] == pytest.approx(at["mean"].mean())
+        assert early.loc[epoch, "pearson"] == pytest.approx(then.corr(gaps), abs=1e-4, nan_ok=True)
+    assert "at an epoch and the generalization gap at the end" in first.stdout
+
+
 def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
     results, _ = done
     directory = only_sweep(results)
@@ -148,6 +162,40 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
     assert "heat_maps" not in logged  # a picture of what is a chart already
 
 
+def test_no_run_starts_once_the_time_budget_is_over(tmp_path):
+    first = sweep(tmp_path, *GRID, "sweep.time_budget=0.001s")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("not started, the time budget is over") == 6
+    assert "6 runs are left" in first.stdout
+    assert not list(tmp_path.glob("runs/*/model.pt"))
+    again = sweep(tmp_path, *GRID, "sweep.time_budget=1h")
+    assert again.returncode == 0
+    assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"finished"}
+
+
+def test_a_sweep_sets_the_published_figures_and_a_regression_beside_its_own(tmp_path):
+    grid = ["optimizer.learning_rate=0.1,0.05,0.01", "batch_size=8,64"]
+    asked = ["sweep.regression=[region_count_line,parameter_norm]", "sweep.targets=[generalization_gap,region_count_line]"]
+    done = sweep(tmp_path, *grid, *asked, "measures=[accuracy,parameter_norm]", "+sweep.published.line=cifar10")
+    assert done.returncode == 0, done.stderr
+    directory = only_sweep(tmp_path)
+    runs = pd.read_csv(directory / "runs.csv")
+    regression = pd.read_csv(directory / "regression.csv").set_index("measure")
+    design = np.column_stack([np.ones(6), runs["region_count_line"], runs["parameter_norm"]])
+    coefficients = np.linalg.lstsq(design, runs["test_error"], rcond=None)[0]
+    for measure, expected in zip(("region_count_line", "parameter_norm"), coefficients[1:], strict=True):
+        assert regression.loc[measure, "coefficient"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    correlations = pd.read_csv(directory / "correlations.csv").set_index(["measure", "target"])
+    found = correlations.loc[("parameter_norm", "region_count_line"), "pearson"]
+    assert found == pytest.approx(runs["parameter_norm"].corr(runs["region_count_line"]), abs=1e-4)
+    compared = pd.read_csv(directory / "comparison.csv")
+    assert compared["published_pearson"].isna().all()  # the paper has no such network
+    assert compared["pearson"].tolist() == pytest.approx(
+        [correlations.loc[("region_count_line", "generalization_gap"), "pearson"]]
+    )
+    assert "beside the paper" in (directory / "report.html").read_text()
+
+
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     """One cell's run directory is taken by a file: that run cannot be written."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID])
@@ -188,6 +236,9 @@ def test_a_diverged_run_is_kept_in_the_table(tmp_path):
         (["seed=0,0"], "twice"),
         (["sweep.name=../x", "seed=0,1"], "sweep.name"),
         (["seed=range(0"], "range"),
+        (["sweep.time_budget=20", "seed=0,1"], "sweep.time_budget=20"),
+        (["sweep.targets=[nonsense]", "seed=0,1"], "sweep.targets=nonsense"),
+        (["sweep.regression=[parameter_norm]", "seed=0,1"], "sweep.regression=parameter_norm"),
     ],
 )
 def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, options, reason):
