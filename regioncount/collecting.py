@@ -152,8 +152,8 @@ def _environment(planned: PlannedRun, found: runs.Run) -> dict:
     settings = measuring.measuring_settings(planned.config, planned.dataset).values()
     epochs = {*jobs.snapshot_epochs(planned.config, found.epochs_trained), found.epochs_trained}
     entries = [found.measures.get(runs.measuring_key(setting, epoch)) for setting in settings for epoch in epochs]
-    measuring_seconds = sum(entry.get("how", {}).get("seconds", 0) for entry in entries if entry)
-    times = {"training_seconds": found.summary.get("seconds", 0), "measuring_seconds": measuring_seconds}
+    times = {"training_seconds": found.summary.get("seconds")}
+    times |= {"measuring_seconds": sum(entry.get("how", {}).get("seconds", 0) for entry in entries if entry)}
     return {"identity": found.identity} | found.record["environment"] | times
 
 

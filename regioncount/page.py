@@ -23,6 +23,16 @@ from regioncount.labels import column_label, duration, value_text
 from regioncount.tables import Table, column_title
 
 ASSETS = Path(__file__).parent / "assets"
+FILES = [
+    "runs.csv",
+    "configurations.csv",
+    "correlations.csv",
+    "ranking.csv",
+    "comparison.csv",
+    "early.csv",
+    "regression.csv",
+]
+FILES += ["region_counts.csv", "tables.md", "tables.tex"]
 
 
 def build(sweep: Sweep) -> str:
@@ -31,18 +41,17 @@ def build(sweep: Sweep) -> str:
 
     found = groups(sweep.runs, sweep.plan)
     titles = [group.title for group in found] if len(found) > 1 else ["Results"] * len(found)
-    sections = {"What was run": _what_was_run(sweep)}
+    sections = [("What was run", _what_was_run(sweep))]
     if sweep.runs.groupby(["dataset", "model", *sweep.plan.measuring_columns]).ngroups > 1:
-        sections["Overview"] = _table(tables.overview(sweep), "overview")
+        sections.append(("Overview", _table(tables.overview(sweep), "overview")))
     if len(sweep.comparison):
-        sections["Beside the paper"] = _table(tables.comparison(sweep), "comparison")
+        sections.append(("Beside the paper", _table(tables.comparison(sweep), "comparison")))
     for number, (title, group) in enumerate(zip(titles, found, strict=True), 1):
-        sections[title] = _group(sweep, group, number)
-    sections["Every run"] = _every_run(sweep)
-    sections["How to read this"] = _notes()
+        sections.append((title, _group(sweep, group, number)))
+    sections += [("Every run", _every_run(sweep)), ("How to read this", _notes())]
     name, what = sweep.plan.name, " · ".join([tables.ran_on(sweep), *_names(sweep, "model"), date(sweep)])
     header = f'<p class="subtitle">{escape(what)}</p>\n<p class="headline">{escape(tables.headline(sweep))}</p>'
-    scripts = [get_plotlyjs()] if any('class="plot"' in section for section in sections.values()) else []
+    scripts = [get_plotlyjs()] if any('class="plot"' in body for _, body in sections) else []
     return _document(f"{name}: region counts and generalization", name, header, sections, scripts)
 
 
@@ -76,7 +85,7 @@ def build_index(summaries: Mapping[str, Mapping | None]) -> str:
         "Sweeps",
         "regioncount",
         '<p class="subtitle">Region counts and generalization</p>',
-        {"All sweeps": _filter("sweeps", "resnet18 or data=digits") + table},
+        [("All sweeps", _filter("sweeps", "resnet18 or data=digits") + table)],
         [],
     )
 
@@ -87,14 +96,14 @@ def date(sweep: Sweep) -> str:
     return max(map(str, dates), default=str(sweep.plan.environment.get("date", "")))[:10]
 
 
-def _document(title: str, heading: str, header: str, sections: Mapping[str, str], scripts: Sequence[str]) -> str:
+def _document(title: str, heading: str, header: str, sections: Sequence[tuple[str, str]], scripts: Sequence[str]) -> str:
     # A browser reads every line end as one newline before it takes the hash.
     scripts = [script.replace("\r\n", "\n").replace("\r", "\n") for script in (*scripts, _asset("report.js"))]
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data: blob:; script-src {allowed}"
     links, bodies = [], []
-    for number, (name, body) in enumerate(sections.items(), 1):
+    for number, (name, body) in enumerate(sections, 1):
         links.append(f'<li><a href="#section-{number}">{escape(name)}</a></li>')
         bodies.append(f'<section aria-labelledby="section-{number}">\n<h2 id="section-{number}">{escape(name)}</h2>\n{body}')
         bodies.append("</section>")
@@ -146,23 +155,14 @@ def _what_was_run(sweep: Sweep) -> str:
     rows["Versions"] = map(escape, versions)
     rows["Code"] = (f"commit <code>{escape(commit)}</code>" for commit in _distinct(recorded, "commit"))
     if len(environments):
-        training, measured = (environments[f"{part}_seconds"].sum() for part in ("training", "measuring"))
+        # What a run's record says is data, and need not be a number.
+        training, measured = (
+            pd.to_numeric(environments[f"{part}_seconds"], errors="coerce").sum() for part in ("training", "measuring")
+        )
         rows["Time"] = [f"{duration(training)} of training and {duration(measured)} of measuring"]
     rows["Command"] = [f"<pre>uv run sweep.py {escape(shlex.join(plan.overrides))}</pre>"]
-    files = (
-        "runs.csv",
-        "configurations.csv",
-        "correlations.csv",
-        "ranking.csv",
-        "comparison.csv",
-        "early.csv",
-        "regression.csv",
-        "region_counts.csv",
-        "tables.md",
-        "tables.tex",
-    )
-    present = [name for name in files if (plan.directory / name).is_file()]
-    rows["Tables as files"] = [", ".join(f'<a href="{name}">{name}</a>' for name in present)] if present else []
+    present = [f'<a href="{name}">{name}</a>' for name in FILES if (plan.directory / name).is_file()]
+    rows["Tables as files"] = [", ".join(present)] if present else []
     options = _definitions({key: [escape(value)] for key, value in _options([run.config for run in plan.runs]).items()})
     return f"{_definitions(rows)}\n<details><summary>Every option</summary>\n{options}\n</details>"
 
@@ -190,14 +190,12 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
         caption += ". Point at one to see which it is."
         parts.append(_chart(figure, 460, what, caption, directory / f"count_against_gap_{subspace}{group.suffix}.png"))
     parts += ["<h3>Configurations</h3>", _table(tables.configurations(sweep, group), f"configurations-{number}")]
-    maps = {measure: charts.heat_map(group.rows, measure, columns) for measure in heat_map_measures(group.rows)}
-    picture = directory / f"heat_maps{group.suffix}.png"
-    drawn = [
-        _chart(figure, 330, f"{column_label(measure).capitalize()} over the grid, {group.title}", "", picture)
-        for measure, figure in maps.items()
-        if figure is not None
-    ]
-    parts += [f'<div class="heat-maps">{"".join(drawn)}</div>'] if drawn else []
+    maps = []
+    for measure in heat_map_measures(group.rows):
+        if (figure := charts.heat_map(group.rows, measure, columns)) is not None:
+            what = f"{column_label(measure).capitalize()} over the grid, {group.title}"
+            maps.append(_chart(figure, 330, what, "", None if maps else directory / f"heat_maps{group.suffix}.png"))
+    parts += [f'<div class="heat-maps">{"".join(maps)}</div>'] if maps else []
     parts += _through_training(sweep, group, measures)
     early, regression = tables.early(sweep, group), tables.regression(sweep, group)
     parts += [_table(early, f"early-{number}")] if len(early.cells) else []
@@ -360,10 +358,12 @@ def _filter(identifier: str, example: str) -> str:
     )
 
 
-def _chart(figure, height: int, what: str, caption: str, picture: Path) -> str:
+def _chart(figure, height: int, what: str, caption: str, picture: Path | None) -> str:
     """A figure that is drawn when it comes into view; without scripts, the picture that lies beside the page."""
     content = figure.to_json().replace("<", "\\u003c")
-    still = f'<noscript><img src="{quote(picture.name)}" alt="{escape(what)}"></noscript>' if picture.is_file() else ""
+    still = ""
+    if picture is not None and picture.is_file():
+        still = f'<noscript><img src="{quote(picture.name)}" alt="{escape(what)}"></noscript>'
     return "\n".join(
         [
             "<figure>",
