@@ -151,7 +151,8 @@ def _what_was_run(sweep: Sweep) -> str:
     rows = {"Data": data, "Networks": map(escape, _names(sweep, "model")), "Grid": grid, "Runs": statuses}
     recorded = environments.to_dict("records") or [plan.environment]
     rows["Hardware"] = map(escape, _distinct(recorded, "device"))
-    versions = [f"{name} {version}" for name in ("regioncount", "torch", "python") for version in _distinct(recorded, name)]
+    packages = ("regioncount", "torch", "scikit_learn", "python")
+    versions = [f"{column_label(name)} {version}" for name in packages for version in _distinct(recorded, name)]
     rows["Versions"] = map(escape, versions)
     rows["Code"] = (f"commit <code>{escape(commit)}</code>" for commit in _distinct(recorded, "commit"))
     if len(environments):

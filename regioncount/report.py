@@ -146,8 +146,9 @@ def _statistics(row: pd.Series, suffix: str) -> str:
 def _write_tables(sweep: Sweep, found: Sequence[Group]) -> None:
     """The tables for a paper: tables.md and tables.tex."""
     written = [tables.overview(sweep)] if len(found) > 1 else []
-    written += [tables.comparison(sweep), tables.configurations(sweep), tables.correlations(sweep)]
-    written += [tables.early(sweep), tables.regression(sweep)]
+    only = found[0] if len(found) == 1 else None
+    written += [tables.comparison(sweep), tables.configurations(sweep, only), tables.correlations(sweep, only)]
+    written += [tables.early(sweep, only), tables.regression(sweep, only)]
     written += [table for group in found for table in tables.rankings(sweep, group)]
     written = [table for table in written if len(table.cells)]
     heading = f"{sweep.plan.name}, on {tables.ran_on(sweep)}: {tables.headline(sweep)}"
