@@ -40,7 +40,7 @@ def build(sweep: Sweep) -> str:
     from plotly.offline import get_plotlyjs
 
     found = groups(sweep.runs, sweep.plan)
-    titles = [group.title for group in found] if len(found) > 1 else ["Results"] * len(found)
+    titles = [group.short for group in found] if len(found) > 1 else ["Results"] * len(found)
     sections = [("What was run", _what_was_run(sweep))]
     if sweep.runs.groupby(["dataset", "model", *sweep.plan.measuring_columns]).ngroups > 1:
         sections.append(("Overview", _table(tables.overview(sweep), "overview")))
@@ -146,9 +146,10 @@ def _what_was_run(sweep: Sweep) -> str:
     grid = [
         f"{escape(column_label(column))} {escape(', '.join(dict.fromkeys(run.varied[column] for run in plan.runs)))}"
         for column in plan.runs[0].varied
+        if column not in ("dataset", "model")
     ]
     statuses = [f"{count} {escape(status)}" for status, count in sweep.runs["status"].value_counts().items()]
-    rows = {"Data": data, "Networks": map(escape, _names(sweep, "model")), "Grid": grid, "Runs": statuses}
+    rows = {"Data": data, "Networks": [escape(", ".join(_names(sweep, "model")))], "Grid": grid, "Runs": statuses}
     recorded = environments.to_dict("records") or [plan.environment]
     rows["Hardware"] = map(escape, _distinct(recorded, "device"))
     packages = ("regioncount", "torch", "scikit_learn", "python")

@@ -64,8 +64,10 @@ def overview(sweep: Sweep) -> Table:
             row["test_accuracy %"] = f"{accuracies.min():.2f}{DASH}{accuracies.max():.2f}"
         rows.append(row)
     cells = pd.DataFrame(rows)
+    alike = [column for column in columns if column != "model" and cells[column].nunique() == 1]
+    cells = cells.drop(columns=alike)
     caption = "Pearson's r of region count and generalization gap for each network, among all runs and among those that fit"
-    return Table("overview", caption, cells, ("runs", "fitted", "configurations", *_between(cells, "pearson")))
+    return Table("overview", caption, cells, tuple(column for column in cells if column not in columns))
 
 
 def configurations(sweep: Sweep, group: Group | None = None) -> Table:

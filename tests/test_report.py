@@ -166,6 +166,7 @@ def test_an_overview_has_every_network(tmp_path):
     sweep = collecting.collect(planning.read(directory))
     cells = tables.overview(sweep, published=lambda network: "0.9" if network == "mlp" else None).cells
     assert list(cells["model"]) == list(networks)
+    assert "dataset" not in cells  # the same in all
     assert list(cells["runs"]) == ["12 of 12", "12 of 12", "0 of 12"]
     assert list(cells["fitted"]) == ["10", "12", "–"]
     assert list(cells["published"]) == ["0.9", "–", "–"]
