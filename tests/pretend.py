@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from regioncount import measuring, planning, runs
-from regioncount.config import as_mapping, parse_run
+from regioncount.config import SweepOptions, as_mapping, parse_run
 
 ENVIRONMENT = {
     "date": "2026-01-02T03:04:05+00:00",
@@ -48,11 +48,12 @@ def sweep(
     error="ValueError: a reason",
     overrides=("experiment=pretend",),
     environment=ENVIRONMENT,
+    **options,
 ) -> Path:
     """Write a sweep and its runs; returns the sweep's directory.
 
     unfitted, failed and diverged are numbers of cells, counted in the order networks, rates, sizes, seeds. Of an unfitted
-    run both accuracies are lower by 0.2.
+    run both accuracies are lower by 0.2. options: those of the group sweep.
     """
     data = data or facts()
     directory = results / "sweeps" / f"{name}-00000000"
@@ -85,7 +86,7 @@ def sweep(
         status = "diverged" if number in diverged else "finished"
         values = _values(*numbers(rate, size, seed), 0.2 * (number in unfitted))
         _write_run(planned[-1], status, values, environment, {*snapshots, 20})
-    plan = planning.Plan(name, directory, planned, list(overrides), "pretend", environment)
+    plan = planning.Plan(name, directory, planned, list(overrides), "pretend", environment, SweepOptions(**options))
     planning.write(plan)
     return directory
 

@@ -164,17 +164,29 @@ def test_an_overview_has_every_network(tmp_path):
     networks = ("mlp", "small_cnn", "resnet18")
     directory = pretend.sweep(tmp_path, networks=networks, unfitted=(0, 1), failed=range(24, 36))
     sweep = collecting.collect(planning.read(directory))
-    cells = tables.overview(sweep, published=lambda network: "0.9" if network == "mlp" else None).cells
+    cells = tables.overview(sweep).cells
     assert list(cells["model"]) == list(networks)
     assert "dataset" not in cells  # the same in all
     assert list(cells["runs"]) == ["12 of 12", "12 of 12", "0 of 12"]
     assert list(cells["fitted"]) == ["10", "12", "–"]
-    assert list(cells["published"]) == ["0.9", "–", "–"]
     r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
     assert cells["pearson"][1].startswith(f"{r:.3f} [")
     gaps = [pretend.numbers(*cell)[1] for cell in ((0.1, 32, 0), (0.001, 64, 0))]
     assert cells["test_accuracy %"][1] == f"{100 - 100 * max(gaps):.2f}–{100 - 100 * min(gaps):.2f}"
-    assert "published" not in tables.overview(sweep).cells
+
+
+def test_published_figures_stand_beside_ours_in_every_form(tmp_path):
+    directory, page = made(tmp_path, networks=("mlp", "resnet18"), published={"line": "cifar10"})
+    sweep = collecting.collect(planning.read(directory))
+    cells = tables.comparison(sweep).cells
+    assert list(cells["published"]) == ["–", "0.98 (27)"]
+    assert list(cells["published test accuracy %"]) == ["–", "63.8–84.3"]
+    r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
+    assert all(cell.startswith(f"{r:.2f} [") and cell.endswith("] (6)") for cell in cells["pearson"])
+    assert "comparison" in page.tables
+    caption = "on digits, 1,000 training images, beside the paper's"
+    for name in ("report.html", "tables.md", "tables.tex"):
+        assert caption in (directory / name).read_text().replace("&#x27;", "'")
 
 
 def test_a_sweep_whose_runs_all_failed_has_a_page_that_says_so(tmp_path):
