@@ -14,9 +14,9 @@ def main(overrides: list[str]) -> int:
     from regioncount import report, sweeping
 
     plan = sweeping.make_plan(overrides)
-    print(f"sweep {plan.name}: {len(plan.jobs)} runs, in {plan.directory}", flush=True)
+    print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
     interrupted = sweeping.launch(plan, overrides)
-    status = report.report(plan)
+    status = report.report(plan.directory, after_sweep=True)
     return 130 if interrupted else status
 
 

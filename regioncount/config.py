@@ -103,11 +103,12 @@ class Tracker:
 
 
 @dataclass
-class Sweep:
+class SweepOptions:
     """What a sweep does besides its runs."""
 
     name: str | None = None
     directory: str | None = None
+    deadline: float | None = None
     time_budget: str | None = None
     targets: list[str] = field(default_factory=lambda: ["generalization_gap", "test_error"])
     regression: list[str] = field(default_factory=list)
@@ -190,10 +191,10 @@ def parse_measuring(composed: DictConfig | Mapping) -> MeasuringConfig:
     return config
 
 
-def parse_sweep(composed: DictConfig | Mapping, config: RunConfig) -> Sweep:
-    """A checked Sweep; config: of its first run. InputError, in one line, where it is not valid."""
+def parse_sweep(composed: DictConfig | Mapping, config: RunConfig) -> SweepOptions:
+    """Checked options; config: of the sweep's first run. InputError, in one line, where it is not valid."""
     try:
-        sweep = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sweep), composed))
+        sweep = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepOptions), composed))
     except OmegaConfBaseException as error:
         raise InputError(f"sweep.{_one_line(error)}") from error
     name = sweep.name

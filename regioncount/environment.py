@@ -1,8 +1,11 @@
-"""The machine a figure was made on."""
+"""The machine a figure was made on, and the code that made it."""
 
 import platform
+import subprocess
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -19,9 +22,29 @@ def environment(device: torch.device, precision: str) -> dict:
         "scikit_learn": version("scikit-learn"),
         "python": platform.python_version(),
         "regioncount": regioncount.__version__,
+        "commit": commit(),
         "machine": platform.machine(),
     }
 
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+@lru_cache
+def commit(package: Path = Path(__file__).parent) -> str | None:
+    """The git commit of the package, with -dirty after it where files have changed since.
+
+    None where there is no git, or the package is not one of the files of the checkout that it lies in.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # An environment that lies in somebody's own repository is not a checkout of this one.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -219,16 +219,16 @@ def _plane_labels(setting: dict, model: Callable, dataset: data.Dataset) -> np.n
     return label_planes(model, triangles, setting["resolution"], setting["method"])[0].astype(np.uint16)
 
 
-def seed_agreement(jobs: Sequence) -> list[float]:
+def seed_agreement(planned: Sequence) -> list[float]:
     """For each of the runs of one configuration, the share of points in planes through three training images on which its
     labels are those of another seed's, averaged over the other seeds (Somepalli et al. 2022, section 3.3).
 
-    jobs: as of `jobs.prepare`. Not a number for a run whose labels have not been kept, or that is the only seed.
+    planned: of a plan's runs. Not a number for a run whose labels have not been kept, or that is the only seed.
     """
     labels = []
-    for job in jobs:
-        found = job.find_run()
-        settings = measuring_settings(job.config, job.dataset)
+    for run in planned:
+        found = run.find_run()
+        settings = measuring_settings(run.config, run.dataset)
         key = runs.measuring_key(settings["seed_agreement"], found.epochs_trained) if found else None
         labels.append(found.region_arrays()[f"{key}/labels"] if found and key in found.measures else None)
     shares = []

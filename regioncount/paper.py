@@ -203,36 +203,6 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def describe_comparison(compared: pd.DataFrame) -> str:
-    """The table of `compare` to read: r over all configurations, and over the fitted ones; accuracies in percent."""
-
-    def correlation(row: pd.Series, name: str, number: str, low: str = "", high: str = "") -> str:
-        if math.isnan(row[name]):
-            return "-"
-        interval = f" [{row[low]:.2f}, {row[high]:.2f}]" if low and not math.isnan(row[low]) else ""
-        return f"{row[name]:.2f}{interval} ({row[number]:.0f})"
-
-    def accuracies(row: pd.Series, start: str = "") -> str:
-        low, high = row[f"{start}top1_low"], row[f"{start}top1_high"]
-        return "-" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
-
-    lines = []
-    for _, row in compared.iterrows():
-        group = row[: row.index.get_loc("measure") + 1].astype(str).to_dict()
-        lines.append(
-            group
-            | {
-                "r (configurations)": correlation(row, "pearson", "configurations", "pearson_low", "pearson_high"),
-                "published": correlation(row, "published_pearson", "published_configurations"),
-                "r, fitted": correlation(row, "pearson_fitted", "configurations_fitted"),
-                "published, fitted": correlation(row, "published_pearson_fitted", "published_fitted"),
-                "top-1 %": accuracies(row),
-                "published top-1 %": accuracies(row, "published_"),
-            }
-        )
-    return pd.DataFrame(lines).to_string(index=False)
-
-
 @functools.cache
 def _table() -> dict[tuple[str, str], dict[str, float]]:
     header, *lines = PUBLISHED.strip().splitlines()

@@ -22,13 +22,8 @@ from matplotlib.patches import Patch
 
 from regioncount.analysis import FITTED_ACCURACY, with_targets
 from regioncount.errors import InputError
+from regioncount.labels import column_label, column_unit, value_text
 
-PERCENT = {
-    "train_accuracy": "train accuracy (%)",
-    "test_accuracy": "test accuracy (%)",
-    "test_error": "test error (%)",
-    "generalization_gap": "generalization gap (percentage points)",
-}
 # Okabe and Ito's colours, which every kind of colour vision tells apart, then three more.
 CLASS_COLOURS = (
     "#E69F00",
@@ -65,22 +60,14 @@ def count_against_gap(
     """
     if runs.empty:
         return _nothing()
-    runs = with_targets(runs)
-    _require(runs, [measure, target])
-    runs, group_by = _complete(runs, [measure, target, "train_accuracy"], group_by)
+    runs, dots, group_by = average_configurations(runs, measure, target, group_by)
     if runs.empty:
         return _nothing()
-    runs["fits"] = runs["train_accuracy"] >= FITTED_ACCURACY
-    runs[target] *= _unit(target)
-    runs[measure] *= _unit(measure)
-    groups = runs.groupby(group_by)
-    dots = groups[[measure, target]].mean().join(groups[[measure, target]].sem().fillna(0).add_suffix("_error"))
-    dots = dots.join(groups["fits"].all()).reset_index()
 
     figure = Figure(figsize=(6.4, 5.0), layout="constrained")
-    axes = _clean(figure.subplots(), _label(measure), _label(target))
-    positions, markers = _positions(runs[group_by[0]]), _assign(runs[group_by[1]], MARKERS)
-    slope, offset = _least_squares(dots[measure], dots[target])
+    axes = _clean(figure.subplots(), column_label(measure), column_label(target))
+    positions, markers = place_on_scale(runs[group_by[0]]), assign_styles(runs[group_by[1]], MARKERS)
+    slope, offset = least_squares(dots[measure], dots[target])
     ends = np.array([dots[measure].min(), dots[measure].max()])
     axes.plot(ends, slope * ends + offset, color="0.6", linestyle="--", linewidth=1.2, zorder=1)
     for _, dot in dots.iterrows():
@@ -101,7 +88,7 @@ def count_against_gap(
     _colour_bar(figure, axes, group_by[0], positions)
     style = {"linestyle": "none", "markersize": 7.5, "color": "0.35"}
     handles = [
-        Line2D([], [], marker=marker, label=f"{_label(group_by[1])} {_text(value)}", **style)
+        Line2D([], [], marker=marker, label=f"{column_label(group_by[1])} {value_text(value)}", **style)
         for value, marker in markers.items()
         if len(markers) > 1
     ]
@@ -126,12 +113,12 @@ def heat_maps(
     if runs.empty:
         return _nothing()
     _require(runs, measures)
-    runs, (across, up, *_) = _complete(runs, [], group_by)
+    runs, (across, up, *_) = complete_rows(runs, [], group_by)
     runs[list(measures)] = runs[list(measures)].apply(pd.to_numeric).replace([math.inf, -math.inf], math.nan)
     runs = runs[runs[list(measures)].notna().any(axis=1)]
     if runs.empty or not len(measures):
         return _nothing()
-    columns, rows = list(_positions(runs[across])), list(_positions(runs[up]))
+    columns, rows = list(place_on_scale(runs[across])), list(place_on_scale(runs[up]))
     width, height = max(3.0, 0.75 * len(columns) + 1.1), max(0.8, 0.55 * len(rows)) + 1.1
     panels = min(max(1, int(14 / width)), len(measures))
     lines = math.ceil(len(measures) / panels)
@@ -141,12 +128,12 @@ def heat_maps(
         axes.remove()
     for axes, measure in zip(all_axes, measures, strict=False):
         cells = runs.groupby([up, across])[measure].mean().unstack().reindex(index=rows, columns=columns)
-        _heat_map(axes, cells.to_numpy(dtype=float) * _unit(measure))
-        axes.set_title(_label(measure), fontsize=11)
-        axes.set_xlabel(_label(across))
-        axes.set_xticks(range(len(columns)), [_text(value) for value in columns], rotation=45 * (len(columns) > 8))
-        axes.set_ylabel(_label(up))
-        axes.set_yticks(range(len(rows)), [_text(value) for value in rows])
+        _heat_map(axes, cells.to_numpy(dtype=float) * column_unit(measure))
+        axes.set_title(column_label(measure), fontsize=11)
+        axes.set_xlabel(column_label(across))
+        axes.set_xticks(range(len(columns)), [value_text(value) for value in columns], rotation=45 * (len(columns) > 8))
+        axes.set_ylabel(column_label(up))
+        axes.set_yticks(range(len(rows)), [value_text(value) for value in rows])
         for axis, values in ((axes.xaxis, columns), (axes.yaxis, rows)):
             if len(values) == 1 and values[0] == "":
                 axis.set_visible(False)
@@ -169,10 +156,10 @@ def measures_against_gap(
     runs = with_targets(runs)
     target = ranking["target"].iloc[0]
     _require(runs, [*ranking["measure"], target])
-    runs, columns = _complete(runs, [], group_by)
+    runs, columns = complete_rows(runs, [], group_by)
     panels = []
     for measure, tau in zip(ranking["measure"], ranking["kendall"], strict=True):
-        defined, _ = _complete(runs, [measure, target], [])
+        defined, _ = complete_rows(runs, [measure, target], [])
         if len(defined):
             panels.append((measure, tau, defined.groupby(columns)[[measure, target]].mean().reset_index()))
     if not panels:
@@ -181,7 +168,7 @@ def measures_against_gap(
     height = math.ceil(len(panels) / width)
     figure = Figure(figsize=(2.1 * width + 1, max(3.4, 1.9 * height + 0.6)), layout="constrained")
     all_axes = figure.subplots(height, width, squeeze=False, sharey=True)
-    positions = _positions(runs[columns[0]])
+    positions = place_on_scale(runs[columns[0]])
     for axes in all_axes.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (measure, tau, dots) in zip(all_axes.flat, panels, strict=False):
@@ -190,9 +177,11 @@ def measures_against_gap(
         axes.locator_params(axis="x", nbins=4)
         axes.xaxis.get_offset_text().set_fontsize(7)
         colours = [ORDERED_COLOURS(positions[value]) for value in dots[columns[0]]]
-        axes.scatter(dots[measure] * _unit(measure), dots[target] * _unit(target), s=16, c=colours, linewidths=0)
-        axes.set_title(f"{_label(measure)}\ntau {tau:.2f}" if tau == tau else f"{_label(measure)}\nconstant", fontsize=7.5)
-    figure.supylabel(_label(target), fontsize=10)
+        axes.scatter(dots[measure] * column_unit(measure), dots[target] * column_unit(target), s=16, c=colours, linewidths=0)
+        axes.set_title(
+            f"{column_label(measure)}\ntau {tau:.2f}" if tau == tau else f"{column_label(measure)}\nconstant", fontsize=7.5
+        )
+    figure.supylabel(column_label(target), fontsize=10)
     _colour_bar(figure, list(all_axes.flat), columns[0], positions, fraction=0.015)
     if title:
         figure.suptitle(title, fontsize=13)
@@ -208,15 +197,15 @@ def count_through_training(counts: pd.DataFrame, group_by: Sequence[str] = ("lea
     if counts.empty:
         return _nothing()
     _require(counts, ["subspace", "epoch", "mean"])
-    counts, (first, second, *_) = _complete(counts, ["epoch", "mean"], group_by)
+    counts, (first, second, *_) = complete_rows(counts, ["epoch", "mean"], group_by)
     if counts.empty:
         return _nothing()
-    positions, styles = _positions(counts[first]), _assign(counts[second], LINE_STYLES)
+    positions, styles = place_on_scale(counts[first]), assign_styles(counts[second], LINE_STYLES)
     subspaces = list(counts["subspace"].unique())
     figure = Figure(figsize=(1.4 + 5.2 * len(subspaces), 4.4), layout="constrained")
     panels = figure.subplots(1, len(subspaces), squeeze=False)[0]
     for axes, subspace in zip(panels, subspaces, strict=True):
-        _clean(axes, "epoch", _label(f"region_count_{subspace}"))
+        _clean(axes, "epoch", column_label(f"region_count_{subspace}"))
         axes.xaxis.get_major_locator().set_params(integer=True)
         for (value, other), line in counts[counts["subspace"] == subspace].groupby([first, second]):
             at = line.groupby("epoch")["mean"].agg(["mean", "sem"])
@@ -226,7 +215,7 @@ def count_through_training(counts: pd.DataFrame, group_by: Sequence[str] = ("lea
             axes.fill_between(at.index, *band, color=colour, alpha=0.12, linewidth=0)
     _colour_bar(figure, list(panels), first, positions)
     handles = [
-        Line2D([], [], color="0.35", linewidth=1.7, linestyle=style, label=f"{_label(second)} {_text(value)}")
+        Line2D([], [], color="0.35", linewidth=1.7, linestyle=style, label=f"{column_label(second)} {value_text(value)}")
         for value, style in styles.items()
         if len(styles) > 1
     ]
@@ -292,6 +281,26 @@ def save(figure: Figure, path: Path | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def average_configurations(
+    runs: pd.DataFrame, measure: str, target: str, group_by: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Runs and configurations as they are drawn, and the columns that make a configuration, at least two.
+
+    The first table has the runs that are complete, measure and target in print's units and `fits`; the second a row a
+    configuration: the means of measure and target over its runs, one standard error of each (..._error), whether all fit,
+    and how many `runs` they are. Raises InputError where a column is missing or accuracies are in percent.
+    """
+    runs = with_targets(runs)
+    _require(runs, [measure, target])
+    runs, group_by = complete_rows(runs, [measure, target, "train_accuracy"], group_by)
+    runs["fits"] = runs["train_accuracy"] >= FITTED_ACCURACY
+    runs[target] *= column_unit(target)
+    runs[measure] *= column_unit(measure)
+    groups = runs.groupby(group_by)
+    dots = groups[[measure, target]].mean().join(groups[[measure, target]].sem().fillna(0).add_suffix("_error"))
+    return runs, dots.join(groups["fits"].all()).join(groups.size().rename("runs")).reset_index(), group_by
+
+
 def _nothing() -> Figure:
     figure = Figure(figsize=(4.8, 2.4))
     figure.text(0.5, 0.5, "no finished runs", ha="center", va="center", fontsize=13, color="0.4")
@@ -304,7 +313,7 @@ def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
         raise InputError(f"the table to draw has no column {', '.join(missing)}; it has {', '.join(map(str, table))}")
 
 
-def _complete(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def complete_rows(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """The rows with every number there, and at least two columns to group them by: of one value "" where there are fewer."""
     table = table.copy()
     for column in numbers:
@@ -329,7 +338,7 @@ def _sortable(values: pd.Series) -> pd.Series:
     return values.map(lambda value: "none" if pd.isna(value) else str(value)).astype(object)
 
 
-def _positions(values: pd.Series) -> dict:
+def place_on_scale(values: pd.Series) -> dict:
     """Where each value stands on a scale from 0 to 1, in order: by its logarithm, or evenly where there is none."""
     ordered = sorted(values.unique())
     places = np.arange(len(ordered), dtype=float)
@@ -342,26 +351,9 @@ def _positions(values: pd.Series) -> dict:
     return dict(zip(ordered, (places - places[0]) / span if span else np.full(len(ordered), 0.4), strict=True))
 
 
-def _assign(values: pd.Series, styles: Sequence) -> dict:
+def assign_styles(values: pd.Series, styles: Sequence) -> dict:
+    """A style for each value, in order, again from the first where there are more values than styles."""
     return {value: styles[rank % len(styles)] for rank, value in enumerate(sorted(values.unique()))}
-
-
-def _unit(column: str) -> float:
-    return 100.0 if column in PERCENT else 1.0
-
-
-def _label(column: str) -> str:
-    if column in PERCENT:
-        return PERCENT[column]
-    if column.startswith("region_count_"):
-        return f"region count ({column.removeprefix('region_count_').replace('_', ' ')})"
-    return column.replace("_", " ")
-
-
-def _text(value) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:g}" if value == int(value) else f"{value:.4g}"
 
 
 def _clean(axes: Axes, x_label: str, y_label: str) -> Axes:
@@ -378,10 +370,10 @@ def _colour_bar(figure: Figure, axes, column: str, positions: dict, fraction: fl
         return
     bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=fraction, pad=0.02)
     shown = list(positions)[:: math.ceil(len(positions) / 10)]
-    bar.set_ticks([positions[value] for value in shown], labels=[_text(value) for value in shown])
+    bar.set_ticks([positions[value] for value in shown], labels=[value_text(value) for value in shown])
     bar.minorticks_off()
     bar.outline.set_visible(False)
-    bar.set_label(_label(column), fontsize=11)
+    bar.set_label(column_label(column), fontsize=11)
 
 
 def _legend(figure: Figure, handles: list) -> None:
@@ -395,7 +387,8 @@ def _legend(figure: Figure, handles: list) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
 
 
-def _least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:
+def least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:
+    """Slope and offset of the line that fits best; not numbers where x is constant."""
     spread = ((x - x.mean()) ** 2).sum()
     slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else math.nan
     return slope, y.mean() - slope * x.mean()
@@ -422,9 +415,9 @@ def _heat_map(axes: Axes, cells: np.ndarray) -> None:
     for (row, column), value in np.ndenumerate(cells):
         if not math.isnan(value):
             luminance = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
-            text = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
+            number = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
             axes.text(
-                column, row, text, ha="center", va="center", fontsize=size, color="black" if luminance > 0.5 else "white"
+                column, row, number, ha="center", va="center", fontsize=size, color="black" if luminance > 0.5 else "white"
             )
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -1,97 +1,116 @@
-"""What a sweep says: its tables, correlations and figures, on disk, on the screen and to the tracker."""
+"""What a sweep says: its tables, pages and figures, on disk, on the screen and to the tracker.
 
+python -m regioncount.report DIR makes them again from what is on disk, without data or models. DIR is the directory of a
+sweep or of several, by default results/sweeps.
+"""
+
+import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from regioncount import analysis, measuring, plots, runs, tracking
-from regioncount.measures import NAMES
-from regioncount.sweeping import RESERVED, Plan, collect
+from regioncount import analysis, measuring, page, planning, plots, runs, tables, tracking, training
+from regioncount.collecting import Group, Sweep, collect, counts_in, groups, heat_map_measures, region_measures
+from regioncount.errors import InputError
+from regioncount.labels import column_label, value_text
+from regioncount.loading import load_dataset
+
+SUMMARY = "report.json"
+
+# Tables that many sweeps have no rows for.
+OPTIONAL = ("ranking", "comparison", "early", "regression")
+
+# Decision regions drawn side by side, at most.
+MOST_PANELS = 5
 
 
-def report(plan: Plan) -> int:
-    """Write and print a sweep's tables and figures; returns the exit status: 0, or 1 where a run failed or is missing."""
-    table, counts = collect(plan)
-    if "train_accuracy" in table:
-        table = analysis.mark(table)
-    last = [column for column in ("error", "seconds", "directory") if column in table]  # what differs between repetitions
-    table = table[[column for column in table if column not in last] + last]
-    correlations, rankings = correlate(table, plan), rank(table, plan)
-    runs.write_csv(plan.directory / "runs.csv", table)
-    runs.write_csv(plan.directory / "region_counts.csv", counts)
-    runs.write_csv(plan.directory / "correlations.csv", correlations)
-    if len(rankings):
-        runs.write_csv(plan.directory / "ranking.csv", rankings)
-    print(f"\n{summarize(table, plan)}\n\n{describe_correlations(correlations)}\n", flush=True)
-    for name, ranking in _rankings(rankings):
-        print(f"{name}: {analysis.describe_ranking(ranking)}\n", flush=True)
-    groups = list(_groups(table, plan))
-    telling = [column for column in groups[0][0] if len({name[column] for name, _ in groups}) > 1] if groups else []
-    figures = []
-    for name, rows in groups:
-        suffix = "".join(f"_{name[column]}" for column in telling).replace("/", "-").replace(" ", "-")
-        figures += _draw(name, rows, suffix, counts, correlations, rankings, plan)
-    print(f"tables and figures: {plan.directory}")
-    _track(plan, table, correlations, rankings, figures)
-    bad = table[~table["status"].isin(["finished", "diverged"])]
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = _Parser(prog="python -m regioncount.report", description="Make the report of a sweep again.")
+    parser.add_argument("directory", type=Path, nargs="?", default=Path("results/sweeps"), help="of a sweep, or of sweeps")
+    try:
+        directory = parser.parse_args(arguments).directory
+        sweeps = sorted(path.parent for path in directory.glob(f"*/{planning.FILE}"))
+        if (directory / planning.FILE).is_file() or not sweeps:
+            return report(directory)
+        statuses = []
+        for sweep in sweeps:
+            try:
+                statuses.append(report(sweep))
+            except InputError as error:
+                statuses.append(_complain(error))
+        return max(statuses)
+    except InputError as error:
+        return _complain(error)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise InputError(f"{message} (--help lists the options)")
+
+
+def report(directory: Path, *, after_sweep: bool = False) -> int:
+    """Write and print a sweep's tables, pages and figures; returns the exit status, 1 where a run failed or is missing.
+
+    after_sweep: data and models are at hand. Then decision regions are drawn, which else stay as they are, and the tracker
+    is told. Raises InputError where the directory is not a sweep's.
+    """
+    sweep = collect(planning.read(directory))
+    plan, table = sweep.plan, sweep.runs
+    found = groups(table, plan)
+    for name in ("runs", "region_counts", "configurations", "correlations", *OPTIONAL):
+        content = {"region_counts": sweep.counts}.get(name, getattr(sweep, name, None))
+        if name not in OPTIONAL or len(content):
+            runs.write_csv(plan.directory / f"{name}.csv", content)
+    print(f"\n{plan.name}, on {tables.ran_on(sweep)}\n\n{summarize(sweep)}\n", flush=True)
+    print(f"{describe_correlations(sweep.correlations)}\n", flush=True)
+    for further in (tables.comparison(sweep), tables.early(sweep), tables.regression(sweep)):
+        if len(further.cells):
+            print(f"{further.caption}:\n{further.cells.to_string(index=False)}\n", flush=True)
+    for group in found:
+        for selection in analysis.SELECTIONS:
+            ranking = group.of(sweep.ranking, selection=selection)
+            if len(ranking):
+                print(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n", flush=True)
+    figures = [figure for group in found for figure in _draw(sweep, group, after_sweep)]
+    _write_tables(sweep, found)
+    runs.write_text(plan.directory / "report.html", page.build(sweep))
+    runs.write_json(plan.directory / SUMMARY, page.summary(sweep))
+    write_index(plan.directory.parent)
+    print(f"report: {plan.directory / 'report.html'}")
+    if after_sweep:
+        _track(sweep, found, figures)
+    left = table["status"].isin(["missing", "running"]) & bool(plan.options.time_budget)
+    if left.any():
+        print(f"{left.sum()} runs are left: the time budget is {plan.options.time_budget}; the same command goes on")
+    bad = table[~table["status"].isin(["finished", "diverged"]) & ~left]
     for position, row in bad.iterrows():
-        cell = " ".join(f"{column}={value}" for column, value in plan.varied[position].items()) or row["identity"]
+        cell = " ".join(f"{column}={value}" for column, value in plan.runs[position].varied.items()) or row["identity"]
         reason = row.get("error")
         print(f"{row['status']}: {cell}{'' if pd.isna(reason) else f', {reason}'}", file=sys.stderr)
     return 1 if len(bad) else 0
 
 
-def correlate(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Correlations of all measures with the targets, seeds averaged.
-
-    Each data set, network and measuring setting is correlated by itself.
-    """
-    measures = _measures(table)
-    if not measures or "train_accuracy" not in table:
-        return pd.DataFrame()
-    results = []
-    for name, rows in _groups(table, plan):
-        result = analysis.correlations(rows, measures, group_by=_hyperparameters(plan))
-        results.append(_named(result, name))
-    return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
+def write_index(directory: Path) -> None:
+    """Write the page that lists the sweeps of a directory, from what their reports have left there."""
+    summaries = {path.parent.name: _read_summary(path.parent / SUMMARY) for path in directory.glob(f"*/{planning.FILE}")}
+    runs.write_text(directory / "index.html", page.build_index(summaries))
 
 
-def rank(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """All measures by all statistics against the gap: among all runs and, where these differ, among those that fit and
-    those that are not degenerate. Nothing where region counts are all that was measured."""
-    measures = _measures(table)
-    if "train_accuracy" not in table or not set(measures) & set(NAMES):
-        return pd.DataFrame()
-    results = []
-    for name, rows in _groups(table, plan):
-        test_size = len(plan.jobs[rows.index[0]].dataset.test)
-        for selection in ("all", "fitted", "nondegenerate"):
-            chosen = analysis.select(rows, selection)
-            if selection == "all" or 0 < len(chosen) < len(rows):
-                result = analysis.ranking(chosen, measures, group_by=_hyperparameters(plan), test_size=test_size)
-                results.append(_named(result, name | {"selection": selection}))
-    return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
-
-
-def summarize(table: pd.DataFrame, plan: Plan) -> str:
+def summarize(sweep: Sweep) -> str:
     """The table a sweep prints: a line a configuration, averaged over seeds, accuracies in percent."""
+    table = sweep.runs
     finished = table[table["status"] == "finished"]
     lines = []
     if len(finished):
-        varied = [column for column in ("dataset", "model") if table[column].nunique() > 1] + _varied(plan)
-        groups = finished.groupby(varied or ["dataset", "model"], dropna=False)
-        shown = pd.DataFrame({"runs": groups.size(), "epochs": groups["epochs_trained"].mean().round(1)})
-        for column in ("train_accuracy", "test_accuracy", "generalization_gap"):
-            if column in finished:
-                shown[f"{column} %"] = (100 * groups[column].mean()).round(2)
-        for column in [column for column in finished if column.startswith("region_count_") and _is_mean(column)]:
-            errors = groups[column].std() / groups.size() ** 0.5
-            pairs = zip(groups[column].mean(), errors, strict=True)
-            shown[column] = [f"{mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}") for mean, error in pairs]
-        lines = [shown.reset_index().to_string(index=False), "(± is the standard error over seeds)"]
+        cells = tables.configurations(sweep).cells
+        lines = [cells.to_string(index=False), "(± is the standard error over seeds)"]
     if "fitted" in finished:
         fitted, degenerate = int(finished["fitted"].sum()), int(finished["degenerate"].sum())
         lines.append(f"{fitted} of {len(finished)} finished runs fit their training set (train accuracy of at least 99 %)")
@@ -124,135 +143,145 @@ def _statistics(row: pd.Series, suffix: str) -> str:
     )
 
 
-def _measures(table: pd.DataFrame) -> list[str]:
-    """The columns that are measures of a model, besides its accuracies and gap."""
-    regions = [column for column in table if column.startswith(("region_count_", "region_entropy_")) and _is_mean(column)]
-    others = [name for name in NAMES if name in table]
-    return [*regions, *(["train_loss", *others] if others else [])]
+def _write_tables(sweep: Sweep, found: Sequence[Group]) -> None:
+    """The tables for a paper: tables.md and tables.tex."""
+    written = [tables.overview(sweep)] if len(found) > 1 else []
+    only = found[0] if len(found) == 1 else None
+    written += [tables.comparison(sweep), tables.configurations(sweep, only), tables.correlations(sweep, only)]
+    written += [tables.early(sweep, only), tables.regression(sweep, only)]
+    written += [table for group in found for table in tables.rankings(sweep, group)]
+    written = [table for table in written if len(table.cells)]
+    heading = f"{sweep.plan.name}, on {tables.ran_on(sweep)}: {tables.headline(sweep)}"
+    texts = [tables.markdown(table) for table in written]
+    runs.write_text(sweep.plan.directory / "tables.md", "\n".join([tables.escape_markdown(heading), "", *texts]))
+    texts = [tables.latex(table, f"{sweep.plan.name}-{table.name}") for table in written]
+    needed = "% \\usepackage{booktabs,graphicx}\n"
+    runs.write_text(sweep.plan.directory / "tables.tex", "\n".join([needed, *texts]))
 
 
-def _hyperparameters(plan: Plan) -> list[str]:
-    """The columns that make a configuration."""
-    further = [column for column in _varied(plan) if column not in (*RESERVED, *plan.measuring_columns)]
-    return ["learning_rate", "batch_size", "weight_decay", *further]
-
-
-def _named(result: pd.DataFrame, name: dict) -> pd.DataFrame:
-    """A table with columns in front that say what it is of."""
-    for position, (column, value) in enumerate(name.items()):
-        result.insert(position, column, value)
-    return result
-
-
-def _rankings(rankings: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    if rankings.empty:
-        return
-    columns = list(rankings.columns[: rankings.columns.get_loc("measure")])
-    for values, ranking in rankings.groupby(columns, sort=False):
-        yield ", ".join(map(str, values)), ranking
-
-
-def _is_mean(column: str) -> bool:
-    return not column.endswith(("_standard_error", "_error"))
-
-
-def _varied(plan: Plan) -> list[str]:
-    """The columns that vary besides the seed, learning rate and batch size first."""
-    varied = [column for column in plan.varied[0] if column not in ("seed", "model", "dataset")]
-    first = [column for column in ("learning_rate", "batch_size") if column in varied]
-    return first + [column for column in varied if column not in first]
-
-
-def _groups(table: pd.DataFrame, plan: Plan) -> Iterator[tuple[dict, pd.DataFrame]]:
-    """The finished runs of each data set, network and measuring setting: what is comparable."""
-    columns = ["dataset", "model", *plan.measuring_columns]
-    for values, rows in table[table["status"] == "finished"].groupby(columns, sort=False):
-        yield dict(zip(columns, values, strict=True)), rows
-
-
-def _draw(
-    name: dict,
-    rows: pd.DataFrame,
-    suffix: str,
-    counts: pd.DataFrame,
-    correlations: pd.DataFrame,
-    rankings: pd.DataFrame,
-    plan: Plan,
-) -> list[Path]:
+def _draw(sweep: Sweep, group: Group, after_sweep: bool) -> list[Path]:
     """The figures of one group of comparable runs."""
-    title = ", ".join(map(str, name.values()))
-    group_by = [column for column in _varied(plan) if column not in plan.measuring_columns] or ["learning_rate"]
+    rows, plan, columns = group.rows, sweep.plan, sweep.plan.drawn_columns
     drawn = []
 
     def save(figure, kind: str) -> None:
-        path = plan.directory / f"{kind}{suffix}.png"
+        path = plan.directory / f"{kind}{group.suffix}.png"
         plots.save(figure, path)
         drawn.append(path)
 
-    measures = [column for column in rows if column.startswith("region_count_") and _is_mean(column)]
+    measures = region_measures(rows)
     for measure in measures:
         subspace = measure.removeprefix("region_count_")
         if "train_accuracy" in rows:
-            wanted = name | {"measure": measure, "target": "generalization_gap"}
-            correlation = correlations[_equal(correlations, wanted)].iloc[0].to_dict()
-            figure = plots.count_against_gap(rows, measure, group_by=group_by, correlation=correlation, title=title)
+            correlation = group.of(sweep.correlations, measure=measure, target="generalization_gap").iloc[0].to_dict()
+            figure = plots.count_against_gap(rows, measure, group_by=columns, correlation=correlation, title=group.title)
             save(figure, f"count_against_gap_{subspace}")
-        settings = {column: name[column] for column in plan.measuring_columns} | {"subspace": subspace}
-        through = counts[_equal(counts, settings) & counts["identity"].isin(rows["identity"])]
+        through = counts_in(sweep, group, subspace)
         if through["epoch"].nunique() > 1:
-            save(plots.count_through_training(through, group_by=group_by), f"count_through_training_{subspace}")
-    if len(rankings):
-        ranking = rankings[_equal(rankings, name | {"selection": "all"})]
-        save(plots.measures_against_gap(rows, ranking, group_by=group_by, title=title), "measures_against_gap")
-    shown = measures + [column for column in ("test_accuracy",) if column in rows]
-    if shown:
-        save(plots.heat_maps(rows, shown, group_by=group_by), "heat_maps")
-    save(_draw_decision_regions(rows, plan), "decision_regions")
+            save(plots.count_through_training(through, group_by=columns), f"count_through_training_{subspace}")
+    if len(sweep.ranking):
+        ranking = group.of(sweep.ranking, selection="all")
+        save(plots.measures_against_gap(rows, ranking, group_by=columns, title=group.title), "measures_against_gap")
+    if shown := heat_map_measures(rows):
+        save(plots.heat_maps(rows, shown, group_by=columns), "heat_maps")
+    if after_sweep:
+        try:
+            save(_draw_decision_regions(sweep, group), "decision_regions")
+        except InputError as error:
+            print(f"no decision regions of {group.title}: {error}", file=sys.stderr)
     return drawn
 
 
-def _equal(table: pd.DataFrame, values: dict) -> pd.Series:
-    return (table[list(values)] == list(values.values())).all(axis=1)
-
-
-def _draw_decision_regions(rows: pd.DataFrame, plan: Plan):
-    """Decision regions at the smallest and the largest learning rate, all else equal; of classical classifiers, which have
-    none, of the first and the last one of the grid."""
-    groups = [group for _, group in rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
-    alike = max(groups, key=lambda group: group["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
-    one = len(alike) == 1 or alike["learning_rate"].nunique() == 1
-    ends = [alike.index[0]] if one else [alike.index[0], alike.index[-1]]
+def _draw_decision_regions(sweep: Sweep, group: Group):
+    """Decision regions at each learning rate, all else equal, or at some of many; of classical classifiers, which have none,
+    of the first and the last one of the grid."""
+    alike = [rows for _, rows in group.rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
+    rows = max(alike, key=lambda rows: rows["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
+    if rows["learning_rate"].isna().all():
+        chosen = list(dict.fromkeys([rows.index[0], rows.index[-1]]))
+    else:
+        each = rows.drop_duplicates("learning_rate").index
+        chosen = list(each[np.unique(np.linspace(0, len(each) - 1, MOST_PANELS).round().astype(int))])
     pictures = []
-    for position in ends:
-        job = plan.jobs[position]
-        pictures.append(measuring.decision_regions(job.find_run(), job.dataset, job.device, job.config.regions.seed))
+    for position in chosen:
+        planned = sweep.plan.runs[position]
+        dataset, device = load_dataset(planned.config.dataset), training.choose_device(planned.config.device)
+        pictures.append(measuring.decision_regions(planned.find_run(), dataset, device, planned.config.regions.seed))
     labels, positions = zip(*pictures, strict=True)
-    titles = [_title(rows.loc[position, "learning_rate"], plan.varied[position]) for position in ends]
-    return plots.decision_regions(labels, titles, plan.jobs[ends[0]].dataset.classes, positions)
+    titles = [_title(rows.loc[position, "learning_rate"], sweep.plan.runs[position].varied) for position in chosen]
+    return plots.decision_regions(labels, titles, sweep.plan.runs[chosen[0]].dataset.classes, positions)
 
 
 def _title(learning_rate: float, varied: dict[str, str]) -> str:
     if math.isnan(learning_rate):
         return ", ".join(f"{column} {value}" for column, value in varied.items() if column != "seed")
-    return f"learning rate {learning_rate:g}"
+    return f"learning rate {value_text(learning_rate)}"
 
 
-def _track(plan: Plan, table: pd.DataFrame, correlations: pd.DataFrame, rankings: pd.DataFrame, figures: list[Path]) -> None:
-    config = plan.jobs[0].config
+def _track(sweep: Sweep, found: Sequence[Group], figures: Sequence[Path]) -> None:
+    """The same to the tracker: tables, charts where there are interactive ones, and pictures of what else was drawn."""
+    config, plan = sweep.plan.runs[0].config, sweep.plan
+    if config.tracker.mode == "disabled":
+        return
     with tracking.start(
         config.tracker.mode,
         identity=runs.identity({"sweep": plan.directory.name}),
         name=plan.directory.name,
-        config={"runs": len(plan.jobs), "varied": list(plan.varied[0])},
+        config={"runs": len(plan.runs), "varied": list(plan.runs[0].varied)},
         directory=Path(config.results),
         project=config.tracker.project,
         entity=config.tracker.entity,
         group=plan.directory.name,
         job_type="sweep",
     ) as track:
-        track.table("runs", table)
-        track.table("correlations", correlations)
-        if len(rankings):
-            track.table("ranking", rankings)
+        for name in ("runs", "configurations", "correlations", *OPTIONAL):
+            if len(table := getattr(sweep, name)):
+                track.table(name, table)
+        charted = [name for group in found for name in _track_charts(track, sweep, group)]
         for figure in figures:
-            track.figure(figure.stem, figure)
+            if figure.stem not in charted:
+                track.figure(figure.stem, figure)
+        track.summarize({"headline": tables.headline(sweep)})
+
+
+def _track_charts(track: tracking.Tracker, sweep: Sweep, group: Group) -> Iterator[str]:
+    """The interactive charts of a group, to the tracker; yields the names of the figures that these stand for."""
+    from regioncount import charts
+
+    columns = sweep.plan.drawn_columns
+    for measure in region_measures(group.rows):
+        subspace = measure.removeprefix("region_count_")
+        if "train_accuracy" in group.rows:
+            name = f"count_against_gap_{subspace}{group.suffix}"
+            shown = group.rows[["identity", *columns, "seed", measure, "generalization_gap", "fitted"]]
+            track.scatter(name, shown, measure, "generalization_gap", f"{column_label(measure)}, {group.title}")
+            yield name
+        through = counts_in(sweep, group, subspace)
+        if through["epoch"].nunique() > 1:
+            name = f"count_through_training_{subspace}{group.suffix}"
+            track.chart(name, charts.count_through_training(through, measure, columns))
+            yield name
+    for measure in heat_map_measures(group.rows):
+        if (figure := charts.heat_map(group.rows, measure, columns)) is not None:
+            track.chart(f"heat_map_{measure}{group.suffix}", figure)
+            yield f"heat_maps{group.suffix}"
+
+
+def _read_summary(path: Path) -> dict | None:
+    """What a report has left for the list of sweeps; None where it has left nothing that can be used."""
+    kinds = {"name": str, "date": str, "datasets": list, "networks": list, "runs": int, "finished": int, "headline": str}
+    try:
+        told = runs.read_json(path)
+    except InputError:
+        return None
+    whole = all(type(told.get(key)) is kind for key, kind in kinds.items())
+    return told if whole and all(isinstance(name, str) for name in told["datasets"] + told["networks"]) else None
+
+
+def _complain(reason) -> int:
+    print(f"regioncount.report: {' '.join(str(reason).split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

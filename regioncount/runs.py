@@ -316,6 +316,11 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     _write_whole(path, table.to_csv(index=False).encode())
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    _write_whole(path, text.encode())
+
+
 def read_json(path: Path) -> dict:
     """A mapping from a JSON file. InputError where it is missing, too large or something else."""
     try:

@@ -1,17 +1,15 @@
-"""A sweep: a grid checked as a whole, run through a Hydra launcher, and collected from what is on disk."""
+"""A sweep: a grid checked as a whole, and run through a Hydra launcher."""
 
 import copy
 import json
-import math
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
 import hydra
-import pandas as pd
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -20,30 +18,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from regioncount import jobs, measuring, runs
+from regioncount import jobs, measuring, planning, runs
 from regioncount.command_line import CONFIGS, compose, hydra_ready
-from regioncount.config import parse_run
+from regioncount.config import parse_run, parse_sweep
+from regioncount.environment import environment
 from regioncount.errors import InputError
 from regioncount.jobs import Job
-
-# Columns of every table of runs; an option of another group by such a name keeps its whole one.
-RESERVED = ("identity", "status", "dataset", "model", "learning_rate", "batch_size", "weight_decay", "seed")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked sweep: its runs, and for each of them the columns and values that vary in the grid."""
-
-    name: str
-    directory: Path
-    jobs: list[Job]
-    varied: list[dict[str, str]]
-
-    @property
-    def measuring_columns(self) -> list[str]:
-        """The varied columns in which rows of one and the same run differ: settings of measuring, not hyperparameters."""
-        cells = pd.DataFrame(self.varied).assign(identity=[job.identity for job in self.jobs])
-        return [column for column in self.varied[0] if (cells.groupby("identity")[column].nunique() > 1).any()]
+from regioncount.planning import RESERVED, DataFacts, Plan, PlannedRun
 
 
 def make_plan(overrides: Sequence[str]) -> Plan:
@@ -66,15 +47,25 @@ def make_plan(overrides: Sequence[str]) -> Plan:
         bases = {}
         planned = [_plan_cell([*fixed, *cell], bases) for cell in cells]
 
-    name = base.sweep.name or (base.hydra.runtime.choices.get("experiment") or "sweep").replace("/", "-")
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        raise InputError(f"sweep.name={name}: letters, digits, dashes, underscores and dots make a name")
+        options = parse_sweep(base.sweep, planned[0].config)
+
+    choices = base.hydra.runtime.choices
+    parts = (choices.get("experiment") or "sweep", choices.get("scale"))
+    name = options.name or "-".join(filter(None, parts)).replace("/", "-")
     content = [[job.identity, measuring.measuring_settings(job.config, job.dataset)] for job in planned]
     if len({json.dumps(entry) for entry in content}) < len(content):
         raise InputError("the grid names the same run twice: its cells must differ in what is trained or measured")
     grid_hash = runs.identity({"grid": sorted(content, key=json.dumps)})[:8]
     directory = Path(planned[0].config.results) / "sweeps" / f"{name}-{grid_hash}"
-    return Plan(name, directory, planned, _varied(cells))
+    return Plan(
+        name,
+        directory,
+        [_as_planned(job, varied) for job, varied in zip(planned, _varied(cells), strict=True)],
+        list(overrides),
+        choices.get("experiment"),
+        environment(planned[0].device, planned[0].precision),
+        options,
+    )
 
 
 def launch(plan: Plan, overrides: Sequence[str]) -> bool:
@@ -82,13 +73,13 @@ def launch(plan: Plan, overrides: Sequence[str]) -> bool:
 
     Whatever happens to single runs, or to the launcher, is seen afterwards in what is on disk.
     """
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    runs.write_json(plan.directory / "plan.json", {"name": plan.name, "runs": _planned_runs(plan)})
+    planning.write(plan)
     sys.argv = [
         sys.argv[0],
         *overrides,
         f"hydra.sweep.dir='{plan.directory / 'hydra'}'",
         f"sweep.directory='{plan.directory}'",
+        *([f"sweep.deadline={time.time() + plan.options.budget}"] if plan.options.time_budget else []),
         f"tracker.group='{plan.directory.name}'",
     ]
     # Hydra would compose every cell once more before the first starts; that has been done, and takes 0.1 s a cell.
@@ -106,7 +97,7 @@ def launch(plan: Plan, overrides: Sequence[str]) -> bool:
 def run_cell(composed: DictConfig) -> None:
     """One cell of the grid, in the launcher's process. A failure is recorded, and the rest of the sweep goes on."""
     directory = Path(composed.sweep.directory)
-    plan = runs.read_json(directory / "plan.json")["runs"]
+    plan = runs.read_json(directory / planning.FILE)["runs"]
     number = HydraConfig.get().job.num
     cell = " ".join([f"[{number + 1}/{len(plan)}]", *(f"{key}={value}" for key, value in plan[number]["varied"].items())])
     failures = directory / "failures"
@@ -116,6 +107,9 @@ def run_cell(composed: DictConfig) -> None:
             # Hydra composes each cell anew when its turn comes.
             raise InputError("this is not the run that was planned: configuration files, data or hardware have changed")
         known = job.find_run()
+        if known is None and composed.sweep.deadline is not None and time.time() > composed.sweep.deadline:
+            print(f"{cell}: not started, the time budget is over", flush=True)
+            return
         found = jobs.run(job)
         (failures / f"{job.identity}.json").unlink(missing_ok=True)
         again = known is not None and known.record == found.record
@@ -128,48 +122,10 @@ def run_cell(composed: DictConfig) -> None:
         )
 
 
-def collect(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of a sweep, from what is on disk: a row a run; and a row a run, subspace and epoch."""
-    rows, counts = [], []
-    for job, varied in zip(plan.jobs, plan.varied, strict=True):
-        found = job.find_run()
-        config = job.config
-        labels = {
-            "identity": job.identity,
-            "dataset": job.dataset.name,
-            "model": config.model["name"],
-            "learning_rate": config.optimizer.get("learning_rate", math.nan),  # a classical classifier has none of these
-            "batch_size": config.batch_size or math.nan,
-            "weight_decay": config.optimizer.get("weight_decay", math.nan),
-            "seed": config.seed,
-            **{column: value for column, value in varied.items() if column not in RESERVED},
-        }
-        row = {**labels, "status": "missing" if found is None else found.status, "num_classes": job.dataset.num_classes}
-        if found is not None and found.status != "running":
-            row |= {"epochs_trained": found.epochs_trained, "precision": job.precision}
-            row |= {"seconds": found.summary.get("seconds"), "directory": str(found.directory)}
-            if found.status == "finished":
-                row |= measuring.values(found, config, job.dataset)
-                counts += _counts_through_training(job, found, labels)
-        failure = plan.directory / "failures" / f"{job.identity}.json"
-        if failure.is_file():
-            row |= {"status": "failed", "error": runs.read_json(failure).get("error")}
-        rows.append(row)
-    _add_seed_agreement(rows, plan)
-    return pd.DataFrame(rows), pd.DataFrame(counts)
-
-
-def _add_seed_agreement(rows: list[dict], plan: Plan) -> None:
-    """Where it is asked for: among the runs of a configuration, whose labels are on disk."""
-    configurations = {}
-    for position, job in enumerate(plan.jobs):
-        if "seed_agreement" in job.config.measures:
-            row = {column: value for column, value in plan.varied[position].items() if column != "seed"}
-            configurations.setdefault(json.dumps(row), []).append(position)
-    for positions in configurations.values():
-        shares = measuring.seed_agreement([plan.jobs[position] for position in positions])
-        for position, share in zip(positions, shares, strict=True):
-            rows[position]["seed_agreement"] = share
+def _as_planned(job: Job, varied: dict[str, str]) -> PlannedRun:
+    data = job.dataset
+    facts = DataFacts(data.name, data.fingerprints, data.classes, len(data.train), len(data.test))
+    return PlannedRun(job.identity, job.name, varied, job.config, facts, job.precision)
 
 
 def _of_hydra(override: Override) -> bool:
@@ -205,25 +161,6 @@ def _varied(cells: list[list[str]]) -> list[dict[str, str]]:
         taken = name in columns.values() or (name in RESERVED and not known)
         columns[key] = key if taken else name
     return [{column: option[key] for key, column in columns.items()} for option in options]
-
-
-def _planned_runs(plan: Plan) -> list[dict]:
-    cells = zip(plan.jobs, plan.varied, strict=True)
-    return [{"identity": job.identity, "name": job.name, "varied": varied} for job, varied in cells]
-
-
-def _counts_through_training(job: Job, found: runs.Run, labels: dict) -> Iterable[dict]:
-    epochs = sorted({*jobs.snapshot_epochs(job.config, found.epochs_trained), found.epochs_trained})
-    for epoch in epochs:
-        values = measuring.values(found, job.config, job.dataset, epoch)
-        for subspace in job.config.regions.subspaces:
-            yield labels | {
-                "subspace": subspace,
-                "epoch": epoch,
-                "mean": values.get(f"region_count_{subspace}", math.nan),
-                "standard_error": values.get(f"region_count_{subspace}_standard_error", math.nan),
-                "entropy": values.get(f"region_entropy_{subspace}", math.nan),
-            }
 
 
 def _outcome(job: Job, found: runs.Run) -> str:

@@ -66,12 +66,25 @@ class Tracker:
     def table(self, name: str, dataframe) -> None:
         """A pandas DataFrame, as a table; what is missing in it is null."""
 
+        self._attempt(lambda run: run.log({name: _as_table(dataframe)}, commit=False))
+
+    def scatter(self, name: str, dataframe, x: str, y: str, title: str) -> None:
+        """One column of a pandas DataFrame against another, as W&B's own scatter plot; the other columns go with it."""
+
         def log(run):
             import wandb
 
-            # W&B fixes a column's type by its first values; a missing one among strings or numbers must not break it.
-            frame = dataframe.astype(object).where(dataframe.notna(), None)
-            run.log({name: wandb.Table(columns=[str(column) for column in frame], data=frame.values.tolist())}, commit=False)
+            run.log({name: wandb.plot.scatter(_as_table(dataframe), x, y, title)}, commit=False)
+
+        self._attempt(log)
+
+    def chart(self, name: str, figure) -> None:
+        """A plotly Figure, as an interactive chart."""
+
+        def log(run):
+            import wandb
+
+            run.log({name: wandb.Plotly(figure)}, commit=False)
 
         self._attempt(log)
 
@@ -256,6 +269,14 @@ def _api_key(server) -> str | None:
             if entry := netrc.netrc(os.path.expanduser(file)).authenticators(urlsplit(server.base_url).netloc):
                 return entry[2]
     return None
+
+
+def _as_table(dataframe):
+    import wandb
+
+    # W&B fixes a column's type by its first values; a missing one among strings or numbers must not break it.
+    frame = dataframe.astype(object).where(dataframe.notna(), None)
+    return wandb.Table(columns=[str(column) for column in frame], data=frame.values.tolist())
 
 
 def _plain(value):

@@ -237,7 +237,7 @@ def test_a_sweep_over_a_classifiers_own_options(tmp_path):
     grid = ["model=decision_tree", "model.max_depth=2,4,8", "seed=0,1", "measures=[accuracy,seed_agreement,sharpness]"]
     done = command("sweep.py", *grid, *SMALL, f"results={tmp_path}")
     assert done.returncode == 0, done.stderr
-    (directory,) = (tmp_path / "sweeps").iterdir()
+    directory = next(tmp_path.glob("sweeps/*/plan.json")).parent
     runs = pd.read_csv(directory / "runs.csv")
     assert runs[["max_depth", "seed"]].to_numpy().tolist() == [[d, s] for d in (2, 4, 8) for s in (0, 1)]
     assert runs[["learning_rate", "batch_size", "weight_decay"]].isna().all(axis=None)

@@ -202,9 +202,9 @@ def test_every_kind_of_grid_can_be_drawn(runs, group_by):
 
 
 def test_positions_follow_the_logarithm_with_zero_below():
-    assert plots._positions(pd.Series([0.1, 0.001, 0.01])) == pytest.approx({0.001: 0, 0.01: 0.5, 0.1: 1})
-    assert plots._positions(pd.Series([0.1, 0, 0.01])) == pytest.approx({0: 0, 0.01: 0.5, 0.1: 1})
-    assert plots._positions(pd.Series([4, -4, 0])) == pytest.approx({-4: 0, 0: 0.5, 4: 1})
+    assert plots.place_on_scale(pd.Series([0.1, 0.001, 0.01])) == pytest.approx({0.001: 0, 0.01: 0.5, 0.1: 1})
+    assert plots.place_on_scale(pd.Series([0.1, 0, 0.01])) == pytest.approx({0: 0, 0.01: 0.5, 0.1: 1})
+    assert plots.place_on_scale(pd.Series([4, -4, 0])) == pytest.approx({-4: 0, 0: 0.5, 4: 1})
 
 
 def test_numbers_as_text_are_in_numerical_order():

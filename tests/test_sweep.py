@@ -1,15 +1,18 @@
 """Sweeps from the command line: the grid, its tables, what is done again, and what a mistake costs."""
 
+import base64
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from wandb_log import history, read_runs
 
-from regioncount import runs, sweeping
+from regioncount import loading, report, runs, sweeping
 from regioncount.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -43,7 +46,7 @@ def sweep(results, *options, **environment):
 
 
 def only_sweep(results):
-    (directory,) = (results / "sweeps").iterdir()
+    (directory,) = (path for path in (results / "sweeps").iterdir() if path.is_dir())
     return directory
 
 
@@ -77,8 +80,25 @@ def test_a_sweep_leaves_its_tables_and_figures(done):
     assert sorted(counts["epoch"].unique()) == [0, 1, 2, 3]
     for name in ("count_against_gap_line", "heat_maps", "count_through_training_line", "decision_regions"):
         assert (directory / f"{name}.png").stat().st_size > 1000
+    page = (directory / "report.html").read_text()
+    assert "Over 3 configurations (6 runs, " in page
+    assert base64.b64encode((directory / "decision_regions.png").read_bytes()).decode() in page
+    assert page.count('class="plot"') == 5  # the scatter, three heat maps, counts through training
     assert "learning_rate" in first.stdout
     assert "Pearson" in first.stdout
+
+
+def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):
+    results, first = done
+    directory = only_sweep(results)
+    runs, counts = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "region_counts.csv")
+    early = pd.read_csv(directory / "early.csv").set_index("epoch")
+    gaps = runs.groupby("learning_rate")["generalization_gap"].mean()
+    for epoch, at in counts.groupby("epoch"):
+        then = at.groupby("learning_rate")["mean"].mean()
+        assert early.loc[epoch, "mean_count"] == pytest.approx(at["mean"].mean())
+        assert early.loc[epoch, "pearson"] == pytest.approx(then.corr(gaps), abs=1e-4, nan_ok=True)
+    assert "at an epoch and the generalization gap at the end" in first.stdout
 
 
 def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
@@ -91,6 +111,25 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
     assert again.stdout.count("(there already)") == 6
     assert {name: (directory / name).read_bytes() for name in before} == before
     assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
+
+
+def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeypatch):
+    results, _ = done
+    shutil.copytree(results, tmp_path / "moved")
+    directory = only_sweep(tmp_path / "moved")
+    before = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name != "plan.json"}
+    for name in before:
+        if name != "decision_regions.png":
+            (directory / name).unlink()
+    for owner, name in ((loading.data, "load"), (runs.Run, "weights")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("this is not to be loaded"))
+    assert report.main([str(directory)]) == 0
+    again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name != "plan.json"}
+    assert set(again) == set(before)
+    assert {name for name in before if before[name] != again[name]} == {"runs.csv"}
+    here, there = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path / "moved"))
+    pd.testing.assert_frame_equal(here.drop(columns="directory"), there.drop(columns="directory"), check_exact=True)
+    assert all(Path(path).is_relative_to(tmp_path) for path in there["directory"])
 
 
 def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_path):
@@ -117,13 +156,50 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
         assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
     (summary,) = logged.values()
     assert summary["job_type"] == "sweep"
-    assert {"runs", "correlations", "count_against_gap_line"} <= {key for row in summary["history"] for key in row}
+    logged = {key for row in summary["history"] for key in row}
+    assert {"runs", "configurations", "correlations", "decision_regions", "count_through_training_line"} <= logged
+    assert {"heat_map_region_count_line", "heat_map_test_accuracy", "count_against_gap_line_table"} <= logged
+    assert "heat_maps" not in logged  # a picture of what is a chart already
+
+
+def test_no_run_starts_once_the_time_budget_is_over(tmp_path):
+    first = sweep(tmp_path, *GRID, "sweep.time_budget=0.001s")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("not started, the time budget is over") == 6
+    assert "6 runs are left" in first.stdout
+    assert not list(tmp_path.glob("runs/*/model.pt"))
+    again = sweep(tmp_path, *GRID, "sweep.time_budget=1h")
+    assert again.returncode == 0
+    assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"finished"}
+
+
+def test_a_sweep_sets_the_published_figures_and_a_regression_beside_its_own(tmp_path):
+    grid = ["optimizer.learning_rate=0.1,0.05,0.01", "batch_size=8,64"]
+    asked = ["sweep.regression=[region_count_line,parameter_norm]", "sweep.targets=[generalization_gap,region_count_line]"]
+    done = sweep(tmp_path, *grid, *asked, "measures=[accuracy,parameter_norm]", "+sweep.published.line=cifar10")
+    assert done.returncode == 0, done.stderr
+    directory = only_sweep(tmp_path)
+    runs = pd.read_csv(directory / "runs.csv")
+    regression = pd.read_csv(directory / "regression.csv").set_index("measure")
+    design = np.column_stack([np.ones(6), runs["region_count_line"], runs["parameter_norm"]])
+    coefficients = np.linalg.lstsq(design, runs["test_error"], rcond=None)[0]
+    for measure, expected in zip(("region_count_line", "parameter_norm"), coefficients[1:], strict=True):
+        assert regression.loc[measure, "coefficient"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    correlations = pd.read_csv(directory / "correlations.csv").set_index(["measure", "target"])
+    found = correlations.loc[("parameter_norm", "region_count_line"), "pearson"]
+    assert found == pytest.approx(runs["parameter_norm"].corr(runs["region_count_line"]), abs=1e-4)
+    compared = pd.read_csv(directory / "comparison.csv")
+    assert compared["published_pearson"].isna().all()  # the paper has no such network
+    assert compared["pearson"].tolist() == pytest.approx(
+        [correlations.loc[("region_count_line", "generalization_gap"), "pearson"]]
+    )
+    assert "beside the paper" in (directory / "report.html").read_text()
 
 
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     """One cell's run directory is taken by a file: that run cannot be written."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID])
-    victim = plan.jobs[2]
+    victim = plan.runs[2]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / f"{victim.name}-{victim.identity}").write_text("in the way")
     failed = sweep(tmp_path, *GRID)
@@ -160,6 +236,9 @@ def test_a_diverged_run_is_kept_in_the_table(tmp_path):
         (["seed=0,0"], "twice"),
         (["sweep.name=../x", "seed=0,1"], "sweep.name"),
         (["seed=range(0"], "range"),
+        (["sweep.time_budget=20", "seed=0,1"], "sweep.time_budget=20"),
+        (["sweep.targets=[nonsense]", "seed=0,1"], "sweep.targets=nonsense"),
+        (["sweep.regression=[parameter_norm]", "seed=0,1"], "sweep.regression=parameter_norm"),
     ],
 )
 def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, options, reason):
@@ -172,7 +251,7 @@ def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, opti
 def test_measuring_settings_make_no_configurations(tmp_path):
     """A grid over the number of lines shares its runs, and each number has correlations of its own."""
     plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
-    assert len({job.identity for job in plan.jobs}) == 6
+    assert len({run.identity for run in plan.runs}) == 6
     assert plan.measuring_columns == ["number"]
 
 

@@ -102,6 +102,8 @@ with tracking.start("disabled", identity="ab", name="a run", config={{}}, direct
     track.summarize({{"status": "finished"}})
     track.table("runs", None)
     track.figure("a figure", "missing.png")
+    track.scatter("a scatter", None, "x", "y", "a title")
+    track.chart("a chart", None)
 print("wandb" in sys.modules)
 """
     done = python(code, tmp_path)
@@ -175,6 +177,27 @@ def test_tables_and_figures(tmp_path):
     assert history(run, "epoch", "train_loss") == [(1, 1.0), (2, 0.5)]
     [row] = [row for row in run["history"] if "scatter" in row]
     assert (row["scatter"]["width"], row["correlations"]["nrows"]) == (4, 2)
+
+
+def test_charts(tmp_path):
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    frame = pd.DataFrame({"run": ["a", "b"], "count": [2.5, 3.5], "gap": [0.1, np.nan]})
+    with start(tmp_path) as track:
+        track.scatter("count_against_gap", frame, "count", "gap", "a title")
+        track.chart("heat_map", go.Figure(go.Heatmap(z=[[1.0, 2.0], [3.0, None]], x=["0.1", "0.01"], y=["64", "128"])))
+    [run] = read_runs(tmp_path)
+    chart = run["config"]["_wandb"]["visualize"]["count_against_gap"]["panel_config"]
+    assert chart["panelDefId"] == "wandb/scatter/v0"
+    assert chart["fieldSettings"] == {"x": "count", "y": "gap"}
+    assert chart["stringSettings"]["title"] == "a title"
+    [table] = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
+    assert json.loads(table.read_text()) == {"columns": ["run", "count", "gap"], "data": [["a", 2.5, 0.1], ["b", 3.5, None]]}
+    [drawn] = tmp_path.glob("wandb/offline-run-*/files/media/plotly/*.json")
+    [trace] = json.loads(drawn.read_text())["data"]
+    assert (trace["type"], trace["z"], trace["x"]) == ("heatmap", [[1.0, 2.0], [3.0, None]], ["0.1", "0.01"])
+    assert any("heat_map" in row and "count_against_gap_table" in row for row in run["history"])
 
 
 def test_a_resumed_run_goes_on_in_the_same_one(tmp_path):

@@ -66,6 +66,21 @@ def describe_ranking(table: pd.DataFrame) -> str:
     """A table of `ranking` as text: a heading, a line a measure, and below it what is undefined and why."""
     if table.empty:
         return "no ranking: no measures"
+    heading = f"measures against {table['target'].iloc[0]}, by |Kendall's tau|"
+    lines = [heading, format_ranking(table).to_string(index=False)]
+    for notes, rows in table[table["note"] != ""].groupby("note", sort=False):
+        lines.append(f"{', '.join(rows['measure'])}: {notes}")
+    sizes = table[["configurations", "runs"]].drop_duplicates()
+    if len(sizes) == 1:
+        lines[0] += " ({} configurations, {} runs)".format(*sizes.iloc[0])
+    else:
+        each = [f"{row['measure']} {row['configurations']} and {row['runs']}" for _, row in table.iterrows()]
+        lines.append(f"configurations and runs: {', '.join(each)}")
+    return "\n".join(lines)
+
+
+def format_ranking(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a table of `ranking` that are for reading, as text, each statistic with its interval."""
     shown = pd.DataFrame({"measure": table["measure"]})
     for name in reversed(STATISTICS):
         shown[name.capitalize()] = [_interval(row, name) for _, row in table.iterrows()]
@@ -76,16 +91,7 @@ def describe_ranking(table: pd.DataFrame) -> str:
     for form in FORMS:
         name = f"partial_correlation_{form}"
         shown[f"partial: {form.replace('_', '-')}"] = [_interval(row, name) for _, row in table.iterrows()]
-    lines = [f"measures against {table['target'].iloc[0]}, by |Kendall's tau|", shown.to_string(index=False)]
-    for notes, rows in table[table["note"] != ""].groupby("note", sort=False):
-        lines.append(f"{', '.join(rows['measure'])}: {notes}")
-    sizes = table[["configurations", "runs"]].drop_duplicates()
-    if len(sizes) == 1:
-        lines[0] += " ({} configurations, {} runs)".format(*sizes.iloc[0])
-    else:
-        each = [f"{row['measure']} {row['configurations']} and {row['runs']}" for _, row in table.iterrows()]
-        lines.append(f"configurations and runs: {', '.join(each)}")
-    return "\n".join(lines)
+    return shown
 
 
 def _join(notes: pd.Series) -> str:

@@ -1,0 +1,118 @@
+"use strict";
+
+// Tables: a click on a heading sorts by its column, again the other way round; a filter keeps the rows that have every word.
+
+function sortValue(cell, numeric) {
+  const text = cell.textContent.trim();
+  if (!numeric) return text.toLowerCase();
+  const number = parseFloat(text);
+  return Number.isNaN(number) ? null : number;
+}
+
+function sortBy(heading) {
+  const table = heading.closest("table"), body = table.tBodies[0];
+  const numeric = heading.classList.contains("number");
+  const direction = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+  const sign = direction === "ascending" ? 1 : -1;
+  const keyed = [...body.rows].map((row) => [sortValue(row.cells[heading.cellIndex], numeric), row]);
+  keyed.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last either way
+    return sign * (numeric ? a - b : a.localeCompare(b, undefined, { numeric: true }));
+  });
+  body.append(...keyed.map(([, row]) => row));
+  for (const other of table.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
+  heading.setAttribute("aria-sort", direction);
+}
+
+function filterRows(input) {
+  const table = document.getElementById(input.dataset.table);
+  const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase().replaceAll(" ", "_"));
+  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const row of table.tBodies[0].rows) {
+    const cells = [...row.cells].map((cell) => cell.textContent.trim().toLowerCase());
+    const fits = words.every((word) => {
+      const [title, value] = word.split("=", 2);
+      const column = value === undefined ? -1 : titles.indexOf(title);
+      return column >= 0 ? cells[column] === value : cells.some((cell) => cell.includes(word));
+    });
+    row.hidden = !fits;
+    shown += fits;
+  }
+  input.closest(".filter").querySelector("output").value = `${shown} of ${table.tBodies[0].rows.length} rows`;
+}
+
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => sortBy(button.closest("th")));
+}
+for (const input of document.querySelectorAll(".filter input")) {
+  input.addEventListener("input", () => filterRows(input));
+  filterRows(input); // what the browser has kept from before a reload
+}
+
+// Charts: drawn as they come into view, in the colours of the page.
+
+const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+const charts = new Map();
+
+function dress(plot, { data, layout }) {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const ground = dark.matches && !document.documentElement.classList.contains("printing") ? "dark" : "light";
+  layout.font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--ink") };
+  layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0, 0, 0, 0)";
+  layout.hoverlabel = { bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: colour("--ink") }, align: "left" };
+  layout.modebar = { bgcolor: "rgba(0, 0, 0, 0)", color: colour("--faint"), activecolor: colour("--ink") };
+  for (const key of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+    Object.assign(layout[key], { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") });
+  }
+  if (layout.coloraxis.showscale) {
+    // On a phone the scale of colours lies above the plot instead of beside it.
+    const narrow = plot.clientWidth < 560;
+    Object.assign(layout.coloraxis.colorbar, narrow
+      ? { orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", len: 1 }
+      : { orientation: "v", x: 1.02, xanchor: "left", y: 0.5, yanchor: "middle", len: 1 });
+    layout.coloraxis.colorbar.title.side = narrow ? "top" : "right";
+  }
+  layout.coloraxis.colorscale = layout.meta[ground];
+  for (const trace of data) {
+    if (trace.meta?.[`line_${ground}`]) {
+      trace.line.color = trace.marker.color = trace.meta[`line_${ground}`];
+    }
+    if (trace.meta?.[`fill_${ground}`]) trace.fillcolor = trace.meta[`fill_${ground}`];
+  }
+}
+
+function draw(plot) {
+  if (!charts.has(plot)) charts.set(plot, JSON.parse(plot.parentElement.querySelector("script").textContent));
+  const figure = charts.get(plot);
+  dress(plot, figure);
+  Plotly.react(plot, figure.data, figure.layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+}
+
+const plots = [...document.querySelectorAll(".plot")];
+const observer = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((entry) => entry.isIntersecting)) {
+    observer.unobserve(entry.target);
+    draw(entry.target);
+  }
+}, { rootMargin: "400px" });
+for (const plot of plots) observer.observe(plot);
+dark.addEventListener("change", () => charts.forEach((_, plot) => draw(plot)));
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (width !== innerWidth) charts.forEach((_, plot) => draw(plot)); // a phone's height changes as it scrolls
+  width = innerWidth;
+});
+
+// Paper is white, and shows everything.
+
+addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("printing");
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const plot of plots) draw(plot);
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("printing");
+  charts.forEach((_, plot) => draw(plot));
+});

@@ -1,0 +1,120 @@
+"""Sweeps on disk whose numbers are chosen, so that what is said of them can be worked out by hand; nothing is trained."""
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from regioncount import measuring, planning, runs
+from regioncount.config import SweepOptions, as_mapping, parse_run
+
+ENVIRONMENT = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "device": "a device",
+    "torch": "2.0",
+    "python": "3.11",
+    "commit": "c" * 40,
+}
+FIGURES = 2.0, 0.05  # region count and gap at the largest learning rate and the smallest batch
+
+
+def facts(name="digits", fingerprint="a") -> planning.DataFacts:
+    classes = tuple(f"class {number}" for number in range(10))
+    return planning.DataFacts(name, {"train": fingerprint * 64, "test": "b" * 64}, classes, 1000, 500)
+
+
+def numbers(rate: float, size: int, seed: int) -> tuple[float, float]:
+    """Region count and generalization gap: both grow as the rate falls and the batch grows, not quite alike."""
+    count, gap = FIGURES
+    low = -math.log10(rate) - 1
+    return count + 0.8 * low + 0.1 * math.log2(size / 32) + 0.05 * seed, gap + 0.04 * low**1.5 + 0.01 * math.log2(size / 32)
+
+
+def sweep(
+    results: Path,
+    *,
+    name="pretend",
+    networks=("mlp",),
+    data=None,
+    rates=(0.1, 0.01, 0.001),
+    sizes=(32, 64),
+    seeds=(0, 1),
+    subspaces=("line",),
+    measures=("accuracy",),
+    snapshots=(),
+    unfitted=(),
+    failed=(),
+    diverged=(),
+    error="ValueError: a reason",
+    overrides=("experiment=pretend",),
+    environment=ENVIRONMENT,
+    **options,
+) -> Path:
+    """Write a sweep and its runs; returns the sweep's directory.
+
+    unfitted, failed and diverged are numbers of cells, counted in the order networks, rates, sizes, seeds. Of an unfitted
+    run both accuracies are lower by 0.2. options: those of the group sweep.
+    """
+    data = data or facts()
+    directory = results / "sweeps" / f"{name}-00000000"
+    planned = []
+    common = parse_run(
+        {
+            "dataset": {"name": "digits", "title": data.name},
+            "model": {"name": "mlp"},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1},
+            "schedule": {"name": "constant"},
+            "batch_size": 32,
+            "epochs": 20,
+            "snapshots": {"epochs": list(snapshots)},
+            "regions": {s: {"dimension": dimension} for dimension, s in enumerate(subspaces, 1)},
+            "measures": list(measures),
+            "results": str(results),
+        }
+    )
+    grid = itertools.product(networks, rates, sizes, seeds)
+    for number, (network, rate, size, seed) in enumerate(grid):
+        optimizer = common.optimizer | {"learning_rate": rate}
+        config = replace(common, model={"name": network}, optimizer=optimizer, batch_size=size, seed=seed)
+        varied = {"model": network} if len(networks) > 1 else {}
+        varied |= {"learning_rate": str(rate), "batch_size": str(size), "seed": str(seed)}
+        identity = runs.identity({"data": data.name, "cell": [network, rate, size, seed]})
+        planned.append(planning.PlannedRun(identity, f"digits-{network}", varied, config, data, "float32"))
+        if number in failed:
+            runs.write_json(directory / "failures" / f"{identity}.json", {"error": error})
+            continue
+        status = "diverged" if number in diverged else "finished"
+        values = _values(*numbers(rate, size, seed), 0.2 * (number in unfitted))
+        _write_run(planned[-1], status, values, environment, {*snapshots, 20})
+    plan = planning.Plan(name, directory, planned, list(overrides), "pretend", environment, SweepOptions(**options))
+    planning.write(plan)
+    return directory
+
+
+def _values(count: float, gap: float, lower: float) -> dict[str, dict]:
+    train, test = 1 - lower, 1 - lower - gap
+    accuracies = {"train_accuracy": train, "test_accuracy": test, "train_loss": count / 100, "test_loss": 1.0}
+    accuracies |= {"generalization_gap": gap, "test_error": 1 - test}
+    regions = {"region_count": count, "region_count_standard_error": 0.07, "region_entropy": 0.5, "region_share_one": 0.1}
+    return {"accuracy": accuracies, "region_count": regions}
+
+
+def _write_run(planned, status: str, values: dict, environment: dict, epochs) -> None:
+    run = runs.create(
+        Path(planned.config.results),
+        planned.name,
+        planned.identity,
+        as_mapping(planned.config),
+        planned.dataset.fingerprints["train"],
+        environment,
+    )
+    run.finish(status, epochs_trained=20, seconds=90.0)
+    if status != "finished":
+        return
+    entries = {}
+    for name, setting in measuring.measuring_settings(planned.config, planned.dataset).items():
+        measured = values.get(setting["measure"], {name: values["region_count"]["region_count"] ** 2})
+        for epoch in epochs:
+            entry = {"settings": setting, "epoch": epoch, "values": measured, "how": {"device": "a device", "seconds": 10.0}}
+            entries[runs.measuring_key(setting, epoch)] = entry
+    run.save_measures(entries, {})

@@ -1,0 +1,406 @@
+"""Reports, made from sweeps whose numbers are known: what they say, in every format, and what they make of bad input."""
+
+import base64
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pretend
+import pytest
+
+from regioncount import collecting, environment, planning, plots, report, tables
+
+# A PNG of one pixel.
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+HOSTILE = "<script>document.title='pwned'</script>\"'&<b>"
+
+
+@pytest.fixture(autouse=True)
+def _small_figures(monkeypatch):
+    """What figures show is tested elsewhere; here a dot stands for each."""
+    monkeypatch.setattr(plots, "save", lambda figure, path: Path(path).write_bytes(DOT))
+
+
+class Page(HTMLParser):
+    """The elements of a page, the text of each, and the rows of its tables."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements, self.text, self.tables, self._open = [], "", {}, []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._open.append(tag)
+        if tag == "table":
+            self.tables[dict(attributes)["id"]] = self._rows = []
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th"):
+            self._rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "script" in self._open or "style" in self._open:
+            return
+        self.text += data
+        if "td" in self._open or "th" in self._open:
+            self._rows[-1][-1] += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def made(results, **options) -> tuple[Path, Page]:
+    directory = pretend.sweep(results, **options)
+    report.report(directory)
+    return directory, Page(directory / "report.html")
+
+
+def averages(rates=(0.1, 0.01, 0.001), sizes=(32, 64), seeds=(0, 1)) -> pd.DataFrame:
+    """Counts and gaps of the pretended configurations, worked out here."""
+    cells = [
+        (rate, size, *np.mean([pretend.numbers(rate, size, s) for s in seeds], axis=0)) for rate in rates for size in sizes
+    ]
+    return pd.DataFrame(cells, columns=["learning_rate", "batch_size", "count", "gap"])
+
+
+def said(sweep: Path) -> str:
+    return tables.headline(collecting.collect(planning.read(sweep)))
+
+
+def test_the_headline_is_the_correlation_over_configurations(tmp_path):
+    r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
+    sentence = said(pretend.sweep(tmp_path))
+    found = re.fullmatch(
+        r"Over 6 configurations \(12 runs, all fitted\), Pearson's r of region count and generalization gap is "
+        r"(\S+) \[(\S+), (\S+)\]\.",
+        sentence,
+    )
+    assert found, sentence
+    value, low, high = map(float, found.groups())
+    assert value == pytest.approx(r, abs=0.005)
+    assert low <= value <= high
+
+
+def test_the_headline_says_what_it_rests_on(tmp_path):
+    """The fitted runs first, where not all are; why there is no number, where there is none; and what did not finish."""
+    partly = said(pretend.sweep(tmp_path / "partly", unfitted=(0, 1), failed=(11,), diverged=(10,)))
+    rest = averages().iloc[1:5]
+    r = np.corrcoef(rest["count"], rest["gap"])[0, 1]
+    assert "Over the 4 configurations that fit their training set (8 of 10 runs), Pearson's r of" in partly
+    assert f"is {r:.2f} [" in partly
+    assert "over all 5 it is" in partly
+    assert "1 of 12 runs failed." in partly
+    assert "1 of 12 runs diverged." in partly
+    few = said(pretend.sweep(tmp_path / "few", rates=(0.1,)))
+    assert "is undefined: 2 configurations, 3 are needed" in few
+    none = said(pretend.sweep(tmp_path / "none", failed=range(12)))
+    assert none == "None of the 12 runs has finished. 12 of 12 runs failed."
+    several = said(pretend.sweep(tmp_path / "several", networks=("mlp", "small_cnn")))
+    assert "Over 2 networks (24 runs, all fitted)" in several
+    unmeasured = said(pretend.sweep(tmp_path / "unmeasured", subspaces=()))
+    assert unmeasured == "12 runs have finished; nothing to correlate was measured."
+
+
+def test_the_page_has_every_configuration_and_run(tmp_path):
+    directory, page = made(tmp_path, unfitted=(3,), diverged=(5,))
+    expected = averages()
+    heads, *rows = page.tables["configurations-1"]
+    assert heads[:2] == ["learning rate", "batch size"]
+    assert {(float(row[0]), int(row[1])) for row in rows} == set(
+        zip(expected["learning_rate"], expected["batch_size"], strict=True)
+    )
+    counts = {(float(row[0]), int(row[1])): float(row[-1].split(" ± ")[0]) for row in rows}
+    for _, row in expected[expected["learning_rate"] != 0.01].iterrows():
+        assert counts[row["learning_rate"], row["batch_size"]] == pytest.approx(row["count"], abs=1e-3)
+    heads, *rows = page.tables["runs"]
+    assert len(rows) == 12
+    statuses = [row[heads.index("status")] for row in rows]
+    assert [number for number, status in enumerate(statuses) if status != "finished"] == [3, 5]
+    assert (statuses[3], statuses[5]) == ("not fitted", "diverged")
+    assert [attributes.get("class") for attributes in page.of("tr")][-12:].count("marked") == 2
+    assert "learning_rate=0.01 batch_size=32 seed=1" in page.text
+    for fact in ("a device", "c" * 40, "uv run sweep.py experiment=pretend", "1,000 training and 500 test images"):
+        assert fact in page.text
+    # 12 runs of 90 seconds, of 11 of which two things were measured in 10 each
+    assert "18 min of training and 3 min 40 s of measuring" in page.text
+    assert (directory / "report.html").stat().st_size < 8e6
+
+
+def test_the_page_is_whole_and_says_what_it_is(tmp_path):
+    _, page = made(tmp_path, measures=("accuracy", "parameter_norm"), snapshots=(0, 10), networks=("mlp", "small_cnn"))
+    assert page.of("html")[0]["lang"] == "en"
+    assert "pretend" in page.text
+    names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(names)) == len(names)
+    for attributes in page.of("a"):
+        if attributes["href"].startswith("#"):
+            assert attributes["href"][1:] in names
+    for _, attributes in page.elements:
+        for reference in ("aria-labelledby", "aria-describedby", "for", "data-table"):
+            assert attributes.get(reference, names[0]) in names
+        for link in ("src", "href"):
+            assert "//" not in attributes.get(link, "")[:8]
+    assert all(attributes["alt"] for attributes in page.of("img"))
+    assert all(attributes["aria-sort"] == "none" for attributes in page.of("th"))
+    assert len(page.of("caption")) == len(page.tables)
+    # for each network: a scatter, three heat maps, counts through training
+    assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == 2 * 5
+    assert {"overview", "correlations-1", "correlations-2", "ranking-1-0", "ranking-2-0"} <= set(page.tables)
+
+
+def test_an_overview_has_every_network(tmp_path):
+    networks = ("mlp", "small_cnn", "resnet18")
+    directory = pretend.sweep(tmp_path, networks=networks, unfitted=(0, 1), failed=range(24, 36))
+    sweep = collecting.collect(planning.read(directory))
+    cells = tables.overview(sweep).cells
+    assert list(cells["model"]) == list(networks)
+    assert "dataset" not in cells  # the same in all
+    assert list(cells["runs"]) == ["12 of 12", "12 of 12", "0 of 12"]
+    assert list(cells["fitted"]) == ["10", "12", "–"]
+    r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
+    assert cells["pearson"][1].startswith(f"{r:.3f} [")
+    gaps = [pretend.numbers(*cell)[1] for cell in ((0.1, 32, 0), (0.001, 64, 0))]
+    assert cells["test_accuracy %"][1] == f"{100 - 100 * max(gaps):.2f}–{100 - 100 * min(gaps):.2f}"
+
+
+def test_published_figures_stand_beside_ours_in_every_form(tmp_path):
+    directory, page = made(tmp_path, networks=("mlp", "resnet18"), published={"line": "cifar10"})
+    sweep = collecting.collect(planning.read(directory))
+    cells = tables.comparison(sweep).cells
+    assert list(cells["published"]) == ["–", "0.98 (27)"]
+    assert list(cells["published test accuracy %"]) == ["–", "63.8–84.3"]
+    r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
+    assert all(cell.startswith(f"{r:.2f} [") and cell.endswith("] (6)") for cell in cells["pearson"])
+    assert "comparison" in page.tables
+    caption = "on digits, 1,000 training images, beside the paper's"
+    for name in ("report.html", "tables.md", "tables.tex"):
+        assert caption in (directory / name).read_text().replace("&#x27;", "'")
+
+
+def test_a_sweep_whose_runs_all_failed_has_a_page_that_says_so(tmp_path):
+    directory, page = made(tmp_path, failed=range(12))
+    assert "None of the 12 runs has finished." in page.text
+    assert page.text.count("failed, ValueError: a reason") == 12
+    assert len(page.tables["runs"]) == 13
+    assert not any(attributes.get("class") == "plot" for attributes in page.of("div"))
+    assert (directory / "tables.md").is_file()
+    assert (directory.parent / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "figures"),
+    [
+        pytest.param({"rates": (0.1,), "sizes": (32,), "seeds": (0,)}, 1, id="one run"),
+        pytest.param({"rates": (0.1, 0.01), "sizes": (32,), "seeds": (0,)}, 4, id="one hyperparameter"),
+        pytest.param({"subspaces": ()}, 2, id="no region counts"),
+        pytest.param({"measures": ()}, 1, id="no accuracies"),
+        pytest.param({"measures": (), "subspaces": ()}, 0, id="nothing measured"),
+        pytest.param({"unfitted": range(12)}, 4, id="no run fitted"),
+        pytest.param({"diverged": range(12)}, 0, id="all diverged"),
+    ],
+)
+def test_what_was_not_measured_is_absent(options, figures, tmp_path):
+    directory, page = made(tmp_path, **options)
+    assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == figures
+    assert "nan" not in re.findall(r"\w+", page.text)
+    assert len(page.tables["runs"]) == len(planning.read(directory).runs) + 1
+
+
+def test_whatever_a_name_holds_is_text(tmp_path):
+    told = pretend.ENVIRONMENT | {"device": HOSTILE, "torch": HOSTILE, "commit": HOSTILE, "date": HOSTILE}
+    options = {"data": pretend.facts(HOSTILE), "failed": (1,), "error": HOSTILE, "overrides": [f"a={HOSTILE}"]}
+    directory, page = made(tmp_path, environment=told, snapshots=(0,), **options)
+    scripts = page.of("script")
+    charts = [attributes for attributes in scripts if attributes.get("type") == "application/json"]
+    assert len(charts) == 5
+    assert len(scripts) - len(charts) == 2
+    assert page.of("b") == []
+    assert page.text.count(HOSTILE) >= 5
+    index = Page(directory.parent / "index.html")
+    assert len(index.of("script")) == 1
+    assert HOSTILE in index.text
+    assert "<script>" not in (directory / "tables.md").read_text()
+    assert all(re.fullmatch(r"[\w.-]+", path.name) for path in directory.iterdir())
+
+
+def test_markdown_and_csv_have_the_same_cells(tmp_path):
+    directory, _ = made(tmp_path, data=pretend.facts("a|b\\*_c`"), measures=("accuracy", "parameter_norm"))
+    blocks = (directory / "tables.md").read_text().split("\n\n")
+    found = [block.splitlines() for block in blocks if block.startswith("|")]
+    assert len(found) == 3  # configurations, correlations, ranking
+    for lines in found:
+        cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+        assert len({len(row) for row in cells}) == 1
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found[0]]
+    written = pd.read_csv(directory / "configurations.csv")
+    assert [float(row[0]) for row in rows[2:]] == written["learning_rate"].tolist()
+    assert [row[2] for row in rows[2:]] == ["2"] * 6
+    expected = averages().sort_values(["learning_rate", "batch_size"])
+    assert written["region_count_line"].tolist() == pytest.approx(expected["count"].tolist())
+    assert written["generalization_gap"].tolist() == pytest.approx(expected["gap"].tolist())
+    errors = [np.std([0, 0.05], ddof=1) / 2**0.5] * 6
+    assert written["region_count_line_standard_error"].tolist() == pytest.approx(errors)
+    assert [row[-1] for row in rows[2:]] == [f"{c:.3f} ± {e:.3f}" for c, e in zip(expected["count"], errors, strict=True)]
+
+
+def test_latex_has_nothing_but_what_latex_takes(tmp_path):
+    directory, _ = made(tmp_path, data=pretend.facts("50 % of_A&B #1 {x} ~^\\ <|> $"), networks=("mlp", "small_cnn"))
+    text = (directory / "tables.tex").read_text()
+    for environment_name in ("table", "tabular"):
+        assert text.count(f"\\begin{{{environment_name}}}") == text.count(f"\\end{{{environment_name}}}") == 3
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 3
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(set(labels)) == 3
+    assert all(re.fullmatch(r"tab:[\w.-]+", label) for label in labels)
+    for alignment, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        for row in body.split(r"\\")[:-1]:
+            assert len(re.findall(r"(?<!\\)&", row)) == len(alignment) - 1
+    # what is left once all that we escape is taken away has no special character
+    for known in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"\textless{}", r"\textgreater{}"):
+        text = text.replace(known, "")
+    text = text.replace(r"\textbar{}", "").replace(r"$\pm$", "").replace(r"$\rho$", "").replace(r"$\tau$", "")
+    text = re.sub(r"\\[&%$#_{}]", "", text)
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert rows
+    assert not any(re.search(r"[%$#_{}~^<>|]", row) or "\\" in row[:-2] or not row.isascii() for row in rows)
+
+
+def test_the_index_lists_every_sweep_the_latest_first(tmp_path):
+    made(tmp_path, name="older")
+    made(tmp_path, name="newer", environment=pretend.ENVIRONMENT | {"date": "2027-01-01T00:00:00+00:00"})
+    pretend.sweep(tmp_path, name="unreported")
+    pretend.sweep(tmp_path, name="odd")
+    (tmp_path / "sweeps/odd-00000000/report.json").write_text('{"name": 3}')
+    report.write_index(tmp_path / "sweeps")
+    page = Page(tmp_path / "sweeps" / "index.html")
+    _, *rows = page.tables["sweeps"]
+    assert [row[0] for row in rows[:2]] == ["newer", "older"]
+    assert {row[0] for row in rows[2:]} == {"odd-00000000", "unreported-00000000"}
+    assert rows[0][1:5] == ["2027-01-01", "digits", "mlp", "12 of 12"]
+    assert "Pearson's r" in rows[0][5]
+    links = [attributes["href"] for attributes in page.of("a")]
+    assert {"newer-00000000/report.html", "older-00000000/report.html"} <= set(links)
+
+
+def test_a_report_is_made_again_wherever_the_results_lie(tmp_path, capsys):
+    directory, _ = made(tmp_path / "here")
+    first = pd.read_csv(directory / "runs.csv")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = tmp_path / "there" / "sweeps" / directory.name
+    for path in moved.glob("*.*"):
+        if path.name != "plan.json":
+            path.unlink()
+    assert report.main([str(moved.parent)]) == 0
+    again = pd.read_csv(moved / "runs.csv")
+    pd.testing.assert_frame_equal(first.drop(columns="directory"), again.drop(columns="directory"))
+    assert all(Path(path).is_dir() for path in again["directory"])
+    (tmp_path / "link").symlink_to(moved)
+    assert report.main([str(tmp_path / "link")]) == 0
+    assert set(pd.read_csv(moved / "runs.csv")["status"]) == {"finished"}
+    assert capsys.readouterr().err == ""
+
+
+DAMAGES = {
+    "not JSON": lambda record: "{",
+    "a list": lambda record: "[]",
+    "an older version": lambda record: record | {"format": 1},
+    "no runs": lambda record: record | {"runs": []},
+    "runs of another kind": lambda record: record | {"runs": [3]},
+    "a name that leads elsewhere": lambda record: record | {"runs": [record["runs"][0] | {"name": "../x"}]},
+    "an identity that is none": lambda record: record | {"runs": [record["runs"][0] | {"identity": "*"}]},
+    "a data set that is none": lambda record: record | {"runs": [record["runs"][0] | {"dataset": 7}]},
+    "an option that is none": lambda record: record | {"runs": [record["runs"][0] | {"config": {"nonsense": 1}}]},
+    "values that are no texts": lambda record: record | {"runs": [record["runs"][0] | {"varied": {"seed": 1}}]},
+    "an absolute path": lambda record: record | {"results": "/"},
+    "a sweep's name that leads elsewhere": lambda record: record | {"name": "../x"},
+    "no classes": lambda record: record | {"datasets": [record["datasets"][0] | {"classes": []}]},
+    "overrides that are numbers": lambda record: record | {"overrides": [1]},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_plan_that_cannot_be_used_is_one_line(damage, tmp_path, capsys):
+    directory = pretend.sweep(tmp_path, rates=(0.1,), sizes=(32,), seeds=(0,))
+    damaged = DAMAGES[damage](json.loads((directory / "plan.json").read_text()))
+    (directory / "plan.json").write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    before = sorted(tmp_path.rglob("*"))
+    assert report.main([str(directory)]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert "plan.json" in output.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_directory_without_a_sweep_is_one_line(tmp_path, capsys):
+    command = [sys.executable, "-m", "regioncount.report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    for arguments in ([str(tmp_path / "nowhere")], ["--nonsense"]):
+        assert report.main(arguments) == 2
+        output = capsys.readouterr()
+        assert (output.out, len(output.err.splitlines())) == ("", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measuring_settings_make_groups_of_their_own(tmp_path):
+    """Two resolutions of one grid of runs: two sections, each with all runs."""
+    directory = pretend.sweep(tmp_path)
+    record = json.loads((directory / "plan.json").read_text())
+    cells = record["runs"]
+    record["runs"] = [
+        cell | {"varied": cell["varied"] | {"resolution": str(points)}, "config": _with_resolution(cell["config"], points)}
+        for points in (200, 201)
+        for cell in cells
+    ]
+    (directory / "plan.json").write_text(json.dumps(record))
+    assert report.main([str(directory)]) == 0
+    found = collecting.groups(collecting.collect(planning.read(directory)).runs, planning.read(directory))
+    assert [group.title for group in found] == ["digits, mlp, resolution 200", "digits, mlp, resolution 201"]
+    page = Page(directory / "report.html")
+    assert {"correlations-1", "configurations-1", "configurations-2"} <= set(page.tables)
+    with open(directory / "correlations.csv") as file:
+        assert {row["resolution"] for row in csv.DictReader(file)} == {"200", "201"}
+
+
+def _with_resolution(config, points):
+    return config | {"regions": config["regions"] | {"line": config["regions"]["line"] | {"resolution": points}}}
+
+
+def git(directory, *arguments):
+    options = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(directory), *options, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_the_commit_is_that_of_the_package(tmp_path):
+    package = tmp_path / "checkout" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    assert environment.commit(package) is None
+    git(tmp_path / "checkout", "init", "--quiet")
+    assert environment.commit.__wrapped__(package) is None  # in a repository, but none of its files
+    git(tmp_path / "checkout", "add", ".")
+    git(tmp_path / "checkout", "commit", "--quiet", "--message", "first")
+    head = git(tmp_path / "checkout", "rev-parse", "HEAD")
+    assert environment.commit.__wrapped__(package) == head
+    (package / "__init__.py").write_text("changed = True")
+    assert environment.commit.__wrapped__(package) == f"{head}-dirty"
+
+
+def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.commit.__wrapped__(tmp_path) is None
