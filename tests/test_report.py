@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pretend
 import pytest
+import torch
 
 from regioncount import collecting, environment, planning, plots, report, tables
 
@@ -386,6 +387,15 @@ def git(directory, *arguments):
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_a_processor_is_named_as_the_system_names_it():
+    name, _, threads = environment.device_name(torch.device("cpu")).rpartition(", ")
+    assert threads == f"{torch.get_num_threads()} threads"
+    if (told := Path("/proc/cpuinfo")).is_file() and "model name" in told.read_text():
+        assert f": {name}\n" in told.read_text()
+    else:
+        assert name
+
+
 def test_the_commit_is_that_of_the_package(tmp_path):
     package = tmp_path / "checkout" / "package"
     package.mkdir(parents=True)
