@@ -140,11 +140,11 @@ def heat_map_measures(rows: pd.DataFrame) -> list[str]:
     return [column for column in shown if column in rows and rows[column].notna().any()]
 
 
-def counts_in(sweep: Sweep, group: Group, subspace: str) -> pd.DataFrame:
-    """A group's counts in one kind of subspace: a row a run and epoch."""
-    settings = {column: group.name[column] for column in sweep.plan.measuring_columns} | {"subspace": subspace}
-    chosen = (sweep.counts[list(settings)] == list(settings.values())).all(axis=1)
-    return sweep.counts[chosen & sweep.counts["identity"].isin(group.rows["identity"])]
+def counts_in(counts: pd.DataFrame, plan: Plan, group: Group, subspace: str) -> pd.DataFrame:
+    """A group's counts in one kind of subspace: a row a run and epoch. counts: as of `Sweep`."""
+    settings = {column: group.name[column] for column in plan.measuring_columns} | {"subspace": subspace}
+    chosen = (counts[list(settings)] == list(settings.values())).all(axis=1)
+    return counts[chosen & counts["identity"].isin(group.rows["identity"])]
 
 
 def _environment(planned: PlannedRun, found: runs.Run) -> dict:
@@ -207,8 +207,9 @@ def _correlations(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     if not measures or "train_accuracy" not in table:
         return pd.DataFrame()
     results = []
+    targets = list(dict.fromkeys(["generalization_gap", "test_error", *plan.options.targets]))
     for group in groups(table, plan):
-        found = analysis.correlations(group.rows, measures, plan.options.targets, group_by=plan.hyperparameters)
+        found = analysis.correlations(group.rows, measures, targets, group_by=plan.hyperparameters)
         results.append(_named(found[found["measure"] != found["target"]], group.name))
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
 
@@ -219,17 +220,15 @@ def _early(table: pd.DataFrame, counts: pd.DataFrame, plan: Plan) -> pd.DataFram
         return pd.DataFrame()
     results = []
     for group in groups(table, plan):
-        settings = {column: group.name[column] for column in plan.measuring_columns}
-        own = counts[counts["identity"].isin(group.rows["identity"])]
-        own = own[(own[list(settings)] == list(settings.values())).all(axis=1)]
-        for (subspace, epoch), at in own.groupby(["subspace", "epoch"], sort=False):
-            if len(at) < len(group.rows) or own["epoch"].nunique() == 1:
-                continue
-            measure = f"region_count_{subspace}"
-            then = at[["identity", "mean"]].rename(columns={"mean": measure})
-            rows = group.rows.drop(columns=measure).merge(then, on="identity")
-            found = analysis.correlations(rows, [measure], ["generalization_gap"], group_by=plan.hyperparameters)
-            results.append(_named(found, group.name | {"epoch": epoch, "mean_count": at["mean"].mean()}))
+        for measure in region_measures(group.rows):
+            own = counts_in(counts, plan, group, measure.removeprefix("region_count_"))
+            for epoch, at in own.groupby("epoch"):
+                if len(at) < len(group.rows) or own["epoch"].nunique() == 1:
+                    continue
+                then = at[["identity", "mean"]].rename(columns={"mean": measure})
+                rows = group.rows.drop(columns=measure).merge(then, on="identity")
+                found = analysis.correlations(rows, [measure], ["generalization_gap"], group_by=plan.hyperparameters)
+                results.append(_named(found, group.name | {"epoch": epoch, "mean_count": at["mean"].mean()}))
     return pd.concat(results, ignore_index=True) if results else pd.DataFrame()
 
 

@@ -38,6 +38,7 @@ SCHEDULES = {  # name -> the options it needs; all but gamma in epochs
     "multistep": ("milestones", "gamma"),
     "exponential": ("gamma",),
 }
+SWEEP_NAME = r"(?!\.)[\w.-]+"  # a part of a path
 # Parts of a composed configuration that make the grid, and no run.
 NOT_OF_A_RUN = ("sweep", "hydra", "experiment", "scale", "grid")
 SUBSPACES = {  # kind -> the options it takes besides number, resolution and split
@@ -110,7 +111,7 @@ class SweepOptions:
     directory: str | None = None
     deadline: float | None = None
     time_budget: str | None = None
-    targets: list[str] = field(default_factory=lambda: ["generalization_gap", "test_error"])
+    targets: list[str] = field(default_factory=list)
     regression: list[str] = field(default_factory=list)
     published: dict[str, str] = field(default_factory=dict)
 
@@ -198,7 +199,7 @@ def parse_sweep(composed: DictConfig | Mapping, config: RunConfig) -> SweepOptio
     except OmegaConfBaseException as error:
         raise InputError(f"sweep.{_one_line(error)}") from error
     name = sweep.name
-    if name is not None and (name.startswith(".") or not re.fullmatch(r"[\w.-]+", name)):
+    if name is not None and not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"sweep.name={name}: letters, digits, dashes, underscores and dots make a name")
     if sweep.budget <= 0:
         raise InputError(f"sweep.time_budget={sweep.time_budget}: give a time above 0, such as 90s, 20m or 8h")

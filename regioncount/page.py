@@ -218,7 +218,7 @@ def _through_training(sweep: Sweep, group: Group, measures: Sequence[str]) -> li
     parts = []
     for measure in measures:
         subspace = measure.removeprefix("region_count_")
-        counts = counts_in(sweep, group, subspace)
+        counts = counts_in(sweep.counts, sweep.plan, group, subspace)
         if counts["epoch"].nunique() > 1:
             figure = charts.count_through_training(counts, measure, sweep.plan.drawn_columns)
             what = f"{column_label(measure).capitalize()} through training, {group.title}"

@@ -13,13 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from regioncount import runs
-from regioncount.config import RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
+from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
 from regioncount.errors import InputError
 from regioncount.runs import Run
 
 FILE = "plan.json"
 FORMAT = 2
-NAME = r"(?!\.)[\w.-]+"  # of a sweep or a run: it is part of a path
 
 # Columns of every table of runs; an option of another group by such a name keeps its whole one.
 RESERVED = ("identity", "status", "dataset", "model", "learning_rate", "batch_size", "weight_decay", "seed")
@@ -148,7 +147,7 @@ def _parse(record: dict, directory: Path) -> Plan:
     if experiment is not None and not isinstance(experiment, str):
         raise InputError("experiment is not a text")
     name = _take(record, "name", str)
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not the name of a sweep")
     options = parse_sweep(_take(record, "options", dict), planned[0].config)
     return Plan(name, directory, planned, overrides, experiment, _take(record, "environment", dict), options)
@@ -173,7 +172,7 @@ def _parse_planned(entry: dict, datasets: list[DataFacts], results: Path) -> Pla
     # They name a directory and files: nothing in them may lead elsewhere.
     if not re.fullmatch(r"[0-9a-f]{16}", identity):
         raise InputError(f"{identity!r} is not the identity of a run")
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not the name of a run")
     if not all(isinstance(value, str) for value in varied.values()):
         raise InputError("varied has values that are not texts")

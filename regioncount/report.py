@@ -69,10 +69,12 @@ def report(directory: Path, *, after_sweep: bool = False) -> int:
         if name not in OPTIONAL or len(content):
             runs.write_csv(plan.directory / f"{name}.csv", content)
     print(f"\n{plan.name}, on {tables.ran_on(sweep)}\n\n{summarize(sweep)}\n", flush=True)
-    print(f"{describe_correlations(sweep.correlations)}\n", flush=True)
-    for further in (tables.comparison(sweep), tables.early(sweep), tables.regression(sweep)):
-        if len(further.cells):
-            print(f"{further.caption}:\n{further.cells.to_string(index=False)}\n", flush=True)
+    print(f"{tables.headline(sweep)}\n", flush=True)
+    for told in (tables.correlations, tables.comparison, tables.early, tables.regression):
+        if len(cells := told(sweep).cells):
+            print(
+                f"{told(sweep).caption}:\n{cells.rename(columns=tables.column_title).to_string(index=False)}\n", flush=True
+            )
     for group in found:
         for selection in analysis.SELECTIONS:
             ranking = group.of(sweep.ranking, selection=selection)
@@ -119,30 +121,6 @@ def summarize(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
-def describe_correlations(correlations: pd.DataFrame) -> str:
-    """Every correlation with its interval and the numbers behind it."""
-    lines = []
-    for _, row in correlations.iterrows():
-        if not row["measure"].startswith("region_"):
-            continue  # of these the ranking tells
-        lines.append(f"{row['measure']} and {row['target']} ({row['dataset']}, {row['model']})")
-        numbers = f"{row['configurations']} configurations, {row['runs']} runs"
-        lines.append(f"  all:    {_statistics(row, '')} ({numbers})")
-        if row["fitted"] < row["runs"]:
-            numbers = f"{row['configurations_fitted']} configurations, {row['fitted']} runs"
-            lines.append(f"  fitted: {_statistics(row, '_fitted')} ({numbers})")
-    return "\n".join(lines) or "no correlations: no run has both accuracies and region counts"
-
-
-def _statistics(row: pd.Series, suffix: str) -> str:
-    if row[f"note{suffix}"]:
-        return row[f"note{suffix}"]
-    return ", ".join(
-        f"{name.capitalize()} {row[name + suffix]:.3f} [{row[f'{name}_low{suffix}']:.3f}, {row[f'{name}_high{suffix}']:.3f}]"
-        for name in analysis.STATISTICS
-    )
-
-
 def _write_tables(sweep: Sweep, found: Sequence[Group]) -> None:
     """The tables for a paper: tables.md and tables.tex."""
     written = [tables.overview(sweep)] if len(found) > 1 else []
@@ -176,7 +154,7 @@ def _draw(sweep: Sweep, group: Group, after_sweep: bool) -> list[Path]:
             correlation = group.of(sweep.correlations, measure=measure, target="generalization_gap").iloc[0].to_dict()
             figure = plots.count_against_gap(rows, measure, group_by=columns, correlation=correlation, title=group.title)
             save(figure, f"count_against_gap_{subspace}")
-        through = counts_in(sweep, group, subspace)
+        through = counts_in(sweep.counts, sweep.plan, group, subspace)
         if through["epoch"].nunique() > 1:
             save(plots.count_through_training(through, group_by=columns), f"count_through_training_{subspace}")
     if len(sweep.ranking):
@@ -256,7 +234,7 @@ def _track_charts(track: tracking.Tracker, sweep: Sweep, group: Group) -> Iterat
             shown = group.rows[["identity", *columns, "seed", measure, "generalization_gap", "fitted"]]
             track.scatter(name, shown, measure, "generalization_gap", f"{column_label(measure)}, {group.title}")
             yield name
-        through = counts_in(sweep, group, subspace)
+        through = counts_in(sweep.counts, sweep.plan, group, subspace)
         if through["epoch"].nunique() > 1:
             name = f"count_through_training_{subspace}{group.suffix}"
             track.chart(name, charts.count_through_training(through, measure, columns))
