@@ -15,9 +15,9 @@ def main(overrides: list[str]) -> int:
 
     plan = sweeping.make_plan(overrides)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
-    interrupted = sweeping.launch(plan, overrides)
+    stopped = sweeping.launch(plan, overrides)
     status = report.report(plan.directory, after_sweep=True)
-    return 130 if interrupted else status
+    return stopped or status
 
 
 if __name__ == "__main__":

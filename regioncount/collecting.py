@@ -5,10 +5,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from regioncount import analysis, jobs, measuring, paper, runs
+from regioncount.errors import InputError
 from regioncount.measures import NAMES
 from regioncount.planning import RESERVED, Plan, PlannedRun
 
@@ -62,8 +64,9 @@ class Group:
 def collect(plan: Plan) -> Sweep:
     """Read what is on disk of a sweep's runs, and compute its statistics."""
     rows, counts, environments = [], [], []
+    begun = runs.begun(Path(plan.runs[0].config.results))
     for planned in plan.runs:
-        found = planned.find_run()
+        found, status, error = _look_up(planned, begun)
         config = planned.config
         labels = {
             "identity": planned.identity,
@@ -75,8 +78,8 @@ def collect(plan: Plan) -> Sweep:
             "seed": config.seed,
             **{column: value for column, value in planned.varied.items() if column not in RESERVED},
         }
-        row = {**labels, "status": "missing" if found is None else found.status, "num_classes": planned.dataset.num_classes}
-        if found is not None and found.status != "running":
+        row = {**labels, "status": status, "num_classes": planned.dataset.num_classes} | ({"error": error} if error else {})
+        if found is not None:
             row |= {"epochs_trained": found.epochs_trained, "precision": planned.precision}
             row |= {"seconds": found.summary.get("seconds"), "directory": str(found.directory)}
             environments.append(_environment(planned, found))
@@ -107,6 +110,17 @@ def collect(plan: Plan) -> Sweep:
         _early(table, pd.DataFrame(counts), plan),
         _regression(table, plan) if options.regression else pd.DataFrame(),
     )
+
+
+def _look_up(planned: PlannedRun, begun: set[str]) -> tuple[runs.Run | None, str, str | None]:
+    """A run as it is on disk, its status, and what is wrong with it."""
+    try:
+        found = planned.find_run()
+    except InputError as damage:
+        return None, "damaged", str(damage)
+    if found is None:
+        return None, "running" if f"{planned.name}-{planned.identity}" in begun else "missing", None
+    return found, found.status, next(iter(found.damaged.values()), None)
 
 
 def groups(table: pd.DataFrame, plan: Plan) -> list[Group]:

@@ -1,5 +1,7 @@
 """From a command line to a composed configuration, through Hydra, with one line for every mistake."""
 
+import errno
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regioncount.errors import InputError
 
+# A disk that is full, over quota or cannot be written: nothing to trace, but something to mend.
+UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -30,14 +34,39 @@ def run_command(config_name: str, body: Callable[[list[str]], int | None]) -> in
             return 2
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(lambda config: None)()
         return 0
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return body(arguments) or 0
     except InputError as error:
-        print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{command}: {_printable(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        said = f"{error.strerror}: {error.filename}; mend that, or give another results=DIR: the same command goes on"
+        print(f"{command}: {said}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stopped:
         print(f"{command}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return exit_status(stopped)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), as a cluster does before it takes a node away."""
+
+
+def exit_status(stopped: KeyboardInterrupt) -> int:
+    """What a shell gives a process that ended by the signal."""
+    return 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
+
+
+def _terminate(number, frame):
+    raise Terminated
+
+
+def _printable(error: Exception) -> str:
+    """A message as one line, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
 
 
 @contextmanager

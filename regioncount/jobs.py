@@ -1,5 +1,6 @@
 """What the commands do with a run's configuration: train it, measure it, keep both on disk."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,13 +58,16 @@ def prepare(config: RunConfig) -> Job:
     return Job(config, dataset, device, precision, compiled, name, runs.identity(parts))
 
 
-def run(job: Job) -> Run:
-    """Train the run unless it is finished, measure of it what has not been measured yet, and tell the tracker of both."""
+def run(job: Job, wait: bool = True) -> Run:
+    """Train the run unless it is finished, measure of it what has not been measured yet, and tell the tracker of both.
+
+    wait: whether to wait for another process that holds the run; otherwise runs.Busy is raised.
+    """
     config = job.config
     tracked = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
-    with runs.lock(job.results, job.name, job.identity):
-        found = job.find_run()
-        trained = found is not None and found.status != "running" and not _missing_snapshots(job, found)
+    with runs.lock(runs.place(job.results, job.name, job.identity), wait):
+        found = _find_or_set_aside(job)
+        trained = found is not None and not _missing_snapshots(job, found)
         if trained and not _unmeasured(job, found) and (config.tracker.mode == "disabled" or tracked in found.tracked):
             return found
         with tracking.start(
@@ -76,42 +80,69 @@ def run(job: Job) -> Run:
             entity=config.tracker.entity,
             group=config.tracker.group,
         ) as track:
-            if not trained:
-                found = train(job, track)
-            else:
+            if trained:
                 for row in found.history().to_dict("records"):
                     track.log(_metrics(row), step=int(row["epoch"]))
-            if found.status == "finished":
-                snapshots = snapshot_epochs(config, found.epochs_trained)
-                measure(found, config, job.dataset, job.device, [*snapshots, found.epochs_trained])
-                if not config.snapshots.keep:
-                    for epoch in found.snapshot_epochs():
-                        found.remove_snapshot(epoch)
+            else:
+                found = train(job, track, found)
+            try:
+                _measure(job, found)
+            except runs.Damaged as damage:
+                print(f"{damage}; training it again", file=sys.stderr, flush=True)
+                found = train(job, track, found)
+                _measure(job, found)
             track.summarize({"status": found.status, **found.summary, **values(found, config, job.dataset)})
         found.tracked.append(tracked)
         found.save_record()
         return found
 
 
-def train(job: Job, track: tracking.Tracker) -> Run:
+def _find_or_set_aside(job: Job) -> Run | None:
+    """The run, its damaged measures set aside; None where there is none, or a damaged one has been set aside."""
+    try:
+        found = job.find_run()
+    except runs.Damaged as damage:
+        runs.set_aside(runs.place(job.results, job.name, job.identity), damage, "training starts anew")
+        return None
+    if found is not None:
+        found.mend()
+    return found
+
+
+def _measure(job: Job, found: Run) -> None:
+    """Measure a finished run at the epochs asked for, and remove weights that were kept for that alone."""
+    if found.status != "finished":
+        return
+    epochs = {*snapshot_epochs(job.config, found.epochs_trained), found.epochs_trained}
+    measure(found, job.config, job.dataset, job.device, sorted(epochs))
+    if not job.config.snapshots.keep:
+        for epoch in found.snapshot_epochs():
+            found.remove_snapshot(epoch)
+
+
+def train(job: Job, track: tracking.Tracker, instead_of: Run | None = None) -> Run:
     """Train a run from its beginning, or from its last checkpoint. A diverged one is recorded as such.
 
-    Of a classical classifier, which is fitted anew wherever it is measured, no more is kept than that it can be fitted.
+    instead_of: the run that it replaces, whose weights of some epoch are missing or damaged. Of a classical classifier,
+    which is fitted anew wherever it is measured, no more is kept than that it can be fitted.
     """
     config = job.config
-    found = runs.create(
+    found = runs.begin(
         job.results,
         job.name,
         job.identity,
         as_mapping(config),
         job.dataset.fingerprints["train"],
         environment(job.device, job.precision) | {"compiled": job.compiled},
+        instead_of,
     )
+    if found.status != "running":
+        return runs.publish(found)  # all but that has been done
     if classical.is_classical(config.model):
         started = time.perf_counter()
         classical.fit(config.model, config.seed, job.dataset)
         found.finish("finished", epochs_trained=0, seconds=round(time.perf_counter() - started, 3))
-        return found
+        return runs.publish(found)
     model = training.initialize(lambda: build_model(config.model, job.dataset), config.seed)
     checkpoint = found.checkpoint()
     done = len(checkpoint["history"]) if checkpoint else 0
@@ -144,15 +175,12 @@ def train(job: Job, track: tracking.Tracker) -> Run:
         checkpoint=checkpoint,
         on_epoch=on_epoch,
     )
-    before = found.record["checksums"].get("model.pt")
     found.save_history(history)
     found.save_weights(None, model.state_dict())
-    if before != found.record["checksums"]["model.pt"]:
-        found.forget_measures()
     found.remove_snapshot(len(history))  # model.pt is this epoch's
     status = "diverged" if training.diverged(history) else "finished"
     found.finish(status, epochs_trained=len(history), seconds=round(sum(row["seconds"] for row in history), 3))
-    return found
+    return runs.publish(found)
 
 
 def snapshot_epochs(config: RunConfig, last: int) -> list[int]:

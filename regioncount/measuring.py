@@ -268,15 +268,15 @@ def import_checkpoint(config: MeasuringConfig) -> Run:
     load_state(model, state, config.checkpoint)
     parts = {"weights": runs.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     name, identity = f"checkpoint-{config.model['name']}", runs.identity(parts)
-    with runs.lock(Path(config.results), name, identity):
-        found = runs.find(Path(config.results), name, identity)
+    results = Path(config.results)
+    with runs.lock(runs.place(results, name, identity)):
+        found = runs.find(results, name, identity)
         if found is None:
             recorded = {key: value for key, value in as_mapping(config).items() if key in ("dataset", "model")}
-            found = runs.create(
-                Path(config.results), name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown")
-            )
-            found.save_weights(None, state)
-            found.finish("finished", epochs_trained=0)
+            begun = runs.begin(results, name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown"))
+            begun.save_weights(None, state)
+            begun.finish("finished", epochs_trained=0, seconds=0.0)
+            found = runs.publish(begun)
     return found
 
 
@@ -293,7 +293,7 @@ def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, d
             epochs = [epoch for epoch in listed if epoch != last]
             if missing := [epoch for epoch in epochs if epoch not in kept]:
                 raise InputError(f"snapshots={missing}: not kept; on disk are {kept} and the final model ({last})")
-    with runs.lock_directory(found.directory):
+    with runs.lock(found.directory):
         measure(found, config, dataset, device, [*epochs, last])
     return [*epochs, last]
 

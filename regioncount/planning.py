@@ -108,6 +108,7 @@ def write(plan: Plan) -> None:
         "datasets": [vars(dataset) for dataset in datasets],
         "runs": [_record(run, datasets.index(run.dataset)) for run in plan.runs],
     }
+    plan.directory.mkdir(parents=True, exist_ok=True)
     runs.write_json(plan.directory / FILE, record)
 
 

@@ -1,48 +1,75 @@
 """A run on disk: its identity, what it holds; the only reader and writer of run directories.
 
-    run.json          format, identity, configuration, status, summary, environment, a checksum of each other file
+    run.json          format, identity, configuration, status, summary, environment, checksums of the next four
     history.csv       one row an epoch
     initial.pt        weights before training
     model.pt          weights after it
     snapshots/        weights at the epochs asked for, removed once measured unless kept
     checkpoint.pt     what training goes on from; only until it has finished
     measures.json     every value measured, under a hash of the settings it was measured with and the epoch
-    regions.npz       every single region count, under the same keys
+    regions.npz       every single region count, under the same keys; their checksums are in measures.json
 
-A file appears whole or not at all. What is read is data, whoever wrote it: JSON, CSV, arrays and weights without pickled
-objects, each held against its checksum.
+A run is trained in a directory of its own, results/unfinished/<name>-<identity>.<attempt>, and becomes results/runs/<name>-
+<identity> by one rename once it is over: what lies there is whole, and of two processes that trained the same run the
+first gives the result. Locks keep that from happening in vain. Taking up what another process left is a rename too, after
+which that process, should it still live, can write no more. So nothing rests on locks but time.
+
+A file appears whole or not at all. What is read is data, whoever wrote it, and held against its checksum. What turns out to
+be damaged is set aside in results/damaged, and made again.
 """
 
+import errno
 import hashlib
 import io
 import json
-import math
 import os
-import zipfile
+import re
+import secrets
+import shutil
+import sys
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from regioncount import files
 from regioncount.errors import InputError
+from regioncount.files import Damaged, read_json, write_csv, write_json, write_text  # noqa: F401
 
-FORMAT = 1
+IDENTITY_FORMAT = 1  # raised when the same configuration would train another model
+FORMAT = 2  # of the record
 STATUSES = ("running", "finished", "diverged")
-JSON_SIZE_LIMIT = 64 * 2**20
+NAME = r"(?!\.)[\w.-]{1,200}"  # a part of a path
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+OLD_SECONDS = 3600  # from that age on, half a file belongs to no process that is still writing it
+
+
+class Superseded(InputError):
+    """Another process has taken up the run that this one was training."""
+
+
+class Busy(Exception):
+    """Another process holds this run."""
 
 
 @dataclass
 class Run:
-    """One run directory. `record` is the content of run.json, `measures` that of measures.json."""
+    """One run directory. `record` is the content of run.json, `measures` that of measures.json.
+
+    damaged: what is wrong with its measures, by the name of the file. They count as not measured.
+    """
 
     directory: Path
     record: dict
-    measures: dict
+    measures: dict = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -78,12 +105,12 @@ class Run:
         """One row an epoch; see `training.fit`. Empty where there was none."""
         if not self.epochs_trained:
             return pd.DataFrame()
-        return pd.read_csv(io.BytesIO(self._read("history.csv")))
+        return pd.read_csv(io.BytesIO(self._read("history.csv", files.TEXT_LIMIT)))
 
     def weights(self, epoch: int | None = None) -> dict:
-        """The state dictionary at an epoch: 0 is before training, None after it. InputError where it is not on disk."""
+        """The state dictionary at an epoch: 0 is before training, None after it. Damaged where it is not on disk."""
         name = self._weights_name(epoch)
-        return _load_tensors(self._read(name), self.directory / name)
+        return files.load_tensors(self._read(name), self.directory / name)
 
     def has_weights(self, epoch: int | None) -> bool:
         """Whether weights are on disk; a file whose checksum did not get recorded counts as missing."""
@@ -92,95 +119,130 @@ class Run:
 
     def snapshot_epochs(self) -> list[int]:
         """The epochs between the first and the last whose weights are on disk."""
-        return sorted(int(path.stem) for path in (self.directory / "snapshots").glob("*.pt") if path.stem.isdigit())
+        return sorted(int(path.stem) for path in (self.directory / "snapshots").glob("*.pt") if path.stem.isdecimal())
+
+    def region_arrays(self) -> dict[str, np.ndarray]:
+        """Every single count and entropy: "<key>/counts" and "<key>/entropies", each (S,).
+
+        Damaged where one that was measured is not there as it was written.
+        """
+        path = self.directory / "regions.npz"
+        wanted = {f"{key}/{name}": value for key, entry in self.measures.items() for name, value in entry["arrays"].items()}
+        if not wanted:
+            return {}
+        arrays = files.load_arrays(files.read(path, files.BINARY_LIMIT), path)
+        for name, digest in wanted.items():
+            if name not in arrays or files.array_digest(arrays[name]) != digest:
+                raise Damaged(f"{path} is damaged: {name} is not what was written")
+        return {name: arrays[name] for name in wanted}
 
     def checkpoint(self) -> dict | None:
-        """What training goes on from, or None where there is nothing that can be read."""
+        """What training goes on from, or None where there is none that can be used; a damaged one is named and set aside."""
         path = self.directory / "checkpoint.pt"
+        if not path.exists():
+            return None
         try:
-            return _load_tensors(path.read_bytes(), path)
-        except (OSError, InputError):
+            return files.load_tensors(files.unseal(files.read(path, files.BINARY_LIMIT), path), path)
+        except Damaged as damage:
+            set_aside(self.directory, damage, "training starts anew", path.name)
             return None
 
     def save_weights(self, epoch: int | None, state: dict) -> None:
-        self._write(self._weights_name(epoch), _tensor_bytes(state))
+        self._write_recorded(self._weights_name(epoch), files.tensor_bytes(state))
         self.save_record()
 
     def save_checkpoint(self, state: dict) -> None:
-        _write_whole(self.directory / "checkpoint.pt", _tensor_bytes(state))
+        self._write("checkpoint.pt", files.seal(files.tensor_bytes(state)))
 
     def save_history(self, history: list[dict]) -> None:
-        self._write("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+        self._write_recorded("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
 
     def remove_snapshot(self, epoch: int) -> None:
-        self._remove(_snapshot_name(epoch))
+        name = _snapshot_name(epoch)
+        (self.directory / name).unlink(missing_ok=True)
+        if self.record["checksums"].pop(name, None):
+            self.save_record()
 
     def finish(self, status: str, **summary) -> None:
         """Record how training ended; from here on there is no checkpoint."""
-        self.record["status"] = status
-        self.record["summary"] = summary
+        self.record |= {"status": status, "summary": summary}
         self.save_record()
-        self._remove("checkpoint.pt")
+        (self.directory / "checkpoint.pt").unlink(missing_ok=True)
 
     def save_record(self) -> None:
-        _write_whole(self.directory / "run.json", _json_bytes(self.record))
-
-    def forget_measures(self) -> None:
-        """Drop what was measured of other weights than the present ones."""
-        self.measures.clear()
-        for name in ("measures.json", "regions.npz"):
-            self._remove(name)
+        with self._ours():
+            files.write_json(self.directory / "run.json", self.record)
 
     def save_measures(self, entries: dict[str, dict], arrays: dict[str, np.ndarray]) -> None:
         """Add measured entries (key -> settings, epoch, values) and the arrays that belong to them (key/name -> array)."""
-        if arrays:
-            kept = self.region_arrays() if (self.directory / "regions.npz").is_file() else {}
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **(kept | arrays))
-            self._write("regions.npz", buffer.getvalue())
+        entries = {key: entry | {"arrays": {}} for key, entry in entries.items()}
+        for name, array in arrays.items():
+            key, _, short = name.partition("/")
+            entries[key]["arrays"][short] = files.array_digest(array)
+        if arrays:  # first: without an entry they do no harm
+            path = self.directory / "regions.npz"
+            try:
+                kept = files.load_arrays(files.read(path, files.BINARY_LIMIT), path) if path.exists() else {}
+            except Damaged:
+                kept = {}
+            self._write("regions.npz", files.array_bytes(kept | arrays))
+        with suppress(Damaged):
+            self.measures |= _read_measures(self.directory)  # another process may have added some
         self.measures |= entries
-        self._write("measures.json", _json_bytes(self.measures))
-        self.save_record()
+        self._write_measures()
 
-    def region_arrays(self) -> dict[str, np.ndarray]:
-        """Every single count and entropy: "<key>/counts" and "<key>/entropies", each (S,)."""
+    def mend(self) -> None:
+        """Set aside what is damaged of the measures, so that they are made again, and drop what processes that died left."""
         try:
-            with np.load(io.BytesIO(self._read("regions.npz")), allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (ValueError, zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{self.directory / 'regions.npz'} cannot be read ({error}): measure again") from error
+            self.region_arrays()
+        except Damaged as damage:
+            self.damaged["regions.npz"] = str(damage)
+            self.measures = {key: entry for key, entry in self.measures.items() if not entry["arrays"]}
+        for name, damage in self.damaged.items():
+            set_aside(self.directory, damage, "it is measured again", name)
+        if self.damaged:
+            self._write_measures()
+            self.damaged.clear()
+        _remove_parts(self.directory)
+        _drop_left(self.directory)
 
     def _weights_name(self, epoch: int | None) -> str:
         if epoch is None or (self.status == "finished" and epoch == self.epochs_trained):
             return "model.pt"
         return "initial.pt" if epoch == 0 else _snapshot_name(epoch)
 
-    def _write(self, name: str, content: bytes) -> None:
-        _write_whole(self.directory / name, content)
+    def _write_recorded(self, name: str, content: bytes) -> None:
+        self._write(name, content)
         self.record["checksums"][name] = hashlib.sha256(content).hexdigest()
 
-    def _remove(self, name: str) -> None:
-        (self.directory / name).unlink(missing_ok=True)
-        if self.record["checksums"].pop(name, None):
-            self.save_record()
+    def _write(self, name: str, content: bytes) -> None:
+        with self._ours():
+            files.write(self.directory / name, content)
 
-    def _read(self, name: str) -> bytes:
-        path = self.directory / name
+    def _write_measures(self) -> None:
+        with self._ours():
+            files.write_json(self.directory / "measures.json", {"entries": self.measures})
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        expected = self.record["checksums"].get(name)
-        if expected != hashlib.sha256(content).hexdigest():
-            raise InputError(
-                f"{path} is not the file its run recorded (its checksum differs): remove the run and train again"
-            )
+            yield
+        except FileNotFoundError as error:
+            raise Superseded(f"{self.directory.name}: another process has taken this run up") from error
+
+    def _read(self, name: str, limit: int = files.BINARY_LIMIT) -> bytes:
+        path = self.directory / name
+        if path.parent.is_symlink() and path.parent != self.directory:
+            raise Damaged(f"{path.parent} cannot be read: it is a link")
+        content = files.read(path, limit)
+        if self.record["checksums"].get(name) != hashlib.sha256(content).hexdigest():
+            raise Damaged(f"{path} is damaged: it is not what was written (its checksum differs)")
         return content
 
 
 def identity(parts: dict) -> str:
     """A hash of what makes a model: 16 hexadecimal digits. 1 and 1.0 are the same number here."""
-    return _digest({"format": FORMAT, **parts})[:16]
+    return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
 
 
 def measuring_key(settings: dict, epoch: int) -> str:
@@ -189,64 +251,155 @@ def measuring_key(settings: dict, epoch: int) -> str:
 
 
 def find(results: Path, name: str, identity: str) -> Run | None:
-    """The run of this identity, or None where there is none that can be read."""
-    directory = _directory(results, name, identity)
-    try:
-        run = load(directory)
-    except InputError:
+    """The run of this identity whose training is over, or None where there is none. Damaged where it cannot be read."""
+    directory = place(results, name, identity)
+    if not directory.is_dir():
         return None
-    return run if run.identity == identity else None
+    run = load(directory)
+    if run.identity != identity or run.status == "running":
+        raise Damaged(f"{directory / 'run.json'} is damaged: it is the record of another run, or of one in training")
+    return run
 
 
-def create(results: Path, name: str, identity: str, config: dict, data: str, environment: dict) -> Run:
-    """Start a run's directory, or take an unfinished one up again. What is already measured stays."""
-    run = find(results, name, identity)
-    record = {"format": FORMAT, "identity": identity, "name": name, "config": config, "status": "running"}
-    record |= {"data": data, "summary": {}, "environment": environment, "checksums": run.record["checksums"] if run else {}}
-    record["tracked"] = []
-    run = Run(_directory(results, name, identity), record, run.measures if run else {})
-    (run.directory / "snapshots").mkdir(parents=True, exist_ok=True)
+def begun(results: Path) -> set[str]:
+    """<name>-<identity> of the runs whose training has begun and is not over."""
+    folder = Path(results) / "unfinished"
+    return {path.name.rpartition(".")[0] for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def begin(
+    results: Path, name: str, identity: str, config: dict, data: str, environment: dict, instead_of: Run | None = None
+) -> Run:
+    """Start to train a run, or go on where another process left off. What comes of it counts once it is published.
+
+    instead_of: the run that is to be replaced by it; any other that may turn up meanwhile is not.
+    """
+    attempt = secrets.token_hex(4)
+    directory = Path(results) / "unfinished" / f"{name}-{identity}.{attempt}"
+    record = {
+        "format": FORMAT,
+        "identity": identity,
+        "name": name,
+        "attempt": attempt,
+        "config": config,
+        "status": "running",
+    }
+    record |= {"instead_of": instead_of.record["attempt"] if instead_of else None, "data": data, "summary": {}}
+    record |= {"environment": environment, "checksums": {}, "tracked": []}
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    for left in _left(results, name, identity):
+        try:
+            left.rename(directory)
+        except FileNotFoundError:
+            continue  # yet another process took it
+        if not (directory / "run.json").exists():
+            break  # it had hardly begun
+        try:
+            found = load(directory)
+        except Damaged as damage:
+            set_aside(directory, damage, "training starts anew")
+            continue
+        record["checksums"] = found.record["checksums"]
+        if found.status != "running":  # over, but for the last step
+            record |= {key: found.record[key] for key in ("status", "summary", "environment")}
+        break
+    (directory / "snapshots").mkdir(parents=True, exist_ok=True)
+    run = Run(directory, record)
     run.save_record()
     return run
 
 
+def publish(run: Run) -> Run:
+    """Make a run that `begin` gave and that is over the run of its identity, and return that.
+
+    Where another process was faster, what it trained is the run, and this one is dropped.
+    """
+    results, name = run.directory.parent.parent, f"{run.record['name']}-{run.identity}"
+    final = results / "runs" / name
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_parts(run.directory, age=0)
+    try:
+        there = find(results, run.record["name"], run.identity)
+        if there is not None and there.record["attempt"] == run.record["instead_of"]:
+            _replace(there, run)
+    except Damaged as damage:
+        set_aside(final, damage, "the run just trained takes its place")
+    try:
+        with run._ours():
+            run.directory.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    _drop_left(final)
+    return load(final)
+
+
 def load(directory: str | os.PathLike) -> Run:
-    """Read a run directory. InputError, in one line, where it is not one or its record is damaged."""
+    """Read a run directory. InputError, in one line, where it is not one; Damaged where it is not as it was written.
+
+    Weights are held against their checksums when they are read.
+    """
     directory = Path(directory)
     if not (directory / "run.json").is_file():
-        raise InputError(f"{directory} is not a run: it has no run.json")
-    record = read_json(directory / "run.json")
-    wanted = {"format": int, "identity": str, "name": str, "data": str, "config": dict, "status": str, "summary": dict}
-    wanted |= {"environment": dict, "checksums": dict, "tracked": list}
-    for key, kind in wanted.items():
-        if not isinstance(record.get(key), kind):
-            raise InputError(f"{directory / 'run.json'} is damaged: {key} is missing or not a {kind.__name__}")
-    if record["format"] != FORMAT or record["status"] not in STATUSES:
-        raise InputError(f"{directory / 'run.json'} has format {record['format']}: this version reads {FORMAT}")
-    run = Run(directory, record, {})
-    if "measures.json" in record["checksums"]:
-        try:
-            run.measures = json.loads(run._read("measures.json"))
-            if "regions.npz" in record["checksums"]:
-                run._read("regions.npz")
-        except (InputError, ValueError):
-            run.forget_measures()  # they can be measured again; the model need not be
+        raise Damaged(f"{directory} is not a run: it has no run.json")
+    record = files.read_json(directory / "run.json")
+    if record.get("format") != FORMAT:
+        raise InputError(
+            f"{directory / 'run.json'} has format {record.get('format')!r:.20}, this version reads {FORMAT}: "
+            "give another results=DIR, or remove the run"
+        )
+    if wrong := _wrong_in_record(record):
+        raise Damaged(f"{directory / 'run.json'} is damaged: {wrong} is missing or not what it should be")
+    run = Run(directory, record)
+    if run.epochs_trained:
+        run.history()
+    try:
+        run.measures = _read_measures(directory)
+    except Damaged as damage:
+        run.damaged["measures.json"] = str(damage)  # they can be made again; the model need not be
     return run
 
 
-@contextmanager
-def lock(results: Path, name: str, identity: str) -> Iterator[None]:
-    """Hold a run for this process: another one that wants the same run waits, and then finds it finished."""
-    with lock_directory(_directory(results, name, identity)):
-        yield
+def set_aside(directory: Path, damage: Damaged | str, consequence: str, name: str | None = None) -> Path:
+    """Move a damaged run directory, or the file of that name in it, into results/damaged, and say so."""
+    path = directory / name if name else directory
+    aside = directory.parent.parent / "damaged" / f"{'-'.join(filter(None, (directory.name, name)))}.{secrets.token_hex(4)}"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(aside)
+    print(f"{damage}; set aside as {aside}, {consequence}", file=sys.stderr, flush=True)
+    return aside
 
 
 @contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
-    """`lock`, for a run whose directory is known."""
+def lock(directory: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a run's directory for this process, which need not be there yet: others that want the same run wait.
+
+    wait: whether to wait, too, where another process holds it; otherwise Busy is raised. The lock of a process that has
+    died is free. Where locks do not work, there is a warning, and no lock.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory.parent / f".{directory.name}.lock"):
+    held = FileLock(directory.parent / f".{directory.name}.lock")
+    try:
+        try:
+            held.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise Busy(directory.name) from None
+            print(f"{directory.name}: another process works on this run; waiting for it", file=sys.stderr, flush=True)
+            held.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(f"{directory.parent}: files cannot be locked here; processes may train a run twice", stacklevel=3)
+    try:
         yield
+    finally:
+        held.release()
+
+
+def place(results: Path, name: str, identity: str) -> Path:
+    """Where a run lies once its training is over."""
+    return Path(results) / "runs" / f"{name}-{identity}"
 
 
 def load_weights(path: str | os.PathLike) -> dict:
@@ -254,7 +407,7 @@ def load_weights(path: str | os.PathLike) -> dict:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint={path}: no such file")
-    state = _load_tensors(path.read_bytes(), path)
+    state = files.load_tensors(path.read_bytes(), path)
     # Files written by others often hold the weights under one of these names, beside an optimizer's state.
     for name in ("state_dict", "model", "net"):
         if isinstance(state.get(name), dict):
@@ -273,12 +426,100 @@ def digest_tensors(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _replace(old: Run, new: Run) -> None:
+    """Clear the place of a run for another that has been trained again; where it is the same model, keep what it has."""
+    if old.record["checksums"].get("model.pt") != new.record["checksums"].get("model.pt"):
+        set_aside(old.directory, f"{old.directory} is another model, trained again", "what was measured is measured again")
+        return
+    for epoch in old.snapshot_epochs():
+        name = _snapshot_name(epoch)
+        if not new.has_weights(epoch) and old.has_weights(epoch):
+            shutil.copyfile(old.directory / name, new.directory / name)
+            new.record["checksums"][name] = old.record["checksums"][name]
+    for name in ("measures.json", "regions.npz"):
+        if (old.directory / name).is_file():
+            shutil.copyfile(old.directory / name, new.directory / name)
+    new.save_record()
+    gone = new.directory.with_name(f"{new.directory.name}.old")
+    old.directory.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _left(results: Path, name: str, identity: str) -> list[Path]:
+    """The directories in which a run was or is being trained."""
+    pattern = re.compile(re.escape(f"{name}-{identity}.") + "[0-9a-f]{8}")
+    return sorted(path for path in (Path(results) / "unfinished").iterdir() if pattern.fullmatch(path.name))
+
+
+def _drop_left(final: Path) -> None:
+    """Remove what is left of training a run that is over."""
+    for left in (final.parent.parent / "unfinished").glob(f"{final.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove_parts(directory: Path, age: float = OLD_SECONDS) -> None:
+    """Remove what processes that died left half written."""
+    for part in directory.rglob(".*.part"):
+        with suppress(OSError):
+            if part.stat().st_mtime <= time.time() - age:
+                part.unlink()
+
+
+def _read_measures(directory: Path) -> dict[str, dict]:
+    path = directory / "measures.json"
+    if not path.exists():
+        return {}
+    entries = files.read_json(path).get("entries")
+    if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
+        raise Damaged(f"{path} is damaged: its entries are not measurements")
+    return entries
+
+
+def _is_entry(entry) -> bool:
+    parts = ("settings", "values", "how", "arrays")
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(part), dict) for part in parts):
+        return False
+    numbers = all(value is None or _is_number(value) or _is_reason(key) for key, value in entry["values"].items())
+    plain = all(_is_plain(value) for part in ("values", "how", "arrays") for value in entry[part].values())
+    return numbers and plain and type(entry.get("epoch")) is int and _is_number(entry["how"].get("seconds", 0))
+
+
+def _is_reason(key: str) -> bool:
+    """Whether a value may be a text, which says why a number is undefined."""
+    return key.endswith("error") and key != "test_error" and not key.endswith("standard_error")
+
+
+def _is_plain(value) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float)
+
+
+def _wrong_in_record(record: dict) -> str | None:
+    """The first member of a record that is not as this module writes it."""
+    kinds = {"identity": str, "name": str, "attempt": str, "data": str, "config": dict, "status": str, "summary": dict}
+    kinds |= {"environment": dict, "checksums": dict, "tracked": list}
+    for key, kind in kinds.items():
+        if type(record.get(key)) is not kind:
+            return key
+    summary, over = record["summary"], record["status"] != "running"
+    epochs = summary.get("epochs_trained", None if over else 0)
+    right = {
+        "identity": re.fullmatch("[0-9a-f]{16}", record["identity"]),
+        "name": re.fullmatch(NAME, record["name"]),
+        "status": record["status"] in STATUSES,
+        "summary": type(epochs) is int and epochs >= 0 and _is_number(summary.get("seconds", None if over else 0)),
+        "environment": all(map(_is_plain, record["environment"].values())),
+        "checksums": all(isinstance(value, str) for value in record["checksums"].values()),
+        "tracked": all(isinstance(value, str) for value in record["tracked"]),
+    }
+    return next((key for key, holds in right.items() if not holds), None)
+
+
 def _snapshot_name(epoch: int) -> str:
     return f"snapshots/{epoch:06d}.pt"
-
-
-def _directory(results: Path, name: str, identity: str) -> Path:
-    return Path(results) / "runs" / f"{name}-{identity}"
 
 
 def _canonical(value):
@@ -291,76 +532,3 @@ def _canonical(value):
 
 def _digest(parts: dict) -> str:
     return hashlib.sha256(json.dumps(_canonical(parts), sort_keys=True).encode()).hexdigest()
-
-
-def _json_bytes(value) -> bytes:
-    return (json.dumps(_without_nan(value), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _without_nan(value):
-    """JSON has no not-a-number: null stands for it."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write a mapping, whole or not at all."""
-    _write_whole(path, _json_bytes(value))
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    _write_whole(path, table.to_csv(index=False).encode())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all."""
-    _write_whole(path, text.encode())
-
-
-def read_json(path: Path) -> dict:
-    """A mapping from a JSON file. InputError where it is missing, too large or something else."""
-    try:
-        if path.stat().st_size > JSON_SIZE_LIMIT:
-            raise InputError(f"{path} is larger than {JSON_SIZE_LIMIT} bytes: not a record of ours")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged: not a mapping")
-    return value
-
-
-def _tensor_bytes(state: dict) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def _load_tensors(content: bytes, path: Path) -> dict:
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler and archive reader happen to meet
-        raise InputError(f"{path} is not a file of weights, or is cut short ({type(error).__name__})") from error
-    if not isinstance(state, dict):
-        raise InputError(f"{path} is not a state dictionary")
-    return state
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,12 +20,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from regioncount import jobs, measuring, planning, runs
-from regioncount.command_line import CONFIGS, compose, hydra_ready
+from regioncount.command_line import CONFIGS, compose, exit_status, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.environment import environment
 from regioncount.errors import InputError
 from regioncount.jobs import Job
 from regioncount.planning import RESERVED, DataFacts, Plan, PlannedRun
+
+# Cells that another process held when their turn came, and their numbers.
+postponed: list[tuple[DictConfig, int]] = []
 
 
 def make_plan(overrides: Sequence[str]) -> Plan:
@@ -68,8 +72,8 @@ def make_plan(overrides: Sequence[str]) -> Plan:
     )
 
 
-def launch(plan: Plan, overrides: Sequence[str]) -> bool:
-    """Run the sweep through Hydra and its launcher; returns whether it was interrupted.
+def launch(plan: Plan, overrides: Sequence[str]) -> int:
+    """Run the sweep through Hydra and its launcher; returns the exit status of a process that was interrupted, else 0.
 
     Whatever happens to single runs, or to the launcher, is seen afterwards in what is on disk.
     """
@@ -84,21 +88,32 @@ def launch(plan: Plan, overrides: Sequence[str]) -> bool:
     ]
     # Hydra would compose every cell once more before the first starts; that has been done, and takes 0.1 s a cell.
     checked = patch.object(BasicSweeper, "validate_batch_is_legal", lambda sweeper, batch: None)
+    postponed.clear()
     try:
         with checked:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="sweep")(run_cell)()
-    except KeyboardInterrupt:
-        return True
+        for composed, number in postponed:
+            _run_cell(composed, number, wait=True)
+    except KeyboardInterrupt as stopped:
+        print("interrupted; the same command goes on; reporting what is there", file=sys.stderr, flush=True)
+        return exit_status(stopped)
     except SystemExit as stopped:
         print(f"the launcher stopped early (status {stopped.code}); reporting what is there", file=sys.stderr)
-    return False
+    return 0
 
 
 def run_cell(composed: DictConfig) -> None:
-    """One cell of the grid, in the launcher's process. A failure is recorded, and the rest of the sweep goes on."""
+    """One cell of the grid, in the launcher's process. A failure is recorded, and the rest of the sweep goes on.
+
+    Where the cells are run one after the other in this process, one that another process holds is left to the end.
+    """
+    composing = HydraConfig.get()
+    _run_cell(composed, composing.job.num, wait=composing.runtime.choices["hydra/launcher"] != "basic")
+
+
+def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
     directory = Path(composed.sweep.directory)
     plan = runs.read_json(directory / planning.FILE)["runs"]
-    number = HydraConfig.get().job.num
     cell = " ".join([f"[{number + 1}/{len(plan)}]", *(f"{key}={value}" for key, value in plan[number]["varied"].items())])
     failures = directory / "failures"
     try:
@@ -106,20 +121,32 @@ def run_cell(composed: DictConfig) -> None:
         if job.identity != plan[number]["identity"]:
             # Hydra composes each cell anew when its turn comes.
             raise InputError("this is not the run that was planned: configuration files, data or hardware have changed")
-        known = job.find_run()
+        known = _known(job)
         if known is None and composed.sweep.deadline is not None and time.time() > composed.sweep.deadline:
             print(f"{cell}: not started, the time budget is over", flush=True)
             return
-        found = jobs.run(job)
+        found = jobs.run(job, wait)
         (failures / f"{job.identity}.json").unlink(missing_ok=True)
         again = known is not None and known.record == found.record
         print(f"{cell}: {_outcome(job, found)}{' (there already)' if again else ''}", flush=True)
+    except runs.Busy:
+        print(f"{cell}: another process works on it; it is looked at again after the others", flush=True)
+        postponed.append((composed, number))
+    except runs.Superseded as error:
+        print(f"{cell}: {error}", file=sys.stderr, flush=True)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
-        runs.write_json(
-            failures / f"{plan[number]['identity']}.json", {"error": reason, "traceback": traceback.format_exc()}
-        )
+        record = {"error": reason, "traceback": traceback.format_exc()}
+        with suppress(OSError):  # the reason may be that nothing can be written
+            failures.mkdir(exist_ok=True)
+            runs.write_json(failures / f"{plan[number]['identity']}.json", record)
+
+
+def _known(job: Job) -> runs.Run | None:
+    """The run as it is before its turn; a damaged one counts as none."""
+    with suppress(runs.Damaged):
+        return job.find_run()
 
 
 def _as_planned(job: Job, varied: dict[str, str]) -> PlannedRun:

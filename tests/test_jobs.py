@@ -154,7 +154,8 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
         patch.setattr(tracking.Tracker, "log", break_off)
         with pytest.raises(KeyboardInterrupt):
             jobs.run(job)
-    assert job.find_run().status == "running"
+    assert job.find_run() is None
+    assert runs.begun(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
     mended = jobs.run(job)
     assert mended.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
     for at in (0, 2, 4, 6):
@@ -253,7 +254,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_p
         process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < until:
-            histories = [path.read_text() for path in (tmp_path / "broken").glob("runs/*/history.csv")]
+            histories = [path.read_text() for path in (tmp_path / "broken").glob("unfinished/*/history.csv")]
             if histories and histories[0].count("\n") > 20 * (attempt + 1):
                 process.send_signal(signal.SIGKILL)
                 killed += 1

@@ -1,0 +1,329 @@
+"""Runs on disk: killed at any step, damaged in any file, trained by several processes at once."""
+
+import errno
+import os
+import shutil
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_jobs import configuration
+
+import regioncount as rc
+from regioncount import files, jobs, measuring, runs
+
+IDENTITY = "0123456789abcdef"
+
+
+class Killed(BaseException):
+    """What stands for the end of the process: from then on it does nothing more to the disk."""
+
+
+class Kill:
+    """Ends this process, as it were, at the n-th change it makes below a directory."""
+
+    def __init__(self):
+        self.directory, self.left = None, 0
+        sys.addaudithook(self)
+
+    def __call__(self, event, arguments):
+        if self.directory is None:
+            return
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+        changes |= event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if changes and str(arguments[0]).startswith(self.directory):
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    def at(self, directory, change):
+        self.directory, self.left = str(directory), change
+
+    def never(self):
+        self.directory = None
+
+
+@pytest.fixture(scope="module")
+def kill():
+    hook = Kill()
+    yield hook
+    hook.never()
+
+
+def measured(found, config, job):
+    epochs = [*jobs.snapshot_epochs(config, found.epochs_trained), found.epochs_trained]
+    return [measuring.values(found, config, job.dataset, epoch) for epoch in epochs]
+
+
+def contents(results):
+    """What lies below a directory but for locks, which stay, and the runs themselves."""
+    return [path for folder in ("unfinished", "damaged") for path in (results / folder).glob("*")]
+
+
+ASKED = {"epochs": 2, "snapshots": {"every": 1}}
+
+
+def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
+    config = configuration(tmp_path / "unbroken", **ASKED)
+    job = jobs.prepare(config)
+    unbroken = jobs.run(job)
+    change = 0
+    while True:
+        results = tmp_path / f"killed-{change}"
+        job = jobs.prepare(configuration(results, **ASKED))
+        kill.at(results, change)
+        try:
+            jobs.run(job)
+        except Killed:
+            pass
+        else:
+            break
+        finally:
+            kill.never()
+        found = jobs.run(job)
+        assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"], change
+        assert measured(found, config, job) == measured(unbroken, config, job), change
+        assert contents(results) == [], change
+        assert not list(results.rglob("*.part")) or change, change
+        shutil.rmtree(results)
+        change += 1
+    assert change > 20
+
+
+def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
+    plain = configuration(tmp_path / "plain", epochs=2)
+    first = jobs.run(jobs.prepare(plain))
+    change = 0
+    while True:
+        results = tmp_path / f"killed-{change}"
+        shutil.copytree(tmp_path / "plain", results)
+        config = configuration(results, epochs=2, snapshots={"every": 1, "keep": True})
+        job = jobs.prepare(config)
+        kill.at(results, change)
+        try:
+            jobs.run(job)
+        except Killed:
+            pass
+        else:
+            break
+        finally:
+            kill.never()
+        there = job.find_run()  # but between two renames, when it is there in another place
+        if there is not None:
+            assert measuring.values(there, plain, job.dataset) == measuring.values(first, plain, job.dataset), change
+        found = jobs.run(job)
+        assert found.snapshot_epochs() == [1], change
+        assert measuring.values(found, plain, job.dataset) == measuring.values(first, plain, job.dataset), change
+        assert contents(results) == [], change
+        shutil.rmtree(results)
+        change += 1
+    assert change > 20
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A results directory with one measured run, and its configuration there."""
+    results = tmp_path_factory.mktemp("finished")
+    jobs.run(jobs.prepare(configuration(results, **ASKED)))
+    return results
+
+
+FILES = ("run.json", "history.csv", "initial.pt", "model.pt", "measures.json", "regions.npz")
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, finished, name, data):
+    results = tmp_path_factory.mktemp("damaged") / "results"
+    shutil.copytree(finished, results)
+    config = configuration(results, **ASKED)
+    job = jobs.prepare(config)
+    sound = measured(jobs.prepare(configuration(finished, **ASKED)).find_run(), config, job)
+    path = runs.place(results, job.name, job.identity) / name
+    content = bytearray(path.read_bytes())
+    match data.draw(st.sampled_from(["flipped", "cut", "empty", "other"])):
+        case "flipped":
+            content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        case "cut":
+            content = content[: data.draw(st.integers(0, len(content) - 1))]
+        case "empty":
+            content = b""
+        case "other":
+            content = data.draw(st.binary(max_size=100))
+    path.write_bytes(content)
+    try:  # a byte may mean nothing, such as the last line break, or a date in an archive
+        seen = job.find_run()
+        believed = not seen.damaged and seen.region_arrays() is not None
+    except files.Damaged:
+        believed = False
+
+    wanted = job  # of weights, damage is seen by those who need them
+    if name in ("model.pt", "initial.pt"):
+        wanted = jobs.prepare(configuration(results, **ASKED, measures=["accuracy", "distance_from_initialization"]))
+    found = jobs.run(wanted)
+    assert measured(found, config, job) == sound
+    assert found.measures.keys() >= {
+        runs.measuring_key(s, 2) for s in measuring.measuring_settings(config, job.dataset).values()
+    }
+    assert found.region_arrays().keys() == jobs.prepare(configuration(finished, **ASKED)).find_run().region_arrays().keys()
+    assert runs.load(found.directory).damaged == {}
+    assert found.weights().keys() == found.weights(0).keys()
+    if not believed:  # damaged weights are seen later, and then replaced by the very same
+        assert any(job.identity in aside.name for aside in (results / "damaged").iterdir())
+
+
+def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, monkeypatch, capsys):
+    unbroken = jobs.run(jobs.prepare(configuration(tmp_path / "unbroken")))
+    job = jobs.prepare(configuration(tmp_path / "broken"))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run(job)
+    (path,) = (tmp_path / "broken" / "unfinished").glob("*/checkpoint.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    found = jobs.run(job)
+    assert "checkpoint.pt is damaged" in capsys.readouterr().err
+    assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
+
+
+def test_a_run_of_another_version_is_neither_believed_nor_touched(tmp_path):
+    job = jobs.prepare(configuration(tmp_path))
+    directory = jobs.run(job).directory
+    record = files.read_json(directory / "run.json")
+    files.write_json(directory / "run.json", record | {"format": 99})
+    with pytest.raises(rc.InputError, match="format 99"):
+        jobs.run(job)
+    assert files.read_json(directory / "run.json")["format"] == 99
+
+
+def trained(run, value):
+    run.save_weights(None, {"weight": rc.runs.torch.tensor([float(value)])})
+    run.finish("finished", epochs_trained=0, seconds=1.0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["begin", "train", "publish"])), max_size=24))
+def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory, steps):
+    """Four of them in any order of steps, each of which would train another model: the first that is published stays."""
+    results = tmp_path_factory.mktemp("results")
+    held, result = {}, None
+    for process, step in steps:
+        run = held.get(process)
+        try:
+            if step == "begin" and run is None and runs.find(results, "a", IDENTITY) is None:
+                held[process] = runs.begin(results, "a", IDENTITY, {}, "data", {})
+            elif step == "train" and run is not None and run.status == "running":
+                trained(run, process)
+            elif step == "publish" and run is not None and run.status != "running":
+                runs.publish(held.pop(process))
+        except runs.Superseded:
+            held.pop(process, None)
+        found = runs.find(results, "a", IDENTITY)
+        if result is None and found is not None:
+            result = found.weights()["weight"].item()
+        assert found is None or found.weights()["weight"].item() == result
+        assert found is not None or result is None
+    shutil.rmtree(results)
+
+
+def test_what_another_process_has_taken_up_cannot_be_written_any_more(tmp_path):
+    first = runs.begin(tmp_path, "a", IDENTITY, {}, "data", {})
+    first.save_checkpoint({"epoch": 3})
+    second = runs.begin(tmp_path, "a", IDENTITY, {}, "data", {})
+    assert second.checkpoint() == {"epoch": 3}
+    for write in (first.save_record, lambda: first.save_checkpoint({}), lambda: first.save_history([{"epoch": 1}])):
+        with pytest.raises(runs.Superseded):
+            write()
+    trained(second, 2)
+    runs.publish(second)
+    assert contents(tmp_path) == []
+
+
+def test_where_locks_do_not_work_there_is_a_warning_and_the_work_is_done(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(runs.FileLock, "acquire", refuse)
+    with pytest.warns(UserWarning, match="cannot be locked"):
+        assert jobs.run(jobs.prepare(configuration(tmp_path))).status == "finished"
+
+
+def test_a_run_that_another_process_holds_is_waited_for_or_left(tmp_path):
+    with runs.lock(tmp_path / "runs" / "a"), pytest.raises(runs.Busy), runs.lock(tmp_path / "runs" / "a", wait=False):
+        pytest.fail("it was held twice")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with runs.lock(tmp_path / "runs" / "a", wait=False):
+            pass
+
+
+def test_no_link_out_of_a_run_is_followed(tmp_path, finished):
+    secret = tmp_path / "secret.csv"
+    (directory,) = (finished / "runs").glob("[!.]*")
+    shutil.copytree(directory, tmp_path / "run")
+    for name in ("history.csv", "model.pt", "run.json", "measures.json"):
+        path = tmp_path / "run" / name
+        content = path.read_bytes()
+        secret.write_bytes(content)
+        path.unlink()
+        path.symlink_to(secret)
+        if name == "measures.json":
+            assert "link" in runs.load(tmp_path / "run").damaged[name]
+        else:
+            with pytest.raises(files.Damaged, match="link"):
+                runs.load(tmp_path / "run").weights()
+        path.unlink()
+        path.write_bytes(content)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(files.Damaged, match="plain file"):
+        files.read(tmp_path / "pipe")
+
+
+def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+    content = files.array_bytes({"a": np.zeros(2**20)})
+    monkeypatch.setattr(files, "BINARY_LIMIT", 2**20)
+    with pytest.raises(files.Damaged):
+        files.load_arrays(content, tmp_path / "regions.npz")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write(path, b"before")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        files.write(path, b"after")
+    assert caught.value.filename == str(path)
+    assert [path] == list(tmp_path.iterdir())
+    assert path.read_bytes() == b"before"
+
+
+@given(
+    value=st.dictionaries(
+        st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)
+    )
+)
+def test_json_comes_back_but_for_what_is_no_number(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("json") / "value.json"
+    value.pop("checksum", None)
+    files.write_json(path, value)
+    again = files.read_json(path)
+
+    def without(item):
+        if isinstance(item, list):
+            return [without(part) for part in item]
+        return None if isinstance(item, float) and not np.isfinite(item) else item
+
+    assert again == {key: without(item) for key, item in value.items()}
