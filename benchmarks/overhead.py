@@ -26,7 +26,7 @@ def main() -> None:
         runs = [json.loads(path.read_text()) for path in Path(results).glob("runs/*/run.json")]
         entries = [json.loads(path.read_text()) for path in Path(results).glob("runs/*/measures.json")]
     training = sum(run["summary"]["seconds"] for run in runs)
-    measuring = sum(entry["how"]["seconds"] for file in entries for entry in file.values())
+    measuring = sum(entry["how"]["seconds"] for file in entries for entry in file["entries"].values())
     beyond = wall - training - measuring
     columns = ["sweep", "runs", "wall, s", "training, s", "measuring, s", "beyond, s", "15 s + 0.3 s a run"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")

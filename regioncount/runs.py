@@ -199,7 +199,8 @@ class Run:
             self.damaged["regions.npz"] = str(damage)
             self.measures = {key: entry for key, entry in self.measures.items() if not entry["arrays"]}
         for name, damage in self.damaged.items():
-            set_aside(self.directory, damage, "it is measured again", name)
+            if os.path.lexists(self.directory / name):
+                set_aside(self.directory, damage, "it is measured again", name)
         if self.damaged:
             self._write_measures()
             self.damaged.clear()
@@ -276,16 +277,9 @@ def begin(
     """
     attempt = secrets.token_hex(4)
     directory = Path(results) / "unfinished" / f"{name}-{identity}.{attempt}"
-    record = {
-        "format": FORMAT,
-        "identity": identity,
-        "name": name,
-        "attempt": attempt,
-        "config": config,
-        "status": "running",
-    }
-    record |= {"instead_of": instead_of.record["attempt"] if instead_of else None, "data": data, "summary": {}}
-    record |= {"environment": environment, "checksums": {}, "tracked": []}
+    record = {"format": FORMAT, "identity": identity, "name": name, "config": config, "data": data, "status": "running"}
+    record |= {"attempt": attempt, "instead_of": instead_of.record["attempt"] if instead_of else None}
+    record |= {"summary": {}, "environment": environment, "checksums": {}, "tracked": []}
     directory.parent.mkdir(parents=True, exist_ok=True)
     for left in _left(results, name, identity):
         try:
