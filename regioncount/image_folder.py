@@ -65,7 +65,10 @@ def _scan(folder: Path) -> list[os.DirEntry]:
 
 
 def _list_classes(folder: Path) -> tuple[str, ...]:
-    return tuple(entry.name for entry in _scan(folder) if entry.is_dir())
+    names = tuple(entry.name for entry in _scan(folder) if entry.is_dir())
+    if odd := [name for name in names if not name.isprintable()]:
+        raise InputError(f"{folder} has a class folder named {odd[0]!r}, which cannot be printed; rename it")
+    return names
 
 
 def _list_files(folder: Path, classes: tuple[str, ...]) -> Files:

@@ -12,6 +12,8 @@ from regioncount.config import Dataset, MeasuringConfig, RunConfig
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import evaluation_mode
 
+LARGEST = 16 * 2**30  # bytes of weights: more is a slip of a digit, or a stranger's file
+
 
 def load_dataset(settings: Dataset) -> data.Dataset:
     """The data set of a configuration; one that was asked for before is still in memory."""
@@ -69,9 +71,14 @@ def _check_model(model: str, num_classes: int, in_channels: int, image_size: tup
     options = json.loads(model)
     name = options.pop("name")
     try:
+        with torch.device("meta"):  # without memory for its weights
+            sketch = models.build(name, num_classes, in_channels, image_size=image_size, **options)
+        size = sum(weight.numel() * weight.element_size() for weight in sketch.parameters())
+        if size > LARGEST:
+            raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than {LARGEST / 2**30:.0f}")
         built = models.build(name, num_classes, in_channels, image_size=image_size, **options)
-    except InputError as error:
-        raise InputError(f"model={name}: {error}") from None
+    except (InputError, RuntimeError, MemoryError) as error:
+        raise InputError(f"model={name}: {str(error).splitlines()[0]}") from None
     shape = (2, in_channels, *image_size)
     counted = []
 

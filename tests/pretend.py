@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +102,10 @@ def _values(count: float, gap: float, lower: float) -> dict[str, dict]:
 
 
 def _write_run(planned, status: str, values: dict, environment: dict, epochs) -> None:
+    results = Path(planned.config.results)
+    shutil.rmtree(runs.place(results, planned.name, planned.identity), ignore_errors=True)
     run = runs.begin(
-        Path(planned.config.results),
+        results,
         planned.name,
         planned.identity,
         as_mapping(planned.config),

@@ -42,6 +42,8 @@ NETWORKS = {
     "torchvision": torchvision.torchvision_classifier,
 }
 
+LARGEST = 2**16  # of widths, depths, classes, pixels
+
 
 def names() -> tuple[str, ...]:
     """Names that `build` knows."""
@@ -104,8 +106,8 @@ def _height_and_width(image_size):
 
 
 def _require_positive_integer(name, value):
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a positive integer, not {value!r}")
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+        raise InputError(f"{name} must be a positive integer up to {LARGEST}, not {value!r:.40}")
 
 
 def _require_fraction(name, value):

@@ -1,0 +1,256 @@
+"""What a sweep makes of faults: python benchmarks/faults.py [--kills 200] [--corruptions 60] [--only NAME ...]
+
+Every fault happens to a sweep of eight tiny runs on scikit-learn's digits. Then the same command is given again, and its
+runs.csv held against that of a sweep that nothing happened to: "equal" is every value but the seconds. Linux; the full disk
+needs root, who may mount one. Prints a table; exit status 1 where anything was lost, or believed that should not have been.
+"""
+
+import argparse
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import sweep  # noqa: E402
+from regioncount import collecting, jobs, plots, report, runs, sweeping, tracking  # noqa: E402, F401  what a child needs not import
+
+GRID = ["optimizer.learning_rate=0.1,0.03,0.01,0.003", "seed=0,1"]
+TINY = ["model=mlp", "model.width=8", "model.depth=1", "dataset.train_size=60", "dataset.test_size=100", "epochs=20"]
+TINY += ["batch_size=4", "regions.line.number=10", "regions.line.resolution=20", "precision=float32", "snapshots.every=5"]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+def start(results: Path, *overrides: str, locks: bool = True) -> int:
+    """Start the sweep in a process of its own, which has imported everything already; returns its number."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    with open(results.parent / f"{results.name}.log", "a", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+        if not locks:
+            runs.FileLock.acquire = _no_locks
+        sys.argv = [str(ROOT / "sweep.py"), f"results={results}", *TINY, *(overrides or GRID)]
+        status = 1
+        try:
+            status = sweep.run_command("sweep", sweep.main)
+        finally:
+            log.flush()
+            os._exit(status)
+
+
+def _no_locks(*arguments, **options):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def wait(child: int) -> int:
+    """The exit status of a process, negative where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def wait_or_kill(child: int, seconds: float, number: int, group: bool = False) -> int | None:
+    """Send a signal after so long; returns the exit status, or None where the process had ended before."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, _ = os.waitpid(child, os.WNOHANG)
+        if done:
+            return None
+        time.sleep(0.005)
+    (os.killpg if group else os.kill)(child, number)
+    return wait(child)
+
+
+def table(results: Path) -> pd.DataFrame:
+    """runs.csv of the only sweep, but for what may differ."""
+    (path,) = results.glob("sweeps/*/runs.csv")
+    return pd.read_csv(path).drop(columns=["seconds", "directory"])
+
+
+def verdict(results: Path, sound: pd.DataFrame) -> str:
+    """Give the command again and hold what it leaves against the sound sweep."""
+    status = wait(start(results))
+    if status:
+        return f"exit status {status}"
+    if not table(results).equals(sound):
+        return "different"
+    left = list((results / "unfinished").glob("*"))
+    return "equal, something left over" if left else "equal"
+
+
+def kills(
+    scratch: Path, sound: pd.DataFrame, duration: float, times: int, number: int, overrides=(), group=False
+) -> Counter:
+    """Signals at random moments, one sweep after the other until each has ended well."""
+    outcomes, sent, round_ = Counter(), 0, 0
+    while sent < times:
+        results = scratch / f"kill-{number}-{len(overrides)}-{round_}"
+        round_ += 1
+        for _ in range(40):
+            child = start(results, *GRID, *overrides)
+            status = wait_or_kill(child, random.uniform(0, duration), number, group)
+            if status is None:
+                break
+            sent += 1
+            expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+            if status != expected:
+                outcomes[f"exit status {status}"] += 1
+            if sent >= times:
+                break
+        outcomes[verdict(results, sound)] += 1
+        shutil.rmtree(results)
+    return outcomes
+
+
+def killed_workers(scratch: Path, sound: pd.DataFrame, duration: float, times: int) -> Counter:
+    """One of joblib's workers killed: the sweep reports, says that something is missing, and goes on the next time."""
+    outcomes = Counter()
+    for number in range(times):
+        results = scratch / f"worker-{number}"
+        child = start(results, *GRID, *JOBLIB)
+        time.sleep(random.uniform(0.4, 1) * duration)
+        workers = subprocess.run(["pgrep", "-P", str(child)], capture_output=True, text=True, check=False).stdout.split()
+        if workers:
+            os.kill(int(random.choice(workers)), signal.SIGKILL)
+        wait(child)
+        if not list(results.glob("sweeps/*/report.html")):
+            outcomes["no report"] += 1
+        outcomes[verdict(results, sound)] += 1
+        shutil.rmtree(results)
+    return outcomes
+
+
+def corruptions(scratch: Path, sound: pd.DataFrame, finished: Path, times: int) -> Counter:
+    """A file cut short, emptied, overwritten or with one bit turned; weights are asked for by a measure more."""
+    outcomes = Counter()
+    for number in range(times):
+        results = scratch / f"corrupt-{number}"
+        shutil.copytree(finished, results)
+        names = ["run.json", "history.csv", "measures.json", "regions.npz", "model.pt", "initial.pt"]
+        path = random.choice([*results.glob(f"runs/*/{names[number % len(names)]}")])
+        damage(path)
+        wait(start(results, *GRID, "measures=[accuracy,distance_from_initialization]"))
+        outcome = verdict_among_several(results, sound)
+        outcomes[f"{path.name}: {outcome}"] += 1
+        shutil.rmtree(results)
+    return outcomes
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    kind = random.choice(["flip", "cut", "empty", "noise"])
+    if kind == "flip":
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    elif kind == "cut":
+        content = content[: random.randrange(len(content) - 1)]
+    else:
+        content = random.randbytes(len(content)) if kind == "noise" else b""
+    path.write_bytes(content)
+
+
+def verdict_among_several(results: Path, sound: pd.DataFrame) -> str:
+    """`verdict` where another sweep lies beside: of the columns that the sound one has."""
+    if status := wait(start(results)):
+        return f"exit status {status}"
+    tables = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
+    return "equal" if all(found[list(sound)].equals(sound) for found in tables) else "different"
+
+
+def concurrent(scratch: Path, times: int, locks: bool) -> Counter:
+    """Four sweeps at once over grids that overlap, in one results directory."""
+    outcomes = Counter()
+    for number in range(times):
+        results = scratch / f"concurrent-{locks}-{number}"
+        rates = ["0.1,0.03", "0.03,0.01", "0.1,0.01", "0.1,0.03,0.01"]
+        overrides = [[f"optimizer.learning_rate={some}", "seed=0,1"] for some in rates]
+        statuses = [wait(child) for child in [start(results, *some, locks=locks) for some in overrides]]
+        log = (scratch / f"{results.name}.log").read_text()
+        trained = sum("epochs, " in line and "(there already)" not in line for line in log.splitlines())
+        again = [wait(start(results, *some)) for some in overrides]
+        found = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
+        joined = pd.concat(found).drop(columns=["seconds", "directory"]).drop_duplicates()
+        same = len(joined) == 6 and not any(again) and len(list(results.glob("runs/[!.]*"))) == 6
+        outcome = f"statuses {statuses}, " if locks and any(statuses) else ""
+        outcome += "each trained once, " if trained == 6 else f"{trained} trainings of 6, " if locks else ""
+        outcomes[outcome + ("one result each" if same else "different")] += 1
+        shutil.rmtree(results)
+    return outcomes
+
+
+def full_disk(scratch: Path, sound: pd.DataFrame, times: int) -> Counter:
+    """A disk that is full somewhere in the middle, and then has room again."""
+    outcomes = Counter()
+    for number in range(times):
+        disk = scratch / f"disk-{number}"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={100 + 60 * number}k", "tmpfs", str(disk)], check=True)
+        try:
+            status = wait(start(disk / "results"))
+            traceback = "Traceback" in (disk / "results.log").read_text() if (disk / "results.log").exists() else False
+            subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+            outcome = verdict(disk / "results", sound)
+            outcomes[f"{'traceback, ' if traceback else ''}exit status {status}, then {outcome}"] += 1
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+    return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--corruptions", type=int, default=60)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    random.seed(asked.seed)
+    scratch = Path(tempfile.mkdtemp(prefix="faults-"))
+    finished = scratch / "sound"
+    began = time.perf_counter()
+    if wait(start(finished)):
+        raise SystemExit((scratch / "sound.log").read_text())
+    duration = time.perf_counter() - began
+    sound = table(finished)
+
+    faults = {
+        "SIGKILL": lambda: (asked.kills, kills(scratch, sound, duration, asked.kills, signal.SIGKILL)),
+        "SIGKILL of the sweep and its two workers (joblib)": lambda: (
+            10,
+            kills(scratch, sound, 2 * duration, 10, signal.SIGKILL, JOBLIB, group=True),
+        ),
+        "SIGKILL of one worker (joblib)": lambda: (5, killed_workers(scratch, sound, duration, 5)),
+        "SIGTERM": lambda: (20, kills(scratch, sound, duration, 20, signal.SIGTERM)),
+        "SIGINT": lambda: (20, kills(scratch, sound, duration, 20, signal.SIGINT)),
+        "damaged file": lambda: (asked.corruptions, corruptions(scratch, sound, finished, asked.corruptions)),
+        "4 sweeps at once": lambda: (3, concurrent(scratch, 3, locks=True)),
+        "4 sweeps at once, no locks": lambda: (3, concurrent(scratch, 3, locks=False)),
+        "full disk": lambda: (8, full_disk(scratch, sound, 8)),
+    }
+    print(f"a sweep of 8 runs that nothing happens to: {duration:.1f} s\n")
+    print("| fault | times | outcomes | seconds |\n|---|---|---|---|", flush=True)
+    good = True
+    for name, inflict in faults.items():
+        if asked.only and name not in asked.only:
+            continue
+        began = time.perf_counter()
+        times, outcomes = inflict()
+        good &= not any("different" in outcome or "no report" in outcome for outcome in outcomes)
+        told = "; ".join(f"{outcome} ({count})" for outcome, count in sorted(outcomes.items()))
+        print(f"| {name} | {times} | {told} | {time.perf_counter() - began:.0f} |", flush=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
