@@ -1,0 +1,111 @@
+"""A Slurm of one node on this machine, for as long as a command takes: python tests/slurm/local_slurm.py COMMAND ...
+
+It needs Debian's packages munge, slurmctld, slurmd and slurm-client, and root. Keys, state, spool and logs lie in a temporary
+directory, its ports are free ones; nothing of it is left behind.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
+
+
+def missing() -> str | None:
+    """What this machine lacks, in words, or None."""
+    if absent := [program for program in PROGRAMS if shutil.which(program) is None]:
+        return f"there is no {', '.join(absent)}: install munge, slurmctld, slurmd and slurm-client"
+    return None if os.geteuid() == 0 else "only root can start Slurm"
+
+
+@contextmanager
+def started(cpus: int = 2, array_size: int = 1001) -> Iterator[dict[str, str]]:
+    """Start Slurm; yields the environment in which its commands find it. All jobs and daemons end with the block."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)))
+        directory.chmod(0o755)  # munged insists that others can come to its socket
+        for name in ("state", "spool"):
+            (directory / name).mkdir()
+        host, (controller_port, node_port) = socket.gethostname().split(".")[0], _free_ports(2)
+        values = {"directory": directory, "host": host, "controller_port": controller_port, "node_port": node_port}
+        for name in ("slurm.conf", "gres.conf"):
+            text = (HERE / name).read_text()
+            for key, value in (values | {"cpus": cpus, "array_size": array_size}).items():
+                text = text.replace(f"@{key}@", str(value))
+            (directory / name).write_text(text)
+        key = directory / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        environment |= {"SLURM_CONF": str(directory / "slurm.conf"), "PATH": f"{HERE / 'bin'}:{os.environ['PATH']}"}
+        munged = [f"--{name}={directory / 'munge'}.{name.split('-')[0]}" for name in ("socket", "pid-file", "seed-file")]
+        for command in (
+            ["munged", "--foreground", "--force", f"--key-file={key}", f"--log-file={directory / 'munged.log'}", *munged],
+            ["slurmctld", "-D", "-c"],
+            ["slurmd", "-D", "-N", host],
+        ):
+            stack.callback(_stop, _start(command, environment, directory))
+        stack.callback(_end_jobs, environment)
+        _wait(lambda: "State=IDLE" in _ask(["scontrol", "show", "node"], environment), "node to be idle", directory)
+        yield environment
+
+
+def _start(command: list[str], environment: dict[str, str], directory: Path) -> subprocess.Popen:
+    # A daemon ends with this process, however that ends.
+    with open(directory / f"{command[0]}.out", "w") as out:
+        guarded = ["setpriv", "--pdeathsig", "KILL", *command]
+        return subprocess.Popen(guarded, stdout=out, stderr=out, env=environment, start_new_session=True)
+
+
+def _stop(daemon: subprocess.Popen) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(10)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+
+
+def _end_jobs(environment: dict[str, str]) -> None:
+    """What a slurmd has started goes on without it."""
+    _ask(["scancel", "--signal=KILL", "--full", "--state=RUNNING", "--user=root"], environment)
+    _ask(["scancel", "--user=root"], environment)
+    until = time.monotonic() + 20
+    while time.monotonic() < until and _ask(["squeue", "--noheader"], environment).strip():
+        time.sleep(0.2)
+
+
+def _ask(command: list[str], environment: dict[str, str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=30).stdout
+
+
+def _wait(condition, what: str, directory: Path, seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            said = "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in sorted(directory.glob("*.out")))
+            raise TimeoutError(f"waited {seconds} s for the {what}\n{said}")
+        time.sleep(0.1)
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
+
+
+if __name__ == "__main__":
+    if reason := missing():
+        sys.exit(f"local_slurm.py: {reason}")
+    with started() as environment:
+        sys.exit(subprocess.run(sys.argv[1:], check=False, env=environment).returncode)
