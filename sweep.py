@@ -16,8 +16,7 @@ def main(overrides: list[str]) -> int:
     plan = sweeping.make_plan(overrides)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
     stopped = sweeping.launch(plan, overrides)
-    status = report.report(plan.directory, after_sweep=True)
-    return stopped or status
+    return max(stopped, report.report(plan.directory, after_sweep=True))
 
 
 if __name__ == "__main__":

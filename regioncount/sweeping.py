@@ -73,9 +73,10 @@ def make_plan(overrides: Sequence[str]) -> Plan:
 
 
 def launch(plan: Plan, overrides: Sequence[str]) -> int:
-    """Run the sweep through Hydra and its launcher; returns the exit status of a process that was interrupted, else 0.
+    """Run the sweep through Hydra and its launcher; returns 0, 1 where the launcher stopped early, or the exit status of a
+    process that was interrupted.
 
-    Whatever happens to single runs, or to the launcher, is seen afterwards in what is on disk.
+    What happens to single runs is seen afterwards in what is on disk.
     """
     planning.write(plan)
     sys.argv = [
@@ -97,9 +98,14 @@ def launch(plan: Plan, overrides: Sequence[str]) -> int:
     except KeyboardInterrupt as stopped:
         print("interrupted; the same command goes on; reporting what is there", file=sys.stderr, flush=True)
         return exit_status(stopped)
-    except SystemExit as stopped:
-        print(f"the launcher stopped early (status {stopped.code}); reporting what is there", file=sys.stderr)
-    return 0
+    except SystemExit:
+        pass  # Hydra has printed why
+    except Exception:
+        traceback.print_exc()
+    else:
+        return 0
+    print("the launcher stopped early; reporting what is there", file=sys.stderr)
+    return 1
 
 
 def run_cell(composed: DictConfig) -> None:

@@ -173,6 +173,13 @@ def test_no_run_starts_once_the_time_budget_is_over(tmp_path):
     assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"finished"}
 
 
+def test_a_launcher_that_stops_early_is_not_taken_for_a_time_budget_that_is_over(tmp_path):
+    stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert stopped.returncode == 1
+    assert "the launcher stopped early" in stopped.stderr
+    assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"missing"}
+
+
 def test_a_sweep_sets_the_published_figures_and_a_regression_beside_its_own(tmp_path):
     grid = ["optimizer.learning_rate=0.1,0.05,0.01", "batch_size=8,64"]
     asked = ["sweep.regression=[region_count_line,parameter_norm]", "sweep.targets=[region_count_line]"]
