@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from regioncount import jobs, measuring, planning, runs
+from regioncount import cluster, jobs, measuring, planning, runs
 from regioncount.command_line import CONFIGS, compose, exit_status, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.environment import environment
@@ -91,7 +91,7 @@ def launch(plan: Plan, overrides: Sequence[str]) -> int:
     checked = patch.object(BasicSweeper, "validate_batch_is_legal", lambda sweeper, batch: None)
     postponed.clear()
     try:
-        with checked:
+        with checked, cluster.waiting_for_all(plan):
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="sweep")(run_cell)()
         for composed, number in postponed:
             _run_cell(composed, number, wait=True)
