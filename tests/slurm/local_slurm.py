@@ -1,6 +1,6 @@
 """A Slurm of one node on this machine, for as long as a command takes: python tests/slurm/local_slurm.py COMMAND ...
 
-It needs Debian's packages munge, slurmctld, slurmd and slurm-client, and root. Keys, state, spool and logs lie in a temporary
+It needs Debian's packages munge, slurmctld, slurmd and slurm-client, and root. Key, state, spool and logs lie in a temporary
 directory, its ports are free ones; nothing of it is left behind.
 """
 

@@ -1,0 +1,155 @@
+"""A sweep through a real Slurm: jobs that are killed, requeued, and kept waiting by a drained node cost time alone."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from regioncount import runs, sweeping
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tests" / "slurm"))
+import local_slurm  # noqa: E402
+
+TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
+TINY += ["dataset.train_size=60", "dataset.test_size=100", "regions.line.number=10", "regions.line.resolution=20"]
+GRID = ["optimizer.learning_rate=0.1", "batch_size=64", "seed=0", "epochs=100,1500,1510,110"]
+KILLED, REQUEUED, SIGNALLED, WAITING = range(4)
+# Three cells start at once, the fourth has to wait.
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.array_parallelism=3", "hydra.launcher.gpus_per_node=1"]
+SLURM += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2", "hydra.launcher.timeout_min=9"]
+SLURM += ["hydra.launcher.partition=main", "hydra.launcher.max_num_timeout=1"]
+
+
+def start(results, *options, **environment):
+    command = [sys.executable, "sweep.py", f"results={results}", *TINY, *GRID, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@contextmanager
+def finishing(process):
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def table(results):
+    (directory,) = (path for path in (results / "sweeps").iterdir() if path.is_dir())
+    return directory, pd.read_csv(directory / "runs.csv")
+
+
+def wait(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, condition
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    if reason := local_slurm.missing():
+        pytest.skip(reason)
+    pytest.importorskip("submitit", reason="there is no launcher: install the extra submitit")
+    with local_slurm.started(cpus=4) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("slurm")
+
+
+@pytest.fixture(scope="module")
+def troubled(slurm, results, tmp_path_factory):
+    """A sweep with every trouble at once: its exit status, what it said, and what was seen meanwhile."""
+
+    def ask(*command):
+        return subprocess.run(command, env=slurm, capture_output=True, text=True, check=True).stdout
+
+    def states():
+        return dict(line.split("|") for line in ask("squeue", "-rhtall", "-o", "%i|%T").split())
+
+    plan = sweeping.make_plan([f"results={results}", *TINY, *GRID])
+    directories = [results / "runs" / f"{cell.name}-{cell.identity}" for cell in plan.runs]
+    elsewhere = tmp_path_factory.mktemp("basic")
+    begun = {}
+    with finishing(start(results, *SLURM, **slurm)) as sweep, finishing(start(elsewhere)) as basic:
+        jobs = sorted(wait(lambda: len(found := states()) == 4 and "RUNNING" in found.values() and found))
+        asked = ask("scontrol", "show", "job", jobs[REQUEUED])
+        host = ask("sinfo", "-ho", "%n").strip()
+        ask("scontrol", "update", f"nodename={host}", "state=drain", "reason=test")
+        wait(lambda: list(results.glob("sweeps/*/hydra/.submitit/*_0/*_log.out")))
+        ask("scancel", "--signal=KILL", jobs[KILLED])
+        for number, trouble in ((REQUEUED, ["scontrol", "requeue"]), (SIGNALLED, ["scancel", "--signal=USR2"])):
+            wait((directories[number] / "checkpoint.pt").exists)
+            begun[number] = (directories[number] / "initial.pt").stat().st_mtime_ns
+            ask(*trouble, jobs[number])
+        drained = states()[jobs[WAITING]]
+        ask("scontrol", "update", f"nodename={host}", "state=resume")
+        _, err = sweep.communicate(timeout=120)
+        assert basic.wait(60) == 0
+    logs = ["".join(path.read_text() for path in results.glob(f"**/.submitit/{job}/*_log.out")) for job in jobs]
+    return SimpleNamespace(
+        status=sweep.returncode,
+        err=err,
+        asked=asked,
+        drained=drained,
+        begun=begun,
+        logs=logs,
+        directories=directories,
+        basic=elsewhere,
+    )
+
+
+def test_options_reach_slurm(troubled):
+    for option in ("Partition=main", "TimeLimit=00:09:00", "CPUs/Task=1", "MinMemoryNode=2G", "gres:gpu:1"):
+        assert option in troubled.asked
+
+
+def test_a_sweep_whose_job_was_killed_waits_for_the_others_and_reports(troubled, results):
+    assert troubled.status == 1
+    directory, found = table(results)
+    assert found["status"].tolist() == ["failed", "finished", "finished", "finished"]
+    reason = found["error"][KILLED]
+    assert re.fullmatch(r"job \d+_0 left no result \(CANCELLED\); its log is .*", reason)
+    assert f"failed: epochs=100, {reason}" in troubled.err
+    assert (directory / "report.html").exists()
+
+
+def test_a_drained_node_keeps_jobs_waiting(troubled):
+    assert troubled.drained == "PENDING"
+    assert troubled.logs[WAITING].count("Starting with") == 1
+
+
+@pytest.mark.parametrize("number", [REQUEUED, SIGNALLED])
+def test_a_requeued_job_goes_on_from_its_checkpoint(troubled, number):
+    assert troubled.logs[number].count("Starting with") == 2
+    assert "(there already)" not in troubled.logs[number]
+    assert (troubled.directories[number] / "initial.pt").stat().st_mtime_ns == troubled.begun[number]
+    assert runs.load(troubled.directories[number]).status == "finished"
+
+
+def test_the_same_command_again_does_what_is_missing_and_trouble_changes_no_number(troubled, slurm, results):
+    models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
+    with finishing(start(results, *SLURM, **slurm)) as again:
+        _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert len(models) == 3
+    assert all(path.stat().st_mtime_ns == then for path, then in models.items())
+    (_, ours), (_, expected) = table(results), table(troubled.basic)
+    assert set(ours["status"]) == {"finished"}
+    kept = [column for column in expected if column not in ("seconds", "directory")]
+    pd.testing.assert_frame_equal(ours[kept], expected[kept], check_exact=True)
