@@ -27,7 +27,7 @@ def missing() -> str | None:
 
 
 @contextmanager
-def started(cpus: int = 2, array_size: int = 1001) -> Iterator[dict[str, str]]:
+def started(cpus: int = 2) -> Iterator[dict[str, str]]:
     """Start Slurm; yields the environment in which its commands find it. All jobs and daemons end with the block."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)))
@@ -35,10 +35,11 @@ def started(cpus: int = 2, array_size: int = 1001) -> Iterator[dict[str, str]]:
         for name in ("state", "spool"):
             (directory / name).mkdir()
         host, (controller_port, node_port) = socket.gethostname().split(".")[0], _free_ports(2)
-        values = {"directory": directory, "host": host, "controller_port": controller_port, "node_port": node_port}
+        values = {"directory": directory, "host": host, "cpus": cpus}
+        values |= {"controller_port": controller_port, "node_port": node_port}
         for name in ("slurm.conf", "gres.conf"):
             text = (HERE / name).read_text()
-            for key, value in (values | {"cpus": cpus, "array_size": array_size}).items():
+            for key, value in values.items():
                 text = text.replace(f"@{key}@", str(value))
             (directory / name).write_text(text)
         key = directory / "munge.key"
@@ -46,9 +47,10 @@ def started(cpus: int = 2, array_size: int = 1001) -> Iterator[dict[str, str]]:
         key.chmod(0o400)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
         environment |= {"SLURM_CONF": str(directory / "slurm.conf"), "PATH": f"{HERE / 'bin'}:{os.environ['PATH']}"}
-        munged = [f"--{name}={directory / 'munge'}.{name.split('-')[0]}" for name in ("socket", "pid-file", "seed-file")]
+        munge = directory / "munge"
+        munged = ["munged", "--foreground", f"--key-file={munge}.key", f"--socket={munge}.socket"]
         for command in (
-            ["munged", "--foreground", "--force", f"--key-file={key}", f"--log-file={directory / 'munged.log'}", *munged],
+            [*munged, f"--pid-file={munge}.pid", f"--seed-file={munge}.seed"],
             ["slurmctld", "-D", "-c"],
             ["slurmd", "-D", "-N", host],
         ):
@@ -87,7 +89,7 @@ def _ask(command: list[str], environment: dict[str, str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=30).stdout
 
 
-def _wait(condition, what: str, directory: Path, seconds: float = 30) -> None:
+def _wait(condition, what: str, directory: Path, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
