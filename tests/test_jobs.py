@@ -241,7 +241,7 @@ def test_pickled_code_in_weights_is_not_run(tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     options = ["model=mlp", "epochs=60", "dataset.train_size=300", "batch_size=8", "precision=float32", "measures=[]"]
 
     def command(results):
@@ -249,19 +249,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_p
 
     subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
     (unbroken,) = (tmp_path / "unbroken" / "runs").glob("*/model.pt")
-    killed = 0
-    for attempt in range(2):
-        process = subprocess.Popen(command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for attempt, (number, status) in enumerate(((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130))):
+        process = subprocess.Popen(
+            command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         until = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < until:
             histories = [path.read_text() for path in (tmp_path / "broken").glob("unfinished/*/history.csv")]
-            if histories and histories[0].count("\n") > 20 * (attempt + 1):
-                process.send_signal(signal.SIGKILL)
-                killed += 1
+            if histories and histories[0].count("\n") > 15 * (attempt + 1):
                 break
             time.sleep(0.005)
-        process.wait()
-    assert killed == 2
+        process.send_signal(number)
+        _, said = process.communicate()
+        assert process.returncode == status
+        assert said.count("\n") == said.count("the same command goes on") == (number != signal.SIGKILL)
     subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True)
     (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
     one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))

@@ -113,6 +113,22 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
     assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
 
 
+def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
+    options = [f"results={tmp_path}", *TINY, "seed=0,1,2"]
+    first = sweeping.make_plan(options).runs[0]
+    with runs.lock(runs.place(tmp_path, first.name, first.identity)):
+        command = [sys.executable, str(REPOSITORY / "sweep.py"), *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        lines = []
+        while not lines or not lines[-1].startswith("[3/3]"):
+            lines.append(process.stdout.readline())
+    rest, _ = process.communicate()
+    assert process.returncode == 0
+    assert [line.partition(":")[0] for line in lines[1:]] == ["[1/3] seed=0", "[2/3] seed=1", "[3/3] seed=2"]
+    assert "looked at again" in lines[1]
+    assert rest.startswith("[1/3] seed=0: 3 epochs")
+
+
 def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeypatch):
     results, _ = done
     shutil.copytree(results, tmp_path / "moved")
