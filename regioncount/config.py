@@ -3,16 +3,24 @@
 A configuration comes from Hydra or from a run's record as a nested mapping; `parse_run` and `parse_measuring` turn it into
 dataclasses or raise InputError with one line that names the option. Model, optimizer and schedule are a name and options
 that depend on it; they stay mappings and are checked against what the name takes.
+
+What Hydra composed is the user's, and its interpolations such as ${oc.env:HOME} are resolved. A record may be anybody's: it
+is data, in which nothing is looked up.
 """
 
+import functools
 import math
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from regioncount.classical import is_classical
 from regioncount.errors import InputError
@@ -38,7 +46,8 @@ SCHEDULES = {  # name -> the options it needs; all but gamma in epochs
     "multistep": ("milestones", "gamma"),
     "exponential": ("gamma",),
 }
-SWEEP_NAME = r"(?!\.)[\w.-]+"  # a part of a path
+SWEEP_NAME = r"(?!\.)[\w.-]+"  # a part of a path, as are the names of subspaces
+MOST_LEVELS = 20  # of mappings and lists in one another; ours have four
 # Parts of a composed configuration that make the grid, and no run.
 NOT_OF_A_RUN = ("sweep", "hydra", "experiment", "scale", "grid")
 SUBSPACES = {  # kind -> the options it takes besides number, resolution and split
@@ -49,71 +58,115 @@ SUBSPACES = {  # kind -> the options it takes besides number, resolution and spl
 }
 
 
+def _whole(value) -> int:
+    if type(value) is int:
+        return value
+    try:
+        return int(value if isinstance(value, str) else "no")  # neither 3.5 nor true
+    except ValueError:
+        raise _wrong("give a whole number") from None
+
+
+def _real(value) -> float:
+    try:
+        number = float(value if type(value) in (float, int, str) else "no")  # not true
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _wrong("give a number")
+    return number
+
+
+def _text(value) -> str:
+    if isinstance(value, (str, int, float, os.PathLike)):
+        return str(value)  # dataset.root=2024 comes as a number
+    raise _wrong("give a text")
+
+
+def _flag(value) -> bool:
+    words = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no": False, "n": False, "off": False}
+    value = words.get(value.lower(), value) if isinstance(value, str) else value
+    try:
+        return value if isinstance(value, bool) else bool(_whole(value))
+    except PydanticCustomError:
+        raise _wrong("give true or false") from None
+
+
+def _wrong(what_to_give: str) -> PydanticCustomError:
+    return PydanticCustomError("option", what_to_give)
+
+
+Whole = Annotated[int, PlainValidator(_whole)]
+Real = Annotated[float, PlainValidator(_real)]
+Text = Annotated[str, PlainValidator(_text)]
+Flag = Annotated[bool, PlainValidator(_flag)]
+
+
 @dataclass
 class Dataset:
-    name: str = "digits"
-    root: str | None = None
-    train_size: int | None = None
-    test_size: int | None = None
-    seed: int = 0
-    resize: int | None = None
-    label_noise: float = 0.0
-    title: str | None = None
-    workers: int | None = None
+    name: Text = "digits"
+    root: Text | None = None
+    train_size: Whole | None = None
+    test_size: Whole | None = None
+    seed: Whole = 0
+    resize: Whole | None = None
+    label_noise: Real = 0.0
+    title: Text | None = None
+    workers: Whole | None = None
 
 
 @dataclass
 class Stop:
-    train_accuracy: float | None = None
-    train_loss: float | None = None
+    train_accuracy: Real | None = None
+    train_loss: Real | None = None
 
 
 @dataclass
 class Snapshots:
-    every: int | None = None
-    epochs: list[int] = field(default_factory=list)
-    keep: bool = False
+    every: Whole | None = None
+    epochs: list[Whole] = field(default_factory=list)
+    keep: Flag = False
 
 
 @dataclass
 class Subspace:
-    kind: str = "simplex"
-    dimension: int = 1
-    number: int = 100
-    resolution: int | None = None
-    split: str = "train"
-    scale: float = 0.1
-    start: float = -1.0
-    stop: float = 2.0
+    kind: Text = "simplex"
+    dimension: Whole = 1
+    number: Whole = 100
+    resolution: Whole | None = None
+    split: Text = "train"
+    scale: Real = 0.1
+    start: Real = -1.0
+    stop: Real = 2.0
 
 
 @dataclass
 class Regions:
-    seed: int = 0
-    method: str = "auto"
-    connectivity: str = "paper"
+    seed: Whole = 0
+    method: Text = "auto"
+    connectivity: Text = "paper"
     subspaces: dict[str, Subspace] = field(default_factory=dict)
 
 
 @dataclass
 class Tracker:
-    mode: str = "disabled"
-    project: str = "regioncount"
-    entity: str | None = None
-    group: str | None = None
+    mode: Text = "disabled"
+    project: Text = "regioncount"
+    entity: Text | None = None
+    group: Text | None = None
 
 
 @dataclass
 class SweepOptions:
     """What a sweep does besides its runs."""
 
-    name: str | None = None
-    directory: str | None = None
-    deadline: float | None = None
-    time_budget: str | None = None
-    targets: list[str] = field(default_factory=list)
-    regression: list[str] = field(default_factory=list)
-    published: dict[str, str] = field(default_factory=dict)
+    name: Text | None = None
+    directory: Text | None = None
+    deadline: Real | None = None
+    time_budget: Text | None = None
+    targets: list[Text] = field(default_factory=list)
+    regression: list[Text] = field(default_factory=list)
+    published: dict[str, Text] = field(default_factory=dict)
 
     @property
     def budget(self) -> float:
@@ -129,19 +182,19 @@ class RunConfig:
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
-    augmentation: str = "none"
-    batch_size: int = MISSING
-    epochs: int = MISSING
+    augmentation: Text = "none"
+    batch_size: Whole = field(kw_only=True)
+    epochs: Whole = field(kw_only=True)
     stop: Stop = field(default_factory=Stop)
-    seed: int = 0
+    seed: Whole = 0
     snapshots: Snapshots = field(default_factory=Snapshots)
     regions: Regions = field(default_factory=Regions)
-    measures: list[str] = field(default_factory=list)
+    measures: list[Text] = field(default_factory=list)
     tracker: Tracker = field(default_factory=Tracker)
-    device: str = "auto"
-    precision: str = "auto"
+    device: Text = "auto"
+    precision: Text = "auto"
     compile: Any = "auto"
-    results: str = "results"
+    results: Text = "results"
 
 
 @dataclass
@@ -150,13 +203,18 @@ class MeasuringConfig:
 
     dataset: Dataset = field(default_factory=Dataset)
     model: dict[str, Any] = field(default_factory=dict)
-    run: str | None = None
-    checkpoint: str | None = None
+    run: Text | None = None
+    checkpoint: Text | None = None
     snapshots: Any = "none"
     regions: Regions = field(default_factory=Regions)
-    measures: list[str] = field(default_factory=list)
-    device: str = "auto"
-    results: str = "results"
+    measures: list[Text] = field(default_factory=list)
+    device: Text = "auto"
+    results: Text = "results"
+
+
+SCHEMAS = (Dataset, Stop, Snapshots, Subspace, Regions, Tracker, SweepOptions, RunConfig, MeasuringConfig)
+for _schema in SCHEMAS:
+    _schema.__pydantic_config__ = {"extra": "forbid"}
 
 
 def parse_run(composed: DictConfig | Mapping) -> RunConfig:
@@ -194,10 +252,7 @@ def parse_measuring(composed: DictConfig | Mapping) -> MeasuringConfig:
 
 def parse_sweep(composed: DictConfig | Mapping, config: RunConfig) -> SweepOptions:
     """Checked options; config: of the sweep's first run. InputError, in one line, where it is not valid."""
-    try:
-        sweep = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepOptions), composed))
-    except OmegaConfBaseException as error:
-        raise InputError(f"sweep.{_one_line(error)}") from error
+    sweep = _validated(SweepOptions, _plain(composed, "sweep"), "sweep")
     name = sweep.name
     if name is not None and not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"sweep.name={name}: letters, digits, dashes, underscores and dots make a name")
@@ -222,20 +277,15 @@ def parse_duration(text: str) -> float:
 
 def parse_dataset(recorded: Mapping, changes: Sequence[str] = ()) -> Dataset:
     """A checked data set from a run's record, with overrides such as "dataset.root=DIR" laid over it."""
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Dataset), recorded, OmegaConf.from_dotlist([c.removeprefix("dataset.") for c in changes])
-        )
-        dataset = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise InputError(f"dataset: {_one_line(error)}") from error
+    given = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
+    dataset = _validated(Dataset, _plain(recorded, "dataset") | _plain(given, "dataset"), "dataset")
     _check_dataset(dataset)
     return dataset
 
 
 def as_mapping(config) -> dict:
     """A configuration dataclass as plain nested mappings, the way it is recorded."""
-    mapping = OmegaConf.to_container(OmegaConf.structured(config))
+    mapping = asdict(config)
     if "regions" in mapping:
         mapping["regions"].update(mapping["regions"].pop("subspaces"))
     return mapping
@@ -249,27 +299,78 @@ def subspace_options(subspace: Subspace) -> dict[str, Any]:
 
 def _typed(schema: type, composed: DictConfig | Mapping):
     """`composed` as an instance of the schema, every type checked."""
+    mapping = {key: value for key, value in _plain(composed).items() if key not in NOT_OF_A_RUN}
+    regions = mapping.pop("regions", None) or {}
+    if not isinstance(regions, dict):
+        raise InputError(f"regions={_shown(regions)}: name subspaces of configs/regions, for example regions=[line]")
+    settings = {key: regions[key] for key in ("seed", "method", "connectivity") if key in regions}
+    subspaces = {key: value for key, value in regions.items() if key not in settings}
+    for name, value in subspaces.items():
+        if not isinstance(value, dict):
+            raise InputError(f"regions.{name}={_shown(value)}: no such option, and no subspace with options of its own")
+    return _validated(schema, mapping | {"regions": settings | {"subspaces": subspaces}})
+
+
+def _plain(composed: DictConfig | Mapping, group: str = "") -> dict:
+    """`composed` as a dictionary of its own, lists and values. Only what OmegaConf made of the user's words is resolved."""
+    if isinstance(composed, DictConfig):
+        try:
+            composed = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise InputError(_one_line(error, group)) from error
+    if not isinstance(composed, Mapping):
+        raise InputError(f"{group or 'the configuration'}={_shown(composed)}: give options by name")
+    return _copy(composed, group)
+
+
+def _copy(value, name: str, level: int = 0):
+    """Mappings as dictionaries, tuples as lists. InputError where a text stands for another value, or levels never end."""
+    if isinstance(value, str) and ("${" in value or value == "???"):
+        raise InputError(f"{_shown(name)}={_shown(value)}: give a value; nothing is looked up here")
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if level > MOST_LEVELS:
+        raise InputError(f"{_shown(name)}: options have at most {MOST_LEVELS} levels")
+    if isinstance(value, Mapping):
+        return {key: _copy(item, f"{name}.{key}" if name else str(key), level + 1) for key, item in value.items()}
+    return [_copy(item, name, level + 1) for item in value]
+
+
+@functools.cache
+def _adapter(schema: type) -> TypeAdapter:
+    return TypeAdapter(schema)
+
+
+def _validated(schema: type, mapping: dict, group: str = ""):
+    """`mapping` as an instance of the schema. InputError names the first option that is not one, or not of its type."""
     try:
-        mapping = OmegaConf.to_container(OmegaConf.create(composed), resolve=True, throw_on_missing=True)
-        mapping = {key: value for key, value in mapping.items() if key not in NOT_OF_A_RUN}
-        regions = mapping.pop("regions", None) or {}
-        if not isinstance(regions, dict):
-            raise InputError(f"regions={regions}: name subspaces of configs/regions, for example regions=[line]")
-        settings = {key: regions[key] for key in ("seed", "method", "connectivity") if key in regions}
-        subspaces = {key: value for key, value in regions.items() if key not in settings}
-        for name, value in subspaces.items():
-            if not isinstance(value, dict):
-                raise InputError(f"regions.{name}={value}: no such option, and no subspace with options of its own")
-        mapping["regions"] = {**settings, "subspaces": subspaces}
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), mapping))
-    except OmegaConfBaseException as error:
-        raise InputError(_one_line(error)) from error
+        return _adapter(schema).validate_python(mapping)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+    path = [group] * bool(group) + [str(part) for part in wrong["loc"] if part not in ("subspaces", "[key]")]
+    if isinstance(wrong["loc"][-1], int):  # in a list
+        path.pop()
+    name = _shown(".".join(path))
+    if wrong["type"] == "unexpected_keyword_argument":
+        inner = {"dataset": Dataset, "stop": Stop, "snapshots": Snapshots, "tracker": Tracker, "regions": Subspace}
+        of = inner.get(path[0], schema) if len(path) > 1 else schema
+        raise InputError(f"{name}: no such option; there are {', '.join(option.name for option in fields(of))}")
+    if wrong["type"] == "missing":
+        raise InputError(f"{name} is missing: give a whole number")  # as both options are that have no default
+    what = {"option": wrong["msg"], "list_type": "give a list, such as [a,b]"}
+    raise InputError(f"{name}={_shown(wrong['input'])}: {what.get(wrong['type'], 'give options by name')}")
 
 
-def _one_line(error: OmegaConfBaseException) -> str:
+def _shown(value) -> str:
+    """A value as a message shows it: on one line, and not all of a long one."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _one_line(error: OmegaConfBaseException, group: str) -> str:
     """OmegaConf's several lines as one that starts with the option's name."""
     message = str(error.msg if getattr(error, "msg", None) else error).strip().splitlines()[0]
-    key = str(getattr(error, "full_key", "") or "").replace("regions.subspaces.", "regions.")
+    key = str(getattr(error, "full_key", "") or group)
     return f"{key}: {message}" if key and not message.startswith(key) else message
 
 
@@ -376,6 +477,8 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
     _one_of("regions.connectivity", config.regions.connectivity, CONNECTIVITIES)
     for name, subspace in config.regions.subspaces.items():
         where = f"regions.{name}"
+        if not re.fullmatch(SWEEP_NAME, name):  # figures are named after it
+            raise InputError(f"{where}: letters, digits, dashes, underscores and dots make a name")
         _one_of(f"{where}.kind", subspace.kind, SUBSPACES)
         _one_of(f"{where}.split", subspace.split, ("train", "test"))
         _at_least(f"{where}.dimension", subspace.dimension, 1)
@@ -387,7 +490,7 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _at_least(name: str, value, least: int) -> None:

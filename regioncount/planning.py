@@ -124,7 +124,7 @@ def read(directory: str | os.PathLike) -> Plan:
     try:
         return _parse(record, directory)
     except InputError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
 def _record(run: PlannedRun, dataset: int) -> dict:

@@ -255,7 +255,7 @@ def test_regions_work_where_the_rest_cannot_be_imported():
     """Somebody with a model of their own needs torch, numpy and scipy alone."""
     program = """
         import sys
-        for name in ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "sklearn", "tqdm", "torchvision", "filelock"):
+        for name in "hydra omegaconf pydantic wandb pandas matplotlib sklearn tqdm torchvision filelock".split():
             sys.modules[name] = None
         import torch, regioncount as rc
         from regioncount.regions import count_regions
