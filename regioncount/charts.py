@@ -16,13 +16,24 @@ from matplotlib.colors import to_hex
 
 from regioncount.analysis import FITTED_ACCURACY
 from regioncount.labels import column_label, column_unit, value_text
-from regioncount.plots import assign_styles, average_configurations, complete_rows, least_squares, place_on_scale
+from regioncount.plots import (
+    MOST_BARS,
+    MOST_LINES,
+    MOST_NUMBERS,
+    assign_styles,
+    average_configurations,
+    choose_lines,
+    complete_rows,
+    least_squares,
+    place_on_scale,
+)
 
 # The part of viridis that can be seen on white, and on black.
 GROUNDS = {"light": (0.0, 0.88), "dark": (0.25, 1.0)}
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "x", "triangle-left", "triangle-right")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 GREY = "#888888"  # can be seen on both
+MOST_DOTS = 3000  # in one figure: a browser draws each as an element of its own
 
 
 def count_against_gap(
@@ -33,7 +44,8 @@ def count_against_gap(
 ) -> go.Figure:
     """`plots.count_against_gap`, and small dots for the single runs of configurations with several.
 
-    Pointing at a dot says which it is. runs has the columns identity and seed besides.
+    Pointing at a dot says which it is. runs has the columns identity and seed besides. What is left out
+    of many, `summarizes` says.
     """
     runs, dots, columns = average_configurations(runs, measure, target, group_by)
     first, second = columns[:2]
@@ -67,24 +79,29 @@ def count_against_gap(
             **options,
         )
 
-    if len(runs) > len(dots):
+    # Drawn are some, chosen evenly among the configurations in order; the line is of all.
+    drawn = dots.iloc[_some(len(dots))]
+    if len(dots) < len(runs) and len(runs) + len(dots) <= MOST_DOTS:
         add(
             runs,
-            [_tell_run(run, columns, measure, target) for _, run in runs.iterrows()],
+            [_tell_run(run, columns, measure, target) for run in runs.to_dict("records")],
             6,
             opacity=0.6,
             legendgroup="runs",
         )
         _add_legend_entry(figure, "single runs", "runs", marker={"size": 5, "opacity": 0.6})
-    for value, symbol in symbols.items():
-        chosen = dots[dots[second] == value]
-        told = [_tell_configuration(dot, runs, columns, measure, target) for _, dot in chosen.iterrows()]
+    firsts = runs.groupby(list(columns))[["identity", "seed"]].first()
+    alike = len(set(symbols.values())) == 1
+    for value, symbol in [(None, next(iter(symbols.values())))] if alike else symbols.items():
+        chosen = drawn if alike else drawn[drawn[second] == value]
+        told = [_tell_configuration(dot, firsts, columns, measure, target) for dot in chosen.to_dict("records")]
         bars = {
             f"error_{axis}": {"array": chosen[f"{column}_error"].tolist(), "color": GREY, "thickness": 1, "width": 0}
             for axis, column in (("x", measure), ("y", target))
+            if len(dots) <= MOST_BARS
         }
-        add(chosen, told, 11, legendgroup=str(value), **bars)
-        name = f"{column_label(second)} {value_text(value)}" if len(symbols) > 1 else "configurations"
+        add(chosen, told, 11 if bars else 6, legendgroup=str(value), **bars)
+        name = "configurations" if alike else f"{column_label(second)} {value_text(value)}"
         _add_legend_entry(figure, name, str(value), marker={"symbol": symbol, "size": 10})
     if not runs["fits"].all():
         name = f"below {FITTED_ACCURACY:.0%} train accuracy"
@@ -117,14 +134,17 @@ def heat_map(
         xgap=2,
         ygap=2,
     )
-    low, high = np.nanmin(values), np.nanmax(values)
-    for (row, column), value in np.ndenumerate(values):
+    low, high, numbers = np.nanmin(values), np.nanmax(values), []
+    if max(values.shape) > MOST_NUMBERS:  # too small for numbers
+        figure.update_traces(showscale=True, colorbar={"thickness": 12, "outlinewidth": 0}, xgap=0, ygap=0)
+    for (row, column), value in np.ndenumerate(values) if max(values.shape) <= MOST_NUMBERS else ():
         if not math.isnan(value):
             # Plotly's own choice of black or white text on a cell can hardly be read on green.
             red, green, blue, _ = colormaps["viridis"]((value - low) / (high - low) if high > low else 0.0)
             colour = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
             number = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
-            figure.add_annotation(x=column, y=row, text=number, showarrow=False, font={"color": colour})
+            numbers.append({"x": column, "y": row, "text": number, "showarrow": False, "font": {"color": colour}})
+    figure.update_layout(annotations=numbers)
     figure.update_layout(title={"text": _plain(column_label(measure)), "font": {"size": 14}}, margin={"t": 40})
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, showticklabels=not alone)
@@ -139,9 +159,10 @@ def count_through_training(
     first, second = columns[:2]
     places, dashes = place_on_scale(counts[first]), assign_styles(counts[second], DASHES)
     figure = _figure(places, first, "epoch", column_label(measure))
-    for values, rows in counts.groupby(columns):
+    lines = columns if counts.groupby(columns).ngroups <= MOST_LINES else choose_lines(counts, columns)
+    for values, rows in counts.groupby(lines):
         at = rows.groupby("epoch")["mean"].agg(["mean", "sem", "size"])
-        spread = at["sem"].fillna(0)
+        spread, group = at["sem"].fillna(0), str(values[1]) if values[1:] else ""
         colours = {ground: _colour(places[values[0]], ground) for ground in GROUNDS}
         if spread.any():
             figure.add_scatter(
@@ -150,27 +171,27 @@ def count_through_training(
                 mode="none",
                 fill="toself",
                 hoverinfo="skip",
-                legendgroup=str(values[1]),
+                legendgroup=group,
                 showlegend=False,
                 meta={f"fill_{ground}": f"{colour}22" for ground, colour in colours.items()},
             )
-        configuration = _settings(columns, dict(zip(columns, values, strict=True)))
+        configuration = _settings(lines, dict(zip(lines, values, strict=True)))
         numbers = zip(at.index, at["mean"], at["sem"], at["size"], strict=True)
         told = [[*configuration, f"epoch {e:g}: {_mean_and_error(m, s)}", _runs(n)] for e, m, s, n in numbers]
         figure.add_scatter(
             x=at.index.tolist(),
             y=at["mean"].tolist(),
             mode="lines+markers",
-            line={"dash": dashes[values[1]], "width": 2},
+            line={"dash": dashes[values[1]] if values[1:] else "solid", "width": 2},
             marker={"size": 5},
             hovertext=[_lines(lines) for lines in told],
             hovertemplate="%{hovertext}<extra></extra>",
-            legendgroup=str(values[1]),
+            legendgroup=group,
             showlegend=False,
             meta={f"line_{ground}": colour for ground, colour in colours.items()},
         )
     for value, dash in dashes.items():
-        if len(dashes) > 1:
+        if len(set(dashes.values())) > 1:
             name = f"{column_label(second)} {value_text(value)}"
             _add_legend_entry(figure, name, str(value), mode="lines", line={"dash": dash, "width": 2, "color": GREY})
     # A colour bar needs a trace of its own: lines have none.
@@ -209,15 +230,28 @@ def _add_legend_entry(figure: go.Figure, name: str, group: str, mode: str = "mar
     figure.add_scatter(x=[None], y=[None], mode=mode, name=_plain(name), legendgroup=group, **style)
 
 
-def _tell_configuration(dot: Mapping, runs: pd.DataFrame, columns: Sequence[str], measure: str, target: str) -> str:
-    own = runs[(runs[list(columns)] == [dot[column] for column in columns]).all(axis=1)]
+def summarizes(runs: pd.DataFrame, group_by: Sequence[str]) -> str:
+    """What `count_against_gap` leaves out of these runs, in words for its caption; empty where that is nothing."""
+    dots = runs.groupby([column for column in group_by if column in runs], dropna=False).ngroups
+    if len(_some(dots)) < dots:
+        return f"{len(_some(dots)):,} of {dots:,} configurations are drawn, evenly chosen"
+    return "single runs are left out" if dots < len(runs) and len(runs) + dots > MOST_DOTS else ""
+
+
+def _some(number: int) -> np.ndarray:
+    return np.unique(np.linspace(0, number - 1, min(number, MOST_DOTS)).round().astype(int))
+
+
+def _tell_configuration(dot: Mapping, firsts: pd.DataFrame, columns: Sequence[str], measure: str, target: str) -> str:
+    """firsts: identity and seed of the first run of each configuration."""
     lines = _settings(columns, dot)
     for column in (measure, target):
         error = dot[f"{column}_error"] if dot["runs"] > 1 else math.nan
         lines.append(f"{column_label(column)}: {_mean_and_error(dot[column], error)}")
-    which = (
-        f"run {own['identity'].iloc[0][:8]}, seed {value_text(own['seed'].iloc[0])}" if len(own) == 1 else _runs(len(own))
-    )
+    which = _runs(dot["runs"])
+    if dot["runs"] == 1:
+        only = firsts.loc[tuple(dot[column] for column in columns)]
+        which = f"run {only['identity'][:8]}, seed {value_text(only['seed'])}"
     fitted = "" if dot["fits"] else ", not all fitted"
     return _lines([*lines, which + fitted])
 

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass, replace
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -184,8 +184,10 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
         subspace = measure.removeprefix("region_count_")
         figure = charts.count_against_gap(group.rows, measure, group_by=columns)
         what = f"{column_label(measure).capitalize()} against generalization gap, {group.title}"
-        caption = "A dot is a configuration"
-        if len(group.rows) > len(tables.configurations(sweep, group).cells):
+        caption, left_out = "A dot is a configuration", charts.summarizes(group.rows, columns)
+        if left_out:
+            caption += f"; {left_out}"
+        elif len(group.rows) > len(tables.configurations(sweep, group).cells):
             caption += ", its bars one standard error over seeds; small dots are single runs"
         if not group.rows["fitted"].all():
             caption += "; a hollow one has runs that do not fit their training set"
@@ -223,9 +225,8 @@ def _through_training(sweep: Sweep, group: Group, measures: Sequence[str]) -> li
             figure = charts.count_through_training(counts, measure, sweep.plan.drawn_columns)
             what = f"{column_label(measure).capitalize()} through training, {group.title}"
             picture = sweep.plan.directory / f"count_through_training_{subspace}{group.suffix}.png"
-            parts.append(
-                _chart(figure, 420, what, "A line is a configuration, its band one standard error over seeds.", picture)
-            )
+            caption = "A line is a configuration, its band one standard error over seeds."
+            parts.append(_chart(figure, 420, what, caption, picture))
     return ["<h3>Through training</h3>", *parts] if parts else []
 
 
@@ -250,7 +251,7 @@ def _every_run(sweep: Sweep) -> str:
         parts.append(f"<li><code>{escape(cell)}</code>: {escape(row['status'] + reason)}</li>")
     if parts:
         parts = ['<p class="warning">These runs did not finish:</p>', "<ul>", *parts, "</ul>"]
-    marked = [tables.marks(row) != ["finished"] for _, row in table.iterrows()]
+    marked = [tables.marks(row) != ["finished"] for row in table.to_dict("records")]
     return "\n".join([*parts, _filter("runs", "diverged or learning_rate=0.1"), _table(tables.runs(sweep), "runs", marked)])
 
 
@@ -272,16 +273,17 @@ def _notes() -> str:
 def _options(configs: Sequence[RunConfig]) -> dict[str, str]:
     """Every option that is set, with the values it has among the runs; where things lie and are logged is left out."""
     values = {}
-    for config in configs:
-        options = asdict(config)
-        subspaces = {name: subspace_options(subspace) for name, subspace in config.regions.subspaces.items()}
-        options["regions"] = {key: options["regions"][key] for key in ("seed", "method", "connectivity")} | subspaces
-        for key in ("results", "tracker", "device"):
-            options.pop(key)
-        for key in ("root", "workers"):
-            options["dataset"].pop(key)
-        for key, value in _flatten(options):
-            values.setdefault(key, {})[value] = None
+    for part in (option.name for option in fields(RunConfig) if option.name not in ("results", "tracker", "device")):
+        # Most runs of a sweep have most parts in common.
+        for option in {repr(option): option for option in (getattr(config, part) for config in configs)}.values():
+            if part == "dataset":
+                option = replace(option, root=None, workers=None)
+            told = asdict(option) if is_dataclass(option) else option
+            if part == "regions":
+                subspaces = {name: subspace_options(subspace) for name, subspace in option.subspaces.items()}
+                told = {key: told[key] for key in ("seed", "method", "connectivity")} | subspaces
+            for key, value in _flatten({part: told}):
+                values.setdefault(key, {})[value] = None
     return {key: ", ".join(distinct) for key, distinct in values.items()}
 
 

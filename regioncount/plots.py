@@ -42,6 +42,11 @@ ORDERED_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (3, 4)))
 MOST_CLASSES_NAMED = 24
+# Beyond these, figures of large sweeps would say less the more they showed.
+MOST_BARS = 300  # dots with bars
+MOST_STYLES = 20  # values that are told apart by a marker or a line style
+MOST_LINES = 200
+MOST_NUMBERS = 17  # columns of a heat map with its numbers in it
 
 
 def count_against_gap(
@@ -70,7 +75,9 @@ def count_against_gap(
     slope, offset = least_squares(dots[measure], dots[target])
     ends = np.array([dots[measure].min(), dots[measure].max()])
     axes.plot(ends, slope * ends + offset, color="0.6", linestyle="--", linewidth=1.2, zorder=1)
-    for _, dot in dots.iterrows():
+    if len(dots) > MOST_BARS:
+        _scatter(axes, dots, measure, target, group_by, positions, markers)
+    for _, dot in dots.iterrows() if len(dots) <= MOST_BARS else ():
         colour = ORDERED_COLOURS(positions[dot[group_by[0]]])
         axes.errorbar(
             dot[measure],
@@ -90,7 +97,7 @@ def count_against_gap(
     handles = [
         Line2D([], [], marker=marker, label=f"{column_label(group_by[1])} {value_text(value)}", **style)
         for value, marker in markers.items()
-        if len(markers) > 1
+        if len(set(markers.values())) > 1
     ]
     if not dots["fits"].all():
         unfitted = f"below {FITTED_ACCURACY:.0%} train accuracy"
@@ -119,7 +126,8 @@ def heat_maps(
     if runs.empty or not len(measures):
         return _nothing()
     columns, rows = list(place_on_scale(runs[across])), list(place_on_scale(runs[up]))
-    width, height = max(3.0, 0.75 * len(columns) + 1.1), max(0.8, 0.55 * len(rows)) + 1.1
+    wide, high = (min(len(values), MOST_NUMBERS) for values in (columns, rows))
+    width, height = max(3.0, 0.75 * wide + 1.1), max(0.8, 0.55 * high) + 1.1
     panels = min(max(1, int(14 / width)), len(measures))
     lines = math.ceil(len(measures) / panels)
     figure = Figure(figsize=(panels * width, lines * height), layout="constrained")
@@ -131,9 +139,10 @@ def heat_maps(
         _heat_map(axes, cells.to_numpy(dtype=float) * column_unit(measure))
         axes.set_title(column_label(measure), fontsize=11)
         axes.set_xlabel(column_label(across))
-        axes.set_xticks(range(len(columns)), [value_text(value) for value in columns], rotation=45 * (len(columns) > 8))
+        at, values = _ticks(columns)
+        axes.set_xticks(at, values, rotation=45 * (len(columns) > 8))
         axes.set_ylabel(column_label(up))
-        axes.set_yticks(range(len(rows)), [value_text(value) for value in rows])
+        axes.set_yticks(*_ticks(rows))
         for axis, values in ((axes.xaxis, columns), (axes.yaxis, rows)):
             if len(values) == 1 and values[0] == "":
                 axis.set_visible(False)
@@ -207,17 +216,26 @@ def count_through_training(counts: pd.DataFrame, group_by: Sequence[str] = ("lea
     for axes, subspace in zip(panels, subspaces, strict=True):
         _clean(axes, "epoch", column_label(f"region_count_{subspace}"))
         axes.xaxis.get_major_locator().set_params(integer=True)
-        for (value, other), line in counts[counts["subspace"] == subspace].groupby([first, second]):
+        shown = counts[counts["subspace"] == subspace]
+        for (value, *other), line in shown.groupby(choose_lines(shown, [first, second])):
             at = line.groupby("epoch")["mean"].agg(["mean", "sem"])
             colour = ORDERED_COLOURS(positions[value])
-            axes.plot(at.index, at["mean"], color=colour, linestyle=styles[other], linewidth=1.7, marker=".", markersize=5)
+            axes.plot(
+                at.index,
+                at["mean"],
+                color=colour,
+                linestyle=styles[other[0]] if other else "-",
+                linewidth=1.7,
+                marker=".",
+                markersize=5,
+            )
             band = (at["mean"] - at["sem"], at["mean"] + at["sem"])
             axes.fill_between(at.index, *band, color=colour, alpha=0.12, linewidth=0)
     _colour_bar(figure, list(panels), first, positions)
     handles = [
         Line2D([], [], color="0.35", linewidth=1.7, linestyle=style, label=f"{column_label(second)} {value_text(value)}")
         for value, style in styles.items()
-        if len(styles) > 1
+        if len(set(styles.values())) > 1
     ]
     _legend(figure, handles)
     return figure
@@ -352,8 +370,16 @@ def place_on_scale(values: pd.Series) -> dict:
 
 
 def assign_styles(values: pd.Series, styles: Sequence) -> dict:
-    """A style for each value, in order, again from the first where there are more values than styles."""
-    return {value: styles[rank % len(styles)] for rank, value in enumerate(sorted(values.unique()))}
+    """A style for each value, in order, again from the first where there are more values than styles. The same for all
+    where they are too many to be told apart."""
+    ordered = sorted(values.unique())
+    return {value: styles[rank % len(styles) if len(ordered) <= MOST_STYLES else 0] for rank, value in enumerate(ordered)}
+
+
+def choose_lines(counts: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The columns by which counts through training are averaged: the first two, or of too many lines the first."""
+    columns = list(columns[:2])
+    return columns if counts.groupby(columns).ngroups <= MOST_LINES else columns[:1]
 
 
 def _clean(axes: Axes, x_label: str, y_label: str) -> Axes:
@@ -409,10 +435,29 @@ def _describe(correlation: Mapping) -> list[str]:
     return lines
 
 
+def _ticks(values: Sequence) -> tuple[list[int], list[str]]:
+    """Where the rows or columns of a heat map are named, and what: all, or some of many."""
+    at = list(range(0, len(values), math.ceil(len(values) / MOST_NUMBERS)))
+    return at, [value_text(values[place]) for place in at]
+
+
+def _scatter(axes: Axes, dots: pd.DataFrame, measure: str, target: str, group_by: Sequence[str], positions, markers) -> None:
+    """The dots of `count_against_gap` where they are many: small, and without bars."""
+    for (marker, fits), chosen in dots.groupby([dots[group_by[1]].map(markers), "fits"]):
+        colours = ORDERED_COLOURS([positions[value] for value in chosen[group_by[0]]])
+        faces = colours if fits else "none"
+        axes.scatter(
+            chosen[measure], chosen[target], s=12, marker=marker, facecolors=faces, edgecolors=colours, linewidths=0.6
+        )
+
+
 def _heat_map(axes: Axes, cells: np.ndarray) -> None:
     image = axes.imshow(np.ma.masked_invalid(cells), cmap="viridis", origin="lower", aspect="auto")
     size = 10 if cells.shape[1] <= 8 else 7
-    for (row, column), value in np.ndenumerate(cells):
+    if max(cells.shape) > MOST_NUMBERS:  # too small to be read
+        bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
+        bar.outline.set_visible(False)
+    for (row, column), value in np.ndenumerate(cells) if max(cells.shape) <= MOST_NUMBERS else ():
         if not math.isnan(value):
             luminance = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
             number = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"

@@ -4,6 +4,7 @@ Cells are what is printed: accuracies in percent, means ± standard errors, stat
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -185,7 +186,7 @@ def runs(sweep: Sweep) -> Table:
     cells = pd.DataFrame(
         {"run": table["identity"].str[:8], **{column: table[column].map(value_text) for column in settings}}
     )
-    cells["status"] = [", ".join(marks(row)) for _, row in table.iterrows()]
+    cells["status"] = [", ".join(marks(row)) for row in table.to_dict("records")]
     if "epochs_trained" in table:
         cells["epochs"] = table["epochs_trained"].map("{:.4g}".format)
     for column in ("train_accuracy", "test_accuracy", "generalization_gap"):
@@ -203,7 +204,7 @@ def runs(sweep: Sweep) -> Table:
     return Table("runs", caption, cells.replace("nan", DASH), tuple(numeric))
 
 
-def marks(run: pd.Series) -> list[str]:
+def marks(run: Mapping) -> list[str]:
     """What a reader has to know of a run before its numbers: how it ended, and whether it is fitted and not degenerate."""
     if run["status"] != "finished":
         return [run["status"]]

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from regioncount import measuring, planning, runs
 from regioncount.config import SweepOptions, as_mapping, parse_run
 
@@ -49,12 +51,13 @@ def sweep(
     error="ValueError: a reason",
     overrides=("experiment=pretend",),
     environment=ENVIRONMENT,
+    counts=0,
     **options,
 ) -> Path:
     """Write a sweep and its runs; returns the sweep's directory.
 
     unfitted, failed and diverged are numbers of cells, counted in the order networks, rates, sizes, seeds. Of an unfitted
-    run both accuracies are lower by 0.2. options: those of the group sweep.
+    run both accuracies are lower by 0.2. counts: how many single ones are kept. options: those of the group sweep.
     """
     data = data or facts()
     directory = results / "sweeps" / f"{name}-00000000"
@@ -87,7 +90,7 @@ def sweep(
             continue
         status = "diverged" if number in diverged else "finished"
         values = _values(*numbers(rate, size, seed), 0.2 * (number in unfitted))
-        _write_run(planned[-1], status, values, environment, {*snapshots, 20})
+        _write_run(planned[-1], status, values, environment, {*snapshots, 20}, counts)
     plan = planning.Plan(name, directory, planned, list(overrides), "pretend", environment, SweepOptions(**options))
     planning.write(plan)
     return directory
@@ -101,7 +104,7 @@ def _values(count: float, gap: float, lower: float) -> dict[str, dict]:
     return {"accuracy": accuracies, "region_count": regions}
 
 
-def _write_run(planned, status: str, values: dict, environment: dict, epochs) -> None:
+def _write_run(planned, status: str, values: dict, environment: dict, epochs, counts: int) -> None:
     results = Path(planned.config.results)
     shutil.rmtree(runs.place(results, planned.name, planned.identity), ignore_errors=True)
     run = runs.begin(
@@ -117,10 +120,13 @@ def _write_run(planned, status: str, values: dict, environment: dict, epochs) ->
     run = runs.publish(run)
     if status != "finished":
         return
-    entries = {}
+    entries, arrays = {}, {}
     for name, setting in measuring.measuring_settings(planned.config, planned.dataset).items():
         measured = values.get(setting["measure"], {name: values["region_count"]["region_count"] ** 2})
         for epoch in epochs:
             entry = {"settings": setting, "epoch": epoch, "values": measured, "how": {"device": "a device", "seconds": 10.0}}
-            entries[runs.measuring_key(setting, epoch)] = entry
-    run.save_measures(entries, {})
+            key = runs.measuring_key(setting, epoch)
+            entries[key] = entry
+            if counts and setting["measure"] == "region_count":
+                arrays |= {f"{key}/counts": np.arange(counts) % 7, f"{key}/entropies": np.linspace(0, 1, counts)}
+    run.save_measures(entries, arrays)

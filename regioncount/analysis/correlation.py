@@ -1,5 +1,6 @@
 """Pearson's, Spearman's and Kendall's correlation of a measure and a target, with bootstrap intervals."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Observat
 from regioncount.analysis.selection import FITTED_ACCURACY
 
 STATISTICS = ("pearson", "spearman", "kendall")
+AT_ONCE = 2**17  # weights of resamples, so that they stay in the processor's cache
 
 
 def correlations(
@@ -47,12 +49,13 @@ def correlations(
         for target in targets:
             kept = complete(runs, [measure, target], group_by)
             fits = kept["train_accuracy"] >= fitted_accuracy
-            among_all, among_fitted = (
-                _correlate(
-                    observe(rows_kept, [measure, target], group_by, keep_seeds), measure, target, resamples, level, seed
-                )
-                for rows_kept in (kept, kept[fits])
-            )
+
+            def among(rows_kept: pd.DataFrame, measure=measure, target=target) -> dict[str, float | str]:
+                observed = observe(rows_kept, [measure, target], group_by, keep_seeds)
+                return _correlate(observed, measure, target, resamples, level, seed)
+
+            among_all = among(kept)
+            among_fitted = dict(among_all) if fits.all() else among(kept[fits])
             row = {"measure": measure, "target": target, "runs": len(kept)}
             row |= {"configurations": among_all.pop("configurations"), "fitted": int(fits.sum())} | among_all
             rows.append(row | {f"{name}_fitted": value for name, value in among_fitted.items()})
@@ -77,9 +80,7 @@ def _correlate(
         return out
     x, y = observed.pair(measure, target)
     values = _statistics(x, y, np.ones((1, len(x))))[0]
-    # How often each configuration is drawn is all that matters of a draw with replacement.
-    chance = np.full(configurations, 1 / configurations)
-    drawn = np.random.default_rng(seed).multinomial(configurations, chance, size=resamples)
+    drawn = _draw(configurations, resamples, seed)
     boot = _statistics(x, y, drawn[:, observed.configuration])
     defined = ~np.isnan(boot).any(axis=1)
     out["resamples_undefined"] = int((~defined).sum())
@@ -91,27 +92,85 @@ def _correlate(
     return out
 
 
+# The same for every measure and target of a group of runs.
+@functools.lru_cache(maxsize=2)
+def _draw(configurations: int, resamples: int, seed: int) -> np.ndarray:
+    """Draws with replacement: how often each configuration is drawn, all that matters of one (resamples, configurations)."""
+    chance = np.full(configurations, 1 / configurations)
+    return np.random.default_rng(seed).multinomial(configurations, chance, size=resamples)
+
+
 def _statistics(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Pearson's r, Spearman's rho and Kendall's tau-b (R, 3) of x and y (n,), item i counted weights[r, i] times (R, n).
 
-    NaN where x or y is constant among the items with positive weight. The rank of an item, with ties averaged and counted
-    from the middle, is half the number of items below it minus half the number above it: both rank statistics follow from
-    the signs of differences, and those of many resamples from matrix products.
+    NaN where x or y is constant among the items with positive weight. A resample takes n log n steps: thousands of
+    configurations have as many intervals as nine.
     """
-    weights = weights.astype(float)
-    signs_x, signs_y = (np.sign(np.subtract.outer(values, values)) for values in (x, y))
-    untied_x, untied_y = _sum_over_pairs(signs_x**2, weights), _sum_over_pairs(signs_y**2, weights)
+    both = np.unique(np.stack([x, y], axis=1), axis=0, return_inverse=True)[1].ravel()
+    levels = [np.unique(values, return_inverse=True)[1] for values in (x, y)]
+    merges = _plan_merges(*levels)
+    rows = max(1, AT_ONCE // len(x))
+    parts = [
+        _statistics_of_some(x, y, levels, both, merges, weights[start : start + rows].astype(float))
+        for start in range(0, len(weights), rows)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, 3))
+
+
+def _statistics_of_some(x, y, levels, both, merges, weights: np.ndarray) -> np.ndarray:
+    (ranks_x, tied_x), (ranks_y, tied_y), (_, tied_in_both) = (_rank(level, weights) for level in (*levels, both))
+    pairs = weights.sum(axis=1) ** 2
+    untied_x, untied_y = pairs - tied_x, pairs - tied_y
     with np.errstate(divide="ignore", invalid="ignore"):
         pearson = _cosine(_centre(x, weights), _centre(y, weights), weights)
-        spearman = _cosine(weights @ signs_x.T, weights @ signs_y.T, weights)
-        kendall = _sum_over_pairs(signs_x * signs_y, weights) / np.sqrt(untied_x * untied_y)
+        spearman = _cosine(ranks_x, ranks_y, weights)
+        # Pairs are ordered: each of two items counts twice, a pair ordered alike +1, one ordered oppositely -1.
+        balance = pairs - tied_x - tied_y + tied_in_both - 4 * _count_opposite(merges, weights)
+        kendall = balance / np.sqrt(untied_x * untied_y)
     # Sums of integers are exact: zero untied pairs if and only if the values are constant.
     defined = (untied_x > 0) & (untied_y > 0)
     return np.where(defined[:, None], np.clip(np.stack([pearson, spearman, kendall], axis=1), -1, 1), np.nan)
 
 
-def _sum_over_pairs(pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return ((weights @ pairs) * weights).sum(axis=1)
+def _rank(levels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks (R, n) of items by their levels (n,), ties averaged: the number of items below minus the number above. And
+    the number (R,) of ordered pairs that tie."""
+    order = np.argsort(levels, kind="stable")
+    starts = np.searchsorted(levels[order], np.arange(levels.max() + 1))
+    at = np.add.reduceat(weights[:, order], starts, axis=1)
+    up_to = np.cumsum(at, axis=1)
+    return (2 * up_to - at - up_to[:, -1:])[:, levels], (at**2).sum(axis=1)
+
+
+def _plan_merges(x: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """What a merge sort of items by y, which lie in the order of x, does at each of its log n levels (Knight 1966).
+
+    For each level: the items in the order after it, which of them come from a right half, and the end of the block that
+    each of these is in. x and y are levels (n,): integers from 0.
+    """
+    order = np.lexsort((y, x))  # of equal x, the lower y first: no pair of theirs is ordered oppositely
+    y, position = y[order], np.arange(len(y))
+    merges, width = [], 1
+    while width < len(y):
+        merged = np.lexsort((position, y, position // (2 * width)))  # of equal y, those of the left half first
+        right = np.flatnonzero(merged // width % 2)
+        ends = np.minimum((right // (2 * width) + 1) * 2 * width, len(y)) - 1
+        merges.append((order[merged], right, ends))
+        width *= 2
+    return merges
+
+
+def _count_opposite(merges: list[tuple[np.ndarray, ...]], weights: np.ndarray) -> np.ndarray:
+    """The number (R,) of pairs of items that x and y order oppositely: at some level, one passes the other."""
+    weights = np.ascontiguousarray(weights.T)
+    counted = np.zeros(weights.shape[1])
+    for items, right, ends in merges:
+        passing = weights[items]
+        moved = passing[right]
+        passing[right] = 0
+        np.cumsum(passing, axis=0, out=passing)
+        counted += np.einsum("nr,nr->r", moved, passing[ends] - passing[right])
+    return counted
 
 
 def _cosine(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
