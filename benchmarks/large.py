@@ -1,7 +1,7 @@
 """How reports and sweeps grow with the number of runs: time by part, memory, sizes on disk.
 
     python benchmarks/large.py report [--networks 4] [--rates 50] [--sizes 25] [--seeds 2] [--snapshots 10] [--directory DIR]
-    python benchmarks/large.py sweep [--runs 1000] [--launcher basic] [--directory DIR]
+    python benchmarks/large.py sweep [--runs 1000] [--launcher basic] [--directory DIR] [SWEEP OVERRIDES ...]
 
 `report` makes finished runs up (4 x 50 x 25 x 2 are 10,000) and times `python -m regioncount.report` of them; in a DIR that
 is there already, those. `sweep` trains a tiny network on digits for one epoch, again and again.
@@ -75,6 +75,50 @@ def report(options: argparse.Namespace) -> None:
         print(f"peak memory {memory:.0f} MB; report.html has {_megabytes(sweep / 'report.html')}")
 
 
+def sweep(options: argparse.Namespace) -> None:
+    """Time the runs of a sweep by the lines it prints, and look at the memory of its process at each."""
+    rates = ",".join(f"{rate:.7f}" for rate in np.geomspace(0.1, 0.001, options.runs // 10))
+    tiny = ["model=mlp", "model.width=8", "model.depth=1", "epochs=1", "regions.line.number=5", "regions.line.resolution=20"]
+    tiny += ["dataset.train_size=60", "dataset.test_size=100", "precision=float32"]
+    grid = [f"optimizer.learning_rate={rates}", "seed=range(10)", f"hydra/launcher={options.launcher}", *options.overrides]
+    with _directory(options) as results:
+        command = [sys.executable, ROOT / "sweep.py", *tiny, *grid, f"results={results}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        at, memory, planned = [time.perf_counter()], [], 0.0
+        for line in process.stdout:
+            if line.startswith("sweep "):
+                planned = time.perf_counter() - at.pop()
+                at.append(time.perf_counter())
+            if line.startswith("["):
+                at.append(time.perf_counter())
+                memory.append(_resident(process.pid))
+        reporting = time.perf_counter() - at[-1]
+        if process.wait():
+            sys.exit(process.returncode)
+        seconds, some = np.diff(at), min(100, options.runs // 2)
+        print(f"{len(seconds):,} runs, hydra/launcher={options.launcher}\n\n| what | |\n|---|---|")
+        print(f"| the plan, start of Python included | {planned:.1f} s |")
+        print(f"| a run of the first {some} | {seconds[:some].mean():.3f} s |")
+        print(f"| a run of the last {some} | {seconds[-some:].mean():.3f} s |")
+        print(f"| the report | {reporting:.1f} s |")
+        print(f"| memory after {some // 10} runs | {memory[some // 10]:.0f} MB |")
+        print(f"| memory after half of the runs | {memory[len(memory) // 2]:.0f} MB |")
+        print(f"| memory after the last run | {memory[-1]:.0f} MB |")
+        for what, pattern in (
+            ("a run", "runs/**/*"),
+            ("Hydra's output", "sweeps/*/hydra/**/*"),
+            ("the plan", "sweeps/*/*.json*"),
+        ):
+            files = [path for path in results.glob(pattern) if path.is_file()]
+            size = sum(path.stat().st_size for path in files) / len(seconds) / 1000
+            print(f"| on disk, for each run: {what} | {size:.1f} kB in {len(files) / len(seconds):.1f} files |")
+
+
+def _resident(process: int) -> float:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
 def timed(directory: str) -> None:
     """Make a report in this process; a line a part goes to standard error: seconds, and of them those of the processor."""
     seconds, running = {part: np.zeros(2) for part in PARTS}, []
@@ -136,7 +180,13 @@ def main() -> None:
     for name, default in (("networks", 4), ("rates", 50), ("sizes", 25), ("seeds", 2)):
         of_report.add_argument(f"--{name}", type=int, default=default)
     of_report.add_argument("--snapshots", type=int, nargs="*", default=[], help="epochs that were measured too")
-    of_report.add_argument("--directory", type=Path)
+    of_sweep = commands.add_parser("sweep")
+    of_sweep.set_defaults(body=sweep)
+    of_sweep.add_argument("--runs", type=int, default=1000, help="a multiple of 10")
+    of_sweep.add_argument("--launcher", default="basic")
+    of_sweep.add_argument("overrides", nargs="*", help="further options of sweep.py")
+    for command in (of_report, of_sweep):
+        command.add_argument("--directory", type=Path, help="default: one that is removed afterwards")
     options = parser.parse_args()
     options.body(options)
 

@@ -3,6 +3,7 @@
 Neither data nor models are loaded for it: a report can be made again wherever the results directory lies.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from regioncount.errors import InputError
 from regioncount.runs import Run
 
 FILE = "plan.json"
+CELLS = "cells.jsonl"
 FORMAT = 2
 
 # Columns of every table of runs; an option of another group by such a name keeps its whole one.
@@ -92,7 +94,10 @@ class Plan:
 
 
 def write(plan: Plan) -> None:
-    """Write plan.json into the sweep's directory. Paths in it are relative, so that a results directory can be moved."""
+    """Write plan.json into the sweep's directory, and cells.jsonl, where each cell finds itself without reading all others.
+
+    Paths are relative, so that a results directory can be moved.
+    """
     datasets = []
     for run in plan.runs:
         if run.dataset not in datasets:
@@ -110,6 +115,17 @@ def write(plan: Plan) -> None:
     }
     plan.directory.mkdir(parents=True, exist_ok=True)
     runs.write_json(plan.directory / FILE, record)
+    cells = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
+    width = max(map(len, cells))
+    runs.write_text(plan.directory / CELLS, "".join(f"{cell:<{width}}\n" for cell in cells))
+
+
+def read_cell(directory: Path, number: int) -> tuple[dict, int]:
+    """Identity and varied options of one cell of a plan, and how many cells there are. All lines have the same length."""
+    with open(directory / CELLS, "rb") as file:
+        width = len(file.readline())
+        file.seek(number * width)
+        return json.loads(file.readline()), os.path.getsize(file.name) // width
 
 
 def read(directory: str | os.PathLike) -> Plan:

@@ -1,6 +1,7 @@
 """A sweep: a grid checked as a whole, and run through a Hydra launcher."""
 
 import copy
+import functools
 import json
 import sys
 import time
@@ -119,12 +120,12 @@ def run_cell(composed: DictConfig) -> None:
 
 def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
     directory = Path(composed.sweep.directory)
-    plan = runs.read_json(directory / planning.FILE)["runs"]
-    cell = " ".join([f"[{number + 1}/{len(plan)}]", *(f"{key}={value}" for key, value in plan[number]["varied"].items())])
+    planned, cells = planning.read_cell(directory, number)
+    cell = " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in planned["varied"].items())])
     failures = directory / "failures"
     try:
         job = jobs.prepare(parse_run(composed))
-        if job.identity != plan[number]["identity"]:
+        if job.identity != planned["identity"]:
             # Hydra composes each cell anew when its turn comes.
             raise InputError("this is not the run that was planned: configuration files, data or hardware have changed")
         known = _known(job)
@@ -146,7 +147,7 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
         record = {"error": reason, "traceback": traceback.format_exc()}
         with suppress(OSError):  # the reason may be that nothing can be written
             failures.mkdir(exist_ok=True)
-            runs.write_json(failures / f"{plan[number]['identity']}.json", record)
+            runs.write_json(failures / f"{planned['identity']}.json", record)
 
 
 def _known(job: Job) -> runs.Run | None:
@@ -174,13 +175,18 @@ def _plan_cell(overrides: list[str], bases: dict[tuple, DictConfig]) -> Job:
 
 def _compose_cell(overrides: list[str], bases: dict[tuple, DictConfig]) -> DictConfig:
     """What Hydra composes for a cell. It takes 0.1 s to choose files, so `bases` keeps one for each choice of them."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = [_parse_override(override) for override in overrides]
     choices = tuple(o.input_line for o in parsed if _of_hydra(o) or (CONFIGS / o.key_or_group).is_dir())
     if choices not in bases:
         bases[choices] = compose("sweep", choices)
     cell = copy.deepcopy(bases[choices])
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o.input_line not in choices], cell)
     return cell
+
+
+@functools.cache  # parsing takes 3 ms, and cells have most overrides in common
+def _parse_override(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
 
 
 def _varied(cells: list[list[str]]) -> list[dict[str, str]]:
