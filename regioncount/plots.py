@@ -46,7 +46,7 @@ MOST_CLASSES_NAMED = 24
 MOST_BARS = 300  # dots with bars
 MOST_STYLES = 20  # values that are told apart by a marker or a line style
 MOST_LINES = 200
-MOST_NUMBERS = 17  # columns of a heat map with its numbers in it
+MOST_NUMBERS = 24  # rows or columns of a heat map with its numbers in it
 
 
 def count_against_gap(
