@@ -17,7 +17,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from regioncount import cluster, jobs, measuring, planning, runs
@@ -154,6 +156,13 @@ def _known(job: Job) -> runs.Run | None:
     """The run as it is before its turn; a damaged one counts as none."""
     with suppress(runs.Damaged):
         return job.find_run()
+
+
+class ForgetConfiguration(Callback):
+    """Hydra keeps what every job returned until the sweep is over, and with it two configurations of 0.1 MB each."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_) -> None:
+        job_return.cfg = job_return.hydra_cfg = None
 
 
 def _as_planned(job: Job, varied: dict[str, str]) -> PlannedRun:
