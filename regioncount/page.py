@@ -33,6 +33,7 @@ FILES = [
     "regression.csv",
 ]
 FILES += ["region_counts.csv", "tables.md", "tables.tex"]
+MOST_ROWS = 500  # of a table are shown at first (assets/report.css)
 
 
 def build(sweep: Sweep) -> str:
@@ -334,6 +335,7 @@ def _render(
     head = "".join(
         f'<th scope="col"{kind} aria-sort="none"><button type="button">{escape(name)}</button></th>' for name, kind in pairs
     )
+    more = f'<p class="more"><button type="button" data-table="{identifier}">Show all {len(rows):,} rows</button></p>'
     body = []
     for row, mark in zip(rows, marked or [False] * len(rows), strict=True):
         cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True))
@@ -349,6 +351,7 @@ def _render(
             "</tbody>",
             "</table>",
             "</div>",
+            *([more] if len(rows) > MOST_ROWS else []),
         ]
     )
 

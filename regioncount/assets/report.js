@@ -1,10 +1,18 @@
 "use strict";
 
 // Tables: a click on a heading sorts by its column, again the other way round; a filter keeps the rows that have every word.
+// Of thousands of rows, report.css shows the first in this order until all are asked for.
 
-function sortValue(cell, numeric) {
-  const text = cell.textContent.trim();
-  if (!numeric) return text.toLowerCase();
+const words = new WeakMap(); // by row, its cells' texts: reading them from thousands of rows takes its time
+const inOrder = new Intl.Collator(undefined, { numeric: true }).compare;
+
+function texts(row) {
+  if (!words.has(row)) words.set(row, [...row.cells].map((cell) => cell.textContent.trim().toLowerCase()));
+  return words.get(row);
+}
+
+function sortValue(text, numeric) {
+  if (!numeric) return text;
   const number = parseFloat(text);
   return Number.isNaN(number) ? null : number;
 }
@@ -14,12 +22,14 @@ function sortBy(heading) {
   const numeric = heading.classList.contains("number");
   const direction = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
   const sign = direction === "ascending" ? 1 : -1;
-  const keyed = [...body.rows].map((row) => [sortValue(row.cells[heading.cellIndex], numeric), row]);
+  const keyed = [...body.rows].map((row) => [sortValue(texts(row)[heading.cellIndex], numeric), row]);
   keyed.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last either way
-    return sign * (numeric ? a - b : a.localeCompare(b, undefined, { numeric: true }));
+    return sign * (numeric ? a - b : inOrder(a, b));
   });
-  body.append(...keyed.map(([, row]) => row));
+  body.remove(); // rows that move about in a page are laid out again and again
+  for (const [, row] of keyed) body.append(row);
+  table.append(body);
   for (const other of table.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", direction);
 }
@@ -27,16 +37,16 @@ function sortBy(heading) {
 function filterRows(input) {
   const table = document.getElementById(input.dataset.table);
   const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase().replaceAll(" ", "_"));
-  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
   for (const row of table.tBodies[0].rows) {
-    const cells = [...row.cells].map((cell) => cell.textContent.trim().toLowerCase());
-    const fits = words.every((word) => {
+    const cells = texts(row);
+    const fits = wanted.every((word) => {
       const [title, value] = word.split("=", 2);
       const column = value === undefined ? -1 : titles.indexOf(title);
       return column >= 0 ? cells[column] === value : cells.some((cell) => cell.includes(word));
     });
-    row.hidden = !fits;
+    if (row.hidden === fits) row.hidden = !fits;
     shown += fits;
   }
   input.closest(".filter").querySelector("output").value = `${shown} of ${table.tBodies[0].rows.length} rows`;
@@ -44,6 +54,12 @@ function filterRows(input) {
 
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sortBy(button.closest("th")));
+}
+for (const button of document.querySelectorAll(".more button")) {
+  button.addEventListener("click", () => {
+    document.getElementById(button.dataset.table).classList.add("whole");
+    button.closest(".more").remove();
+  });
 }
 for (const input of document.querySelectorAll(".filter input")) {
   input.addEventListener("input", () => filterRows(input));
