@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from regioncount.analysis import correlations, mark
+from regioncount.analysis.correlation import _statistics
 from regioncount.errors import InputError
 
 PAPER = Path(__file__).resolve().parents[1] / ".." / "shared" / "paper"
@@ -278,3 +279,21 @@ def test_the_published_figures_follow_from_the_published_runs():
         for name in SCIPY:
             assert gap[name] == pytest.approx(expected[name], abs=5.1e-5), f"{where}: {name}"
         assert error["pearson"] == pytest.approx(expected["pearson_test_error"], abs=5.1e-5), f"{where}: test error"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_resample_is_items_that_count_several_times(data):
+    """Statistics of weighted items are scipy's of items repeated; undefined where either is constant."""
+    number = data.draw(st.integers(1, 40))
+    values = st.lists(st.integers(1, 8), min_size=number, max_size=number)
+    x, y = (np.array(data.draw(values), dtype=float) for _ in range(2))
+    draws = st.lists(st.integers(0, 3), min_size=number, max_size=number).filter(any)
+    weights = np.array(data.draw(st.lists(draws, min_size=1, max_size=4)))
+    for row, found in zip(weights, _statistics(x, y, weights), strict=True):
+        repeated = np.repeat(x, row), np.repeat(y, row)
+        if min(len(set(values)) for values in repeated) == 1:
+            assert np.isnan(found).all()
+            continue
+        expected = [statistic(*repeated) for statistic in SCIPY.values()]
+        np.testing.assert_allclose(found, expected, atol=1e-9)

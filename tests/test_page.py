@@ -8,6 +8,7 @@ import PIL.Image
 import pretend
 import pytest
 
+from regioncount import page as page_module
 from regioncount import report
 
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\">"
@@ -112,6 +113,33 @@ def test_a_filter_leaves_the_rows_that_have_its_words(browser, sweep):
         assert rows.count() == 0
         page.get_by_label("Filter").fill("")
         assert rows.count() == everything
+
+
+def test_of_thousands_of_rows_the_first_in_order_are_shown(browser, tmp_path):
+    """Sorting and filtering are of all rows; without scripts, and on paper, all are there."""
+    heads, rows = ["run", "rate"], [[f"run{number}", str(number)] for number in range(1200)]
+    table = page_module._filter("runs", "run7") + page_module._render("runs", "Runs", heads, rows, numeric=("rate",))
+    path = tmp_path / "page.html"
+    path.write_text(page_module._document("Many", "Many", "", [("Every run", table)], []))
+    with opened(browser, path) as page:
+        assert column(page, "runs", "rate") == [str(number) for number in range(500)]
+        for _ in range(2):
+            page.locator("#runs th", has_text="rate").get_by_role("button").click()
+        assert column(page, "runs", "rate") == [str(number) for number in range(1199, 699, -1)]
+        page.get_by_label("Filter").fill("run=run3")
+        assert column(page, "runs", "rate") == ["3"]
+        assert "1 of 1200 rows" in page.locator("output").text_content()
+        page.get_by_label("Filter").fill("run1")
+        assert column(page, "runs", "rate") == [str(n) for n in range(1199, 0, -1) if str(n).startswith("1")]
+        page.get_by_label("Filter").fill("")
+        page.get_by_role("button", name="Show all 1,200 rows").click()
+        assert len(column(page, "runs", "rate")) == 1200
+        assert page.get_by_role("button", name="Show all").count() == 0
+    with opened(browser, path) as page:
+        page.emulate_media(media="print")
+        assert len(column(page, "runs", "rate")) == 1200
+    with opened(browser, path, java_script_enabled=False) as page:
+        assert page.locator("#runs tbody tr").filter(visible=True).count() == 1200
 
 
 def test_pointing_at_a_dot_says_which_it_is(browser, sweep):

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from regioncount import plots
+from regioncount import charts, plots
 from regioncount.analysis import correlations, ranking
 from regioncount.errors import InputError
 
@@ -310,3 +310,34 @@ def test_all_measures_are_drawn_in_the_order_of_their_ranking():
     gap = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
     expected = runs.assign(gap=gap).groupby(["learning_rate", "batch_size"])[["parameter_norm", "gap"]].mean()
     assert np.allclose(drawn[1].collections[0].get_offsets(), expected.to_numpy())
+
+
+def test_of_many_configurations_dots_are_small_and_told_apart_by_colour_alone():
+    runs = sweep(learning_rates=tuple(np.geomspace(1e-4, 0.1, 40)), batch_sizes=tuple(range(8, 408, 10)), seeds=1)
+    figure = plots.count_against_gap(runs, "region_count_line")
+    drawn = np.concatenate([dots.get_offsets() for dots in figure.axes[0].collections])
+    runs["gap"] = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
+    expected = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "gap"]].mean().to_numpy()
+    np.testing.assert_allclose(sorted(map(tuple, drawn)), sorted(map(tuple, expected)))
+    assert not figure.legends
+    laid_out(figure)
+    figure = plots.heat_maps(runs, ["region_count_line"])
+    assert not figure.axes[0].texts
+    assert len(figure.axes) == 2  # with a colour bar
+    laid_out(figure)
+
+
+def test_a_page_draws_some_of_many_dots_and_says_so():
+    few, some, many = (
+        sweep(
+            learning_rates=tuple(np.geomspace(1e-4, 0.1, rates)), batch_sizes=tuple(range(8, 808, 10)), seeds=seeds
+        ).assign(identity="a" * 16)
+        for rates, seeds in ((4, 2), (20, 2), (50, 1))
+    )
+    drawn = []
+    for runs in (few, some, many):
+        figure = charts.count_against_gap(runs, "region_count_line")
+        drawn.append(sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None))
+    assert drawn == [4 * 80 * 3, 20 * 80, charts.MOST_DOTS]
+    told = [charts.summarizes(runs, ["learning_rate", "batch_size"]) for runs in (few, some, many)]
+    assert told == ["", "single runs are left out", "3,000 of 4,000 configurations are drawn, evenly chosen"]

@@ -417,3 +417,12 @@ def test_the_commit_is_that_of_the_package(tmp_path):
 def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment.commit.__wrapped__(tmp_path) is None
+
+
+def test_a_cell_finds_itself_in_the_plan(tmp_path):
+    """Names of any length and alphabet: each line is of one length, and says what the plan says."""
+    directory = pretend.sweep(tmp_path, rates=(0.1, 1e-17), networks=("mlp", "réseau"), failed=range(16))
+    planned = planning.read(directory).runs
+    for number, run in enumerate(planned):
+        cell, cells = planning.read_cell(directory, number)
+        assert (cell["identity"], cell["varied"], cells) == (run.identity, run.varied, len(planned))

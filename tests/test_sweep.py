@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import JobReturn
 from wandb_log import history, read_runs
 
 from regioncount import loading, report, runs, sweeping
+from regioncount.command_line import compose, hydra_ready
 from regioncount.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -270,6 +273,16 @@ def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, opti
         sweeping.make_plan([f"results={tmp_path}", *(o for o in TINY if not o.startswith("model.")), *options])
     assert reason in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_job_returns_does_not_stay_in_memory():
+    """Hydra keeps it until the sweep is over: with two configurations a run, that of a thousand runs would be 200 MB."""
+    with hydra_ready():
+        composed = compose("sweep", TINY, with_hydra=True)
+        returned = JobReturn(cfg=composed, hydra_cfg=composed)
+        Callbacks(composed).on_job_end(config=composed, job_return=returned)
+    assert returned.cfg is None
+    assert returned.hydra_cfg is None
 
 
 def test_measuring_settings_make_no_configurations(tmp_path):
