@@ -44,18 +44,21 @@ def conditional_mutual_information(
 
 def _inform(observed: Observations, measure: str, target: str) -> dict:
     first, second = np.nonzero(np.not_equal.outer(observed.configuration, observed.configuration))
-    # Signs as 0, 1, 2.
-    measure_order, target_order = (1 + np.sign(v[first] - v[second]).astype(int) for v in observed.pair(measure, target))
+    # Signs as 0, 1, 2; both in one number.
+    orders = [1 + np.sign(v[first] - v[second]).astype(int) for v in observed.pair(measure, target)]
+    orders = 3 * orders[0] + orders[1]
     levels = observed.levels()
     varying = [position for position in range(levels.shape[1]) if len(np.unique(levels[:, position])) > 1]
     found = {}
     for size in range(len(varying)):
         for given in combinations(varying, size):
-            cell = combine(np.hstack([levels[first][:, given], levels[second][:, given]]))
-            entropy = _entropy(cell, target_order) - _entropy(cell)
+            settings = combine(levels[:, given])
+            number = settings.max() + 1
+            shares = _count(settings[first] * number + settings[second], number**2, orders) / len(first)
+            entropy = _entropy(shares.sum(axis=1)) - _entropy(shares.sum(axis=(1, 2)))
             if entropy > 1e-12:
-                information = _entropy(cell, measure_order) + _entropy(cell, target_order)
-                information -= _entropy(cell, measure_order, target_order) + _entropy(cell)
+                information = _entropy(shares.sum(axis=2)) + _entropy(shares.sum(axis=1))
+                information -= _entropy(shares) + _entropy(shares.sum(axis=(1, 2)))
                 # Sums of logarithms differ in their last digits: rounded, so that equal sets tie.
                 found[given] = float(np.clip(np.round(information / entropy, 12), 0, 1))
     given = min(found, key=found.get)
@@ -66,7 +69,15 @@ def _inform(observed: Observations, measure: str, target: str) -> dict:
     }
 
 
-def _entropy(*variables: np.ndarray) -> float:
-    """Of the joint distribution of the variables, each (n,) integers from 0, in nats."""
-    shares = np.unique(combine(np.stack(variables, axis=1)), return_counts=True)[1] / len(variables[0])
+def _count(cells: np.ndarray, number: int, orders: np.ndarray) -> np.ndarray:
+    """How many pairs are in each cell and have each order of measure and of target, (cells, 3, 3); cells below `number`."""
+    if number > len(cells):  # most are empty
+        present, cells = np.unique(cells, return_inverse=True)
+        number = len(present)
+    return np.bincount(9 * cells + orders, minlength=9 * number).reshape(-1, 3, 3)
+
+
+def _entropy(shares: np.ndarray) -> float:
+    """Of a distribution, in nats."""
+    shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())
