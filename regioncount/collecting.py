@@ -88,7 +88,7 @@ def collect(plan: Plan) -> Sweep:
                 counts += _counts_through_training(planned, found, labels)
         failure = plan.directory / "failures" / f"{planned.identity}.json"
         if failure.is_file():
-            row |= {"status": "failed", "error": runs.read_json(failure).get("error")}
+            row |= {"status": "failed", "error": _reason(failure)}
         rows.append(row)
     _add_seed_agreement(rows, plan)
     table = pd.DataFrame(rows)
@@ -121,6 +121,14 @@ def _look_up(planned: PlannedRun, begun: set[str]) -> tuple[runs.Run | None, str
     if found is None:
         return None, "running" if f"{planned.name}-{planned.identity}" in begun else "missing", None
     return found, found.status, next(iter(found.damaged.values()), None)
+
+
+def _reason(failure: Path) -> str:
+    """Why a run failed, by its record."""
+    try:
+        return str(runs.read_json(failure).get("error"))
+    except InputError as damage:
+        return str(damage)
 
 
 def groups(table: pd.DataFrame, plan: Plan) -> list[Group]:

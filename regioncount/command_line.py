@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 
 # A disk that is full, over quota or cannot be written: nothing to trace, but something to mend.
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -38,7 +38,7 @@ def run_command(config_name: str, body: Callable[[list[str]], int | None]) -> in
     try:
         return body(arguments) or 0
     except InputError as error:
-        print(f"{command}: {_printable(error)}", file=sys.stderr)
+        print(f"{command}: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in UNUSABLE:
@@ -62,11 +62,6 @@ def exit_status(stopped: KeyboardInterrupt) -> int:
 
 def _terminate(number, frame):
     raise Terminated
-
-
-def _printable(error: Exception) -> str:
-    """A message as one line, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
 
 
 @contextmanager

@@ -327,6 +327,8 @@ def _copy(value, name: str, level: int = 0):
     """Mappings as dictionaries, tuples as lists. InputError where a text stands for another value, or levels never end."""
     if isinstance(value, str) and ("${" in value or value == "???"):
         raise InputError(f"{_shown(name)}={_shown(value)}: give a value; nothing is looked up here")
+    if isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{_shown(name)}={_shown(value)}: it has characters that cannot be printed")
     if not isinstance(value, (Mapping, list, tuple)):
         return value
     if level > MOST_LEVELS:

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The commands print it and exit with status 2. Library callers may catch it as a ValueError.
     """
+
+
+def one_line(reason: object) -> str:
+    """A message as one line, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(str(reason).split()))

@@ -79,9 +79,10 @@ def read_json(path: Path) -> dict:
     """A mapping that `write_json` wrote. Damaged where it is not as it was written."""
     try:
         value = json.loads(read(path), parse_constant=_refuse)
+        _check_texts(value)
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
         raise Damaged(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise Damaged(f"{path} is damaged: it is not a mapping")
@@ -154,6 +155,19 @@ def _check_unpacked(content: bytes, limit: int) -> None:
 
 def _json_digest(value: dict) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check_texts(value) -> None:
+    """ValueError where there is a text with anything that a terminal would obey, or that is no character at all."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_texts(key)
+            _check_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item)
+    elif isinstance(value, str) and not value.isprintable():
+        raise ValueError("it has a text that cannot be printed")
 
 
 def _refuse(constant: str):

@@ -17,6 +17,7 @@ from regioncount.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no format that would start another program
+LARGEST = 2**26  # pixels: a small file may hold so many that they fill the memory
 CACHE_VERSION = 1  # raised when decoding changes, so that older caches are not read
 
 
@@ -96,6 +97,8 @@ def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndar
     """
     try:
         with Image.open(path, formats=FORMATS) as opened:
+            if opened.width * opened.height > LARGEST:
+                raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
             image = opened.convert("RGB")
     except Exception as error:  # a damaged file can raise nearly anything
         reason = " ".join(str(error).split())

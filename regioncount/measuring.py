@@ -14,7 +14,7 @@ from tqdm import tqdm
 from regioncount import classical, data, measures, runs
 from regioncount.config import MeasuringConfig, RunConfig, Subspace, as_mapping, parse_dataset, subspace_options
 from regioncount.environment import device_name, environment
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.loading import build_model, check, load_dataset, load_state
 from regioncount.measures.subject import POINTS, Subject, from_dataset
 from regioncount.regions import (
@@ -201,7 +201,7 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
             connectivity=setting["connectivity"],
         )
     except InputError as error:
-        return {"error": str(error)}, {}, {}  # this cell of the table is empty; the others need not be
+        return {"error": one_line(error)}, {}, {}  # this cell of the table is empty; the others need not be
     measured = {
         "region_count": result.mean,
         "region_count_standard_error": result.standard_error,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from regioncount import analysis, measuring, page, planning, plots, runs, tables, tracking, training
 from regioncount.collecting import Group, Sweep, collect, counts_in, groups, heat_map_measures, region_measures
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.labels import column_label, value_text
 from regioncount.loading import load_dataset
 
@@ -95,7 +95,7 @@ def report(directory: Path, *, after_sweep: bool = False) -> int:
     for position, row in bad.iterrows():
         cell = " ".join(f"{column}={value}" for column, value in plan.runs[position].varied.items()) or row["identity"]
         reason = row.get("error")
-        print(f"{row['status']}: {cell}{'' if pd.isna(reason) else f', {reason}'}", file=sys.stderr)
+        print(f"{row['status']}: {cell}{'' if pd.isna(reason) else f', {one_line(reason)}'}", file=sys.stderr)
     return 1 if len(bad) else 0
 
 
@@ -257,7 +257,7 @@ def _read_summary(path: Path) -> dict | None:
 
 
 def _complain(reason) -> int:
-    print(f"regioncount.report: {' '.join(str(reason).split())}", file=sys.stderr)
+    print(f"regioncount.report: {one_line(reason)}", file=sys.stderr)
     return 2
 
 

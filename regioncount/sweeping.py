@@ -26,7 +26,7 @@ from regioncount import cluster, jobs, measuring, planning, runs
 from regioncount.command_line import CONFIGS, compose, exit_status, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.environment import environment
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.jobs import Job
 from regioncount.planning import RESERVED, DataFacts, Plan, PlannedRun
 
@@ -144,9 +144,9 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
     except runs.Superseded as error:
         print(f"{cell}: {error}", file=sys.stderr, flush=True)
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = one_line(f"{type(error).__name__}: {error}")
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
-        record = {"error": reason, "traceback": traceback.format_exc()}
+        record = {"error": reason, "traceback": [one_line(line) for line in traceback.format_exc().splitlines()]}
         with suppress(OSError):  # the reason may be that nothing can be written
             failures.mkdir(exist_ok=True)
             runs.write_json(failures / f"{planned['identity']}.json", record)

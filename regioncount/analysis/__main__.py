@@ -17,7 +17,7 @@ from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS
 from regioncount.analysis.ranking import describe_ranking, ranking
 from regioncount.analysis.regression import describe_regression, regression
 from regioncount.analysis.selection import SELECTIONS, numbers, select
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
             _write(tables, options.out)
         print("\n\n".join(texts))
     except InputError as error:
-        print(f"regioncount.analysis: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"regioncount.analysis: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

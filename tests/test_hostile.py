@@ -1,0 +1,206 @@
+"""Files from strangers, and odd configurations: success, or one line, and nothing executed, read or told besides."""
+
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import pretend
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_jobs import configuration
+
+from regioncount import files, image_folder, jobs, measuring, planning, report, runs
+from regioncount.config import as_mapping, parse_measuring, parse_run
+from regioncount.errors import InputError
+
+SECRET = "a-value-that-nobody-may-see"
+MARKUP = "<script>alert(1)</script>"
+TEXTS = ["${oc.env:A_SECRET}", "${oc.env:A_SECRET,x}", "???", MARKUP, "a\nb", "\x1b[2J", "../../outside", "/etc/passwd", ""]
+TEXTS += ["builtins.eval", "é" * 300, "\u202e", "\x00"]
+PLAIN = st.none() | st.booleans() | st.integers(-3, 300) | st.sampled_from(TEXTS) | st.floats()
+HUGE = st.sampled_from([2**63, -(2**63), 10**40, 1e308])
+VALUES = st.recursive(
+    PLAIN | HUGE, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(TEXTS), inner), max_leaves=4
+)
+OFTEN = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class Watch:
+    """Keeps what this process starts, and what it opens that a stranger's file might name."""
+
+    def __init__(self):
+        self.seen = None
+        sys.addaudithook(self)
+
+    def __call__(self, event, arguments):
+        if self.seen is None:
+            return
+        if event in ("subprocess.Popen", "os.system", "os.exec", "pickle.find_class"):
+            self.seen.append((event, str(arguments[:2])))
+        if event == "open" and ("passwd" in str(arguments[0]) or "outside" in str(arguments[0])):
+            self.seen.append((event, str(arguments[0])))
+
+
+@pytest.fixture(scope="module")
+def watch():
+    hook = Watch()
+    yield hook
+    hook.seen = None
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch):
+    monkeypatch.setenv("A_SECRET", SECRET)
+
+
+def places(value, path=()):
+    """The path of every member of nested mappings and lists."""
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from places(item, (*path, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from places(item, (*path, number))
+
+
+def mutate(data, value):
+    """The value with one to three of its members replaced, removed, or given a sibling."""
+    value = files.json.loads(files.json.dumps(value))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *above, last = data.draw(st.sampled_from(sorted(places(value), key=str)))
+        holder = value
+        for key in above:
+            holder = holder[key]
+        match data.draw(st.sampled_from(["replace", "replace", "remove", "add"])):
+            case "replace":
+                holder[last] = data.draw(VALUES)
+            case "remove":
+                del holder[last]
+            case "add" if isinstance(holder, dict):
+                holder[data.draw(st.sampled_from(TEXTS))] = data.draw(VALUES)
+        if not list(places(value)):
+            break
+    return value
+
+
+def rewrite(data, path):
+    """Change a record as a stranger may, who knows how to make a checksum."""
+    try:
+        files.write_json(path, mutate(data, files.read_json(path)))
+    except UnicodeEncodeError:
+        path.write_text("{}")
+
+
+@pytest.fixture(scope="module")
+def pretended(tmp_path_factory):
+    results = tmp_path_factory.mktemp("pretended")
+    directory = pretend.sweep(results, rates=(0.1, 0.01), sizes=(32,), seeds=(0,), failed=(1,))
+    return results, directory.name
+
+
+@pytest.mark.parametrize("name", ["plan.json", "run.json", "measures.json", "failure"])
+@settings(OFTEN, max_examples=15)
+@given(data=st.data())
+def test_a_sweep_from_a_stranger_is_reported_or_refused(tmp_path_factory, pretended, watch, capsys, name, data):
+    results = tmp_path_factory.mktemp("stranger") / "results"
+    shutil.copytree(pretended[0], results)
+    sweep = results / "sweeps" / pretended[1]
+    found = {"plan.json": sweep / name, "failure": next((sweep / "failures").iterdir())}
+    found |= {kind: next(results.glob(f"runs/*/{kind}")) for kind in ("run.json", "measures.json")}
+    rewrite(data, found[name])
+    watch.seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        status = report.main([str(sweep)])
+    seen, watch.seen = watch.seen, None
+    output = capsys.readouterr()
+    assert seen == []
+    assert status in (0, 1, 2)
+    assert status != 2 or len(output.err.splitlines()) == 1
+    written = [path.read_bytes() for path in results.rglob("*") if path.is_file()]
+    assert not any(SECRET.encode() in content for content in written)
+    assert SECRET not in output.out + output.err
+    assert "\x1b" not in output.out + output.err
+    if (sweep / "report.html").exists():
+        assert MARKUP not in (sweep / "report.html").read_text()
+    shutil.rmtree(results.parent)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return jobs.run(jobs.prepare(configuration(tmp_path_factory.mktemp("trained"), epochs=1)))
+
+
+@settings(OFTEN, max_examples=60)
+@given(data=st.data())
+def test_a_run_from_a_stranger_is_measured_or_refused(tmp_path_factory, trained, watch, data):
+    directory = tmp_path_factory.mktemp("stranger") / "run"
+    shutil.copytree(trained.directory, directory)
+    rewrite(data, directory / data.draw(st.sampled_from(["run.json", "measures.json"])))
+    asked = parse_measuring({"run": str(directory), "measures": ["accuracy", "parameter_norm"]})
+    watch.seen = []
+    said = ""
+    try:
+        found, dataset = measuring.open_for_measuring(asked)
+        epochs = measuring.measure_epochs(found, asked, dataset, torch.device("cpu"))
+        said = measuring.describe(found, asked, dataset, epochs)
+    except InputError as error:
+        said = str(error)
+    assert said
+    assert SECRET not in said
+    seen, watch.seen = watch.seen, None
+    assert [event for event in seen if event[0] != "pickle.find_class"] == []
+    shutil.rmtree(directory.parent)
+
+
+@settings(OFTEN, max_examples=150)
+@given(data=st.data())
+def test_a_configuration_is_prepared_or_refused(tmp_path_factory, data):
+    plain = as_mapping(configuration("results"))
+    plain = {key: value for key, value in plain.items() if key != "tracker"}
+    said = ""
+    try:
+        config = parse_run(mutate(data, plain))
+        if config.dataset.name == "digits":
+            said = jobs.prepare(config).identity
+    except InputError as error:
+        said = str(error)
+    assert SECRET not in said
+
+
+@settings(OFTEN, max_examples=100)
+@given(content=st.binary(max_size=400) | st.text(alphabet='{}[]":,0123456789.eE+-truefalsn ', max_size=60).map(str.encode))
+def test_any_bytes_in_place_of_a_record_are_refused(tmp_path_factory, trained, content):
+    directory = tmp_path_factory.mktemp("bytes")
+    (directory / "run.json").write_bytes(content)
+    (directory / "plan.json").write_bytes(content)
+    with pytest.raises(InputError):
+        runs.load(directory)
+    with pytest.raises(InputError):
+        planning.read(directory)
+    shutil.rmtree(directory)
+
+
+def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("1", (12_000, 12_000)).save(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"large\.png.*too many"):
+        image_folder.decode(str(path))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", os.fsdecode(b"\xff")])
+def test_class_names_that_cannot_be_printed_are_refused(tmp_path, name):
+    for split in ("train", "test"):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(Path(tmp_path, split, name, "image.png"))
+    with pytest.raises(InputError, match="rename it") as caught:
+        image_folder.list_folder(tmp_path)
+    assert str(caught.value).isprintable()
