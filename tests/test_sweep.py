@@ -32,6 +32,7 @@ TINY = [
 ]
 GRID = ["optimizer.learning_rate=0.1,0.05,0.01", "seed=0,1"]
 TIMES = ["seconds", "directory"]
+PLANNED = ["plan.json", "cells.jsonl"]
 
 
 def command(script, *options, **environment):
@@ -136,14 +137,14 @@ def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeyp
     results, _ = done
     shutil.copytree(results, tmp_path / "moved")
     directory = only_sweep(tmp_path / "moved")
-    before = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name != "plan.json"}
+    before = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}
     for name in before:
         if name != "decision_regions.png":
             (directory / name).unlink()
     for owner, name in ((loading.data, "load"), (runs.Run, "weights")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("this is not to be loaded"))
     assert report.main([str(directory)]) == 0
-    again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name != "plan.json"}
+    again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}
     assert set(again) == set(before)
     assert {name for name in before if before[name] != again[name]} == {"runs.csv"}
     here, there = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path / "moved"))
