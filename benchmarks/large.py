@@ -30,7 +30,7 @@ PARTS = {
     "reading runs": ["planning.PlannedRun.find_run"],
     "statistics": ["analysis.correlations", "analysis.ranking", "analysis.regression"],
     "collecting, beyond": ["report.collect"],
-    "CSV files": ["runs.write_csv"],
+    "CSV files": ["files.write_csv"],
     "tables": ["report.summarize", "report._write_tables"],
     "pictures": ["report._draw"],
     "page": ["page.build"],

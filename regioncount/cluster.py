@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from regioncount import runs
+from regioncount import planning
 from regioncount.planning import Plan
 
 
@@ -28,7 +28,7 @@ def waiting_for_all(plan: Plan) -> Iterator[None]:
             number = job.submission().args[2]  # as the launcher numbers them
             reason = f"job {job.job_id} left no result ({job.state}); its log is {job.paths.stderr}"
             print(f"[{number + 1}/{len(plan.runs)}]: {reason}", file=sys.stderr, flush=True)
-            runs.write_json(plan.directory / "failures" / f"{plan.runs[number].identity}.json", {"error": reason})
+            planning.record_failure(plan.directory, plan.runs[number].identity, reason)
             return [JobReturn(status=JobStatus.COMPLETED)]
 
     with patch.object(Job, "results", results_or_failure):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from regioncount import analysis, jobs, measuring, paper, runs
+from regioncount import analysis, jobs, measuring, paper, planning, runs
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
 from regioncount.planning import RESERVED, Plan, PlannedRun
@@ -86,9 +86,8 @@ def collect(plan: Plan) -> Sweep:
             if found.status == "finished":
                 row |= measuring.values(found, config, planned.dataset)
                 counts += _counts_through_training(planned, found, labels)
-        failure = plan.directory / "failures" / f"{planned.identity}.json"
-        if failure.is_file():
-            row |= {"status": "failed", "error": _reason(failure)}
+        if (reason := planning.read_failure(plan.directory, planned.identity)) is not None:
+            row |= {"status": "failed", "error": reason}
         rows.append(row)
     _add_seed_agreement(rows, plan)
     table = pd.DataFrame(rows)
@@ -121,14 +120,6 @@ def _look_up(planned: PlannedRun, begun: set[str]) -> tuple[runs.Run | None, str
     if found is None:
         return None, "running" if f"{planned.name}-{planned.identity}" in begun else "missing", None
     return found, found.status, next(iter(found.damaged.values()), None)
-
-
-def _reason(failure: Path) -> str:
-    """Why a run failed, by its record."""
-    try:
-        return str(runs.read_json(failure).get("error"))
-    except InputError as damage:
-        return str(damage)
 
 
 def groups(table: pd.DataFrame, plan: Plan) -> list[Group]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from regioncount import classical, data, runs, tracking, training
+from regioncount import classical, data, files, runs, tracking, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.environment import environment
 from regioncount.loading import build_model, check, load_dataset
@@ -87,7 +87,7 @@ def run(job: Job, wait: bool = True) -> Run:
                 found = train(job, track, found)
             try:
                 _measure(job, found)
-            except runs.Damaged as damage:
+            except files.Damaged as damage:
                 print(f"{damage}; training it again", file=sys.stderr, flush=True)
                 found = train(job, track, found)
                 _measure(job, found)
@@ -101,7 +101,7 @@ def _find_or_set_aside(job: Job) -> Run | None:
     """The run, its damaged measures set aside; None where there is none, or a damaged one has been set aside."""
     try:
         found = job.find_run()
-    except runs.Damaged as damage:
+    except files.Damaged as damage:
         runs.set_aside(runs.place(job.results, job.name, job.identity), damage, "training starts anew")
         return None
     if found is not None:

@@ -7,15 +7,16 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from regioncount import runs
+from regioncount import files, runs
 from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.runs import Run
 
 FILE = "plan.json"
@@ -114,10 +115,10 @@ def write(plan: Plan) -> None:
         "runs": [_record(run, datasets.index(run.dataset)) for run in plan.runs],
     }
     plan.directory.mkdir(parents=True, exist_ok=True)
-    runs.write_json(plan.directory / FILE, record)
+    files.write_json(plan.directory / FILE, record)
     cells = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
     width = max(map(len, cells))
-    runs.write_text(plan.directory / CELLS, "".join(f"{cell:<{width}}\n" for cell in cells))
+    files.write_text(plan.directory / CELLS, "".join(f"{cell:<{width}}\n" for cell in cells))
 
 
 def read_cell(directory: Path, number: int) -> tuple[dict, int]:
@@ -128,13 +129,39 @@ def read_cell(directory: Path, number: int) -> tuple[dict, int]:
         return json.loads(file.readline()), os.path.getsize(file.name) // width
 
 
+def record_failure(directory: Path, identity: str, reason: str, trace: str = "") -> None:
+    """Keep why a run of a sweep failed, for its report; reason is one line, trace where the error was raised."""
+    with suppress(OSError):  # that nothing can be written may be the reason
+        (directory / "failures").mkdir(exist_ok=True)
+        record = {"error": reason, "traceback": [one_line(line) for line in trace.splitlines()]}
+        files.write_json(_failure(directory, identity), record)
+
+
+def forget_failure(directory: Path, identity: str) -> None:
+    """Say that a run which failed has not, this time."""
+    _failure(directory, identity).unlink(missing_ok=True)
+
+
+def read_failure(directory: Path, identity: str) -> str | None:
+    """Why a run failed; None where it did not."""
+    path = _failure(directory, identity)
+    try:
+        return str(files.read_json(path).get("error")) if path.exists() else None
+    except InputError as damage:
+        return str(damage)
+
+
+def _failure(directory: Path, identity: str) -> Path:
+    return directory / "failures" / f"{identity}.json"
+
+
 def read(directory: str | os.PathLike) -> Plan:
     """The plan of a sweep's directory. InputError, in one line, where it is not one or its record cannot be used."""
     directory = Path(directory)
     path = directory / FILE
     if not path.is_file():
         raise InputError(f"{directory} is not a sweep: it has no {FILE}")
-    record = runs.read_json(path)
+    record = files.read_json(path)
     if record.get("format") != FORMAT:
         raise InputError(f"{path} was written by another version: run the sweep again, which finds its finished runs")
     try:

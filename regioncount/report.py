@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from regioncount import analysis, measuring, page, planning, plots, runs, tables, tracking, training
+from regioncount import analysis, files, measuring, page, planning, plots, runs, tables, tracking, training
 from regioncount.collecting import Group, Sweep, collect, counts_in, groups, heat_map_measures, region_measures
 from regioncount.errors import InputError, one_line
 from regioncount.labels import column_label, value_text
@@ -67,7 +67,7 @@ def report(directory: Path, *, after_sweep: bool = False) -> int:
     for name in ("runs", "region_counts", "configurations", "correlations", *OPTIONAL):
         content = {"region_counts": sweep.counts}.get(name, getattr(sweep, name, None))
         if name not in OPTIONAL or len(content):
-            runs.write_csv(plan.directory / f"{name}.csv", content)
+            files.write_csv(plan.directory / f"{name}.csv", content)
     print(f"\n{plan.name}, on {tables.ran_on(sweep)}\n\n{summarize(sweep)}\n", flush=True)
     print(f"{tables.headline(sweep)}\n", flush=True)
     for told in (tables.correlations, tables.comparison, tables.early, tables.regression):
@@ -82,8 +82,8 @@ def report(directory: Path, *, after_sweep: bool = False) -> int:
                 print(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n", flush=True)
     figures = [figure for group in found for figure in _draw(sweep, group, after_sweep)]
     _write_tables(sweep, found)
-    runs.write_text(plan.directory / "report.html", page.build(sweep))
-    runs.write_json(plan.directory / SUMMARY, page.summary(sweep))
+    files.write_text(plan.directory / "report.html", page.build(sweep))
+    files.write_json(plan.directory / SUMMARY, page.summary(sweep))
     write_index(plan.directory.parent)
     print(f"report: {plan.directory / 'report.html'}")
     if after_sweep:
@@ -102,7 +102,7 @@ def report(directory: Path, *, after_sweep: bool = False) -> int:
 def write_index(directory: Path) -> None:
     """Write the page that lists the sweeps of a directory, from what their reports have left there."""
     summaries = {path.parent.name: _read_summary(path.parent / SUMMARY) for path in directory.glob(f"*/{planning.FILE}")}
-    runs.write_text(directory / "index.html", page.build_index(summaries))
+    files.write_text(directory / "index.html", page.build_index(summaries))
 
 
 def summarize(sweep: Sweep) -> str:
@@ -131,10 +131,10 @@ def _write_tables(sweep: Sweep, found: Sequence[Group]) -> None:
     written = [table for table in written if len(table.cells)]
     heading = f"{sweep.plan.name}, on {tables.ran_on(sweep)}: {tables.headline(sweep)}"
     texts = [tables.markdown(table) for table in written]
-    runs.write_text(sweep.plan.directory / "tables.md", "\n".join([tables.escape_markdown(heading), "", *texts]))
+    files.write_text(sweep.plan.directory / "tables.md", "\n".join([tables.escape_markdown(heading), "", *texts]))
     texts = [tables.latex(table, f"{sweep.plan.name}-{table.name}") for table in written]
     needed = "% \\usepackage{booktabs,graphicx}\n"
-    runs.write_text(sweep.plan.directory / "tables.tex", "\n".join([needed, *texts]))
+    files.write_text(sweep.plan.directory / "tables.tex", "\n".join([needed, *texts]))
 
 
 def _draw(sweep: Sweep, group: Group, after_sweep: bool) -> list[Path]:
@@ -249,7 +249,7 @@ def _read_summary(path: Path) -> dict | None:
     """What a report has left for the list of sweeps; None where it has left nothing that can be used."""
     kinds = {"name": str, "date": str, "datasets": list, "networks": list, "runs": int, "finished": int, "headline": str}
     try:
-        told = runs.read_json(path)
+        told = files.read_json(path)
     except InputError:
         return None
     whole = all(type(told.get(key)) is kind for key, kind in kinds.items())

@@ -41,7 +41,7 @@ from filelock import FileLock, Timeout
 
 from regioncount import files
 from regioncount.errors import InputError
-from regioncount.files import Damaged, read_json, write_csv, write_json, write_text  # noqa: F401
+from regioncount.files import Damaged
 
 IDENTITY_FORMAT = 1  # raised when the same configuration would train another model
 FORMAT = 2  # of the record

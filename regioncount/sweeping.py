@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from regioncount import cluster, jobs, measuring, planning, runs
+from regioncount import cluster, files, jobs, measuring, planning, runs
 from regioncount.command_line import CONFIGS, compose, exit_status, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.environment import environment
@@ -125,7 +125,6 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
     directory = Path(composed.sweep.directory)
     planned, cells = planning.read_cell(directory, number)
     cell = " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in planned["varied"].items())])
-    failures = directory / "failures"
     try:
         job = jobs.prepare(parse_run(composed))
         if job.identity != planned["identity"]:
@@ -136,7 +135,7 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
             print(f"{cell}: not started, the time budget is over", flush=True)
             return
         found = jobs.run(job, wait)
-        (failures / f"{job.identity}.json").unlink(missing_ok=True)
+        planning.forget_failure(directory, job.identity)
         again = known is not None and known.record == found.record
         print(f"{cell}: {_outcome(job, found)}{' (there already)' if again else ''}", flush=True)
     except runs.Busy:
@@ -147,15 +146,12 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
-        record = {"error": reason, "traceback": [one_line(line) for line in traceback.format_exc().splitlines()]}
-        with suppress(OSError):  # the reason may be that nothing can be written
-            failures.mkdir(exist_ok=True)
-            runs.write_json(failures / f"{planned['identity']}.json", record)
+        planning.record_failure(directory, planned["identity"], reason, traceback.format_exc())
 
 
 def _known(job: Job) -> runs.Run | None:
     """The run as it is before its turn; a damaged one counts as none."""
-    with suppress(runs.Damaged):
+    with suppress(files.Damaged):
         return job.find_run()
 
 

@@ -85,8 +85,8 @@ def sweep(
         identity = runs.identity({"data": data.name, "cell": [network, rate, size, seed]})
         planned.append(planning.PlannedRun(identity, f"digits-{network}", varied, config, data, "float32"))
         if number in failed:
-            (directory / "failures").mkdir(parents=True, exist_ok=True)
-            runs.write_json(directory / "failures" / f"{identity}.json", {"error": error})
+            directory.mkdir(parents=True, exist_ok=True)
+            planning.record_failure(directory, identity, error)
             continue
         status = "diverged" if number in diverged else "finished"
         values = _values(*numbers(rate, size, seed), 0.2 * (number in unfitted))
