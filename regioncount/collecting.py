@@ -203,7 +203,8 @@ def _configurations(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     if finished.empty:
         return pd.DataFrame()
     several = [column for column in ("dataset", "model") if table[column].nunique() > 1]
-    by = finished.groupby([*several, *plan.varied_columns] or ["dataset", "model"], dropna=False)
+    names = [*several, *plan.varied_columns] or ["dataset", "model"]
+    by = finished.groupby(names, dropna=False)
     columns = {"runs": by.size()}
     if "fitted" in finished:
         columns["fitted"] = by["fitted"].sum().astype(int)
@@ -211,7 +212,13 @@ def _configurations(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     for column in ("train_accuracy", "test_accuracy", "generalization_gap", *region_measures(finished)):
         if column in finished:
             columns |= {column: by[column].mean(), f"{column}_standard_error": by[column].sem()}
-    return pd.DataFrame(columns).reset_index()
+    return pd.DataFrame(columns).reset_index().sort_values(names, key=_as_numbers, kind="stable", ignore_index=True)
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """A column of numbers, which may be written as texts, as numbers; any other as it is."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column if numbers.isna().any() else numbers
 
 
 def _correlations(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:

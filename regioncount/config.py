@@ -27,6 +27,7 @@ from regioncount.errors import InputError
 from regioncount.measures import NAMES
 from regioncount.regions.labelling import METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
+from regioncount.runs import MOST_EPOCHS
 
 AUGMENTATIONS = ("none", "crop_flip", "mixup")
 DATASETS = ("digits", "cifar10", "cifar100", "svhn", "image_folder", "imagenet")
@@ -283,6 +284,13 @@ def parse_dataset(recorded: Mapping, changes: Sequence[str] = ()) -> Dataset:
     return dataset
 
 
+def parse_model(recorded: Mapping) -> dict[str, Any]:
+    """A network's or classifier's name and options from a run's record; the options are checked when it is built."""
+    options = _plain(recorded, "model")
+    _check_named("model", options)
+    return options
+
+
 def as_mapping(config) -> dict:
     """A configuration dataclass as plain nested mappings, the way it is recorded."""
     mapping = asdict(config)
@@ -399,6 +407,8 @@ def _check_training(config: RunConfig) -> None:
     _one_of("augmentation", config.augmentation, AUGMENTATIONS)
     _at_least("batch_size", config.batch_size, 1)
     _at_least("epochs", config.epochs, 1)
+    if config.epochs > MOST_EPOCHS:
+        raise InputError(f"epochs={config.epochs}: give {MOST_EPOCHS} at most")
     if config.stop.train_accuracy is not None and not 0 < config.stop.train_accuracy <= 1:
         raise InputError(f"stop.train_accuracy={config.stop.train_accuracy}: give a fraction above 0, at most 1")
     _positive("stop.train_loss", config.stop.train_loss)

@@ -12,7 +12,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from regioncount import classical, data, measures, runs
-from regioncount.config import MeasuringConfig, RunConfig, Subspace, as_mapping, parse_dataset, subspace_options
+from regioncount.config import (
+    MeasuringConfig,
+    RunConfig,
+    Subspace,
+    as_mapping,
+    parse_dataset,
+    parse_model,
+    parse_run,
+    subspace_options,
+)
 from regioncount.environment import device_name, environment
 from regioncount.errors import InputError, one_line
 from regioncount.loading import build_model, check, load_dataset, load_state
@@ -252,7 +261,9 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     if found.status != "finished":
         raise InputError(f"{found.directory} is {found.status}: there is no trained model to measure")
     settings = parse_dataset(found.config.get("dataset"), dataset_changes)
-    config.model = found.config.get("model")
+    config.model = parse_model(found.config.get("model"))
+    if classical.is_classical(config.model):
+        parse_run(found.config)  # it is fitted again, by all that is said there
     dataset = load_dataset(settings)
     check(config, dataset)
     if found.data != dataset.fingerprints["train"]:

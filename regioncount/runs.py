@@ -48,6 +48,7 @@ FORMAT = 2  # of the record
 STATUSES = ("running", "finished", "diverged")
 NAME = r"(?!\.)[\w.-]{1,200}"  # a part of a path
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+MOST_EPOCHS = 10**6
 OLD_SECONDS = 3600  # from that age on, half a file belongs to no process that is still writing it
 
 
@@ -499,12 +500,12 @@ def _wrong_in_record(record: dict) -> str | None:
         if type(record.get(key)) is not kind:
             return key
     summary, over = record["summary"], record["status"] != "running"
-    epochs = summary.get("epochs_trained", None if over else 0)
+    epochs, seconds = (summary.get(key, None if over else 0) for key in ("epochs_trained", "seconds"))
     right = {
         "identity": re.fullmatch("[0-9a-f]{16}", record["identity"]),
         "name": re.fullmatch(NAME, record["name"]),
         "status": record["status"] in STATUSES,
-        "summary": type(epochs) is int and epochs >= 0 and _is_number(summary.get("seconds", None if over else 0)),
+        "summary": type(epochs) is int and 0 <= epochs <= MOST_EPOCHS and _is_number(seconds),
         "environment": all(map(_is_plain, record["environment"].values())),
         "checksums": all(isinstance(value, str) for value in record["checksums"].values()),
         "tracked": all(isinstance(value, str) for value in record["tracked"]),

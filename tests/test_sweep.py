@@ -14,7 +14,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobReturn
 from wandb_log import history, read_runs
 
-from regioncount import loading, report, runs, sweeping
+from regioncount import files, loading, report, runs, sweeping
 from regioncount.command_line import compose, hydra_ready
 from regioncount.errors import InputError
 
@@ -161,6 +161,12 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
     one, two = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path))
     pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.drop(columns=TIMES), check_exact=True)
     assert only_sweep(results).name == only_sweep(tmp_path).name
+    weights = [
+        {path.parent.name: files.read_json(path)["checksums"]["model.pt"] for path in place.glob("runs/*/run.json")}
+        for place in (results, tmp_path)
+    ]
+    assert weights[0] == weights[1]  # bit by bit
+    assert len(weights[0]) == 6
 
     logged = {run["id"]: run for run in read_runs(tmp_path)}
     assert len(logged) == 7
