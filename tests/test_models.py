@@ -336,7 +336,7 @@ def test_torchvision_architectures_give_one_tensor_in_training(architecture, ima
         ((["resnet18"],), {}, "unknown network"),
         (("resnet18",), {"depth": 2}, "no option 'depth'; its options: width"),
         (("mlp",), {"hidden": 2}, "its options: width, depth"),
-        (("resnet18",), {"width": 0}, "width must be a positive integer, not 0"),
+        (("resnet18",), {"width": 0}, "width must be a positive integer up to 65536, not 0"),
         (("resnet18",), {"width": 16.0}, "width must be a positive integer"),
         (("resnet18",), {"width": True}, "width must be a positive integer"),
         (("resnet18",), {"width": None}, "width must be a positive integer"),

@@ -92,8 +92,9 @@ def troubled(slurm, results, tmp_path_factory):
         wait(lambda: list(results.glob("sweeps/*/hydra/.submitit/*_0/*_log.out")))
         ask("scancel", "--signal=KILL", jobs[KILLED])
         for number, trouble in ((REQUEUED, ["scontrol", "requeue"]), (SIGNALLED, ["scancel", "--signal=USR2"])):
-            wait((directories[number] / "checkpoint.pt").exists)
-            begun[number] = (directories[number] / "initial.pt").stat().st_mtime_ns
+            name = directories[number].name
+            (checkpoint,) = wait(lambda name=name: list(results.glob(f"unfinished/{name}.*/checkpoint.pt")))
+            begun[number] = checkpoint.with_name("initial.pt").stat().st_mtime_ns
             ask(*trouble, jobs[number])
         drained = states()[jobs[WAITING]]
         ask("scontrol", "update", f"nodename={host}", "state=resume")

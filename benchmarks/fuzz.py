@@ -1,0 +1,67 @@
+"""Coverage-guided fuzzing of what is read from strangers: python benchmarks/fuzz.py plan -max_total_time=300
+
+The first word is record, measures, plan, arrays or weights; what follows are libFuzzer's options. Each input is the content
+of one file of a sweep's directory, the rest of which is sound. Whatever it is, reading it succeeds or raises InputError;
+anything else is a crash, which libFuzzer writes to a file. Checksums are mended, or nothing would get past them.
+Needs `uv pip install atheris`.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+with atheris.instrument_imports(include=["regioncount"]):
+    from regioncount import files, planning, runs
+    from regioncount.errors import InputError
+
+import numpy as np  # noqa: E402
+import pretend  # noqa: E402
+import torch  # noqa: E402
+
+
+def mended(content: bytes) -> bytes:
+    """The content with the checksum that belongs to it, where it is a mapping."""
+    try:
+        value = json.loads(content)
+        value.pop("checksum", None)
+        return json.dumps(value | {"checksum": files._json_digest(value)}).encode()
+    except (ValueError, AttributeError, RecursionError):
+        return content
+
+
+def main() -> None:
+    target, *options = sys.argv[1:]
+    scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    sweep = pretend.sweep(scratch / "results", rates=(0.1,), sizes=(32,), seeds=(0,))
+    (run,) = (scratch / "results" / "runs").iterdir()
+    name = {"record": run / "run.json", "measures": run / "measures.json", "plan": sweep / "plan.json"}.get(target)
+    seeds = scratch / "seeds"
+    seeds.mkdir()
+    arrays = files.array_bytes({"key/counts": np.arange(5), "key/entropies": np.linspace(0, 1, 5)})
+    weights = files.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
+    (seeds / "sound").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else weights)
+
+    def read(content: bytes) -> None:
+        try:
+            if target == "arrays":
+                files.load_arrays(content, scratch)
+            elif target == "weights":
+                files.load_tensors(content, scratch)
+            else:
+                name.write_bytes(mended(content))
+                planning.read(sweep) if target == "plan" else runs.load(run)
+        except InputError:
+            pass
+
+    atheris.Setup([sys.argv[0], *options, str(seeds)], read)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
