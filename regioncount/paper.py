@@ -14,9 +14,9 @@ import pandas as pd
 from regioncount.analysis.observations import HYPERPARAMETERS
 
 # Of region count, or in the last rows of the measure named there, and generalization gap: over all configurations and over
-# those that fit (train accuracy of at least 0.99); top1 is the smallest and the largest test accuracy of a configuration.
+# those that fit (train accuracy of at least 0.99); test accuracies are the lowest and the highest of a configuration.
 PUBLISHED = """
-experiment                       network                configurations fitted pearson pearson_fitted spearman kendall top1_low top1_high
+experiment                       network                configurations fitted pearson pearson_fitted spearman kendall test_accuracy_low test_accuracy_high
 cifar10                          resnet18                           27     27  0.9844         0.9844    0.956  0.8519   0.6383     0.843
 cifar10                          resnet34                           27     27  0.9751         0.9751   0.9753  0.8886    0.613    0.8453
 cifar10                          vgg19                              27     27  0.9377         0.9377   0.8109  0.6448   0.6573    0.8693
@@ -162,7 +162,7 @@ pacbayes_magnitude_initialization resnet18                           27     24  
 
 def published(experiment: str, network: str) -> dict[str, float] | None:
     """The published figures of an experiment's network, or None: configurations, fitted, pearson, pearson_fitted, spearman,
-    kendall, top1_low and top1_high, the smallest and largest test accuracy as fractions. What is undefined is NaN."""
+    kendall, test_accuracy_low and test_accuracy_high, a configuration's as fractions. What is undefined is NaN."""
     return _table().get((experiment, network))
 
 
@@ -179,13 +179,12 @@ def compare(
     group_by: the columns of runs that make a configuration.
 
     Returns what tells the groups of correlations apart (dataset, model, ...), measure, pearson, pearson_low, pearson_high,
-    configurations, pearson_fitted, configurations_fitted, top1_low and top1_high (over configurations, as fractions), and
-    beside them published_experiment, published_pearson, published_configurations, published_pearson_fitted,
-    published_fitted, published_top1_low, published_top1_high:
-    undefined (NaN) where none were published.
+    configurations, pearson_fitted, configurations_fitted, test_accuracy_low and test_accuracy_high (over configurations, as
+    fractions), and beside them published_experiment, published_pearson, published_configurations, published_pearson_fitted,
+    published_fitted, published_test_accuracy_low, published_test_accuracy_high: undefined (NaN) where none were published.
     """
     ours = ["pearson", "pearson_low", "pearson_high", "configurations", "pearson_fitted", "configurations_fitted"]
-    theirs = ["pearson", "configurations", "pearson_fitted", "fitted", "top1_low", "top1_high"]
+    theirs = ["pearson", "configurations", "pearson_fitted", "fitted", "test_accuracy_low", "test_accuracy_high"]
     rows = []
     for _, row in correlations.iterrows():
         name = row["measure"].removeprefix("region_count_")
@@ -196,7 +195,13 @@ def compare(
         accuracies = alike.groupby(list(group_by), dropna=False)["test_accuracy"].mean()
         found = published(experiments.get(name, ""), row["model"]) or dict.fromkeys(theirs, math.nan)
         rows.append(
-            {**group, "measure": row["measure"], **row[ours], "top1_low": accuracies.min(), "top1_high": accuracies.max()}
+            {
+                **group,
+                "measure": row["measure"],
+                **row[ours],
+                "test_accuracy_low": accuracies.min(),
+                "test_accuracy_high": accuracies.max(),
+            }
             | {"published_experiment": experiments.get(name)}
             | {f"published_{name}": found[name] for name in theirs}
         )

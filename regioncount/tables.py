@@ -329,7 +329,7 @@ def _statistic_of(row: pd.Series, name: str, number: str, low: str = "", high: s
 
 
 def _range(row: pd.Series, start: str) -> str:
-    low, high = row[f"{start}top1_low"], row[f"{start}top1_high"]
+    low, high = row[f"{start}test_accuracy_low"], row[f"{start}test_accuracy_high"]
     return DASH if pd.isna(low) else f"{100 * low:.1f}{DASH}{100 * high:.1f}"
 
 

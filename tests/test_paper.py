@@ -112,8 +112,8 @@ def test_published_figures_are_those_of_the_reference():
         "pearson_fitted": "pearson_fitted_only",
         "spearman": "spearman",
         "kendall": "kendall",
-        "top1_low": "min_test_accuracy",
-        "top1_high": "max_test_accuracy",
+        "test_accuracy_low": "min_test_accuracy",
+        "test_accuracy_high": "max_test_accuracy",
     }
     for _, row in reference.iterrows():
         found = paper.published(row["experiment"], row["network"])
@@ -156,5 +156,5 @@ def test_comparison_puts_the_published_figure_beside_ours():
     assert list(compared["model"]) == ["resnet18", "resnet18", "mlp"]
     first = compared.iloc[0]
     assert (first["pearson"], first["published_pearson"], first["published_configurations"]) == (0.9, 0.9844, 27)
-    assert (first["top1_low"], first["top1_high"]) == (0.4, pytest.approx(0.6))
+    assert (first["test_accuracy_low"], first["test_accuracy_high"]) == (0.4, pytest.approx(0.6))
     assert compared["published_pearson"].isna().tolist() == [False, True, True]
