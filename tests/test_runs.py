@@ -66,41 +66,12 @@ def contents(results):
 ASKED = {"epochs": 2, "snapshots": {"every": 1}}
 
 
-def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
-    config = configuration(tmp_path / "unbroken", **ASKED)
-    job = jobs.prepare(config)
-    unbroken = jobs.run(job)
+def killed_at_each_change(kill, tmp_path, configure):
+    """For each change of the disk that a run makes: its configuration and job, once it has been killed there."""
     change = 0
     while True:
         results = tmp_path / f"killed-{change}"
-        job = jobs.prepare(configuration(results, **ASKED))
-        kill.at(results, change)
-        try:
-            jobs.run(job)
-        except Killed:
-            pass
-        else:
-            break
-        finally:
-            kill.never()
-        found = jobs.run(job)
-        assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"], change
-        assert measured(found, config, job) == measured(unbroken, config, job), change
-        assert contents(results) == [], change
-        assert not list(results.rglob("*.part")) or change, change
-        shutil.rmtree(results)
-        change += 1
-    assert change > 20
-
-
-def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
-    plain = configuration(tmp_path / "plain", epochs=2)
-    first = jobs.run(jobs.prepare(plain))
-    change = 0
-    while True:
-        results = tmp_path / f"killed-{change}"
-        shutil.copytree(tmp_path / "plain", results)
-        config = configuration(results, epochs=2, snapshots={"every": 1, "keep": True})
+        config = configure(results)
         job = jobs.prepare(config)
         kill.at(results, change)
         try:
@@ -111,16 +82,37 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
             break
         finally:
             kill.never()
-        there = job.find_run()  # but between two renames, when it is there in another place
-        if there is not None:
-            assert measuring.values(there, plain, job.dataset) == measuring.values(first, plain, job.dataset), change
-        found = jobs.run(job)
-        assert found.snapshot_epochs() == [1], change
-        assert measuring.values(found, plain, job.dataset) == measuring.values(first, plain, job.dataset), change
-        assert contents(results) == [], change
+        yield config, job
         shutil.rmtree(results)
         change += 1
     assert change > 20
+
+
+def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
+    asked = configuration(tmp_path / "unbroken", **ASKED)
+    unbroken = jobs.run(jobs.prepare(asked))
+    for config, job in killed_at_each_change(kill, tmp_path, lambda results: configuration(results, **ASKED)):
+        found = jobs.run(job)
+        assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
+        assert measured(found, config, job) == measured(unbroken, asked, job)
+        assert contents(job.results) == []
+
+
+def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
+    plain = configuration(tmp_path / "plain", epochs=2)
+    first = jobs.run(jobs.prepare(plain))
+
+    def configure(results):
+        shutil.copytree(tmp_path / "plain", results)
+        return configuration(results, epochs=2, snapshots={"every": 1, "keep": True})
+
+    for _, job in killed_at_each_change(kill, tmp_path, configure):
+        there = job.find_run()  # but between two renames, when it is there in another place
+        assert there is None or measuring.values(there, plain, job.dataset) == measuring.values(first, plain, job.dataset)
+        found = jobs.run(job)
+        assert found.snapshot_epochs() == [1]
+        assert measuring.values(found, plain, job.dataset) == measuring.values(first, plain, job.dataset)
+        assert contents(job.results) == []
 
 
 @pytest.fixture(scope="module")
