@@ -71,7 +71,7 @@ def wait_or_kill(child: int, seconds: float, number: int, group: bool = False) -
             return None
         time.sleep(0.005)
     (os.killpg if group else os.kill)(child, number)
-    return wait(child)
+    return wait(child) or None  # it may have ended well in that very moment
 
 
 def table(results: Path) -> pd.DataFrame:
