@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from regioncount.classical import is_classical
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
-from regioncount.regions.labelling import METHODS
+from regioncount.regions.labelling import LATTICE_METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
 from regioncount.runs import MOST_EPOCHS
 
@@ -145,6 +145,7 @@ class Subspace:
 class Regions:
     seed: Whole = 0
     method: Text = "auto"
+    budget: Whole | None = None
     connectivity: Text = "paper"
     subspaces: dict[str, Subspace] = field(default_factory=dict)
 
@@ -311,7 +312,7 @@ def _typed(schema: type, composed: DictConfig | Mapping):
     regions = mapping.pop("regions", None) or {}
     if not isinstance(regions, dict):
         raise InputError(f"regions={_shown(regions)}: name subspaces of configs/regions, for example regions=[line]")
-    settings = {key: regions[key] for key in ("seed", "method", "connectivity") if key in regions}
+    settings = {key: regions[key] for key in ("seed", "method", "budget", "connectivity") if key in regions}
     subspaces = {key: value for key, value in regions.items() if key not in settings}
     for name, value in subspaces.items():
         if not isinstance(value, dict):
@@ -485,7 +486,10 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
     for name in config.measures:
         _one_of("measures", name, NAMES)
     _at_least("regions.seed", config.regions.seed, 0)
-    _one_of("regions.method", config.regions.method, METHODS)
+    _one_of("regions.method", config.regions.method, (*LATTICE_METHODS, "exact"))
+    _at_least("regions.budget", config.regions.budget, 1)
+    if config.regions.budget is not None and config.regions.method != "exact":
+        raise InputError(f"regions.budget={config.regions.budget}: give it with regions.method=exact, which alone has one")
     _one_of("regions.connectivity", config.regions.connectivity, CONNECTIVITIES)
     for name, subspace in config.regions.subspaces.items():
         where = f"regions.{name}"
@@ -494,6 +498,8 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
         _one_of(f"{where}.kind", subspace.kind, SUBSPACES)
         _one_of(f"{where}.split", subspace.split, ("train", "test"))
         _at_least(f"{where}.dimension", subspace.dimension, 1)
+        if config.regions.method == "exact" and subspace.kind == "simplex" and subspace.dimension > 1:
+            raise InputError(f"{where}: regions.method=exact counts on lines; leave this subspace out, or take method=auto")
         _at_least(f"{where}.number", subspace.number, 1)
         _at_least(f"{where}.resolution", subspace.resolution, 2)
         _positive(f"{where}.scale", subspace.scale)

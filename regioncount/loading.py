@@ -11,6 +11,7 @@ from regioncount import classical, data, models
 from regioncount.config import Dataset, MeasuringConfig, RunConfig
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import evaluation_mode
+from regioncount.regions.piecewise import trace
 
 LARGEST = 16 * 2**30  # bytes of weights: more is a slip of a digit, or a stranger's file
 
@@ -51,8 +52,12 @@ def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> int:
     multiply_adds = 0
     if classical.is_classical(config.model):
         classical.check(config.model, dataset)
+        if config.regions.method == "exact" and config.regions.subspaces:
+            raise InputError(f"model={config.model['name']}: regions.method=exact looks into networks; take method=auto")
     else:
         multiply_adds = _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
+        if config.regions.method == "exact" and config.regions.subspaces:
+            _check_exact(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
     for name, subspace in config.regions.subspaces.items():
         available = len(dataset.train if subspace.split == "train" else dataset.test)
         needed = subspace.dimension + 1 if subspace.kind == "simplex" else 2
@@ -97,3 +102,14 @@ def _check_model(model: str, num_classes: int, in_channels: int, image_size: tup
     if output.shape != (2, num_classes):
         raise InputError(f"model={name} gives {tuple(output.shape)}, not (2, {num_classes}) logits")
     return sum(counted)
+
+
+@lru_cache(maxsize=64)
+def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
+    """Raises InputError where regions.method=exact cannot follow the model."""
+    options = json.loads(model)
+    name = options.pop("name")
+    try:
+        trace(models.build(name, num_classes, in_channels, image_size=image_size, **options), (in_channels, *image_size))
+    except InputError as error:
+        raise InputError(f"model={name}: {error}") from None

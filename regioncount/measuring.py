@@ -94,7 +94,7 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
             "planes": PLANES,
             "resolution": PLANE_RESOLUTION,
             "seed": config.regions.seed,
-            "method": config.regions.method,
+            "method": "auto" if config.regions.method == "exact" else config.regions.method,
         }
     for name, subspace in config.regions.subspaces.items():
         options = subspace_options(subspace)
@@ -107,6 +107,9 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
             "connectivity": config.regions.connectivity,
             "method": config.regions.method,
         }
+        if config.regions.method == "exact":
+            options["resolution"] = None
+            settings[name]["budget"] = config.regions.budget
     return settings
 
 
@@ -133,7 +136,7 @@ def values(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Datase
 
 def _column(column: str, subspace: str) -> str:
     """region_count_standard_error of the subspace `line` is region_count_line_standard_error."""
-    for stem in ("region_count", "region_entropy", "region_share_one"):
+    for stem in ("region_count", "region_entropy", "region_share_one", "region_share_proved", "affine_pieces"):
         if column.startswith(stem):
             return f"{stem}_{subspace}{column.removeprefix(stem)}"
     return f"region_count_{subspace}_{column}"
@@ -208,6 +211,7 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
             resolution=setting["subspace"]["resolution"],
             method=setting["method"],
             connectivity=setting["connectivity"],
+            budget=setting.get("budget"),
         )
     except InputError as error:
         return {"error": one_line(error)}, {}, {}  # this cell of the table is empty; the others need not be
@@ -218,7 +222,14 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
         "region_share_one": float((result.counts == 1).mean()),
     }
     account = {key: getattr(result, key) for key in ("method", "evaluations", "screening_bound")}
-    return measured, {"counts": result.counts, "entropies": result.entropies}, account
+    arrays = {"counts": result.counts, "entropies": result.entropies}
+    if result.exact is None:
+        return measured, arrays, account
+    arrays |= {name: getattr(result.exact, name) for name in ("line", "start", "stop", "label", "pieces", "proved")}
+    proved = {"region_share_proved": float(result.exact.proved.mean()), "affine_pieces": float(result.exact.pieces.mean())}
+    if result.exact.proved.min() < 1:  # a bound is no count, and goes into no correlation
+        measured = {"region_count_at_least": result.mean}
+    return measured | proved, arrays, account
 
 
 def _plane_labels(setting: dict, model: Callable, dataset: data.Dataset) -> np.ndarray:
@@ -322,8 +333,13 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
             if name in row:
                 shown[name] = "undefined" if f"{name}_error" in row else f"{row[name]:.4f}"
         for subspace in config.regions.subspaces:
+            if f"region_share_proved_{subspace}" in row:
+                shown[f"proved {subspace} %"] = f"{100 * row[f'region_share_proved_{subspace}']:.2f}"
+                shown[f"affine pieces {subspace}"] = f"{row[f'affine_pieces_{subspace}']:.1f}"
             if (mean := row.get(f"region_count_{subspace}")) is None:
-                shown[f"region_count {subspace}"] = row.get(f"region_count_{subspace}_error", "not measured")
+                bound = row.get(f"region_count_{subspace}_at_least")
+                missing = row.get(f"region_count_{subspace}_error", "not measured")
+                shown[f"region_count {subspace}"] = missing if bound is None else f"at least {bound:.3f}"
                 continue
             shown[f"region_count {subspace}"] = f"{mean:.3f} ± {row[f'region_count_{subspace}_standard_error']:.3f}"
             shown[f"region_entropy {subspace}"] = f"{row[f'region_entropy_{subspace}']:.3f}"

@@ -282,7 +282,7 @@ def _options(configs: Sequence[RunConfig]) -> dict[str, str]:
             told = asdict(option) if is_dataclass(option) else option
             if part == "regions":
                 subspaces = {name: subspace_options(subspace) for name, subspace in option.subspaces.items()}
-                told = {key: told[key] for key in ("seed", "method", "connectivity")} | subspaces
+                told = {key: told[key] for key in ("seed", "method", "budget", "connectivity") if key in told} | subspaces
             for key, value in _flatten({part: told}):
                 values.setdefault(key, {})[value] = None
     return {key: ", ".join(distinct) for key, distinct in values.items()}

@@ -5,6 +5,7 @@ Depends on torch, numpy and scipy alone, so that it serves models trained anywhe
 
 from regioncount.regions.components import count_components
 from regioncount.regions.counting import RegionCount, count_regions, default_resolution
+from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.planes import label_planes, plane_grid
 from regioncount.regions.subspaces import (
     extend_segments,
@@ -15,10 +16,12 @@ from regioncount.regions.subspaces import (
 )
 
 __all__ = [
+    "ExactLines",
     "RegionCount",
     "count_components",
     "count_regions",
     "default_resolution",
+    "exact_lines",
     "extend_segments",
     "label_planes",
     "plane_grid",

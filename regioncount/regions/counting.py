@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
-from torch import Tensor
+from torch import Tensor, nn
 
 from regioncount.errors import InputError
 from regioncount.regions.components import region_sizes
+from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, positions, simplex_lattice
 
@@ -18,17 +19,21 @@ class RegionCount:
     """Region counts over S subspaces, and how they were made."""
 
     counts: np.ndarray
-    """int64 (S,): regions in each subspace"""
+    """int64 (S,): regions in each subspace; at least so many, where an exact count ran out of its budget"""
     entropies: np.ndarray
-    """float64 (S,): region entropy -sum p log p of each subspace, in nats, p a region's share of the lattice points"""
+    """float64 (S,): region entropy -sum p log p of each subspace, in nats, p a region's share of the lattice points; of the
+    line, where the count is exact"""
     dimension: int
-    resolution: int
+    resolution: int | None
+    """lattice points per axis; None where the count is exact"""
     connectivity: str
     method: str
     evaluations: int
     """model evaluations, in inputs"""
     screening_bound: float | None = None
     """points whose margin in bfloat16 is below it were evaluated in float32 too; None where all are evaluated in float32"""
+    exact: ExactLines | None = None
+    """of an exact count: where the boundaries are, the network's affine pieces, the share of each line that is proved"""
 
     @property
     def mean(self) -> float:
@@ -67,6 +72,7 @@ def count_regions(
     method: str = "auto",
     connectivity: str = "paper",
     batch_size: int | None = None,
+    budget: int | None = None,
 ) -> RegionCount:
     """Count the connected regions of constant predicted label that meet each of S simplices.
 
@@ -78,9 +84,11 @@ def count_regions(
     it needs to tell where labels change (see `regioncount.regions.adaptive`); it takes logits, not labels. "auto" is the
     fastest way shown to agree with the grid: for a module that gives logits, adaptive, with batch normalization folded and
     with bfloat16 evaluations, where the hardware is fast at them, wherever these are sure of the label; for every other
-    callable, the grid.
+    callable, the grid. "exact" takes no lattice: on lines, through networks of piecewise linear operations, it finds every
+    boundary (see `regioncount.regions.exact`).
     connectivity: "paper" or "lattice", see `count_components`.
     batch_size: inputs evaluated at once; by default it follows from the input's shape.
+    budget: of an exact count, the evaluations after which it proves no more.
 
     Raises InputError where an argument is out of range, the model's output is neither logits nor labels, or a logit is
     not a number. Source: Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space",
@@ -88,6 +96,10 @@ def count_regions(
     """
     if vertices.dim() < 3 or vertices.shape[1] < 2 or len(vertices) < 1:
         raise InputError(f"vertices of shape (S, d + 1, *input_shape) are needed, not {tuple(vertices.shape)}")
+    if method == "exact":
+        return _count_exactly(model, vertices, resolution, connectivity, budget)
+    if budget is not None:
+        raise InputError(f"budget={budget}: method={method} has none, only method=exact")
     dimension = vertices.shape[1] - 1
     resolution = default_resolution(dimension) if resolution is None else resolution
     if resolution < 2:
@@ -114,4 +126,15 @@ def count_regions(
         method=label.method,
         evaluations=label.evaluations,
         screening_bound=label.screening_bound,
+    )
+
+
+def _count_exactly(
+    model: nn.Module, vertices: Tensor, resolution: int | None, connectivity: str, budget: int | None
+) -> RegionCount:
+    if resolution is not None:
+        raise InputError(f"resolution={resolution}: method=exact takes no lattice; leave it out")
+    found = exact_lines(model, vertices, budget)
+    return RegionCount(
+        found.counts, found.entropies, 1, None, connectivity, "exact", found.evaluations, screening_bound=None, exact=found
     )

@@ -19,7 +19,7 @@ from regioncount.regions.evaluation import (
 )
 from regioncount.regions.screening import Prepared, prepare
 
-METHODS = ("auto", "grid", "adaptive")
+LATTICE_METHODS = ("auto", "grid", "adaptive")
 
 # Labels, or logits, that are held at a time; bounds memory however many subspaces are asked for.
 BLOCK_VALUES = 2**21
@@ -45,8 +45,8 @@ class Labeller:
         batch_size: int | None = None,
     ) -> None:
         """vertices: all subspaces (S, d + 1, *input_shape). weights: (P, d + 1). positions: as in `adaptive_labels`."""
-        if method not in METHODS:
-            raise InputError(f"method={method}: one of {', '.join(METHODS)} is needed")
+        if method not in LATTICE_METHODS:
+            raise InputError(f"method={method}: one of {', '.join(LATTICE_METHODS)} is needed")
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}: at least 1 input a batch is needed")
         self.device, self.dtype = placement(model, vertices)

@@ -1,0 +1,329 @@
+"""Exact counts on lines, held against closed forms and against dense lattices."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+import regioncount as rc
+from regioncount.errors import InputError
+from regioncount.regions import exact
+from regioncount.regions.exact import exact_lines, upper_envelope
+from regioncount.regions.piecewise import trace
+
+SHAPE = (2, 6, 6)
+
+
+class Residual(nn.Module):
+    """Sums, concatenation, slices, shuffled channels and functional calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.normalize, self.last = nn.BatchNorm2d(4), nn.Linear(4 * 9, 3)
+
+    def forward(self, x):
+        x = functional.relu(self.normalize(self.first(x)))
+        left, right = x.chunk(2, dim=1)
+        x = torch.cat([left, torch.relu_(self.second(right)) + right], dim=1)
+        x = x.view(x.size(0), 2, 2, 6, 6).transpose(1, 2).reshape(x.size(0), 4, 6, 6)
+        x = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1)), 2, 2, padding=1)[:, :, :3, :3]
+        return self.last((2 * x - 0.1).flatten(1)).clamp(-0.5, 0.6)
+
+
+NETWORKS = {
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 4)),
+    "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 4)),
+    "leaky": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 9), nn.LeakyReLU(0.3), nn.Linear(9, 3)),
+    "kinks": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(72, 9), nn.PReLU(9), nn.Linear(9, 9), nn.ReLU6(), nn.Linear(9, 3)
+    ),
+    "pooled": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 4, 3, bias=False),
+        nn.AvgPool2d(1),
+        nn.Hardtanh(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(4, 3),
+    ),
+    "dilated": lambda: nn.Sequential(nn.MaxPool2d(2, 1, dilation=2), nn.Flatten(), nn.Linear(32, 3)),
+    "residual": Residual,
+}
+
+
+def network(name: str, seed: int) -> nn.Module:
+    """Weights, and statistics of batch normalization, that make several regions likely."""
+    torch.manual_seed(seed)
+    model = NETWORKS[name]()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.2, 2)
+                module.weight.normal_(1, 0.3)
+            if isinstance(module, nn.Linear):
+                module.weight.mul_(3)
+                module.bias.normal_()
+    return model
+
+
+def labels_at(model: nn.Module, line: torch.Tensor, places) -> np.ndarray:
+    model = model.double().eval()
+    weight = torch.as_tensor(places).view(-1, *[1] * (line.dim() - 1))
+    with torch.no_grad():
+        return model(torch.lerp(line[0].double(), line[1].double(), weight)).argmax(dim=1).numpy()
+
+
+def check(model: nn.Module, lines: torch.Tensor, found: exact.ExactLines, points: int = 400) -> None:
+    """The labels at lattice points, in the middle of each region, and on both sides of each boundary."""
+    assert (found.proved == 1).all()
+    for number, line in enumerate(lines):
+        own = found.line == number
+        start, stop, label = found.start[own], found.stop[own], found.label[own]
+        assert start[0] == 0
+        assert stop[-1] == 1
+        assert (start[1:] == stop[:-1]).all()
+        assert (label[1:] != label[:-1]).all()
+        assert len(label) == found.counts[number]
+        places = np.linspace(0, 1, points)
+        clear = np.abs(places[:, None] - np.append(start, stop)[1:-1]).min(axis=1, initial=1) > 1e-9
+        expected = label[np.searchsorted(start, places, side="right") - 1]
+        assert (labels_at(model, line, places) == expected)[clear].all()
+        assert (labels_at(model, line, (start + stop) / 2) == label).all()
+        near = np.minimum(1e-7, (stop - start) / 3)
+        assert (labels_at(model, line, stop - near) == label).all()
+        assert (labels_at(model, line, start + near) == label).all()
+
+
+@settings(max_examples=20)  # each is traced
+@given(name=st.sampled_from(sorted(NETWORKS)), seed=st.integers(0, 10**6))
+def test_regions_have_the_labels_that_the_network_gives_there(name, seed):
+    model = network(name, seed)
+    lines = 3 * torch.randn(10, 2, *SHAPE)
+    check(model, lines, exact_lines(model, lines))
+
+
+def affine_pieces(model: nn.Module, line: torch.Tensor, points: int) -> int:
+    """Signs of all hidden units that follow each other on a lattice: a number that is right where no piece is too short."""
+    signs = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: signs.append(inputs[0] > 0))
+        for module in model.modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    labels_at(model, line, np.linspace(0, 1, points))
+    for hook in hooks:
+        hook.remove()
+    pattern = torch.cat(signs, dim=1)
+    return 1 + int((pattern[1:] != pattern[:-1]).any(dim=1).sum())
+
+
+def test_pieces_are_those_that_a_dense_lattice_sees():
+    model, lines = network("mlp", 3), torch.randn(5, 2, *SHAPE)
+    pieces = exact_lines(model, lines).pieces
+    assert [affine_pieces(model, line, 20_000) for line in lines] == pieces.tolist()
+    assert pieces.min() > 5
+
+
+def tent(depth: int) -> nn.Sequential:
+    """The tent map composed `depth` times, from [0, 1] to [0, 1], with the label whether it is above a half."""
+    layers = []
+    for _ in range(depth):
+        up, down = nn.Linear(1, 2), nn.Linear(2, 1, bias=False)
+        up.weight.data, up.bias.data = torch.tensor([[1.0], [1.0]]), torch.tensor([0.0, -0.5])
+        down.weight.data = torch.tensor([[2.0, -4.0]])
+        layers += [up, nn.ReLU(), down]
+    last = nn.Linear(1, 2)
+    last.weight.data, last.bias.data = torch.tensor([[0.0], [1.0]]), torch.tensor([0.5, 0.0])
+    return nn.Sequential(*layers, last)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, 12])
+def test_the_composed_tent_map_has_its_regions(depth):
+    """It passes a half once on each of its 2^depth pieces, (i + 1/2) / 2^depth from the left."""
+    found = exact_lines(tent(depth), torch.tensor([[[0.0], [1.0]]]))
+    assert found.pieces.tolist() == [2**depth]
+    assert found.counts.tolist() == [2**depth + 1]
+    assert np.allclose(found.boundaries(0), (np.arange(2**depth) + 0.5) / 2**depth, rtol=0, atol=1e-12)
+    shares = np.array([0.5, *[1.0] * (2**depth - 1), 0.5]) / 2**depth
+    assert np.isclose(found.entropies[0], -(shares * np.log(shares)).sum())
+
+
+def test_a_region_thinner_than_the_lattice_is_found():
+    width = 1e-6
+
+    class Spike(nn.Module):
+        def forward(self, x):
+            return torch.cat([(x - 0.3).abs(), torch.full_like(x, width / 2)], dim=1)
+
+    model = Spike()
+    lines = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
+    assert rc.count_regions(model, lines, method="grid").counts.tolist() == [1]
+    found = rc.count_regions(model, lines, method="exact")
+    assert found.counts.tolist() == [3]
+    assert np.allclose(found.exact.boundaries(0), [0.3 - width / 2, 0.3 + width / 2], rtol=0, atol=1e-12)
+
+
+def test_ties_go_to_the_lowest_index():
+    class Tied(nn.Module):
+        def forward(self, x):
+            return torch.cat([x - x, (x - 0.5).relu(), (x - 0.5).relu(), (x - 0.5).relu() - (x - 2).relu()], dim=1)
+
+    found = exact_lines(Tied(), torch.tensor([[[0.0], [1.0]]]))
+    assert found.label.tolist() == [0, 1]
+    assert found.boundaries(0).tolist() == [0.5]
+
+
+def test_a_line_of_no_length_is_one_region():
+    model = network("mlp", 0)
+    lines = torch.randn(1, 1, *SHAPE).repeat(1, 2, 1, 1, 1)
+    found = exact_lines(model, lines)
+    assert found.counts.tolist() == found.pieces.tolist() == [1]
+
+
+@settings(max_examples=20)  # each is traced
+@given(seed=st.integers(0, 10**6), values=st.integers(100, 3000), name=st.sampled_from(["mlp", "pooled"]))
+def test_how_many_points_are_carried_at_once_changes_nothing(seed, values, name):
+    model = network(name, seed)
+    lines = torch.randn(4, 2, *SHAPE)
+    whole = exact_lines(model, lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(exact.CHUNK_VALUES, "cpu", values)
+        parts = exact_lines(model, lines)
+    assert (parts.counts == whole.counts).all()
+    assert (parts.pieces == whole.pieces).all()
+    assert (parts.proved == 1).all()
+    assert np.allclose(parts.start, whole.start, rtol=0, atol=1e-11)
+
+
+@settings(max_examples=20)  # each is traced
+@given(budget=st.integers(1, 400), seed=st.integers(0, 10**6))
+def test_a_budget_proves_less_and_claims_no_more(budget, seed):
+    model = network("mlp", seed)
+    lines = 3 * torch.randn(5, 2, *SHAPE)
+    whole = exact_lines(model, lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(exact.CHUNK_VALUES, "cpu", 600)
+        part = exact_lines(model, lines, budget)
+    assert (part.counts <= whole.counts).all()
+    assert (part.pieces <= whole.pieces).all()
+    assert ((part.proved >= 0) & (part.proved <= 1)).all()
+    assert (np.isnan(part.entropies) == (part.proved < 1)).all()
+    covered = np.bincount(part.line, weights=part.stop - part.start, minlength=5)
+    assert np.allclose(covered, part.proved, rtol=0, atol=1e-9)
+    for line, start, stop, label in zip(part.line, part.start, part.stop, part.label, strict=True):
+        inside = (whole.line == line) & (whole.start < stop - 1e-9) & (whole.stop > start + 1e-9)
+        assert (whole.label[inside] == label).all()
+    if whole.evaluations <= budget:
+        assert (part.proved == 1).all()
+
+
+def test_a_budget_that_is_too_small_leaves_something_open():
+    model, lines = network("mlp", 0), torch.randn(5, 2, *SHAPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(exact.CHUNK_VALUES, "cpu", 600)
+        part = exact_lines(model, lines, 30)
+    assert 0 < part.proved.mean() < 1
+    assert (part.counts >= 1).all()
+
+
+@given(
+    st.integers(1, 5).flatmap(lambda lines: st.lists(st.tuples(*[st.integers(-4, 4)] * 2 * lines), min_size=1, max_size=4))
+)
+def test_the_upper_envelope_is_the_highest_line(sets):
+    ends = torch.tensor(sets, dtype=torch.float64)
+    first, last = ends.chunk(2, dim=1)
+    row, begin, top = upper_envelope(first, last)
+    for number in range(len(first)):
+        own = [(float(begin[i]), int(top[i])) for i in range(len(row)) if row[i] == number]
+        own.sort()
+        assert own[0][0] == 0
+        places = [*(at for at, _ in own), 1.0]
+        for (at, line), until in zip(own, places[1:], strict=True):
+            for share in (0.25, 0.5, 0.75):
+                place = at + share * (until - at)
+                heights = torch.lerp(first[number], last[number], torch.tensor(place, dtype=torch.float64))
+                assert heights[line] >= heights.max() - 1e-12
+        assert len({line for _, line in own}) == len(own)  # a line that was overtaken stays below
+
+
+class Functional(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.linear = function, nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.function(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (torch.sigmoid, "sigmoid"),
+        (functional.gelu, "gelu"),
+        (functional.silu, "silu"),
+        (lambda x: functional.softmax(x, dim=1), "softmax"),
+        (lambda x: x * x, "mul"),
+        (lambda x: functional.linear(x, x), "linear"),
+        (lambda x: x.clamp(max=torch.ones(4, dtype=x.dtype)), "clamp"),
+        (lambda x: x / x.abs(), "div"),
+        (lambda x: x.relu() @ x.T, "permute|transpose|numpy_T"),
+        (lambda x: x - x.mean(dim=0, keepdim=True), "mean"),
+        (lambda x: functional.layer_norm(x, (4,)), "layer_norm"),
+        (lambda x: x.argmax(dim=1), "argmax|logits"),
+        (lambda x: x if x.sum() > 0 else -x, "trace"),
+        (lambda x: functional.max_pool2d(x.view(-1, 1, 2, 2), 2, ceil_mode=True).flatten(1), "ceil_mode"),
+    ],
+)
+def test_other_operations_are_refused_by_name(function, named):
+    with pytest.raises(InputError, match=named):
+        exact_lines(Functional(function), torch.randn(1, 2, 4))
+
+
+@pytest.mark.parametrize("name", ["senet18", "efficientnet_b0", "vision_transformer"])
+def test_networks_with_gates_or_attention_are_refused(name):
+    model = rc.models.build(name, image_size=(32, 32), width=16)
+    with pytest.raises(InputError, match="method=exact cannot follow"):
+        trace(model, torch.Size((3, 32, 32)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenetv2", "simple_dla", "small_cnn"])
+def test_our_networks_are_followed(name):
+    torch.manual_seed(0)
+    model = rc.models.build(name, image_size=(8, 8), width=4)
+    lines = torch.randn(1, 2, 3, 8, 8)
+    check(model, lines, exact_lines(model, lines), points=50)
+
+
+def test_callables_planes_and_lattices_are_refused():
+    lines = torch.randn(1, 2, 4)
+    with pytest.raises(InputError, match="torch module"):
+        rc.count_regions(lambda x: x, lines, method="exact")
+    with pytest.raises(InputError, match="on lines"):
+        rc.count_regions(nn.Linear(4, 2), torch.randn(1, 3, 4), method="exact")
+    with pytest.raises(InputError, match="resolution=200"):
+        rc.count_regions(nn.Linear(4, 2), lines, method="exact", resolution=200)
+    with pytest.raises(InputError, match="budget=5"):
+        rc.count_regions(nn.Linear(4, 2), lines, budget=5)
+    with pytest.raises(InputError, match="budget=0"):
+        rc.count_regions(nn.Linear(4, 2), lines, method="exact", budget=0)
+    broken = nn.Linear(4, 2)
+    broken.weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="not a number"):
+        rc.count_regions(broken, lines, method="exact")
+
+
+def test_the_model_is_left_as_it_was():
+    model = network("pooled", 0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    exact_lines(model, torch.randn(1, 2, *SHAPE))
+    assert all(module.training for module in model.modules())
+    assert all(value.dtype == before[name].dtype and value.equal(before[name]) for name, value in model.state_dict().items())
