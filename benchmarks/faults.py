@@ -38,6 +38,7 @@ def start(results: Path, *overrides: str, locks: bool = True) -> int:
     if child:
         return child
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     with open(results.parent / f"{results.name}.log", "a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

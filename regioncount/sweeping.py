@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import os
 import sys
 import time
 import traceback
@@ -23,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from regioncount import cluster, files, jobs, measuring, planning, runs
-from regioncount.command_line import CONFIGS, compose, exit_status, hydra_ready
+from regioncount.command_line import CONFIGS, UNUSABLE, compose, exit_status, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.environment import environment
 from regioncount.errors import InputError, one_line
@@ -95,16 +96,16 @@ def launch(plan: Plan, overrides: Sequence[str]) -> int:
     checked = patch(f"{BasicSweeper.__module__}.BasicSweeper.validate_batch_is_legal", lambda sweeper, batch: None)
     postponed.clear()
     try:
-        with checked, cluster.waiting_for_all(plan):
+        with checked, cluster.waiting_for_all(plan), patch.dict(os.environ, HYDRA_FULL_ERROR="1"):
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="sweep")(run_cell)()
         for composed, number in postponed:
             _run_cell(composed, number, wait=True)
     except KeyboardInterrupt as stopped:
         print("interrupted; the same command goes on; reporting what is there", file=sys.stderr, flush=True)
         return exit_status(stopped)
-    except SystemExit:
-        pass  # Hydra has printed why
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
+            raise  # nothing can be reported there either
         traceback.print_exc()
     else:
         return 0
