@@ -43,8 +43,8 @@ def run_command(config_name: str, body: Callable[[list[str]], int | None]) -> in
     except OSError as error:
         if error.errno not in UNUSABLE:
             raise
-        said = f"{error.strerror}: {error.filename or 'results'}; mend that, or give another results=DIR: the same command goes on"
-        print(f"{command}: {said}", file=sys.stderr)
+        said = f"{error.strerror}: {error.filename or 'results'}"
+        print(f"{command}: {said}; mend that, or give another results=DIR: the same command goes on", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"{command}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

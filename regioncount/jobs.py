@@ -94,6 +94,7 @@ def run(job: Job, wait: bool = True) -> Run:
             track.summarize({"status": found.status, **found.summary, **values(found, config, job.dataset)})
         found.tracked.append(tracked)
         found.save_record()
+        found.worked_on = True
         return found
 
 

@@ -64,13 +64,15 @@ class Busy(Exception):
 class Run:
     """One run directory. `record` is the content of run.json, `measures` that of measures.json.
 
-    damaged: what is wrong with its measures, by the name of the file. They count as not measured.
+    damaged: what is wrong with its measures, by the name of the file. They count as not measured. worked_on: whether this
+    process trained or measured it, or told a tracker of it.
     """
 
     directory: Path
     record: dict
     measures: dict = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    worked_on: bool = False
 
     @property
     def identity(self) -> str:

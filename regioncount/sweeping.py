@@ -137,8 +137,7 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
             return
         found = jobs.run(job, wait)
         planning.forget_failure(directory, job.identity)
-        again = known is not None and known.record == found.record
-        print(f"{cell}: {_outcome(job, found)}{' (there already)' if again else ''}", flush=True)
+        print(f"{cell}: {_outcome(job, found)}{'' if found.worked_on else ' (there already)'}", flush=True)
     except runs.Busy:
         print(f"{cell}: another process works on it; it is looked at again after the others", flush=True)
         postponed.append((composed, number))

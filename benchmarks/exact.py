@@ -1,0 +1,156 @@
+"""How wrong a lattice is, by exact counts: python benchmarks/exact.py check | lattice | cost [--data DIR]
+
+check: exact labels of thousands of lines against the network's own at 2,000 points a line, in the middle of each region and on
+both sides of each boundary, and of one line at 2,000,000 points. lattice: what lattices and the adaptive method miss of the
+regions there are, trained and not; writes benchmarks/lattice_error.png. cost: seconds and affine pieces a line as networks grow.
+"""
+
+import copy
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import zoo
+
+from regioncount import jobs, loading
+from regioncount.regions import ExactLines, count_regions, exact_lines, sample_simplices
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+MODELS = (("mlp", 64, 1000), ("small_cnn", 8, 100), ("resnet18", 4, 100), ("resnet18", 16, 4))
+LATTICES = (50, 200, 2000)
+
+
+def models(options, chosen=MODELS):
+    """Each network before and after training: its name, the model, its data, and how many lines."""
+    for network, width, lines in chosen:
+        job = zoo.job(network, width, options)
+        found = jobs.run(job)
+        for epoch in (0, options.epochs):
+            model = loading.build_model(job.config.model, job.dataset)
+            model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
+            name = f"{network} of width {width}, {'trained' if epoch else 'untrained'}"
+            yield name, model.eval(), job.dataset, max(2, int(lines * options.share))
+
+
+def lines_of(dataset, number: int) -> torch.Tensor:
+    images = dataset.normalize(dataset.train.images[:2000])
+    return sample_simplices(images, 1, number, torch.Generator().manual_seed(0))
+
+
+def labels_at(model, line: torch.Tensor, places: np.ndarray) -> np.ndarray:
+    """The labels of a float64 network at places of a line."""
+    found = []
+    with torch.no_grad():
+        for weight in torch.as_tensor(places).split(2000):
+            inputs = torch.lerp(line[0].double(), line[1].double(), weight.view(-1, *[1] * (line.dim() - 1)))
+            found.append(model(inputs).argmax(dim=1))
+    return torch.cat(found).numpy()
+
+
+def exact_labels(found: ExactLines, line: int, places: np.ndarray) -> np.ndarray:
+    own = found.line == line
+    return found.label[own][np.searchsorted(found.start[own], places, side="right") - 1]
+
+
+def check(options) -> None:
+    print(
+        "| model | lines | regions | at lattice points | in the middle of regions | beside boundaries |\n|---|---|---|---|---|---|"
+    )
+    for name, model, dataset, number in models(options, (("mlp", 64, 2000), ("small_cnn", 2, 200), ("resnet18", 1, 20))):
+        vertices = lines_of(dataset, number)
+        found = exact_lines(model, vertices)
+        wide = copy.deepcopy(model).double()
+        wrong, asked = np.zeros(3, dtype=int), np.zeros(3, dtype=int)
+        for line, ends in enumerate(vertices):
+            own = found.line == line
+            start, stop, label = found.start[own], found.stop[own], found.label[own]
+            beside = np.minimum(1e-9, (stop - start) / 3)
+            middles, sides = (start + stop) / 2, np.concatenate([start + beside, stop - beside])
+            for kind, places in enumerate((np.linspace(0, 1, 2000), middles, sides)):
+                differ = labels_at(wide, ends, places) != exact_labels(found, line, places)
+                wrong[kind] += differ.sum()
+                asked[kind] += len(places)
+        told = " | ".join(f"{bad} of {all_:,} differ" for bad, all_ in zip(wrong, asked, strict=True))
+        print(f"| {name} | {number} | {len(found.line)} | {told} |", flush=True)
+        if name.startswith("mlp") and name.endswith(", trained"):
+            places = np.linspace(0, 1, 2_000_000)
+            most = int(found.counts.argmax())
+            differ = labels_at(wide, vertices[most], places) != exact_labels(found, most, places)
+            print(
+                f"| the same, one line of {found.counts[most]} regions at 2,000,000 points | 1 | | {differ.sum()} differ | | |"
+            )
+
+
+def seen_by(found: ExactLines, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of lattices of so many points: the count of each line, and for each region whether a point lies in it."""
+    first = np.ceil(found.start * (points - 1) - 1e-9)
+    last = np.where(found.stop >= 1, points - 1, np.ceil(found.stop * (points - 1) - 1e-9) - 1)
+    seen = last >= first
+    line, label = found.line[seen], found.label[seen]
+    begins = np.append(True, (line[1:] != line[:-1]) | (label[1:] != label[:-1]))
+    return np.bincount(line[begins], minlength=len(found.counts)), seen
+
+
+def lattice(options) -> None:
+    print(
+        "| model | lines | affine pieces a line | exact count | method | count | lines that differ | regions missed |",
+        end="",
+    )
+    print(" widest missed, 1/1000 of the line |\n|---|---|---|---|---|---|---|---|---|")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, model, dataset, number in models(options):
+        vertices = lines_of(dataset, number)
+        found = exact_lines(model, vertices)
+        head = f"| {name} | {number} | {found.pieces.mean():.0f} | {found.counts.mean():.3f} "
+        for points in LATTICES:
+            counts, seen = seen_by(found, points)
+            if points == 200:
+                grid = count_regions(model, vertices, method="grid").counts
+                assert (grid == counts).all(), (name, grid, counts)
+            missed = (found.stop - found.start)[~seen]
+            widest = f"{1000 * missed.max():.2f}" if len(missed) else "–"
+            told = f"| {points} points | {counts.mean():.3f} | {100 * (counts != found.counts).mean():.1f} % "
+            print(head + told + f"| {len(missed)} of {len(seen)} | {widest} |", flush=True)
+        counts = count_regions(model, vertices, method="adaptive").counts
+        differ = 100 * (counts != found.counts).mean()
+        print(head + f"| adaptive, 200 points | {counts.mean():.3f} | {differ:.1f} % | | |", flush=True)
+
+        style = {"linestyle": "-" if name.endswith(", trained") else ":"}
+        widths = np.sort(found.stop - found.start)
+        left.step(widths, np.arange(1, len(widths) + 1) / len(widths), where="post", label=name, **style)
+        several = np.unique(np.geomspace(10, 100_000, 60).astype(int))
+        right.plot(several, [(seen_by(found, points)[0] != found.counts).mean() for points in several], label=name, **style)
+    left.set(xscale="log", xlabel="width of a region, as a share of its line", ylabel="share of regions not wider")
+    left.axvline(1 / 199, color="grey", linewidth=0.8)
+    right.set(xscale="log", xlabel="lattice points a line", ylabel="share of lines counted wrongly", ylim=(0, None))
+    right.axvline(200, color="grey", linewidth=0.8)
+    left.legend(fontsize=7)
+    figure.savefig(Path(__file__).parent / "lattice_error.png", dpi=150)
+
+
+def cost(options) -> None:
+    print("| model | lines | affine pieces a line | evaluations a line | seconds a line |\n|---|---|---|---|---|")
+    chosen = (("mlp", 64, 100), ("small_cnn", 8, 10), ("resnet18", 2, 4), ("resnet18", 4, 4), ("resnet18", 8, 2))
+    for name, model, dataset, number in models(options, chosen):
+        vertices = lines_of(dataset, number)
+        exact_lines(model, vertices[:1], budget=1)
+        start = time.perf_counter()
+        found = exact_lines(model, vertices)
+        each = f"{found.evaluations / number:,.0f} | {(time.perf_counter() - start) / number:.2f}"
+        print(f"| {name} | {number} | {found.pieces.mean():,.0f} | {each} |", flush=True)
+
+
+def main() -> None:
+    parser = zoo.arguments(__doc__)
+    parser.add_argument("what", choices=["check", "lattice", "cost"])
+    parser.add_argument("--share", type=float, default=1.0, help="of the lines")
+    options = parser.parse_args()
+    {"check": check, "lattice": lattice, "cost": cost}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
