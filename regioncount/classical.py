@@ -1,4 +1,4 @@
-"""Classical classifiers by name: scikit-learn's, on the pixels of normalized images.
+"""Classifiers by name that see normalized images as points: scikit-learn's, and the two-layer network of theory.py.
 
 None of them is kept on disk: fitting takes options, a seed and data, and gives the same classifier every time.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regioncount import theory
 from regioncount.errors import InputError
 from regioncount.splits import Split
 
@@ -26,6 +27,7 @@ CLASSIFIERS = {
     "nearest_neighbours": ("neighbors.KNeighborsClassifier", {"n_neighbors": 5, "weights": "uniform"}),
     "support_vector_machine": ("svm.SVC", {"C": 1.0, "kernel": "rbf", "gamma": "scale"}),
     "logistic_regression": ("linear_model.LogisticRegression", {"C": 1.0, "max_iter": 1000}),
+    "two_layer": ("regioncount.theory", theory.OPTIONS),
 }
 
 # Images classified at a time.
@@ -49,6 +51,8 @@ def check(model: Mapping, dataset) -> None:
         raise InputError(f"model={name} has no option {unknown[0]!r}; its options: {', '.join(default_options(name))}")
     if not isinstance(dataset.train, Split):
         raise InputError(f"model={name} is fitted to all images at once, and {dataset.name} is streamed: take other data")
+    if name == "two_layer":
+        return theory.check(theory.OPTIONS | model)
     _try(json.dumps(dict(model)))
     if model.get("n_neighbors", 1) > len(dataset.train):
         raise InputError(f"model={name}: n_neighbors={model['n_neighbors']}, and there are {len(dataset.train)} images")
@@ -93,9 +97,13 @@ def _try(model: str) -> None:
 # The last one: a job fits before it measures, measures at several places, and draws.
 @functools.lru_cache(maxsize=1)
 def _fit(model: str, seed: int, dataset) -> Callable[[Tensor], np.ndarray]:
-    images = _features(dataset.normalize(dataset.train.images))
+    images = features(dataset.normalize(dataset.train.images))
+    if json.loads(model)["name"] == "two_layer":
+        options = {name: value for name, value in json.loads(model).items() if name != "name"}
+        targets = theory.signs(dataset.train.labels.cpu().numpy(), dataset.num_classes)
+        return theory.fit(images, targets, seed, **theory.OPTIONS | options)
     classifier = _fit_to(json.loads(model), seed, images, dataset.train.labels.cpu().numpy())
-    return lambda images: classifier.predict(_features(images))
+    return lambda images: classifier.predict(features(images))
 
 
 def _fit_to(model: Mapping, seed: int, points: np.ndarray, labels: np.ndarray):
@@ -119,14 +127,17 @@ def _fit_to(model: Mapping, seed: int, points: np.ndarray, labels: np.ndarray):
     return classifier
 
 
-def _features(images: Tensor) -> np.ndarray:
+def features(images: Tensor) -> np.ndarray:
     """Pixels, float32 (B, C * H * W)."""
     return images.flatten(1).float().cpu().numpy()
 
 
 def _accuracy(predict: Callable[[Tensor], np.ndarray], dataset, split: Split) -> float:
     """The fraction of a split that is classified correctly."""
-    correct = sum(
-        int((predict(dataset.normalize(images)) == labels.cpu().numpy()).sum()) for images, labels in split.batches(BATCH)
-    )
+    correct = 0
+    for images, labels in split.batches(BATCH):
+        found, wanted = predict(dataset.normalize(images)), labels.cpu().numpy()
+        if isinstance(predict, theory.TwoLayer):
+            found, wanted = found.argmax(dim=1).numpy(), theory.signs(wanted, dataset.num_classes) > 0
+        correct += int((found == wanted).sum())
     return correct / len(split)

@@ -52,7 +52,7 @@ def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> int:
     multiply_adds = 0
     if classical.is_classical(config.model):
         classical.check(config.model, dataset)
-        if config.regions.method == "exact" and config.regions.subspaces:
+        if config.regions.method == "exact" and config.regions.subspaces and config.model["name"] != "two_layer":
             raise InputError(f"model={config.model['name']}: regions.method=exact looks into networks; take method=auto")
     else:
         multiply_adds = _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)

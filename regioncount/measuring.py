@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from regioncount import classical, data, measures, runs
+from regioncount import classical, data, measures, runs, theory
 from regioncount.config import (
     MeasuringConfig,
     RunConfig,
@@ -201,7 +201,12 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     if setting["measure"] == "seed_agreement":
         return {}, {"labels": _plane_labels(setting, subject.model, dataset)}, {}
     if setting["measure"] != "region_count":
-        network = isinstance(subject.model, torch.nn.Module)
+        theoretical = isinstance(subject.model, theory.TwoLayer)
+        if name == "theorem" and theoretical:
+            return *theory.measure(subject.model, classical.features(dataset.normalize(dataset.train.images))), {}
+        if name == "theorem":
+            return {"theorem_bound": math.nan, "theorem_bound_error": "it is a measure of model=two_layer"}, {}, {}
+        network = isinstance(subject.model, torch.nn.Module) and not theoretical
         return measures.value(name, subject) if network else classical.value(name, subject.model, dataset), {}, {}
     subspace = config.regions.subspaces[name]
     try:

@@ -206,6 +206,9 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
     parts += [_table(early, f"early-{number}")] if len(early.cells) else []
     parts += ["<h3>Multiple regression</h3>", _table(regression, f"regression-{number}")] if len(regression.cells) else []
     parts += _ranking(sweep, group, number)
+    alternative = "Hessian eigenvalue, active neurons, activation changes, regions and bound over learning rates"
+    caption = f"{alternative}, of {group.title}: docs/theory.md. Bars are one standard error over seeds."
+    parts += _picture("The theorem", directory / f"theorem{group.suffix}.png", alternative, caption, wide=True)
     picture = directory / f"decision_regions{group.suffix}.png"
     rates = sorted(set(group.rows["learning_rate"].dropna()))
     at = f", at learning rates {value_text(rates[0])} to {value_text(rates[-1])}" if len(rates) > 1 else ""

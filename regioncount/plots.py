@@ -280,6 +280,51 @@ def decision_regions(
     return figure
 
 
+def theorem(runs: pd.DataFrame, trajectories: Sequence[tuple[float, np.ndarray, np.ndarray]]) -> Figure:
+    """The parts of the theorem over learning rates, a line a width, bars of one standard error over seeds; and the largest
+    Hessian eigenvalue through training.
+
+    runs has the columns of the measure `theorem`; trajectories: learning rate, steps and eigenvalues of single runs.
+    """
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
+    rates = pd.Series(sorted(runs["theorem_learning_rate"].unique()))
+    positions = place_on_scale(rates)
+    axes = _clean(panels[0], "step of gradient descent", "largest Hessian eigenvalue")
+    for rate, steps, eigenvalues in trajectories:
+        colour = ORDERED_COLOURS(positions[rate])
+        axes.plot(steps + 1, eigenvalues, color=colour, linewidth=1.7)
+        axes.axhline(2 / rate, color=colour, linewidth=0.8, linestyle=(0, (2, 2)))
+    low, high = (extreme(e[e > 0]) for extreme, e in ((np.min, trajectories[-1][2]), (np.max, trajectories[-1][2])))
+    axes.set(xscale="log", yscale="log", ylim=(low / 2, max(high, *(e.max() for _, _, e in trajectories)) * 3))
+    axes.set_title("through training; dashed: 2 / learning rate", fontsize=10)
+    shown = {
+        "Hessian eigenvalue at the end": ["hessian_eigenvalue"],
+        "neurons active at an image": ["active_neurons"],
+        "neurons that change on a segment": ["activation_changes"],
+        "regions on a segment": ["region_count_all_pairs"],
+        "bound, and changes (dashed)": ["bound", "activation_changes"],
+    }
+    handles = []
+    for axes, (label, columns) in zip(panels[1:], shown.items(), strict=True):
+        _clean(axes, "learning rate", label)
+        for (width, rows), marker in zip(runs.groupby("theorem_width"), MARKERS, strict=False):
+            for column, style in zip(columns, LINE_STYLES, strict=False):
+                at = rows.groupby("theorem_learning_rate")[f"theorem_{column}"].agg(["mean", "sem"])
+                line = axes.errorbar(
+                    at.index, at["mean"], at["sem"], marker=marker, color="0.25", linestyle=style, linewidth=1.2
+                )
+            if axes is panels[1]:
+                handles.append(line)
+                line.set_label(f"width {value_text(width)}")
+        axes.set(xscale="log", yscale="linear" if columns[0].startswith("region") else "log")
+    panels[1].plot(rates, 2 / rates, color="0.6", linestyle=LINE_STYLES[2], linewidth=1)
+    panels[1].text(rates.iloc[0], 2 / rates.iloc[0], " 2 / learning rate", color="0.4", fontsize=9, va="top")
+    _colour_bar(figure, [panels[0]], "learning_rate", positions)
+    _legend(figure, handles)
+    return figure
+
+
 def save(figure: Figure, path: Path | str) -> None:
     """Write a figure as a PNG file, whole or not at all. Identical data gives identical bytes.
 

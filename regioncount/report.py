@@ -162,12 +162,27 @@ def _draw(sweep: Sweep, group: Group, after_sweep: bool) -> list[Path]:
         save(plots.measures_against_gap(rows, ranking, group_by=columns, title=group.title), "measures_against_gap")
     if shown := heat_map_measures(rows):
         save(plots.heat_maps(rows, shown, group_by=columns), "heat_maps")
+    if "theorem_learning_rate" in rows:
+        save(plots.theorem(rows, _trajectories(sweep, rows)), "theorem")
     if after_sweep:
         try:
             save(_draw_decision_regions(sweep, group), "decision_regions")
         except InputError as error:
             print(f"no decision regions of {group.title}: {error}", file=sys.stderr)
     return drawn
+
+
+def _trajectories(sweep: Sweep, rows: pd.DataFrame) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Learning rate, steps and Hessian eigenvalues of the first run of each learning rate at the largest width."""
+    found = []
+    widest = rows[rows["theorem_width"] == rows["theorem_width"].max()]
+    for rate, alike in widest.groupby("theorem_learning_rate"):
+        planned = sweep.plan.runs[alike.index[0]]
+        run, settings = planned.find_run(), measuring.measuring_settings(planned.config, planned.dataset)
+        key = runs.measuring_key(settings["theorem"], run.epochs_trained)
+        arrays = run.region_arrays()
+        found.append((rate, arrays[f"{key}/steps"], arrays[f"{key}/eigenvalues"]))
+    return found
 
 
 def _draw_decision_regions(sweep: Sweep, group: Group):

@@ -68,8 +68,9 @@ CHANGED_BY_RESCALING = (
 
 MEASURES = {function.__name__: function for function in (*UNCHANGED_BY_RESCALING, *CHANGED_BY_RESCALING)}
 
-# All that can be asked for of a sweep's runs: how far the decision regions of one seed are those of another takes two.
-NAMES = (*MEASURES, "seed_agreement")
+# All that can be asked for of a sweep's runs: how far the decision regions of one seed are those of another takes two, and
+# the parts of the theorem exist for the two-layer network alone.
+NAMES = (*MEASURES, "seed_agreement", "theorem")
 
 
 def measure(

@@ -27,7 +27,7 @@ AFFINE = """
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean sum view reshape
     _unsafe_view flatten unflatten squeeze unsqueeze transpose permute expand select slice narrow split split_with_sizes
     chunk unbind getitem constant_pad_nd pad pixel_shuffle channel_shuffle upsample_nearest2d upsample_bilinear2d zeros
-    ones full zeros_like ones_like full_like
+    ones full zeros_like ones_like full_like to _to_copy
 """
 JOINTLY_AFFINE = {"add", "sub", "rsub", "cat", "stack"}
 PRODUCTS = {"mul", "matmul"}
@@ -91,13 +91,17 @@ def trace(model: nn.Module, shape: torch.Size) -> Program:
 
     dependent, operations = [given], []
     for node in nodes:
-        if node.op != "call_function" or _is_size(node):
+        if node.op != "call_function" or _is_size(node) or _name(node).startswith("_assert"):
             continue
         if not any(used in dependent or _is_size(used) for used in node.all_input_nodes):
             constants[node] = _call(node, constants, 0)
             continue
         operations.append(_operation(node, dependent, device))
         for value in _tensors(node.meta["val"]):
+            if value.numel() and value.dtype != torch.float64:
+                raise InputError(
+                    f"method=exact cannot follow {_name(node)}: it gives {value.dtype}, and exact is in float64"
+                )
             if value.numel() and (not value.dim() or value.shape[0] != given.meta["val"].shape[0]):
                 raise InputError(f"method=exact cannot follow {_name(node)}: what it gives does not keep inputs apart")
         dependent.append(node)

@@ -1,0 +1,137 @@
+"""The two-layer network of the theorem, held against automatic differentiation and against the inequality itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regioncount import classical, jobs, loading, measuring, theory
+from regioncount.command_line import compose, hydra_ready
+from regioncount.config import parse_run
+from regioncount.errors import InputError
+
+POINTS = np.random.default_rng(0).normal(size=(7, 4))
+TARGETS = np.array([-1.0, 1, 1, -1, 1, -1, -1])
+
+
+def loss(weight: torch.Tensor, outer: torch.Tensor) -> torch.Tensor:
+    values = (torch.from_numpy(POINTS) @ weight.T).relu() @ outer
+    return (values - torch.from_numpy(TARGETS)).square().mean() / 2
+
+
+def fit(seed: int, **options) -> theory.TwoLayer:
+    return theory.fit(POINTS, TARGETS, seed, **theory.OPTIONS | {"width": 6} | options)
+
+
+@given(st.integers(0, 10**6))
+def test_the_eigenvalue_is_that_of_the_hessian(seed):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    outer = torch.randn(6, generator=generator, dtype=torch.float64)
+    hessian = torch.func.hessian(loss)(weight, outer).reshape(24, 24)
+    active = POINTS @ weight.numpy().T > 0
+    found = theory.hessian_eigenvalue(POINTS, active, outer.numpy())
+    assert np.isclose(found, torch.linalg.eigvalsh(hessian)[-1].item(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_is_one_of_gradient_descent():
+    begun, stepped = (fit(3, steps=steps, tolerance=1e-12, learning_rate=0.05) for steps in (1, 2))
+    weight = begun.weight.clone().requires_grad_()
+    value = loss(weight, begun.outer)
+    value.backward()
+    assert np.isclose(value.item(), begun.history["losses"][-1])
+    assert torch.allclose(weight.detach() - 0.05 * weight.grad, stepped.weight, rtol=0, atol=1e-12)
+
+
+def test_training_ends_at_the_tolerance():
+    history = fit(0, width=40, tolerance=0.05).history
+    assert history["losses"][-1] < 0.05 <= history["losses"][-2]
+    assert history["steps"][0] == 0
+    assert (np.diff(history["steps"]) > 0).all()
+
+
+@given(seed=st.integers(0, 10**6), steps=st.integers(1, 300), learning_rate=st.floats(0.01, 1))
+def test_the_inequality_holds_on_every_pair(seed, steps, learning_rate):
+    try:
+        model = fit(seed, steps=steps, learning_rate=learning_rate)
+    except InputError:
+        return  # diverged
+    values, arrays = theory.measure(model, POINTS)
+    assert values["theorem_violations"] == 0
+    assert len(arrays["changes"]) == 21
+    assert (arrays["pieces"] <= arrays["changes"] + 1).all()
+    assert (arrays["changes"] <= arrays["bounds"] * (1 + 1e-9)).all()
+    assert values["theorem_activation_changes"] == arrays["changes"].mean()
+
+
+def test_changes_and_regions_are_those_a_dense_lattice_sees():
+    model = fit(1, width=9)
+    _, arrays = theory.measure(model, POINTS)
+    first, second = np.triu_indices(len(POINTS), 1)
+    weight, share = model.weight.numpy(), np.linspace(0, 1, 20_001)[:, None]
+    for pair, (i, k) in enumerate(zip(first, second, strict=True)):
+        points = (1 - share) * POINTS[i] + share * POINTS[k]
+        active = points @ weight.T > 0
+        assert (active[1:] != active[:-1]).sum() == arrays["changes"][pair]
+        above = model(torch.from_numpy(points)).argmax(dim=1).numpy()
+        assert 1 + (above[1:] != above[:-1]).sum() == arrays["counts"][pair]
+
+
+def test_a_violation_would_be_seen(monkeypatch):
+    """With an eigenvalue that is too small by far, the bound must fail."""
+    monkeypatch.setattr(theory, "hessian_eigenvalue", lambda *_: 1e-9)
+    values, _ = theory.measure(fit(1), POINTS)
+    assert values["theorem_violations"] == 21
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("width", 0), ("width", 2.5), ("learning_rate", -1), ("scale", float("nan")), ("steps", True)]
+)
+def test_options_out_of_range_are_refused(option, value):
+    with pytest.raises(InputError, match=f"model.{option}"):
+        fit(0, **{option: value})
+
+
+def test_divergence_is_refused_with_what_to_do():
+    with pytest.raises(
+        InputError, match=r"model.learning_rate=1000000000.0: training diverges after 1 steps; take a smaller"
+    ):
+        fit(0, learning_rate=1e9)
+
+
+def test_it_is_a_model_like_any_other(tmp_path):
+    options = ["experiment=theory/two_layer", "model.width=20", "dataset.train_size=12", f"results={tmp_path}"]
+    with hydra_ready():
+        config = parse_run(compose("sweep", options))
+    job = jobs.prepare(config)
+    row = measuring.values(jobs.run(job), config, job.dataset)
+    assert row["train_accuracy"] == 1
+    assert 0.4 < row["test_accuracy"] < 1
+    assert row["theorem_violations"] == 0
+    assert row["theorem_width"] == 20
+    assert row["region_share_proved_line"] == 1
+    assert row["region_count_line"] >= 1
+    dataset = loading.load_dataset(config.dataset)
+    model = classical.fit(config.model, config.seed, dataset)
+    images = dataset.normalize(dataset.train.images)
+    upper = dataset.train.labels >= 5
+    assert model(images).argmax(dim=1).equal(upper.long())
+
+
+def test_its_figure_has_a_line_in_every_panel_and_names_the_widths():
+    from regioncount import plots
+
+    rows = [
+        {"theorem_width": width, "theorem_learning_rate": rate, "seed": seed}
+        | {f"theorem_{name}": 1.0 + seed for name in ("hessian_eigenvalue", "active_neurons", "activation_changes")}
+        | {"theorem_region_count_all_pairs": 1.5, "theorem_bound": 9.0}
+        for width in (5, 10)
+        for rate in (0.1, 0.01)
+        for seed in (0, 1)
+    ]
+    steps = np.arange(4.0)
+    figure = plots.theorem(pd.DataFrame(rows), [(rate, steps, 1 + steps) for rate in (0.01, 0.1)])
+    assert [len(axes.lines) > 0 for axes in figure.axes[:6]] == [True] * 6
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"width 5", "width 10"}
