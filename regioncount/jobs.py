@@ -92,7 +92,9 @@ def run(job: Job, wait: bool = True) -> Run:
                 found = train(job, track, found)
                 _measure(job, found)
             track.summarize({"status": found.status, **found.summary, **values(found, config, job.dataset)})
-        found.tracked.append(tracked)
+            lost = track.lost
+        if not lost:  # or the same command tells it again
+            found.tracked.append(tracked)
         found.save_record()
         found.worked_on = True
         return found

@@ -50,6 +50,11 @@ class Tracker:
     def __init__(self, run=None):
         self._run = run
 
+    @property
+    def lost(self) -> bool:
+        """Whether nothing is tracked: it was not asked for, or W&B failed."""
+        return self._run is None
+
     def log(self, metrics: dict[str, float], step: int) -> None:
         """An epoch's metrics, all in one call: numbers, or arrays or tensors of one; steps only go up within a `start`."""
 

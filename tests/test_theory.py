@@ -115,6 +115,8 @@ def test_it_is_a_model_like_any_other(tmp_path):
     assert row["region_count_line"] >= 1
     dataset = loading.load_dataset(config.dataset)
     model = classical.fit(config.model, config.seed, dataset)
+    classical._fit.cache_clear()
+    assert model.weight.equal(classical.fit(config.model, config.seed, dataset).weight)
     images = dataset.normalize(dataset.train.images)
     upper = dataset.train.labels >= 5
     assert model(images).argmax(dim=1).equal(upper.long())
