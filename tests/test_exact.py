@@ -9,6 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 import regioncount as rc
+from regioncount import jobs, measuring
+from regioncount.command_line import compose, hydra_ready
+from regioncount.config import parse_run
 from regioncount.errors import InputError
 from regioncount.regions import exact
 from regioncount.regions.exact import exact_lines, upper_envelope
@@ -327,3 +330,49 @@ def test_the_model_is_left_as_it_was():
     exact_lines(model, torch.randn(1, 2, *SHAPE))
     assert all(module.training for module in model.modules())
     assert all(value.dtype == before[name].dtype and value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def configured(tmp_path, *options):
+    small = ["model=mlp", "model.width=16", "dataset.train_size=60", "dataset.test_size=50", "epochs=1", "regions=[line]"]
+    with hydra_ready():
+        return parse_run(compose("train", [*small, "regions.method=exact", f"results={tmp_path}", *options]))
+
+
+def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
+    whole, bounded = configured(tmp_path), configured(tmp_path, "regions.budget=1")
+    job = jobs.prepare(whole)
+    found = jobs.run(job)
+    row = measuring.values(found, whole, job.dataset)
+    assert row["region_share_proved_line"] == 1
+    assert row["region_count_line"] >= 1
+    arrays = found.region_arrays()
+    (kept,) = (key.removesuffix("/line") for key in arrays if key.endswith("/line"))
+    assert np.bincount(arrays[f"{kept}/line"]).mean() == row["region_count_line"]
+    assert "proved line %" in measuring.describe(found, whole, job.dataset, [1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(exact.CHUNK_VALUES, "cpu", 600)
+        found = jobs.run(jobs.prepare(bounded))
+    row = measuring.values(found, bounded, job.dataset)
+    assert row["region_share_proved_line"] < 1
+    assert row["region_count_line_at_least"] >= 1
+    assert "region_count_line" not in row
+    assert "at least" in measuring.describe(found, bounded, job.dataset, [1])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["regions=[line,plane]"], "regions.plane: regions.method=exact counts on lines"),
+        (["model=senet18"], "model=senet18: method=exact cannot follow the operation sigmoid"),
+        (["model=decision_tree"], "model=decision_tree: regions.method=exact looks into networks"),
+        (["regions.method=auto", "regions.budget=9"], "regions.budget=9: give it with regions.method=exact"),
+        (["regions.budget=0"], "regions.budget=0"),
+    ],
+)
+def test_what_cannot_be_counted_exactly_is_refused_before_training(tmp_path, options, named):
+    given = ["regions=[line]", "regions.method=exact", f"results={tmp_path}", *options]
+    with pytest.raises(InputError) as refused, hydra_ready():
+        jobs.prepare(parse_run(compose("train", given)))
+    assert str(refused.value).startswith(named)
+    assert not any(tmp_path.iterdir())
