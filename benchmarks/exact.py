@@ -2,7 +2,7 @@
 
 check: exact labels of thousands of lines against the network's own at 2,000 points a line, in the middle of each region and
 on both sides of each boundary, and of one line at 2,000,000 points. lattice: what lattices and the adaptive method miss of
-the regions there are, trained and not; writes benchmarks/lattice_error.png. cost: seconds a line as networks grow.
+the regions there are, trained and not; writes docs/lattice_error.png. cost: seconds a line as networks grow.
 """
 
 import copy
@@ -127,7 +127,7 @@ def lattice(options) -> None:
         several = np.unique(np.geomspace(10, 100_000, 60).astype(int))
         right.plot(several, [(seen_by(found, points)[0] != found.counts).mean() for points in several], label=name, **style)
         left.legend(fontsize=7)
-        figure.savefig(Path(__file__).parent / "lattice_error.png", dpi=150)  # now: the last networks take long
+        figure.savefig(Path(__file__).parent.parent / "docs" / "lattice_error.png", dpi=150)  # now: the last networks take long
 
 
 def cost(options) -> None:
