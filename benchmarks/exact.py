@@ -127,7 +127,9 @@ def lattice(options) -> None:
         several = np.unique(np.geomspace(10, 100_000, 60).astype(int))
         right.plot(several, [(seen_by(found, points)[0] != found.counts).mean() for points in several], label=name, **style)
         left.legend(fontsize=7)
-        figure.savefig(Path(__file__).parent.parent / "docs" / "lattice_error.png", dpi=150)  # now: the last networks take long
+        figure.savefig(
+            Path(__file__).parent.parent / "docs" / "lattice_error.png", dpi=150
+        )  # now: the last networks take long
 
 
 def cost(options) -> None:

@@ -257,7 +257,11 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         before = epochs()
         process = subprocess.Popen(
-            command(tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command(tmp_path / "broken"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's & ignores
         )
         until = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < until:
