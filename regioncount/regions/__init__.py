@@ -6,6 +6,7 @@ Depends on torch, numpy and scipy alone, so that it serves models trained anywhe
 from regioncount.regions.components import count_components
 from regioncount.regions.counting import RegionCount, count_regions, default_resolution
 from regioncount.regions.exact import ExactLines, exact_lines
+from regioncount.regions.exact_planes import ExactPlane, exact_plane
 from regioncount.regions.planes import label_planes, plane_grid
 from regioncount.regions.subspaces import (
     extend_segments,
@@ -17,11 +18,13 @@ from regioncount.regions.subspaces import (
 
 __all__ = [
     "ExactLines",
+    "ExactPlane",
     "RegionCount",
     "count_components",
     "count_regions",
     "default_resolution",
     "exact_lines",
+    "exact_plane",
     "extend_segments",
     "label_planes",
     "plane_grid",

@@ -182,9 +182,12 @@ def _thresholds_crossed(operand: Tensor, thresholds: Sequence[float], joined: Te
     """For each threshold the intervals (K,) on which a value passes it, and where."""
     crossed = []
     for threshold in thresholds:
-        side = (operand.flatten(1) - threshold).sign()
+        side = (operand.reshape(len(operand), -1) - threshold).sign()
         interval, value = ((side[1:] * side[:-1] < 0) & joined.unsqueeze(1)).nonzero().unbind(1)
-        first, last = operand.flatten(1)[interval, value], operand.flatten(1)[interval + 1, value]
+        first, last = (
+            operand.reshape(len(operand), -1)[interval, value],
+            operand.reshape(len(operand), -1)[interval + 1, value],
+        )
         crossed.append((interval, (threshold - first) / (last - first)))
     return crossed
 
