@@ -18,7 +18,7 @@ from regioncount import runs, sweeping
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
 TINY += ["dataset.train_size=60", "dataset.test_size=100", "regions.line.number=10", "regions.line.resolution=20"]
-GRID = ["optimizer.learning_rate=0.1", "batch_size=64", "seed=0", "epochs=100,3000,3010,110"]
+GRID = ["optimizer.learning_rate=0.1", "batch_size=64", "seed=0", "epochs=100,10000,10010,110"]
 KILLED, REQUEUED, SIGNALLED, WAITING = range(4)
 SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=1"]
 SLURM += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2", "hydra.launcher.timeout_min=9"]
