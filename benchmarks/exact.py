@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 
 MODELS = (("mlp", 64, 1000), ("small_cnn", 8, 100), ("resnet18", 4, 30), ("resnet18", 16, 2))
 LATTICES = (50, 200, 2000)
+FIGURE = Path(__file__).parent.parent / "docs" / "lattice_error.png"
 
 
 def models(options, chosen=MODELS):
@@ -127,9 +128,7 @@ def lattice(options) -> None:
         several = np.unique(np.geomspace(10, 100_000, 60).astype(int))
         right.plot(several, [(seen_by(found, points)[0] != found.counts).mean() for points in several], label=name, **style)
         left.legend(fontsize=7)
-        figure.savefig(
-            Path(__file__).parent.parent / "docs" / "lattice_error.png", dpi=150
-        )  # now: the last networks take long
+        figure.savefig(FIGURE, dpi=150)  # after each network, since the last ones take long
 
 
 def cost(options) -> None:

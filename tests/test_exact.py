@@ -372,9 +372,9 @@ def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
     ],
 )
 def test_what_cannot_be_counted_exactly_is_refused_before_training(tmp_path, options, named):
-    given = ["regions=[line]", "regions.method=exact", f"results={tmp_path}", *options]
+    overrides = ["regions=[line]", "regions.method=exact", f"results={tmp_path}", *options]
     with pytest.raises(InputError) as refused, hydra_ready():
-        jobs.prepare(parse_run(compose("train", given)))
+        jobs.prepare(parse_run(compose("train", overrides)))
     assert str(refused.value).startswith(named)
     assert not any(tmp_path.iterdir())
 

@@ -166,8 +166,7 @@ def _cuts(operation: Operation, points: _Points) -> tuple[Tensor, Tensor]:
     own = torch.arange(len(points.line), device=operand.device)
     owner = torch.cat([own, *(interval for interval, _ in found)])
     share = torch.cat([torch.zeros_like(points.place), *(share for _, share in found)])
-    order = share.argsort(stable=True)
-    order = order[owner[order].argsort(stable=True)]
+    order = _order(owner, share)
     owner, share = owner[order], share[order]
     # Rounding does not tell these apart, neither from each other nor from the points there are.
     length = points.place.diff(append=points.place[-1:])[owner]
@@ -178,16 +177,19 @@ def _cuts(operation: Operation, points: _Points) -> tuple[Tensor, Tensor]:
     return owner[kept], share[kept]
 
 
+def _order(owner: Tensor, share: Tensor) -> Tensor:
+    """Indices (Q,) that sort by owner, and by share where that is the same."""
+    order = share.argsort(stable=True)
+    return order[owner[order].argsort(stable=True)]
+
+
 def _thresholds_crossed(operand: Tensor, thresholds: Sequence[float], joined: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For each threshold the intervals (K,) on which a value passes it, and where."""
-    crossed = []
+    values, crossed = operand.reshape(len(operand), -1), []
     for threshold in thresholds:
-        side = (operand.reshape(len(operand), -1) - threshold).sign()
+        side = (values - threshold).sign()
         interval, value = ((side[1:] * side[:-1] < 0) & joined.unsqueeze(1)).nonzero().unbind(1)
-        first, last = (
-            operand.reshape(len(operand), -1)[interval, value],
-            operand.reshape(len(operand), -1)[interval + 1, value],
-        )
+        first, last = values[interval, value], values[interval + 1, value]
         crossed.append((interval, (threshold - first) / (last - first)))
     return crossed
 
@@ -231,8 +233,7 @@ def _intervals(points: _Points, logits: Tensor) -> tuple[np.ndarray, ...]:
         raise InputError("the model gives logits that are not a number: its regions cannot be counted")
     (at,) = points.joined.nonzero(as_tuple=True)
     row, begin, label = upper_envelope(logits[at], logits[at + 1])
-    order = begin.argsort(stable=True)
-    order = order[row[order].argsort(stable=True)]
+    order = _order(row, begin)
     row, begin, label = row[order], begin[order], label[order]
     last = torch.ones_like(row, dtype=torch.bool)
     last[:-1] = row[1:] != row[:-1]

@@ -35,7 +35,8 @@ class ExactPlane:
     regions: np.ndarray
     """int64 (N,): the region that each polygon is part of"""
     pieces: int
-    """on which the network is affine, its activation pattern constant"""
+    """on which the network is affine, its activation pattern constant; with max pooling there are more than it needs, as
+    every two values of a window are told apart"""
 
     @property
     def count(self) -> int:
@@ -46,10 +47,11 @@ class ExactPlane:
 def exact_plane(model: nn.Module, triangle: Tensor) -> ExactPlane:
     """The regions of constant predicted label in a triangle.
 
-    model: as of `exact_lines`. triangle: floating point (3, *input_shape).
+    model: as of `exact_lines`, and small: the work grows with the number of pieces, cell by cell. triangle: floating point
+    (3, *input_shape).
 
     Raises InputError where the vertices are no triangle, the network has an operation that is not piecewise linear, or a
-    logit is not a number.
+    logit is not a number. Source: Humayun et al. 2023, "SplineCam".
     """
     if triangle.dim() < 2 or len(triangle) != 3:
         raise InputError(f"the three vertices (3, *input_shape) of a triangle are needed, not {tuple(triangle.shape)}")
