@@ -1,8 +1,9 @@
-"""How wrong a lattice is, by exact counts: python benchmarks/exact.py check | lattice | cost [--data DIR]
+"""How wrong a lattice is, by exact counts: python benchmarks/exact.py check | lattice | cost | bounds [--data DIR]
 
 check: exact labels of thousands of lines against the network's own at 2,000 points a line, in the middle of each region and
 on both sides of each boundary, and of one line at 2,000,000 points. lattice: what lattices and the adaptive method miss of
-the regions there are, trained and not; writes docs/lattice_error.png. cost: seconds a line as networks grow.
+the regions there are, trained and not; writes docs/lattice_error.png. cost: seconds a line as networks grow. bounds: the
+length that is proved against its cost; writes docs/bounds.png.
 """
 
 import copy
@@ -15,14 +16,22 @@ import torch
 import zoo
 
 from regioncount import jobs, loading
-from regioncount.regions import ExactLines, count_regions, exact_lines, sample_simplices
+from regioncount.regions import ExactLines, bounded_lines, count_regions, exact_lines, sample_simplices
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 MODELS = (("mlp", 64, 1000), ("small_cnn", 8, 100), ("resnet18", 4, 30), ("resnet18", 16, 2))
 LATTICES = (50, 200, 2000)
-FIGURE = Path(__file__).parent.parent / "docs" / "lattice_error.png"
+DOCS = Path(__file__).parent.parent / "docs"
+# Trained networks, lines, and the most evaluations a line.
+BOUNDED = (
+    ("small_cnn", 8, 10, 20_000),
+    ("small_cnn", 32, 3, 20_000),
+    ("resnet18", 4, 3, 40_000),
+    ("resnet18", 16, 1, 40_000),
+)
+SAMPLED = 32  # of equal intervals
 
 
 def models(options, chosen=MODELS):
@@ -128,7 +137,7 @@ def lattice(options) -> None:
         several = np.unique(np.geomspace(10, 100_000, 60).astype(int))
         right.plot(several, [(seen_by(found, points)[0] != found.counts).mean() for points in several], label=name, **style)
         left.legend(fontsize=7)
-        figure.savefig(FIGURE, dpi=150)  # after each network, since the last ones take long
+        figure.savefig(DOCS / "lattice_error.png", dpi=150)  # after each network, since the last ones take long
 
 
 def cost(options) -> None:
@@ -143,12 +152,51 @@ def cost(options) -> None:
         print(f"| {name} | {number} | {found.pieces.mean():,.0f} | {each} |", flush=True)
 
 
+def bounds(options) -> None:
+    print("| model | how | evaluations a line | seconds a line | share of the length proved |\n|---|---|---|---|---|")
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.set(xscale="log", xlabel="evaluations a line", ylabel="share of the length proved")
+    for colour, (network, width, number, most) in enumerate(BOUNDED):
+        ((name, model, dataset, number),) = list(models(options, ((network, width, number),)))[1:]
+        vertices = lines_of(dataset, number)
+        exact_lines(model, vertices[:1], budget=1)
+        for how, style, prove in (
+            ("method=bounds", "-", lambda budget: bounded_lines(model, vertices, budget * number)),  # noqa: B023
+            ("method=exact", ":", lambda budget: exact_lines(model, vertices, budget * number)),  # noqa: B023
+            ("bounds of equal intervals", "--", lambda budget: equal_intervals(model, vertices, budget // 4)),  # noqa: B023
+        ):
+            curve = []
+            for budget in (2 ** np.arange(4, 30, 2)).tolist():
+                if budget > most or (curve and curve[-1][1] == 1):
+                    break
+                start = time.perf_counter()
+                found = prove(budget)
+                took = (time.perf_counter() - start) / len(found.proved)
+                each = found.evaluations / len(found.proved)
+                if how.startswith("bounds"):
+                    each, took = each * (budget // 4), took * (budget // 4)
+                curve.append((each, found.proved.mean()))
+                print(f"| {name} | {how} | {each:,.0f} | {took:.2f} | {found.proved.mean():.3f} |", flush=True)
+            axes.plot(*zip(*curve, strict=True), style, color=f"C{colour}", marker=".", label=f"{name}: {how}")
+        axes.legend(fontsize=6)
+        figure.savefig(DOCS / "bounds.png", dpi=150)
+
+
+def equal_intervals(model, vertices: torch.Tensor, number: int) -> ExactLines:
+    """Some of the equal parts of lines, each bounded once, as lines of their own."""
+    generator = torch.Generator().manual_seed(0)
+    line, part = (torch.randint(many, (SAMPLED,), generator=generator) for many in (len(vertices), number))
+    ends = (torch.stack([part, part + 1], dim=1) / number).double().view(-1, 2, *[1] * (vertices.dim() - 2))
+    first, last = vertices[line].double().split(1, dim=1)
+    return bounded_lines(model, torch.lerp(first, last, ends), budget=4 * SAMPLED)
+
+
 def main() -> None:
     parser = zoo.arguments(__doc__)
-    parser.add_argument("what", choices=["check", "lattice", "cost"])
+    parser.add_argument("what", choices=["check", "lattice", "cost", "bounds"])
     parser.add_argument("--share", type=float, default=1.0, help="of the lines")
     options = parser.parse_args()
-    {"check": check, "lattice": lattice, "cost": cost}[options.what](options)
+    {"check": check, "lattice": lattice, "cost": cost, "bounds": bounds}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from regioncount.classical import is_classical
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
+from regioncount.regions.counting import EXACT_METHODS
 from regioncount.regions.labelling import LATTICE_METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
 from regioncount.runs import MOST_EPOCHS
@@ -486,10 +487,10 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
     for name in config.measures:
         _one_of("measures", name, NAMES)
     _at_least("regions.seed", config.regions.seed, 0)
-    _one_of("regions.method", config.regions.method, (*LATTICE_METHODS, "exact"))
+    _one_of("regions.method", config.regions.method, (*LATTICE_METHODS, *EXACT_METHODS))
     _at_least("regions.budget", config.regions.budget, 1)
-    if config.regions.budget is not None and config.regions.method != "exact":
-        raise InputError(f"regions.budget={config.regions.budget}: give it with regions.method=exact, which alone has one")
+    if config.regions.budget is not None and config.regions.method not in EXACT_METHODS:
+        raise InputError(f"regions.budget={config.regions.budget}: give it with regions.method=exact or bounds")
     _one_of("regions.connectivity", config.regions.connectivity, CONNECTIVITIES)
     for name, subspace in config.regions.subspaces.items():
         where = f"regions.{name}"
@@ -498,8 +499,9 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
         _one_of(f"{where}.kind", subspace.kind, SUBSPACES)
         _one_of(f"{where}.split", subspace.split, ("train", "test"))
         _at_least(f"{where}.dimension", subspace.dimension, 1)
-        if config.regions.method == "exact" and subspace.kind == "simplex" and subspace.dimension > 1:
-            raise InputError(f"{where}: regions.method=exact counts on lines; leave this subspace out, or take method=auto")
+        if config.regions.method in EXACT_METHODS and subspace.kind == "simplex" and subspace.dimension > 1:
+            method = f"regions.method={config.regions.method}"
+            raise InputError(f"{where}: {method} counts on lines; leave this subspace out, or take method=auto")
         _at_least(f"{where}.number", subspace.number, 1)
         _at_least(f"{where}.resolution", subspace.resolution, 2)
         _positive(f"{where}.scale", subspace.scale)

@@ -10,6 +10,8 @@ from torch import nn
 from regioncount import classical, data, models
 from regioncount.config import Dataset, MeasuringConfig, RunConfig
 from regioncount.errors import InputError
+from regioncount.regions.bounds import check_monotone
+from regioncount.regions.counting import EXACT_METHODS
 from regioncount.regions.evaluation import evaluation_mode
 from regioncount.regions.piecewise import trace
 
@@ -50,14 +52,17 @@ def check(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> int:
     Raises InputError where the data do not fit it or the subspaces asked for.
     """
     multiply_adds = 0
+    exact = config.regions.method in EXACT_METHODS and config.regions.subspaces
     if classical.is_classical(config.model):
         classical.check(config.model, dataset)
-        if config.regions.method == "exact" and config.regions.subspaces and config.model["name"] != "two_layer":
-            raise InputError(f"model={config.model['name']}: regions.method=exact looks into networks; take method=auto")
+        if exact and config.model["name"] != "two_layer":
+            method = f"regions.method={config.regions.method}"
+            raise InputError(f"model={config.model['name']}: {method} looks into networks; take method=auto")
     else:
         multiply_adds = _check_model(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
-        if config.regions.method == "exact" and config.regions.subspaces:
-            _check_exact(json.dumps(config.model), dataset.num_classes, dataset.in_channels, dataset.image_size)
+        if exact:
+            shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
+            _check_exact(json.dumps(config.model), *shape, config.regions.method)
     for name, subspace in config.regions.subspaces.items():
         available = len(dataset.train if subspace.split == "train" else dataset.test)
         needed = subspace.dimension + 1 if subspace.kind == "simplex" else 2
@@ -105,11 +110,14 @@ def _check_model(model: str, num_classes: int, in_channels: int, image_size: tup
 
 
 @lru_cache(maxsize=64)
-def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
-    """Raises InputError where regions.method=exact cannot follow the model."""
+def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int], method: str) -> None:
+    """Raises InputError where an exact method cannot follow the model."""
     options = json.loads(model)
     name = options.pop("name")
     try:
-        trace(models.build(name, num_classes, in_channels, image_size=image_size, **options), (in_channels, *image_size))
+        network = models.build(name, num_classes, in_channels, image_size=image_size, **options)
+        program = trace(network, (in_channels, *image_size))
+        if method == "bounds":
+            check_monotone(program)
     except InputError as error:
         raise InputError(f"model={name}: {error}") from None

@@ -35,6 +35,7 @@ from regioncount.regions import (
     sample_indices,
     shorten_segments,
 )
+from regioncount.regions.counting import EXACT_METHODS
 from regioncount.runs import Run
 
 # Planes in which the decision regions of different seeds are compared, and points along their sides.
@@ -94,7 +95,7 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
             "planes": PLANES,
             "resolution": PLANE_RESOLUTION,
             "seed": config.regions.seed,
-            "method": "auto" if config.regions.method == "exact" else config.regions.method,
+            "method": "auto" if config.regions.method in EXACT_METHODS else config.regions.method,
         }
     for name, subspace in config.regions.subspaces.items():
         options = subspace_options(subspace)
@@ -107,7 +108,7 @@ def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Datase
             "connectivity": config.regions.connectivity,
             "method": config.regions.method,
         }
-        if config.regions.method == "exact":
+        if config.regions.method in EXACT_METHODS:
             options["resolution"] = None
             settings[name]["budget"] = config.regions.budget
     return settings
@@ -230,10 +231,13 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     arrays = {"counts": result.counts, "entropies": result.entropies}
     if result.exact is None:
         return measured, arrays, account
-    arrays |= {name: getattr(result.exact, name) for name in ("line", "start", "stop", "label", "pieces", "proved")}
-    proved = {"region_share_proved": float(result.exact.proved.mean()), "affine_pieces": float(result.exact.pieces.mean())}
-    if result.exact.proved.min() < 1:  # a bound is no count, and goes into no correlation
-        measured = {"region_count_at_least": result.mean}
+    exact = result.exact
+    arrays |= {name: getattr(exact, name) for name in ("line", "start", "stop", "label", "proved", "most")}
+    proved = {"region_share_proved": float(exact.proved.mean())}
+    if exact.pieces is not None:
+        arrays["pieces"], proved["affine_pieces"] = exact.pieces, float(exact.pieces.mean())
+    if exact.proved.min() < 1:  # a bound is no count, and goes into no correlation
+        measured = {"region_count_at_least": result.mean, "region_count_at_most": float(exact.most.mean())}
     return measured | proved, arrays, account
 
 
@@ -340,6 +344,7 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
         for subspace in config.regions.subspaces:
             if f"region_share_proved_{subspace}" in row:
                 shown[f"proved {subspace} %"] = f"{100 * row[f'region_share_proved_{subspace}']:.2f}"
+            if f"affine_pieces_{subspace}" in row:
                 shown[f"affine pieces {subspace}"] = f"{row[f'affine_pieces_{subspace}']:.1f}"
             if (mean := row.get(f"region_count_{subspace}")) is None:
                 bound = row.get(f"region_count_{subspace}_at_least")

@@ -14,6 +14,7 @@ from regioncount.command_line import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
 from regioncount.regions import exact
+from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines, upper_envelope
 from regioncount.regions.exact_planes import exact_plane
 from regioncount.regions.piecewise import trace
@@ -38,6 +39,21 @@ class Residual(nn.Module):
         return self.last((2 * x - 0.1).flatten(1)).clamp(-0.5, 0.6)
 
 
+class Signs(nn.Module):
+    """Differences and products, of either sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 4, 3), nn.Linear(32, 3)
+        self.factors = nn.Parameter(torch.randn(16, 16))
+
+    def forward(self, x):
+        x = functional.leaky_relu(self.first(x), 0.2)
+        x = (x[:, :2] - x[:, 2:] / -3).flatten(1)
+        x = torch.relu(0.5 - torch.stack([x[:, :16] @ self.factors, x[:, 16:] * self.factors[0]], dim=2))
+        return -self.last(x.flatten(1) - x.mean(dim=(1, 2)).unsqueeze(1))
+
+
 NETWORKS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 4)),
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 4)),
@@ -60,6 +76,7 @@ NETWORKS = {
     ),
     "dilated": lambda: nn.Sequential(nn.MaxPool2d(2, 1, dilation=2), nn.Flatten(), nn.Linear(32, 3)),
     "residual": Residual,
+    "signs": Signs,
 }
 
 
@@ -230,6 +247,73 @@ def test_a_budget_proves_less_and_claims_no_more(budget, seed):
         assert (part.proved == 1).all()
 
 
+@settings(max_examples=30)  # each is traced
+@given(name=st.sampled_from(sorted(NETWORKS)), seed=st.integers(0, 10**6), length=st.sampled_from([0.01, 0.3, 3.0]))
+def test_bounds_give_the_exact_regions(name, seed, length):
+    model = network(name, seed)
+    lines = torch.randn(6, 2, *SHAPE)
+    lines[:, 1] = lines[:, 0] + length * lines[:, 1]  # the shorter, the more is proved without cutting
+    found, expected = bounded_lines(model, lines), exact_lines(model, lines)
+    assert (found.line == expected.line).all()
+    assert (found.label == expected.label).all()
+    assert np.allclose(found.start, expected.start, rtol=0, atol=1e-10)
+    assert np.allclose(found.entropies, expected.entropies, rtol=0, atol=1e-8)
+    assert (found.counts == expected.counts).all()
+    assert (found.most == expected.counts).all()
+    assert (found.proved == 1).all()
+
+
+@settings(max_examples=30)  # each is traced
+@given(budget=st.integers(1, 600), seed=st.integers(0, 10**6), name=st.sampled_from(["mlp", "pooled", "signs"]))
+def test_with_a_budget_the_count_lies_between_the_bounds(budget, seed, name):
+    model, lines = network(name, seed), 2 * torch.randn(5, 2, *SHAPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(exact.CHUNK_VALUES, "cpu", 3000)
+        part = bounded_lines(model, lines, budget)
+    whole = exact_lines(model, lines)
+    assert (part.counts <= whole.counts).all()
+    assert (part.most >= whole.counts).all()
+    assert (part.most[part.proved == 1] == whole.counts[part.proved == 1]).all()
+    covered = np.bincount(part.line, weights=part.stop - part.start, minlength=5)
+    assert np.allclose(covered, part.proved, rtol=0, atol=1e-9)
+    for line, start, stop, label in zip(part.line, part.start, part.stop, part.label, strict=True):
+        inside = (whole.line == line) & (whole.start < stop - 1e-9) & (whole.stop > start + 1e-9)
+        assert (whole.label[inside] == label).all()
+
+
+def test_where_no_neuron_passes_zero_two_labels_are_two_regions():
+    line = torch.tensor([[[-1.0], [1.0]]])
+    linear = nn.Linear(1, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        linear.bias.zero_()
+    found = bounded_lines(nn.Sequential(linear), line, budget=4)  # enough for bounds, not for where the boundary is
+    assert found.proved.tolist() == [0]
+    assert (found.counts.tolist(), found.most.tolist()) == ([1], [2])
+
+
+def test_bounds_take_fewer_evaluations_than_there_are_pieces():
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(2, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 64, 3), nn.ReLU()]
+    model, lines = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(64, 3)), torch.randn(4, 2, *SHAPE)
+    found, expected = bounded_lines(model, lines), exact_lines(model, lines)
+    assert (found.counts == expected.counts).all()
+    assert found.evaluations < expected.pieces.sum() / 2
+
+
+@pytest.mark.parametrize(
+    ("activation", "named"), [(torch.abs, "abs"), (lambda x: functional.leaky_relu(x, -0.5), "leaky_relu")]
+)
+def test_bounds_refuse_what_is_not_monotone(activation, named):
+    class Folded(nn.Module):
+        def forward(self, x):
+            return activation(x.flatten(1))
+
+    with pytest.raises(InputError, match=f"method=bounds cannot follow {named}, which falls"):
+        bounded_lines(Folded(), torch.randn(1, 2, *SHAPE))
+    assert exact_lines(Folded(), torch.randn(1, 2, *SHAPE)).proved.tolist() == [1]
+
+
 def test_a_budget_that_is_too_small_leaves_something_open():
     model, lines = network("mlp", 0), torch.randn(5, 2, *SHAPE)
     with pytest.MonkeyPatch.context() as patch:
@@ -295,7 +379,7 @@ def test_other_operations_are_refused_by_name(function, named):
 @pytest.mark.parametrize("name", ["senet18", "efficientnet_b0", "vision_transformer"])
 def test_networks_with_gates_or_attention_are_refused(name):
     model = rc.models.build(name, image_size=(32, 32), width=16)
-    with pytest.raises(InputError, match="method=exact cannot follow"):
+    with pytest.raises(InputError, match="an exact count cannot follow"):
         trace(model, torch.Size((3, 32, 32)))
 
 
@@ -361,11 +445,28 @@ def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
     assert "at least" in measuring.describe(found, bounded, job.dataset, [1])
 
 
+def test_a_run_is_measured_by_bounds(tmp_path):
+    exactly = configured(tmp_path)
+    job = jobs.prepare(exactly)
+    expected = measuring.values(jobs.run(job), exactly, job.dataset)
+    config = configured(tmp_path, "regions.method=bounds")
+    row = measuring.values(jobs.run(jobs.prepare(config)), config, job.dataset)
+    assert row["region_count_line"] == expected["region_count_line"]
+    assert "affine_pieces_line" not in row
+
+    config = configured(tmp_path, "regions.method=bounds", "regions.budget=1")
+    found = jobs.run(jobs.prepare(config))
+    row = measuring.values(found, config, job.dataset)
+    assert row["region_count_line_at_least"] <= expected["region_count_line"] <= row["region_count_line_at_most"]
+    assert "region_count_line" not in row
+    assert "at least" in measuring.describe(found, config, job.dataset, [1])
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         (["regions=[line,plane]"], "regions.plane: regions.method=exact counts on lines"),
-        (["model=senet18"], "model=senet18: method=exact cannot follow the operation sigmoid"),
+        (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),
         (["model=decision_tree"], "model=decision_tree: regions.method=exact looks into networks"),
         (["regions.method=auto", "regions.budget=9"], "regions.budget=9: give it with regions.method=exact"),
         (["regions.budget=0"], "regions.budget=0"),

@@ -3,6 +3,7 @@
 Depends on torch, numpy and scipy alone, so that it serves models trained anywhere.
 """
 
+from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.components import count_components
 from regioncount.regions.counting import RegionCount, count_regions, default_resolution
 from regioncount.regions.exact import ExactLines, exact_lines
@@ -20,6 +21,7 @@ __all__ = [
     "ExactLines",
     "ExactPlane",
     "RegionCount",
+    "bounded_lines",
     "count_components",
     "count_regions",
     "default_resolution",

@@ -8,10 +8,14 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from regioncount.errors import InputError
+from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.components import region_sizes
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, positions, simplex_lattice
+
+# These take no lattice.
+EXACT_METHODS = {"exact": exact_lines, "bounds": bounded_lines}
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,11 @@ def count_regions(
     fastest way shown to agree with the grid: for a module that gives logits, adaptive, with batch normalization folded and
     with bfloat16 evaluations, where the hardware is fast at them, wherever these are sure of the label; for every other
     callable, the grid. "exact" takes no lattice: on lines, through networks of piecewise linear operations, it finds every
-    boundary (see `regioncount.regions.exact`).
+    boundary (see `regioncount.regions.exact`). "bounds" finds the same at less cost in networks of few layers (see
+    `regioncount.regions.bounds`).
     connectivity: "paper" or "lattice", see `count_components`.
     batch_size: inputs evaluated at once; by default it follows from the input's shape.
-    budget: of an exact count, the evaluations after which it proves no more.
+    budget: of "exact" and "bounds", the evaluations after which no more is proved.
 
     Raises InputError where an argument is out of range, the model's output is neither logits nor labels, or a logit is
     not a number. Source: Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space",
@@ -96,10 +101,10 @@ def count_regions(
     """
     if vertices.dim() < 3 or vertices.shape[1] < 2 or len(vertices) < 1:
         raise InputError(f"vertices of shape (S, d + 1, *input_shape) are needed, not {tuple(vertices.shape)}")
-    if method == "exact":
-        return _count_exactly(model, vertices, resolution, connectivity, budget)
+    if method in EXACT_METHODS:
+        return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:
-        raise InputError(f"budget={budget}: method={method} has none, only method=exact")
+        raise InputError(f"budget={budget}: method={method} has none, only {' and '.join(EXACT_METHODS)} have")
     dimension = vertices.shape[1] - 1
     resolution = default_resolution(dimension) if resolution is None else resolution
     if resolution < 2:
@@ -130,11 +135,11 @@ def count_regions(
 
 
 def _count_exactly(
-    model: nn.Module, vertices: Tensor, resolution: int | None, connectivity: str, budget: int | None
+    model: nn.Module, vertices: Tensor, resolution: int | None, method: str, connectivity: str, budget: int | None
 ) -> RegionCount:
     if resolution is not None:
-        raise InputError(f"resolution={resolution}: method=exact takes no lattice; leave it out")
-    found = exact_lines(model, vertices, budget)
+        raise InputError(f"resolution={resolution}: method={method} takes no lattice; leave it out")
+    found = EXACT_METHODS[method](model, vertices, budget)
     return RegionCount(
-        found.counts, found.entropies, 1, None, connectivity, "exact", found.evaluations, screening_bound=None, exact=found
+        found.counts, found.entropies, 1, None, connectivity, method, found.evaluations, screening_bound=None, exact=found
     )

@@ -47,10 +47,12 @@ class ExactLines:
     """float64 (N,)"""
     label: np.ndarray
     """int64 (N,): on the whole of the interval"""
-    pieces: np.ndarray
-    """int64 (S,): intervals on which the network was found to be affine, its activation pattern constant"""
     proved: np.ndarray
     """float64 (S,): the share of each line that these intervals cover"""
+    most: np.ndarray
+    """float64 (S,): a number of regions that each line has at most; infinity, where nothing says so"""
+    pieces: np.ndarray | None
+    """int64 (S,): intervals on which the network was found to be affine, its activation pattern constant; None of bounds"""
     evaluations: int
     """of the network, in inputs"""
 
@@ -84,13 +86,18 @@ def exact_lines(model: nn.Module, vertices: Tensor, budget: int | None = None) -
     Raises InputError where the vertices are no lines, the network has another operation, or a logit is not a number. Source:
     Sotoudeh and Thakur 2019, "Computing Linear Restrictions of Neural Networks".
     """
-    if vertices.dim() < 3 or vertices.shape[1] != 2 or len(vertices) < 1:
-        raise InputError(f"method=exact counts on lines, vertices (S, 2, *input_shape), not {tuple(vertices.shape)}")
-    if budget is not None and budget < 1:
-        raise InputError(f"budget={budget}: at least 1 evaluation is needed")
+    check_lines(vertices, budget)
     program = trace(model, vertices.shape[2:])
     with torch.no_grad(), true_float32():
-        return _follow(program, vertices.to(program.device, torch.float64), budget)
+        return follow(program, vertices.to(program.device, torch.float64), budget)
+
+
+def check_lines(vertices: Tensor, budget: int | None) -> None:
+    """Raises InputError where vertices are no lines, or a budget is no number of evaluations."""
+    if vertices.dim() < 3 or vertices.shape[1] != 2 or len(vertices) < 1:
+        raise InputError(f"exact counts are made on lines, vertices (S, 2, *input_shape), not {tuple(vertices.shape)}")
+    if budget is not None and budget < 1:
+        raise InputError(f"budget={budget}: at least 1 evaluation is needed")
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,10 @@ class _Points:
         )
 
 
-def _follow(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
-    """All points are carried from stage to stage; where they are too many to be carried at once, the first of them are
+def follow(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
+    """The exact regions of lines, float64 (S, 2, *input_shape).
+
+    All points are carried from stage to stage; where they are too many to be carried at once, the first of them are
     carried to the end before the others are looked at."""
     number = len(vertices)
     most = max(2, CHUNK_VALUES.get(program.device.type, CHUNK_VALUES["cuda"]) // program.width)
@@ -141,10 +150,10 @@ def _follow(program: Program, vertices: Tensor, budget: int | None) -> ExactLine
         evaluations += len(points.line)
         pieces += np.bincount(points.line[:-1][points.joined].cpu().numpy(), minlength=number)
         found.append(_intervals(points, points.values[program.output]))
-    line, start, stop, label = map(np.concatenate, zip(*found, strict=True))
-    order = np.lexsort((start, line))
-    line, start, stop, label = _merged(line[order], start[order], stop[order], label[order])
-    return ExactLines(line, start, stop, label, pieces, _proved(line, start, stop, number), evaluations)
+    line, start, stop, label = merged(found)
+    proved = proved_share(line, start, stop, number)
+    lines = ExactLines(line, start, stop, label, proved, np.full(number, np.inf), pieces, evaluations)
+    return replace(lines, most=np.where(proved == 1, lines.counts, np.inf))
 
 
 def _parts(owner: Tensor, share: Tensor, most: int) -> list[tuple[Tensor, Tensor]]:
@@ -240,11 +249,17 @@ def _intervals(points: _Points, logits: Tensor) -> tuple[np.ndarray, ...]:
     end = torch.where(last, 1.0, begin.roll(-1))
     first, after = points.place[at[row]], points.place[at[row] + 1]
     found = points.line[at[row]], torch.lerp(first, after, begin), torch.lerp(first, after, end), label
-    return _merged(*(part.cpu().numpy() for part in found))
+    return _joined(*(part.cpu().numpy() for part in found))
 
 
-def _merged(line: np.ndarray, start: np.ndarray, stop: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Intervals in order, those of one label that touch as one."""
+def merged(found: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Several lots of intervals (line, start, stop, label), in order, those of one label that touch as one."""
+    line, start, stop, label = map(np.concatenate, zip(*found, strict=True))
+    order = np.lexsort((start, line))
+    return _joined(line[order], start[order], stop[order], label[order])
+
+
+def _joined(line: np.ndarray, start: np.ndarray, stop: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, ...]:
     long = stop - start > SHORTEST
     line, start, stop, label = line[long], start[long], stop[long], label[long]
     touching = (line[1:] == line[:-1]) & (start[1:] - stop[:-1] < TOUCHING)
@@ -256,11 +271,18 @@ def _merged(line: np.ndarray, start: np.ndarray, stop: np.ndarray, label: np.nda
     return line, start, stop, label
 
 
-def _proved(line: np.ndarray, start: np.ndarray, stop: np.ndarray, number: int) -> np.ndarray:
+def open_parts(line: np.ndarray, start: np.ndarray, stop: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+    """What intervals, in order, leave open of so many lines: line, start, stop, (G,) each."""
+    every, nothing, whole = np.arange(number), np.zeros(number), np.ones(number)
+    line = np.concatenate([every, line, every])
+    start, stop = np.concatenate([nothing, start, whole]), np.concatenate([nothing, stop, whole])
+    order = np.lexsort((stop, start, line))
+    line, start, stop = line[order], start[order], stop[order]
+    at = np.flatnonzero((line[1:] == line[:-1]) & (start[1:] - stop[:-1] >= TOUCHING))
+    return line[at], stop[at], start[at + 1]
+
+
+def proved_share(line: np.ndarray, start: np.ndarray, stop: np.ndarray, number: int) -> np.ndarray:
     """The share of each line that intervals cover: float64 (number,), 1 where nothing is left between them."""
-    gaps = np.ones(number)
-    for own in range(number):
-        ends = np.concatenate([[0.0], np.stack([start[line == own], stop[line == own]], axis=1).ravel(), [1.0]])
-        between = ends[1::2] - ends[::2]
-        gaps[own] = between[between >= TOUCHING].sum()
-    return 1 - gaps
+    owner, begin, end = open_parts(line, start, stop, number)
+    return 1 - np.bincount(owner, weights=end - begin, minlength=number)

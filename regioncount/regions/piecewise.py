@@ -82,7 +82,7 @@ def trace(model: nn.Module, shape: torch.Size) -> Program:
     in pieces in what depends on the input.
     """
     if not isinstance(model, nn.Module):
-        raise InputError("method=exact looks into the network: a torch module is needed, not any callable")
+        raise InputError("an exact count looks into the network: a torch module is needed, not any callable")
     device, _ = placement(model, torch.empty(0))
     exported = _export(copy.deepcopy(model).double().eval(), torch.zeros(2, *shape, dtype=torch.float64, device=device))
     constants, nodes = _constants(exported), _in_order(exported.graph)
@@ -91,22 +91,24 @@ def trace(model: nn.Module, shape: torch.Size) -> Program:
 
     dependent, operations = [given], []
     for node in nodes:
-        if node.op != "call_function" or _is_size(node) or _name(node).startswith("_assert"):
+        if node.op != "call_function" or _is_size(node) or operation_name(node).startswith("_assert"):
             continue
         if not any(used in dependent or _is_size(used) for used in node.all_input_nodes):
-            constants[node] = _call(node, constants, 0)
+            constants[node] = call(node, constants, 0)
             continue
         operations.append(_operation(node, dependent, device))
         for value in _tensors(node.meta["val"]):
             if value.numel() and value.dtype != torch.float64:
                 raise InputError(
-                    f"method=exact cannot follow {_name(node)}: it gives {value.dtype}, and exact is in float64"
+                    f"an exact count cannot follow {operation_name(node)}: it gives {value.dtype}, and exact is in float64"
                 )
             if value.numel() and (not value.dim() or value.shape[0] != given.meta["val"].shape[0]):
-                raise InputError(f"method=exact cannot follow {_name(node)}: what it gives does not keep inputs apart")
+                raise InputError(
+                    f"an exact count cannot follow {operation_name(node)}: what it gives does not keep inputs apart"
+                )
         dependent.append(node)
     if output not in dependent or output.meta["val"].dim() != 2:
-        raise InputError("method=exact needs a network that gives logits (batch, classes) for inputs (batch, ...)")
+        raise InputError("an exact count needs a network that gives logits (batch, classes) for inputs (batch, ...)")
 
     kept = {output}
     for place, operation in reversed([*enumerate(operations)]):
@@ -124,7 +126,7 @@ def trace(model: nn.Module, shape: torch.Size) -> Program:
 def apply(program: Program, operation: Operation, values: dict[Node, Tensor]) -> dict[Node, Tensor]:
     """Carry out an operation on the values of P inputs; returns those that are needed after it."""
     points = len(next(iter(values.values())))
-    values = values | {operation.node: _call(operation.node, program.constants | values, points)}
+    values = values | {operation.node: call(operation.node, program.constants | values, points)}
     return {node: value for node, value in values.items() if node in operation.kept}
 
 
@@ -136,7 +138,7 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
             exported = torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
             return exported.run_decompositions({})  # so that nothing is done in place
     except Exception as error:  # of any kind: the model's own code runs here
-        raise InputError(f"method=exact cannot trace the network: {one_line(error)}") from error
+        raise InputError(f"an exact count cannot trace the network: {one_line(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
 
@@ -157,7 +159,7 @@ def _constants(exported: torch.export.ExportedProgram) -> dict[Node, Tensor]:
 
 def _operation(node: Node, dependent: list[Node], device: torch.device) -> Operation:
     """dependent: the values so far that depend on the input."""
-    name, first = _name(node), node.args[0]
+    name, first = operation_name(node), node.args[0]
     taken = [used for used in arg_tree_leaves(*node.args, **node.kwargs) if isinstance(used, Node) and used in dependent]
     numbers = not any(isinstance(argument, Node) for argument in node.args[1:])
     if taken == [first] and name in THRESHOLDS and (numbers or name == "prelu"):
@@ -172,21 +174,21 @@ def _operation(node: Node, dependent: list[Node], device: torch.device) -> Opera
         return Operation(node, taken[0] if taken else node)
     known = name in {*AFFINE.split(), *PRODUCTS, *THRESHOLDS, "max_pool2d"}
     which = "of several values that depend on the input" if known else "which is not on its list of piecewise linear ones"
-    raise InputError(f"method=exact cannot follow the operation {name}, {which}; method=auto takes any network")
+    raise InputError(f"an exact count cannot follow the operation {name}, {which}; method=auto takes any network")
 
 
 def _windows(pool: Node, device: torch.device) -> Tensor:
     """Places outside the image stand for one inside: that changes no maximum."""
     kernel, stride, padding, dilation, ceil = (*pool.args[1:], *[[], 0, 1, False][len(pool.args) - 2 :])
     if ceil:
-        raise InputError("method=exact cannot follow max_pool2d with ceil_mode; method=auto takes any network")
+        raise InputError("an exact count cannot follow max_pool2d with ceil_mode; method=auto takes any network")
     height, width = pool.args[0].meta["val"].shape[-2:]
     places = torch.arange(1.0, height * width + 1, dtype=torch.float64, device=device).view(1, 1, height, width)
     windows = unfold(places, kernel, dilation, padding, stride or kernel)[0].T.long() - 1
     return torch.where(windows < 0, windows.amax(dim=1, keepdim=True), windows)
 
 
-def _call(node: Node, known: dict[Node, Tensor], points: int):
+def call(node: Node, known: dict[Node, Tensor], points: int):
     """What an operation makes of known values, those that depend on the input being of so many points."""
 
     def value(argument):
@@ -210,7 +212,7 @@ def _size_at(node: Node, points: int) -> int:
     return node.target(*(_size_at(part, points) if isinstance(part, Node) else part for part in node.args))
 
 
-def _name(node: Node) -> str:
+def operation_name(node: Node) -> str:
     schema = getattr(node.target, "_schema", None)
     return schema.name.rpartition("::")[2] if schema else node.target.__name__
 
