@@ -14,7 +14,7 @@ import zoo
 from matplotlib.collections import PolyCollection
 
 from regioncount.plots import CLASS_COLOURS
-from regioncount.regions import ExactPlane, count_regions, exact_plane, sample_simplices
+from regioncount.regions import ExactPlane, count_regions, exact_planes, sample_simplices
 
 NETWORKS = (("mlp", 16, 100), ("mlp", 64, 100))
 LATTICES = (10, 20, 50, 100)  # points per axis
@@ -28,16 +28,10 @@ def labels_at(model, triangle: torch.Tensor, places: np.ndarray) -> np.ndarray:
         return model((shares @ triangle.double().flatten(1)).view(-1, *triangle.shape[1:])).argmax(dim=1).numpy()
 
 
-def area(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-
-
 def wrong_polygons(model, triangle: torch.Tensor, plane: ExactPlane) -> int:
     """Those with another label in their middle than the network gives; those too small to have a middle are left out."""
-    areas = np.array([area(polygon) for polygon in plane.polygons])
-    assert abs(areas.sum() - 0.5) < 1e-9, areas.sum()
-    large = areas > 1e-15
+    assert abs(plane.areas.sum() - 1) < 1e-9, plane.areas.sum()
+    large = plane.areas > 1e-15
     middles = np.array([polygon.mean(axis=0) for polygon in plane.polygons])[large]
     return int((labels_at(model, triangle, middles) != plane.labels[large]).sum())
 
@@ -69,7 +63,7 @@ def main() -> None:
             dataset.normalize(dataset.train.images[:2000]), 2, number, torch.Generator().manual_seed(0)
         )
         start = time.perf_counter()
-        planes = [exact_plane(model, triangle) for triangle in triangles]
+        planes = exact_planes(model, triangles)
         took = (time.perf_counter() - start) / number
         counts = {points: count_regions(model, triangles, resolution=points, method="grid").counts for points in LATTICES}
         model = model.double()

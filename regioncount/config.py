@@ -499,9 +499,11 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
         _one_of(f"{where}.kind", subspace.kind, SUBSPACES)
         _one_of(f"{where}.split", subspace.split, ("train", "test"))
         _at_least(f"{where}.dimension", subspace.dimension, 1)
-        if config.regions.method in EXACT_METHODS and subspace.kind == "simplex" and subspace.dimension > 1:
-            method = f"regions.method={config.regions.method}"
-            raise InputError(f"{where}: {method} counts on lines; leave this subspace out, or take method=auto")
+        if subspace.kind == "simplex" and subspace.dimension > EXACT_METHODS.get(config.regions.method, math.inf):
+            method, most = f"regions.method={config.regions.method}", EXACT_METHODS[config.regions.method]
+            raise InputError(f"{where}: {method} counts in up to {most} dimensions; leave it out, or take method=auto")
+        if subspace.kind == "simplex" and subspace.dimension > 1 and config.regions.budget is not None:
+            raise InputError(f"{where}: regions.budget={config.regions.budget} is for lines; leave one of them out")
         _at_least(f"{where}.number", subspace.number, 1)
         _at_least(f"{where}.resolution", subspace.resolution, 2)
         _positive(f"{where}.scale", subspace.scale)

@@ -232,6 +232,8 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     if result.exact is None:
         return measured, arrays, account
     exact = result.exact
+    if isinstance(exact, list):
+        return measured | {"affine_pieces": float(np.mean([plane.pieces for plane in exact]))}, arrays, account
     arrays |= {name: getattr(exact, name) for name in ("line", "start", "stop", "label", "proved", "most")}
     proved = {"region_share_proved": float(exact.proved.mean())}
     if exact.pieces is not None:

@@ -16,8 +16,8 @@ from regioncount.errors import InputError
 from regioncount.regions import exact
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines, upper_envelope
-from regioncount.regions.exact_planes import exact_plane
 from regioncount.regions.piecewise import trace
+from regioncount.regions.triangles import exact_planes
 
 SHAPE = (2, 6, 6)
 
@@ -391,12 +391,14 @@ def test_our_networks_are_followed(name):
     check(model, lines, exact_lines(model, lines), points=50)
 
 
-def test_callables_planes_and_lattices_are_refused():
+def test_callables_and_lattices_are_refused():
     lines = torch.randn(1, 2, 4)
     with pytest.raises(InputError, match="torch module"):
         rc.count_regions(lambda x: x, lines, method="exact")
-    with pytest.raises(InputError, match="on lines"):
-        rc.count_regions(nn.Linear(4, 2), torch.randn(1, 3, 4), method="exact")
+    with pytest.raises(InputError, match="lines, vertices"):
+        exact_lines(nn.Linear(4, 2), torch.randn(1, 3, 4))
+    with pytest.raises(InputError, match="triangles, vertices"):
+        exact_planes(nn.Linear(4, 2), torch.randn(1, 2, 4))
     with pytest.raises(InputError, match="resolution=200"):
         rc.count_regions(nn.Linear(4, 2), lines, method="exact", resolution=200)
     with pytest.raises(InputError, match="budget=5"):
@@ -465,7 +467,9 @@ def test_a_run_is_measured_by_bounds(tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["regions=[line,plane]"], "regions.plane: regions.method=exact counts on lines"),
+        (["regions=[line,simplex_3]"], "regions.simplex_3: regions.method=exact counts in up to 2 dimensions"),
+        (["regions=[plane]", "regions.method=bounds"], "regions.plane: regions.method=bounds counts in up to 1 dim"),
+        (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 is for lines"),
         (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),
         (["model=decision_tree"], "model=decision_tree: regions.method=exact looks into networks"),
         (["regions.method=auto", "regions.budget=9"], "regions.budget=9: give it with regions.method=exact"),
@@ -480,9 +484,15 @@ def test_what_cannot_be_counted_exactly_is_refused_before_training(tmp_path, opt
     assert not any(tmp_path.iterdir())
 
 
+def exact_plane(model: nn.Module, triangle: torch.Tensor):
+    (found,) = exact_planes(model, triangle.unsqueeze(0))
+    return found
+
+
 def area(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+    """By fans of triangles from the first vertex."""
+    (x, y), (u, v) = (polygon[1:-1] - polygon[0]).T, (polygon[2:] - polygon[0]).T
+    return float(abs(x * v - y * u).sum() / 2)
 
 
 @settings(max_examples=10)
@@ -498,8 +508,8 @@ def test_polygons_cover_the_triangle_and_have_the_labels_of_the_points_in_them(n
     with torch.no_grad():
         inputs = torch.einsum("pk,k...->p...", weights, triangle.double())
         labels = model.double().eval()(inputs).argmax(dim=1).numpy()
-    large = np.array([area(polygon) for polygon in found.polygons]) > 1e-9
-    assert (labels == found.labels)[large].all()
+    assert np.allclose(found.areas, [2 * area(polygon) for polygon in found.polygons], rtol=0, atol=1e-9)
+    assert (labels == found.labels)[found.areas > 1e-9].all()
     assert found.pieces <= len(found.polygons)
     for region in range(found.count):
         assert len({*found.labels[found.regions == region]}) == 1
@@ -543,6 +553,36 @@ class Diamond(nn.Module):
         second = 0.0625 - (x - torch.tensor([0.5, 0.25], dtype=x.dtype)).abs().sum(dim=1)
         inside = first.relu() + second.relu()
         return torch.stack([torch.full_like(inside, 1e-3), inside], dim=1)
+
+
+def test_triangles_are_counted_together_and_compared_by_area():
+    model, triangles = network("mlp", 3), 3 * torch.randn(4, 3, *SHAPE)
+    found = rc.count_regions(model, triangles, method="exact")
+    for number, triangle in enumerate(triangles):
+        alone = exact_plane(model, triangle)
+        sizes = np.bincount(alone.regions, weights=[2 * area(polygon) for polygon in alone.polygons])
+        assert found.counts[number] == len(sizes) == found.exact[number].count
+        assert np.isclose(found.entropies[number], -(sizes * np.log(sizes)).sum(), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="counts in up to 2 dimensions, not in 3"):
+        rc.count_regions(model, torch.randn(1, 4, *SHAPE), method="exact")
+    with pytest.raises(InputError, match="budget=5: exact counts in triangles have none"):
+        rc.count_regions(model, triangles, method="exact", budget=5)
+
+
+def test_a_network_that_is_too_large_for_exact_planes_is_given_up(monkeypatch):
+    monkeypatch.setattr("regioncount.regions.triangles.MOST_VALUES", 2000)
+    with pytest.raises(InputError, match="exact is for small networks there"):
+        exact_plane(network("mlp", 0), 3 * torch.randn(3, *SHAPE))
+
+
+def test_a_run_is_measured_exactly_in_planes(tmp_path):
+    config = configured(tmp_path, "regions=[line,plane]", "regions.plane.number=3", "model.width=4")
+    job = jobs.prepare(config)
+    found = jobs.run(job)
+    row = measuring.values(found, config, job.dataset)
+    assert row["region_count_plane"] >= row["region_count_line"] >= 1
+    assert row["affine_pieces_plane"] >= row["affine_pieces_line"]
+    assert "affine pieces plane" in measuring.describe(found, config, job.dataset, [1])
 
 
 def test_two_diamonds_are_two_regions_in_a_third():

@@ -7,7 +7,6 @@ from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.components import count_components
 from regioncount.regions.counting import RegionCount, count_regions, default_resolution
 from regioncount.regions.exact import ExactLines, exact_lines
-from regioncount.regions.exact_planes import ExactPlane, exact_plane
 from regioncount.regions.planes import label_planes, plane_grid
 from regioncount.regions.subspaces import (
     extend_segments,
@@ -16,6 +15,7 @@ from regioncount.regions.subspaces import (
     sample_simplices,
     shorten_segments,
 )
+from regioncount.regions.triangles import ExactPlane, exact_planes
 
 __all__ = [
     "ExactLines",
@@ -26,7 +26,7 @@ __all__ = [
     "count_regions",
     "default_resolution",
     "exact_lines",
-    "exact_plane",
+    "exact_planes",
     "extend_segments",
     "label_planes",
     "plane_grid",

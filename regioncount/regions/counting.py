@@ -13,9 +13,10 @@ from regioncount.regions.components import region_sizes
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, positions, simplex_lattice
+from regioncount.regions.triangles import ExactPlane, exact_planes
 
-# These take no lattice.
-EXACT_METHODS = {"exact": exact_lines, "bounds": bounded_lines}
+# These take no lattice: the most dimensions of a subspace that each counts in.
+EXACT_METHODS = {"exact": 2, "bounds": 1}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class RegionCount:
     """int64 (S,): regions in each subspace; at least so many, where an exact count ran out of its budget"""
     entropies: np.ndarray
     """float64 (S,): region entropy -sum p log p of each subspace, in nats, p a region's share of the lattice points; of the
-    line, where the count is exact"""
+    line's length or the triangle's area, where the count is exact"""
     dimension: int
     resolution: int | None
     """lattice points per axis; None where the count is exact"""
@@ -36,7 +37,7 @@ class RegionCount:
     """model evaluations, in inputs"""
     screening_bound: float | None = None
     """points whose margin in bfloat16 is below it were evaluated in float32 too; None where all are evaluated in float32"""
-    exact: ExactLines | None = None
+    exact: ExactLines | list[ExactPlane] | None = None
     """of an exact count: where the boundaries are, the network's affine pieces, the share of each line that is proved"""
 
     @property
@@ -88,9 +89,9 @@ def count_regions(
     it needs to tell where labels change (see `regioncount.regions.adaptive`); it takes logits, not labels. "auto" is the
     fastest way shown to agree with the grid: for a module that gives logits, adaptive, with batch normalization folded and
     with bfloat16 evaluations, where the hardware is fast at them, wherever these are sure of the label; for every other
-    callable, the grid. "exact" takes no lattice: on lines, through networks of piecewise linear operations, it finds every
-    boundary (see `regioncount.regions.exact`). "bounds" finds the same at less cost in networks of few layers (see
-    `regioncount.regions.bounds`).
+    callable, the grid. "exact" takes no lattice: through networks of piecewise linear operations it finds every boundary,
+    on lines (see `regioncount.regions.exact`) and, where they are small, in triangles (`regioncount.regions.triangles`).
+    "bounds" finds the same on lines, at less cost in networks of few layers (see `regioncount.regions.bounds`).
     connectivity: "paper" or "lattice", see `count_components`.
     batch_size: inputs evaluated at once; by default it follows from the input's shape.
     budget: of "exact" and "bounds", the evaluations after which no more is proved.
@@ -137,9 +138,17 @@ def count_regions(
 def _count_exactly(
     model: nn.Module, vertices: Tensor, resolution: int | None, method: str, connectivity: str, budget: int | None
 ) -> RegionCount:
+    dimension = vertices.shape[1] - 1
+    if dimension > EXACT_METHODS[method]:
+        raise InputError(f"method={method} counts in up to {EXACT_METHODS[method]} dimensions, not in {dimension}")
     if resolution is not None:
         raise InputError(f"resolution={resolution}: method={method} takes no lattice; leave it out")
-    found = EXACT_METHODS[method](model, vertices, budget)
-    return RegionCount(
-        found.counts, found.entropies, 1, None, connectivity, method, found.evaluations, screening_bound=None, exact=found
-    )
+    if dimension == 2:
+        if budget is not None:
+            raise InputError(f"budget={budget}: exact counts in triangles have none; leave it out")
+        planes = exact_planes(model, vertices)
+        counts, entropies = (np.array([getattr(plane, name) for plane in planes]) for name in ("count", "entropy"))
+        evaluations = sum(plane.evaluations for plane in planes)
+        return RegionCount(counts, entropies, 2, None, connectivity, method, evaluations, exact=planes)
+    found = (bounded_lines if method == "bounds" else exact_lines)(model, vertices, budget)
+    return RegionCount(found.counts, found.entropies, 1, None, connectivity, method, found.evaluations, exact=found)

@@ -95,7 +95,7 @@ def exact_lines(model: nn.Module, vertices: Tensor, budget: int | None = None) -
 def check_lines(vertices: Tensor, budget: int | None) -> None:
     """Raises InputError where vertices are no lines, or a budget is no number of evaluations."""
     if vertices.dim() < 3 or vertices.shape[1] != 2 or len(vertices) < 1:
-        raise InputError(f"exact counts are made on lines, vertices (S, 2, *input_shape), not {tuple(vertices.shape)}")
+        raise InputError(f"lines, vertices (S, 2, *input_shape), are needed, not {tuple(vertices.shape)}")
     if budget is not None and budget < 1:
         raise InputError(f"budget={budget}: at least 1 evaluation is needed")
 

@@ -8,6 +8,7 @@ is cut at the same places in both. In float64: two points that are nearly on a l
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import true_float32
-from regioncount.regions.piecewise import Operation, apply, trace
+from regioncount.regions.piecewise import Operation, Program, apply, trace
+
+# Values at the vertices of all pieces that are kept at a time: 2 GB. A network with more is not small.
+MOST_VALUES = 2**28
 
 # A value this far from zero, relative to the largest there is, may be rounding.
 ROUNDING = 1e-12
@@ -38,43 +42,62 @@ class ExactPlane:
     """on which the network is affine, its activation pattern constant; with max pooling there are more than it needs, as
     every two values of a window are told apart"""
 
+    evaluations: int
+    """of the network, in inputs: the vertices of these pieces"""
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """float64 (N,): the share of the triangle's area that each polygon has."""
+        return np.array([abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) for x, y in (each.T for each in self.polygons)])
+
     @property
     def count(self) -> int:
         """Connected regions of constant predicted label."""
         return int(self.regions.max()) + 1
 
+    @property
+    def entropy(self) -> float:
+        """-sum p log p in nats, p a region's share of the area."""
+        share = np.bincount(self.regions, weights=self.areas)
+        share = share[share > 0]
+        return float(-(share * np.log(share)).sum()) + 0.0
 
-def exact_plane(model: nn.Module, triangle: Tensor) -> ExactPlane:
-    """The regions of constant predicted label in a triangle.
 
-    model: as of `exact_lines`, and small: the work grows with the number of pieces, cell by cell. triangle: floating point
-    (3, *input_shape).
+def exact_planes(model: nn.Module, triangles: Tensor) -> list[ExactPlane]:
+    """The regions of constant predicted label in each of S triangles.
 
-    Raises InputError where the vertices are no triangle, the network has an operation that is not piecewise linear, or a
-    logit is not a number. Source: Humayun et al. 2023, "SplineCam".
+    model: as of `exact_lines`, and small: the work grows with the number of pieces, cell by cell. triangles: floating point
+    (S, 3, *input_shape).
+
+    Raises InputError where the vertices are no triangles, the network has an operation that is not piecewise linear or is
+    affine in too many pieces, or a logit is not a number. Source: Humayun et al. 2023, "SplineCam".
     """
-    if triangle.dim() < 2 or len(triangle) != 3:
-        raise InputError(f"the three vertices (3, *input_shape) of a triangle are needed, not {tuple(triangle.shape)}")
-    program = trace(model, triangle.shape[1:])
-    cells, places = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    values = {program.input: triangle.to(program.device, torch.float64)}
+    if triangles.dim() < 3 or triangles.shape[1] != 3 or len(triangles) < 1:
+        raise InputError(f"triangles, vertices (S, 3, *input_shape), are needed, not {tuple(triangles.shape)}")
+    program = trace(model, triangles.shape[2:])
     with torch.no_grad(), true_float32():
-        for stage in program.stages:
-            if stage is not program.stages[0]:
-                cells, between = _cut(cells, _lines(stage[0], values[stage[0].operand]))
-                places = between(torch.from_numpy(places)).numpy()
-                values = {node: between(value) for node, value in values.items()}
-            for operation in stage:
-                values = apply(program, operation, values)
+        return [_follow(program, triangle.to(program.device, torch.float64)) for triangle in triangles]
+
+
+def _follow(program: Program, triangle: Tensor) -> ExactPlane:
+    cells, places = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    values, most = {program.input: triangle}, MOST_VALUES // program.width
+    for stage in program.stages:
+        if stage is not program.stages[0]:
+            cells, between = _cut(cells, _lines(stage[0], values[stage[0].operand]), most)
+            places = between(torch.from_numpy(places)).numpy()
+            values = {node: between(value) for node, value in values.items()}
+        for operation in stage:
+            values = apply(program, operation, values)
     logits = values[program.output]
     if logits.isnan().any():
         raise InputError("the model gives logits that are not a number: its regions cannot be counted")
-    pieces = len(cells)
+    pieces, evaluations = len(cells), len(places)
     pairs = torch.tensor([*combinations(range(logits.shape[1]), 2)], device=logits.device)
-    cells, between = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]])
+    cells, between = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], most)
     places, logits = between(torch.from_numpy(places)).numpy(), between(logits).cpu().numpy()
     labels = np.array([logits[cell].mean(axis=0).argmax() for cell in cells])
-    return ExactPlane([places[cell] for cell in cells], labels, _regions(cells, labels), pieces)
+    return ExactPlane([places[cell] for cell in cells], labels, _regions(cells, labels), pieces, evaluations)
 
 
 def _lines(operation: Operation, operand: Tensor) -> Tensor:
@@ -86,11 +109,12 @@ def _lines(operation: Operation, operand: Tensor) -> Tensor:
     return torch.cat([(images[..., windows[:, a]] - images[..., windows[:, b]]).flatten(1) for a, b in pairs], dim=1)
 
 
-def _cut(cells: list[list[int]], lines: Tensor) -> tuple[list[list[int]], Callable[[Tensor], Tensor]]:
+def _cut(cells: list[list[int]], lines: Tensor, most: int) -> tuple[list[list[int]], Callable[[Tensor], Tensor]]:
     """Convex cells, vertices in order, cut along each of the lines that passes through them.
 
-    lines: (P, M), the values at the vertices of functions that are affine in each cell, and 0 on a line. Returns the
-    cells, and a function from values at the vertices there were (P, ...) to values at all that there are now.
+    lines: (P, M), the values at the vertices of functions that are affine in each cell, and 0 on a line. most: vertices
+    that there may be; InputError where there are more. Returns the cells, and a function from values at the vertices there
+    were (P, ...) to values at all that there are now.
     """
     rows = list(lines.cpu().numpy())
     tolerance = ROUNDING * max(1e-300, float(lines.abs().max())) if lines.numel() else 0.0
@@ -110,6 +134,8 @@ def _cut(cells: list[list[int]], lines: Tensor) -> tuple[list[list[int]], Callab
 
     found = []
     for cell in cells:
+        if len(rows) > most:
+            raise InputError(f"a triangle has over {most:,} vertices of affine pieces: exact is for small networks there")
         ends = np.stack([rows[vertex] for vertex in cell])
         parts = [cell]
         for line in np.flatnonzero((ends.min(axis=0) < -tolerance) & (ends.max(axis=0) > tolerance)):
