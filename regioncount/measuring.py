@@ -239,7 +239,9 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     if exact.pieces is not None:
         arrays["pieces"], proved["affine_pieces"] = exact.pieces, float(exact.pieces.mean())
     if exact.proved.min() < 1:  # a bound is no count, and goes into no correlation
-        measured = {"region_count_at_least": result.mean, "region_count_at_most": float(exact.most.mean())}
+        measured = {"region_count_at_least": result.mean}
+        if np.isfinite(exact.most).all():
+            measured["region_count_at_most"] = float(exact.most.mean())
     return measured | proved, arrays, account
 
 
@@ -349,9 +351,10 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
             if f"affine_pieces_{subspace}" in row:
                 shown[f"affine pieces {subspace}"] = f"{row[f'affine_pieces_{subspace}']:.1f}"
             if (mean := row.get(f"region_count_{subspace}")) is None:
-                bound = row.get(f"region_count_{subspace}_at_least")
                 missing = row.get(f"region_count_{subspace}_error", "not measured")
-                shown[f"region_count {subspace}"] = missing if bound is None else f"at least {bound:.3f}"
+                found_bounds = [(word, row.get(f"region_count_{subspace}_at_{word}")) for word in ("least", "most")]
+                told = ", ".join(f"at {word} {bound:.3f}" for word, bound in found_bounds if bound is not None)
+                shown[f"region_count {subspace}"] = told or missing
                 continue
             shown[f"region_count {subspace}"] = f"{mean:.3f} ± {row[f'region_count_{subspace}_standard_error']:.3f}"
             shown[f"region_entropy {subspace}"] = f"{row[f'region_entropy_{subspace}']:.3f}"

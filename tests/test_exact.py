@@ -444,6 +444,7 @@ def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
     assert row["region_share_proved_line"] < 1
     assert row["region_count_line_at_least"] >= 1
     assert "region_count_line" not in row
+    assert "region_count_line_at_most" not in row
     assert "at least" in measuring.describe(found, bounded, job.dataset, [1])
 
 
@@ -461,7 +462,9 @@ def test_a_run_is_measured_by_bounds(tmp_path):
     row = measuring.values(found, config, job.dataset)
     assert row["region_count_line_at_least"] <= expected["region_count_line"] <= row["region_count_line_at_most"]
     assert "region_count_line" not in row
-    assert "at least" in measuring.describe(found, config, job.dataset, [1])
+    told = measuring.describe(found, config, job.dataset, [1])
+    assert "at least" in told
+    assert f"at most {row['region_count_line_at_most']:.3f}" in told
 
 
 @pytest.mark.parametrize(
