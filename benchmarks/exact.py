@@ -154,7 +154,7 @@ def cost(options) -> None:
 
 def bounds(options) -> None:
     print("| model | how | evaluations a line | seconds a line | share of the length proved |\n|---|---|---|---|---|")
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     axes.set(xscale="log", xlabel="evaluations a line", ylabel="share of the length proved")
     for colour, (network, width, number, most) in enumerate(BOUNDED):
         ((name, model, dataset, number),) = list(models(options, ((network, width, number),)))[1:]
@@ -178,7 +178,7 @@ def bounds(options) -> None:
                 curve.append((each, found.proved.mean()))
                 print(f"| {name} | {how} | {each:,.0f} | {took:.2f} | {found.proved.mean():.3f} |", flush=True)
             axes.plot(*zip(*curve, strict=True), style, color=f"C{colour}", marker=".", label=f"{name}: {how}")
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(DOCS / "bounds.png", dpi=150)
 
 
