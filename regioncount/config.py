@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from regioncount.classical import is_classical
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
-from regioncount.regions.counting import EXACT_METHODS
+from regioncount.regions.counting import EXACT_METHODS, where_exact
 from regioncount.regions.labelling import LATTICE_METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
 from regioncount.runs import MOST_EPOCHS
@@ -500,8 +500,8 @@ def _check_measuring(config: RunConfig | MeasuringConfig) -> None:
         _one_of(f"{where}.split", subspace.split, ("train", "test"))
         _at_least(f"{where}.dimension", subspace.dimension, 1)
         if subspace.kind == "simplex" and subspace.dimension > EXACT_METHODS.get(config.regions.method, math.inf):
-            method, most = f"regions.method={config.regions.method}", EXACT_METHODS[config.regions.method]
-            raise InputError(f"{where}: {method} counts in up to {most} dimensions; leave it out, or take method=auto")
+            method, on = f"regions.method={config.regions.method}", where_exact(config.regions.method)
+            raise InputError(f"{where}: {method} counts {on}; leave this subspace out, or take method=auto")
         if subspace.kind == "simplex" and subspace.dimension > 1 and config.regions.budget is not None:
             raise InputError(f"{where}: regions.budget={config.regions.budget} is for lines; leave one of them out")
         _at_least(f"{where}.number", subspace.number, 1)

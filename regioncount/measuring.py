@@ -353,7 +353,7 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
             if (mean := row.get(f"region_count_{subspace}")) is None:
                 missing = row.get(f"region_count_{subspace}_error", "not measured")
                 found_bounds = [(word, row.get(f"region_count_{subspace}_at_{word}")) for word in ("least", "most")]
-                told = ", ".join(f"at {word} {bound:.3f}" for word, bound in found_bounds if bound is not None)
+                told = ", ".join(f"at {word} {bound:.4g}" for word, bound in found_bounds if bound is not None)
                 shown[f"region_count {subspace}"] = told or missing
                 continue
             shown[f"region_count {subspace}"] = f"{mean:.3f} ± {row[f'region_count_{subspace}_standard_error']:.3f}"

@@ -464,14 +464,14 @@ def test_a_run_is_measured_by_bounds(tmp_path):
     assert "region_count_line" not in row
     told = measuring.describe(found, config, job.dataset, [1])
     assert "at least" in told
-    assert f"at most {row['region_count_line_at_most']:.3f}" in told
+    assert f"at most {row['region_count_line_at_most']:.4g}" in told
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["regions=[line,simplex_3]"], "regions.simplex_3: regions.method=exact counts in up to 2 dimensions"),
-        (["regions=[plane]", "regions.method=bounds"], "regions.plane: regions.method=bounds counts in up to 1 dim"),
+        (["regions=[line,simplex_3]"], "regions.simplex_3: regions.method=exact counts on lines and in planes"),
+        (["regions=[plane]", "regions.method=bounds"], "regions.plane: regions.method=bounds counts on lines;"),
         (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 is for lines"),
         (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),
         (["model=decision_tree"], "model=decision_tree: regions.method=exact looks into networks"),
@@ -566,7 +566,7 @@ def test_triangles_are_counted_together_and_compared_by_area():
         sizes = np.bincount(alone.regions, weights=[2 * area(polygon) for polygon in alone.polygons])
         assert found.counts[number] == len(sizes) == found.exact[number].count
         assert np.isclose(found.entropies[number], -(sizes * np.log(sizes)).sum(), rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="counts in up to 2 dimensions, not in 3"):
+    with pytest.raises(InputError, match="method=exact counts on lines and in planes, not in 3 dimensions"):
         rc.count_regions(model, torch.randn(1, 4, *SHAPE), method="exact")
     with pytest.raises(InputError, match="budget=5: exact counts in triangles have none"):
         rc.count_regions(model, triangles, method="exact", budget=5)

@@ -135,12 +135,17 @@ def count_regions(
     )
 
 
+def where_exact(method: str) -> str:
+    """In what an exact method counts, for a message."""
+    return "on lines" if EXACT_METHODS[method] == 1 else "on lines and in planes"
+
+
 def _count_exactly(
     model: nn.Module, vertices: Tensor, resolution: int | None, method: str, connectivity: str, budget: int | None
 ) -> RegionCount:
     dimension = vertices.shape[1] - 1
     if dimension > EXACT_METHODS[method]:
-        raise InputError(f"method={method} counts in up to {EXACT_METHODS[method]} dimensions, not in {dimension}")
+        raise InputError(f"method={method} counts {where_exact(method)}, not in {dimension} dimensions")
     if resolution is not None:
         raise InputError(f"resolution={resolution}: method={method} takes no lattice; leave it out")
     if dimension == 2:
