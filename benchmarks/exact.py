@@ -32,6 +32,12 @@ BOUNDED = (
     ("resnet18", 16, 1, 40_000),
 )
 SAMPLED = 32  # of equal intervals
+# Each with a budget of evaluations a line.
+PROVED_BY = {
+    "method=bounds": ("-", lambda model, lines, budget: bounded_lines(model, lines, budget * len(lines))),
+    "method=exact": (":", lambda model, lines, budget: exact_lines(model, lines, budget * len(lines))),
+    "bounds of equal intervals": ("--", lambda model, lines, budget: equal_intervals(model, lines, budget // 4)),
+}
 
 
 def models(options, chosen=MODELS):
@@ -160,17 +166,13 @@ def bounds(options) -> None:
         ((name, model, dataset, number),) = list(models(options, ((network, width, number),)))[1:]
         vertices = lines_of(dataset, number)
         exact_lines(model, vertices[:1], budget=1)
-        for how, style, prove in (
-            ("method=bounds", "-", lambda budget: bounded_lines(model, vertices, budget * number)),  # noqa: B023
-            ("method=exact", ":", lambda budget: exact_lines(model, vertices, budget * number)),  # noqa: B023
-            ("bounds of equal intervals", "--", lambda budget: equal_intervals(model, vertices, budget // 4)),  # noqa: B023
-        ):
+        for how, (style, prove) in PROVED_BY.items():
             curve = []
             for budget in (2 ** np.arange(4, 30, 2)).tolist():
                 if budget > most or (curve and curve[-1][1] == 1):
                     break
                 start = time.perf_counter()
-                found = prove(budget)
+                found = prove(model, vertices, budget)
                 took = (time.perf_counter() - start) / len(found.proved)
                 each = found.evaluations / len(found.proved)
                 if how.startswith("bounds"):
