@@ -10,7 +10,7 @@ import torch
 import zoo
 
 from regioncount.regions import adaptive, count_components, sample_simplices
-from regioncount.regions.evaluation import evaluation_batch, fast_layout, interpolate, true_float32
+from regioncount.regions.evaluation import evaluation_batch, fast_layout, interpolate, lay_out, true_float32
 
 POINTS = 200
 SEED = 1  # not that of agreement.py: what chooses the constants does not judge them
@@ -51,7 +51,7 @@ def main() -> None:
         for _, model, dataset, _ in zoo.stages(network, zoo.WIDTHS[network], options):
             generator = torch.Generator().manual_seed(SEED)
             vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, options.lines, generator)
-            everything.append(all_logits(model.to(memory_format=torch.channels_last), vertices))
+            everything.append(all_logits(lay_out(model), vertices))
     generator = torch.Generator().manual_seed(0)
     for logits in list(everything):
         for _ in range(options.copies):

@@ -36,6 +36,7 @@ from regioncount.regions import (
     shorten_segments,
 )
 from regioncount.regions.counting import EXACT_METHODS
+from regioncount.regions.evaluation import lay_out
 from regioncount.runs import Run
 
 # Planes in which the decision regions of different seeds are compared, and points along their sides.
@@ -164,7 +165,7 @@ def draw_vertices(subspace: Subspace, dataset: data.Dataset, seed: int) -> Tenso
 
 def _placed(found: Run, dataset: data.Dataset, device: torch.device) -> torch.nn.Module:
     """A run's network where it is to be evaluated, its weights still to be loaded."""
-    return build_model(found.config["model"], dataset).to(device, memory_format=torch.channels_last)
+    return lay_out(build_model(found.config["model"], dataset).to(device))
 
 
 def _model_at(

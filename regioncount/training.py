@@ -24,7 +24,7 @@ from regioncount.config import RunConfig
 from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
 from regioncount.measures.subject import evaluate, split_batches
-from regioncount.regions.evaluation import fast_bfloat16, fast_layout, true_float32
+from regioncount.regions.evaluation import fast_bfloat16, true_float32
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -188,7 +188,7 @@ def _train_epoch(model, forward, dataset, config, optimizer, epoch, device, prec
         torch.manual_seed(seed)  # for dropout and the like
         for images, labels in dataset.train.batches(config.batch_size, order):
             inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
-            inputs = fast_layout(inputs)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
             loss, logits = backward(inputs, targets)
             if config.optimizer["name"] == "sam":
                 with _uphill(model, config.optimizer["rho"]):

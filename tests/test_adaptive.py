@@ -177,6 +177,24 @@ def test_folding_leaves_the_function_as_it_is(name):
     assert normalizations[1] < normalizations[0]
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_convolutions_of_any_dimension_are_folded_and_counted_as_the_grid_counts_them(dimensions):
+    torch.manual_seed(dimensions)
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
+    normalization = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
+    model = nn.Sequential(convolution(1, 4, 3), normalization(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    inputs = torch.randn(64, 1, *[6] * dimensions)
+    model(inputs)  # in training mode: running statistics are no longer those of the beginning
+    model.eval()
+    with torch.no_grad():
+        prepared = screening.prepare(model, inputs, model(inputs), batch_size=16)
+    assert not any(isinstance(module, normalization) for module in prepared.exact.modules())
+    vertices = rc.sample_simplices(3 * inputs, 1, 20, torch.Generator().manual_seed(0))
+    auto, grid = (rc.count_regions(model, vertices, method=method) for method in ("auto", "grid"))
+    assert (auto.counts == grid.counts).all()
+    assert grid.mean > 1
+
+
 def test_a_module_that_cannot_be_folded_is_counted_as_it_is():
     class Shared(nn.Module):
         """One convolution before two normalizations: folding both into it would be wrong."""

@@ -19,8 +19,21 @@ def evaluation_batch(device: torch.device, values: int) -> int:
 
 
 def fast_layout(inputs: Tensor) -> Tensor:
-    """Images (B, C, H, W) with channels last in memory, which convolutions run faster on; other inputs as they are."""
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+    """Images (B, C, H, W) as convolutions run fastest on them, other inputs as they are.
+
+    That is channels last in memory; on a GPU only in bfloat16: without TF32, a narrow ResNet-18 took 2.4 times as long.
+    """
+    if inputs.dim() != 4:
+        return inputs
+    last = inputs.device.type != "cuda" or inputs.dtype == torch.bfloat16
+    return inputs.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def lay_out(module: nn.Module) -> nn.Module:
+    """Have a module's convolution weights in memory as `fast_layout` has its inputs; returns the module."""
+    for parameter in module.parameters():
+        parameter.data = fast_layout(parameter.data)
+    return module
 
 
 def fast_bfloat16(device: torch.device) -> bool:

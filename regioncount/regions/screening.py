@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from regioncount.regions.adaptive import margins
-from regioncount.regions.evaluation import fast_bfloat16, fast_layout
+from regioncount.regions.evaluation import fast_bfloat16, fast_layout, lay_out
 
 # The bound on the margin below which a point is evaluated in float32, in units of the largest error that was seen in a
 # difference of two logits; labels differed only at margins below half that error.
@@ -48,7 +48,7 @@ def prepare(model: nn.Module, inputs: Tensor, logits: Tensor, batch_size: int) -
         return Prepared(exact, None, None, evaluations)
     evaluations += len(inputs)
     try:
-        rough = copy.deepcopy(exact).to(torch.bfloat16)
+        rough = lay_out(copy.deepcopy(exact).to(torch.bfloat16))
         error = _in_batches(rough, inputs.bfloat16(), batch_size).to(logits) - logits
     except (RuntimeError, TypeError):
         return Prepared(exact, None, None, evaluations)  # some operation of this model is not made for bfloat16
@@ -65,6 +65,6 @@ def _in_batches(model: nn.Module, inputs: Tensor, size: int) -> Tensor:
 def folded(model: nn.Module) -> nn.Module | None:
     """A copy with batch normalization folded into the convolutions before it; None where the model cannot be traced."""
     try:
-        return fuse(model).to(memory_format=torch.channels_last)
+        return lay_out(fuse(model))
     except Exception:  # whatever a model's own code makes of a tracer's placeholders
         return None
