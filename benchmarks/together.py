@@ -1,0 +1,73 @@
+"""Several runs at a time on one GPU: images a second of all together.
+
+    python benchmarks/together.py [--runs 1 2 4] [--widths 64 16] [--images 10240]
+
+ResNet-18 on random images, batches of 256. Each run is a process of its own, as joblib's workers are; all begin their timed
+epochs together.
+"""
+
+import argparse
+import time
+from itertools import product
+
+import torch
+from torch import multiprocessing
+
+from regioncount import data, loading, training
+from regioncount.config import parse_run
+from regioncount.splits import Split
+
+
+def train(width: int, images: int, device: torch.device, barrier, queue) -> None:
+    """Report when the second of three epochs began, and when the last ended."""
+    pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(pixels, torch.arange(images) % 10)
+    dataset = data.Dataset("random", split, split, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3)
+    config = parse_run(
+        {
+            "model": {"name": "resnet18", "width": width},
+            "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
+            "schedule": {"name": "constant"},
+            "batch_size": 256,
+            "epochs": 3,
+        }
+    )
+    model = loading.build_model(config.model, dataset)
+    precision = training.choose_precision("auto", device)
+    times = []
+
+    def on_epoch(row: dict, _) -> None:
+        if row["epoch"] == 1:
+            barrier.wait()
+        times.append(time.time())
+
+    training.fit(model, dataset.to(device), config, device=device, precision=precision, on_epoch=on_epoch)
+    queue.put((times[0], times[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="+", type=int, default=(1, 2, 4))
+    parser.add_argument("--widths", nargs="+", type=int, default=(64, 16))
+    parser.add_argument("--images", type=int, default=10240)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device = training.choose_device(options.device)
+    processes = multiprocessing.get_context("spawn")
+    print("| ResNet-18 of width | runs at a time | images/s, all together |\n|---|---|---|")
+    for width, runs in product(options.widths, options.runs):
+        barrier, queue = processes.Barrier(runs), processes.Queue()
+        started = [
+            processes.Process(target=train, args=(width, options.images, device, barrier, queue)) for _ in range(runs)
+        ]
+        for process in started:
+            process.start()
+        spans = [queue.get() for _ in started]
+        for process in started:
+            process.join()
+        seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
+        print(f"| {width} | {runs} | {2 * options.images * runs / seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
