@@ -211,7 +211,7 @@ def _figure(places: Mapping, column: str, x_title: str, y_title: str) -> go.Figu
     }
     layout = go.Layout(
         template=go.layout.Template(),
-        margin={"l": 60, "r": 10, "t": 10, "b": 50},
+        margin={"l": 60, "r": 10, "t": 36, "b": 50},  # above it: the buttons
         hovermode="closest",
         dragmode=False,  # a finger on a phone scrolls the page
         legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
