@@ -1,6 +1,6 @@
 """Does method=auto agree with the grid in float32? Every network of the paper, half trained and trained.
 
-    python benchmarks/agreement.py [--lines 300] [--data DIR]
+    python benchmarks/agreement.py [--networks mobilenet ...] [--lines 300] [--data DIR]
 
 Prints a Markdown table, and its pooled agreement with a 95 % interval (Clopper and Pearson 1934). What was measured is kept
 under --results, one file a model, and not measured again.
@@ -41,6 +41,7 @@ def interval(agree: int, total: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = zoo.arguments(__doc__)
+    parser.add_argument("--networks", nargs="+", default=list(zoo.WIDTHS), choices=zoo.WIDTHS)
     parser.add_argument("--lines", type=int, default=300)
     parser.add_argument("--resolution", type=int, default=200)
     options = parser.parse_args()
@@ -52,7 +53,8 @@ def main() -> None:
         "| evaluations a line | bound |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     pooled, total = 0, 0
-    for network, width in zoo.WIDTHS.items():
+    for network in options.networks:
+        width = zoo.WIDTHS[network]
         for epoch, model, dataset, accuracy in zoo.stages(network, width, options):
             file = kept / f"{network}-{width}-{epoch}-{options.lines}x{options.resolution}-{device.type}.json"
             if not file.exists():
