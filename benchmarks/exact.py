@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 
 MODELS = (("mlp", 64, 1000), ("small_cnn", 8, 100), ("resnet18", 4, 30), ("resnet18", 16, 2))
 LATTICES = (50, 200, 2000)
+DRAWN = 10  # lines of a network from which its curves are drawn; shares of fewer are in the table
 DOCS = Path(__file__).parent.parent / "docs"
 # Trained networks, lines, and the most evaluations a line.
 BOUNDED = (
@@ -137,6 +138,8 @@ def lattice(options) -> None:
         differ = 100 * (counts != found.counts).mean()
         print(head + f"| adaptive, 200 points | {counts.mean():.3f} | {differ:.1f} % | | |", flush=True)
 
+        if number < DRAWN:
+            continue
         style = {"linestyle": "-" if name.endswith(", trained") else ":"}
         widths = np.sort(found.stop - found.start)
         left.step(widths, np.arange(1, len(widths) + 1) / len(widths), where="post", label=name, **style)
