@@ -145,7 +145,9 @@ def heat_map(
             number = f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
             numbers.append({"x": column, "y": row, "text": number, "showarrow": False, "font": {"color": colour}})
     figure.update_layout(annotations=numbers)
-    figure.update_layout(title={"text": _plain(column_label(measure)), "font": {"size": 14}}, margin={"t": 40})
+    title = {"yref": "paper", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}  # right above the cells, below the buttons
+    title |= {"text": _plain(column_label(measure)), "font": {"size": 14}}
+    figure.update_layout(title=title, margin={"t": 62})
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, showticklabels=not alone)
     return figure

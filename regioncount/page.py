@@ -199,7 +199,7 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
     for measure in heat_map_measures(group.rows):
         if (figure := charts.heat_map(group.rows, measure, columns)) is not None:
             what = f"{column_label(measure).capitalize()} over the grid, {group.title}"
-            maps.append(_chart(figure, 330, what, "", None if maps else directory / f"heat_maps{group.suffix}.png"))
+            maps.append(_chart(figure, 350, what, "", None if maps else directory / f"heat_maps{group.suffix}.png"))
     parts += [f'<div class="heat-maps">{"".join(maps)}</div>'] if maps else []
     parts += _through_training(sweep, group, measures)
     early, regression = tables.early(sweep, group), tables.regression(sweep, group)
