@@ -188,7 +188,7 @@ def _train_epoch(model, forward, dataset, config, optimizer, epoch, device, prec
         torch.manual_seed(seed)  # for dropout and the like
         for images, labels in dataset.train.batches(config.batch_size, order):
             inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)  # as the weights are
             loss, logits = backward(inputs, targets)
             if config.optimizer["name"] == "sam":
                 with _uphill(model, config.optimizer["rho"]):
