@@ -28,7 +28,7 @@ def main() -> None:
             counts, seconds = [], []
             for device in devices:
                 model.to(device)
-                count_regions(model, vertices[:1], method=method)  # the first call of anything builds kernels
+                count_regions(model, vertices, method=method)  # the first call of anything builds kernels, for each shape
                 start = time.perf_counter()
                 counts.append(count_regions(model, vertices, method=method).counts)  # which ends on the CPU
                 seconds.append(time.perf_counter() - start)

@@ -5,6 +5,7 @@ from the weights and the optimizer's state at its start alone, and a run that go
 have done unbroken, with no generator's state to keep.
 """
 
+import functools
 import math
 import os
 import shutil
@@ -23,7 +24,8 @@ from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
-from regioncount.measures.subject import evaluate, split_batches
+from regioncount.measures.subject import Outputs, evaluate, split_batches
+from regioncount.recording import recorded, side_stream
 from regioncount.regions.evaluation import fast_bfloat16, true_float32
 
 OPTIMIZERS = {
@@ -37,9 +39,12 @@ OPTIMIZERS = {
 }
 
 # The running accuracy from which the whole training set is looked at: that much below the one asked for. It lags behind
-# the accuracy at the end of the epoch, and looking costs a third of an epoch.
+# the accuracy at the end of the epoch, and looking costs a third of an epoch on a CPU, three epochs on a GPU.
 NEAR_ACCURACY = 0.02
 NEAR_LOSS = 2.0
+# Likewise for a first look in bfloat16, which is nearer, and costs a GPU a third of an epoch.
+ROUGH_ACCURACY = 0.005
+ROUGH_LOSS = 1.25
 
 # The work of a run, in multiply-adds of all forward passes, from which compilation pays on a CPU: some ten minutes of
 # training there, against a minute of compiling. On a GPU it has not been measured.
@@ -122,6 +127,11 @@ def fit(
     schedule = _schedule(optimizer, config)
     forward = torch.compile(model, dynamic=False) if compiled else model
     depthwise = fast_depthwise(model, device)
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    whole = functools.partial(_backward, forward, optimizer, device, precision)
+    whole = whole if stream is None else recorded(whole)
+    # Through `forward` another size would be compiled anew.
+    smaller = functools.partial(_backward, model, optimizer, device, precision, into_last=True)
     history = []
     if checkpoint:
         model.load_state_dict(checkpoint["model"])
@@ -142,13 +152,15 @@ def fit(
             epoch = len(history) + 1
             started = time.perf_counter()
             rate = optimizer.param_groups[0]["lr"]
-            with replaced(depthwise):
-                loss, accuracy = _train_epoch(model, forward, dataset, config, optimizer, epoch, device, precision, report)
+            exact = true_float32() if precision == "float32" else nullcontext()
+            with replaced(depthwise), exact, side_stream(stream):
+                loss, accuracy = _train_epoch(model, whole, smaller, dataset, config, optimizer, epoch, device, report)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "running_accuracy": accuracy}
             row["train_accuracy"] = math.nan
             if math.isfinite(loss) and _near_stop(row, config):
-                outputs = evaluate(model, split_batches(dataset, dataset.train, device))
-                row["stop_loss"], row["train_accuracy"] = outputs.loss, outputs.accuracy
+                outputs = _look(model, dataset, device, precision, config)
+                if outputs is not None:
+                    row["stop_loss"], row["train_accuracy"] = outputs.loss, outputs.accuracy
             row["seconds"] = time.perf_counter() - started
             schedule.step()
             history.append(row)
@@ -161,43 +173,45 @@ def diverged(history: list[dict]) -> bool:
     return bool(history) and not math.isfinite(history[-1]["train_loss"])
 
 
-def _train_epoch(model, forward, dataset, config, optimizer, epoch, device, precision, report) -> tuple[float, float]:
+def _train_epoch(model, whole, smaller, dataset, config, optimizer, epoch, device, report) -> tuple[float, float]:
     """One pass over the training set; returns the running loss and accuracy. Nothing in it waits for the device.
 
-    forward: the model, compiled perhaps, for whole batches; another size would be compiled anew.
+    whole, smaller: `_backward` of inputs and targets, for batches of config.batch_size images and for others.
     """
-
-    def backward(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss of a batch, whose gradient the weights then hold, and its logits."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = (forward if len(inputs) == config.batch_size else model)(inputs)
-        loss = cross_entropy(logits.float(), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        return loss.detach(), logits.detach()
-
     model.train()
     seed = _epoch_seed(config.seed, epoch)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(dataset.train), generator=generator)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    cuda = [device.index or 0] if device.type == "cuda" else []
-    exact = true_float32() if precision == "float32" else nullcontext()
-    with torch.random.fork_rng(devices=cuda), exact:
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # for dropout and the like
         for images, labels in dataset.train.batches(config.batch_size, order):
             inputs, targets = _augmented(dataset, config.augmentation, images, labels, generator)
             inputs = inputs.contiguous(memory_format=torch.channels_last)  # as the weights are
+            backward = whole if len(labels) == config.batch_size else smaller
             loss, logits = backward(inputs, targets)
+            loss_sum += loss.double() * len(labels)
+            correct += (logits.argmax(dim=1) == labels).sum()
             if config.optimizer["name"] == "sam":
                 with _uphill(model, config.optimizer["rho"]):
                     backward(inputs, targets)
             optimizer.step()
-            loss_sum += loss.double() * len(labels)
-            correct += (logits.argmax(dim=1) == labels).sum()
             report(len(labels), loss_sum, correct)
     return loss_sum.item() / len(dataset.train), correct.item() / len(dataset.train)
+
+
+def _backward(forward, optimizer, device, precision, inputs: Tensor, targets: Tensor, *, into_last: bool = False):
+    """The mean loss of a batch, whose gradient the weights hold afterwards, and its logits (B, C).
+
+    into_last: the gradient is written where the last one is, and what was recorded can go on using that place.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = forward(inputs)
+    loss = cross_entropy(logits.float(), targets)
+    optimizer.zero_grad(set_to_none=not into_last)
+    loss.backward()
+    return loss.detach(), logits.detach()
 
 
 @contextmanager
@@ -263,6 +277,19 @@ def _near_stop(row: dict, config: RunConfig) -> bool:
         return accuracy is not None or loss is not None
     near_accuracy = accuracy is not None and row["running_accuracy"] >= accuracy - NEAR_ACCURACY
     return near_accuracy or (loss is not None and row["train_loss"] <= loss * NEAR_LOSS)
+
+
+def _look(
+    model: nn.Module, dataset: data.Dataset, device: torch.device, precision: str, config: RunConfig
+) -> Outputs | None:
+    """What the stop rule is about, in float32; None where a look in the training's own bfloat16 is far from it."""
+    if precision == "bfloat16":
+        rough = evaluate(model, split_batches(dataset, dataset.train, device), bfloat16=True)
+        accuracy, loss = config.stop.train_accuracy, config.stop.train_loss
+        near_accuracy = accuracy is not None and rough.accuracy >= accuracy - ROUGH_ACCURACY
+        if not near_accuracy and not (loss is not None and rough.loss <= loss * ROUGH_LOSS):
+            return None
+    return evaluate(model, split_batches(dataset, dataset.train, device))
 
 
 def _finished(history: list[dict], config: RunConfig) -> bool:

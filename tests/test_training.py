@@ -212,6 +212,20 @@ def test_stopping_at_a_train_accuracy_is_of_the_whole_training_set():
     assert all(not row["train_accuracy"] >= 0.97 for row in history[:-1])
 
 
+@pytest.mark.parametrize("stop", [{"train_accuracy": 0.97}, {"train_loss": 0.2}])
+def test_training_in_bfloat16_stops_as_soon_as_the_rule_is_met_in_float32(stop):
+    slow = {"name": "sgd", "learning_rate": 0.02, "weight_decay": 0.0, "momentum": 0.9, "nesterov": False}
+    config = configuration(epochs=200, stop=stop, schedule={"name": "constant"}, optimizer=slow)
+    model, met = new_model(config), []
+
+    def on_epoch(row, state):
+        outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
+        met.append(outputs.accuracy >= 0.97 if "train_accuracy" in stop else outputs.loss <= 0.2)
+
+    training.fit(model, DIGITS, config, device=CPU, precision="bfloat16", on_epoch=on_epoch)
+    assert met == [False] * (len(met) - 1) + [True]
+
+
 def test_stopping_at_a_train_loss():
     model, history = train(configuration(epochs=200, stop={"train_loss": 0.2}, schedule={"name": "constant"}))
     loss = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).loss

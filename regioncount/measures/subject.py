@@ -139,12 +139,14 @@ def split_batches(dataset, split, device: torch.device) -> Iterator[tuple[Tensor
         yield fast_layout(dataset.normalize(images)), labels
 
 
-def evaluate(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> Outputs:
-    """Loss, accuracy and margins over a pass of data, in evaluation mode and true float32."""
+def evaluate(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], bfloat16: bool = False) -> Outputs:
+    """Loss, accuracy and margins over a pass of data, in evaluation mode and true float32, or in bfloat16 by autocast."""
     losses, correct, margins = [], [], []
     with torch.no_grad(), evaluation_mode(model), true_float32():
         for inputs, labels in batches:
-            logits = model(inputs)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
+                logits = model(inputs)
+            logits = logits.float() if bfloat16 else logits
             losses.append(cross_entropy(logits, labels, reduction="sum").double())
             correct.append((logits.argmax(dim=1) == labels).sum())
             margins.append(output_margins(logits, labels))

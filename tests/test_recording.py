@@ -1,0 +1,95 @@
+"""Training steps recorded as a CUDA graph are the steps they were recorded from. On a GPU alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from regioncount import data, loading, recording, training
+from regioncount.config import parse_run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+SGD = {"learning_rate": 0.05, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
+OPTIMIZERS = {
+    "sgd": {"name": "sgd", **SGD},
+    "sam": {"name": "sam", **SGD, "rho": 0.05},
+    "adam": {"name": "adam", "learning_rate": 0.01, "betas": [0.9, 0.99], "weight_decay": 0.0},
+    "adagrad": {"name": "adagrad", "learning_rate": 0.01, "weight_decay": 0.0},
+}
+
+
+def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: str, augmentation: str = "none"):
+    """Logits after training (N, C), the history, and whether anything was recorded."""
+    config = parse_run(
+        {
+            "dataset": {"name": "digits", "train_size": 1000},
+            "model": network,
+            "optimizer": optimizer,
+            "schedule": {"name": "cosine"},
+            "augmentation": augmentation,
+            "batch_size": 96,  # ten whole batches an epoch and one of 40
+            "epochs": 3,
+        }
+    )
+    graphs = []
+
+    def watched(step):
+        def call(*tensors):
+            graphs.append(torch.cuda.is_current_stream_capturing())
+            return step(*tensors)
+
+        return recording.recorded(call) if record else call
+
+    monkeypatch.setattr(training, "recorded", watched)
+    dataset = data.load("digits", train_size=1000)
+    model = training.initialize(lambda: loading.build_model(config.model, dataset), 0)
+    device = training.choose_device("cuda")
+    dataset = dataset.to(device)
+    history = training.fit(model, dataset, config, device=device, precision=precision)
+    model.eval()
+    with torch.no_grad():
+        return model(dataset.normalize(dataset.test.images)), history, any(graphs), len(graphs)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
+def test_recorded_training_is_the_same_training(monkeypatch, optimizer, augmentation):
+    network = {"name": "small_cnn", "width": 8}
+    logits, history, captured, calls = train(monkeypatch, True, OPTIMIZERS[optimizer], network, "float32", augmentation)
+    expected, plain, *_ = train(monkeypatch, False, OPTIMIZERS[optimizer], network, "float32", augmentation)
+    assert captured
+    assert calls == recording.WARM_UP + 1  # the rest was replayed
+    for row, other in zip(history, plain, strict=True):
+        assert row["learning_rate"] == other["learning_rate"]
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
+    torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
+
+
+def test_bfloat16_is_recorded(monkeypatch):
+    network = {"name": "resnet18", "width": 8}
+    _, history, captured, _ = train(monkeypatch, True, OPTIMIZERS["sgd"], network, "bfloat16")
+    _, plain, *_ = train(monkeypatch, False, OPTIMIZERS["sgd"], network, "bfloat16")
+    assert captured
+    assert [row["train_loss"] for row in history] == pytest.approx([row["train_loss"] for row in plain], rel=0.05)
+
+
+def test_dropout_draws_what_it_would_have_drawn():
+    """Anew at every call, from the seed on."""
+    dropout, inputs = nn.Dropout(0.5), torch.ones(1000, device="cuda")
+
+    def drawn(call) -> torch.Tensor:
+        outputs = []
+        with recording.side_stream(torch.cuda.Stream()):
+            for seed in (1, 2, 1):
+                torch.manual_seed(seed)
+                outputs += [call(inputs)[0].clone() for _ in range(5)]
+        torch.cuda.synchronize()
+        return torch.stack(outputs)
+
+    def step(inputs):
+        return (dropout(inputs),)
+
+    replayed = drawn(recording.recorded(step))
+    assert torch.equal(replayed, drawn(step))
+    assert torch.equal(replayed[:5], replayed[10:])
+    assert len(replayed.unique(dim=0)) == 10
