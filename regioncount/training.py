@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from regioncount import data
 from regioncount.config import RunConfig
+from regioncount.cuda_graphs import recorded, side_stream
 from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
 from regioncount.measures.subject import Outputs, evaluate, split_batches
-from regioncount.recording import recorded, side_stream
 from regioncount.regions.evaluation import fast_bfloat16, true_float32
 
 OPTIMIZERS = {

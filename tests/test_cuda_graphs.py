@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from regioncount import data, loading, recording, training
+from regioncount import cuda_graphs, data, loading, training
 from regioncount.config import parse_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -38,7 +38,7 @@ def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: 
             graphs.append(torch.cuda.is_current_stream_capturing())
             return step(*tensors)
 
-        return recording.recorded(call) if record else call
+        return cuda_graphs.recorded(call) if record else call
 
     monkeypatch.setattr(training, "recorded", watched)
     dataset = data.load("digits", train_size=1000)
@@ -58,7 +58,7 @@ def test_recorded_training_is_the_same_training(monkeypatch, optimizer, augmenta
     logits, history, captured, calls = train(monkeypatch, True, OPTIMIZERS[optimizer], network, "float32", augmentation)
     expected, plain, *_ = train(monkeypatch, False, OPTIMIZERS[optimizer], network, "float32", augmentation)
     assert captured
-    assert calls == recording.WARM_UP + 1  # the rest was replayed
+    assert calls == cuda_graphs.WARM_UP + 1  # the rest was replayed
     for row, other in zip(history, plain, strict=True):
         assert row["learning_rate"] == other["learning_rate"]
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
@@ -79,7 +79,7 @@ def test_dropout_draws_what_it_would_have_drawn():
 
     def drawn(call) -> torch.Tensor:
         outputs = []
-        with recording.side_stream(torch.cuda.Stream()):
+        with cuda_graphs.side_stream(torch.cuda.Stream()):
             for seed in (1, 2, 1):
                 torch.manual_seed(seed)
                 outputs += [call(inputs)[0].clone() for _ in range(5)]
@@ -89,7 +89,7 @@ def test_dropout_draws_what_it_would_have_drawn():
     def step(inputs):
         return (dropout(inputs),)
 
-    replayed = drawn(recording.recorded(step))
+    replayed = drawn(cuda_graphs.recorded(step))
     assert torch.equal(replayed, drawn(step))
     assert torch.equal(replayed[:5], replayed[10:])
     assert len(replayed.unique(dim=0)) == 10
