@@ -21,7 +21,7 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from regioncount import data
-from regioncount.config import RunConfig
+from regioncount.config import RunConfig, Stop
 from regioncount.cuda_graphs import recorded, side_stream
 from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
@@ -119,8 +119,8 @@ def fit(
     state() is that checkpoint: tensors and plain values, whose tensors are the live ones.
 
     The history has a row an epoch: epoch, learning_rate, train_loss and running_accuracy (averages over the epoch, in
-    training mode), train_accuracy (whole training set in evaluation mode, where a stop rule looked at it), seconds. A loss
-    that is not finite ends training; that row is the last.
+    training mode), train_accuracy (whole training set in evaluation mode, where a stop rule looked at it in float32),
+    seconds. A loss that is not finite ends training; that row is the last.
     """
     model.to(device, memory_format=torch.channels_last)
     optimizer = _optimizer(model, config.optimizer)
@@ -201,7 +201,9 @@ def _train_epoch(model, whole, smaller, dataset, config, optimizer, epoch, devic
     return loss_sum.item() / len(dataset.train), correct.item() / len(dataset.train)
 
 
-def _backward(forward, optimizer, device, precision, inputs: Tensor, targets: Tensor, *, into_last: bool = False):
+def _backward(
+    forward, optimizer, device, precision, inputs: Tensor, targets: Tensor, *, into_last: bool = False
+) -> tuple[Tensor, Tensor]:
     """The mean loss of a batch, whose gradient the weights hold afterwards, and its logits (B, C).
 
     into_last: the gradient is written where the last one is, and what was recorded can go on using that place.
@@ -270,24 +272,24 @@ def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
             return lr_scheduler.ExponentialLR(optimizer, **options)
 
 
+def _meets(stop: Stop, accuracy: float, loss: float, below: float = 0.0, times: float = 1.0) -> bool:
+    """Whether an accuracy or a loss is what the stop rule asks for, or so much below, or so many times it."""
+    fits = stop.train_accuracy is not None and accuracy >= stop.train_accuracy - below
+    return fits or (stop.train_loss is not None and loss <= stop.train_loss * times)
+
+
 def _near_stop(row: dict, config: RunConfig) -> bool:
     """Whether the stop rule's own quantity, over the whole training set, is worth a look."""
-    accuracy, loss = config.stop.train_accuracy, config.stop.train_loss
     if config.augmentation == "mixup":  # the running figures are of mixed images, and say nothing of the plain ones
-        return accuracy is not None or loss is not None
-    near_accuracy = accuracy is not None and row["running_accuracy"] >= accuracy - NEAR_ACCURACY
-    return near_accuracy or (loss is not None and row["train_loss"] <= loss * NEAR_LOSS)
+        return config.stop.train_accuracy is not None or config.stop.train_loss is not None
+    return _meets(config.stop, row["running_accuracy"], row["train_loss"], NEAR_ACCURACY, NEAR_LOSS)
 
 
-def _look(
-    model: nn.Module, dataset: data.Dataset, device: torch.device, precision: str, config: RunConfig
-) -> Outputs | None:
+def _look(model: nn.Module, dataset, device: torch.device, precision: str, config: RunConfig) -> Outputs | None:
     """What the stop rule is about, in float32; None where a look in the training's own bfloat16 is far from it."""
     if precision == "bfloat16":
         rough = evaluate(model, split_batches(dataset, dataset.train, device), bfloat16=True)
-        accuracy, loss = config.stop.train_accuracy, config.stop.train_loss
-        near_accuracy = accuracy is not None and rough.accuracy >= accuracy - ROUGH_ACCURACY
-        if not near_accuracy and not (loss is not None and rough.loss <= loss * ROUGH_LOSS):
+        if not _meets(config.stop, rough.accuracy, rough.loss, ROUGH_ACCURACY, ROUGH_LOSS):
             return None
     return evaluate(model, split_batches(dataset, dataset.train, device))
 
@@ -297,9 +299,7 @@ def _finished(history: list[dict], config: RunConfig) -> bool:
     if not history:
         return False
     last = history[-1]
-    accuracy, loss = config.stop.train_accuracy, config.stop.train_loss
-    fits = accuracy is not None and last["train_accuracy"] >= accuracy
-    return diverged(history) or fits or (loss is not None and last.get("stop_loss", math.inf) <= loss)
+    return diverged(history) or _meets(config.stop, last["train_accuracy"], last.get("stop_loss", math.inf))
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
