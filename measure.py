@@ -6,12 +6,14 @@ configs/measure.yaml; `python measure.py --help` lists them.
 
 import sys
 
-from regioncount.command_line import compose, hydra_ready, run_command
+from regioncount.commands import compose, hydra_ready, run_command
 
 
 def main(overrides: list[str]) -> None:
-    from regioncount import measuring, plots, training
+    from regioncount import training
     from regioncount.config import parse_measuring
+    from regioncount.reporting import plots
+    from regioncount.runs import measuring
 
     # A run brings its own data set: options of it given here, such as dataset.root, change that one.
     of_a_run = any(override.startswith("run=") for override in overrides)

@@ -7,11 +7,12 @@ Options are those of configs/train.yaml and configs/sweep.yaml.
 
 import sys
 
-from regioncount.command_line import run_command
+from regioncount.commands import run_command
 
 
 def main(overrides: list[str]) -> int:
-    from regioncount import report, sweeping
+    from regioncount.reporting import report
+    from regioncount.sweeps import sweeping
 
     plan = sweeping.make_plan(overrides)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)

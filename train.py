@@ -5,18 +5,18 @@ Options are those of configs/train.yaml and of the groups it names; `python trai
 
 import sys
 
-from regioncount.command_line import compose, hydra_ready, run_command
+from regioncount.commands import compose, hydra_ready, run_command
 
 
 def main(overrides: list[str]) -> None:
     with hydra_ready():
         composed = compose("train", overrides)
 
-    from regioncount import jobs, measuring
     from regioncount.config import parse_run
+    from regioncount.runs import measuring, runner
 
-    job = jobs.prepare(parse_run(composed))
-    found = jobs.run(job)
+    job = runner.prepare(parse_run(composed))
+    found = runner.run(job)
     print(measuring.describe(found, job.config, job.dataset, [found.epochs_trained]))
 
 

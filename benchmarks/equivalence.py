@@ -16,8 +16,8 @@ import torch
 import zoo
 from scipy.stats import ttest_ind
 
-from regioncount import jobs, loading
 from regioncount.regions import count_regions, sample_simplices
+from regioncount.runs import loading, runner
 from regioncount.training import choose_device
 
 WIDTH = 16
@@ -26,7 +26,7 @@ WIDTH = 16
 def suite_model(seed: int, options) -> torch.nn.Module:
     job = zoo.job("resnet18", WIDTH, options, seed=seed)
     model = loading.build_model(job.config.model, job.dataset)
-    model.load_state_dict(jobs.run(job).weights())
+    model.load_state_dict(runner.run(job).weights())
     return model
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import zoo
 
-from regioncount import jobs, loading
 from regioncount.regions import ExactLines, bounded_lines, count_regions, exact_lines, sample_simplices
+from regioncount.runs import loading, runner
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -45,7 +45,7 @@ def models(options, chosen=MODELS):
     """Each network before and after training: its name, the model, its data, and how many lines."""
     for network, width, lines in chosen:
         job = zoo.job(network, width, options)
-        found = jobs.run(job)
+        found = runner.run(job)
         for epoch in (0, options.epochs):
             model = loading.build_model(job.config.model, job.dataset)
             model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))

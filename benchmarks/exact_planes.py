@@ -13,8 +13,8 @@ import torch
 import zoo
 from matplotlib.collections import PolyCollection
 
-from regioncount.plots import CLASS_COLOURS
 from regioncount.regions import ExactPlane, count_regions, exact_planes, sample_simplices
+from regioncount.reporting.plots import CLASS_COLOURS
 
 NETWORKS = (("mlp", 16, 100), ("mlp", 64, 100))
 LATTICES = (10, 20, 50, 100)  # points per axis

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 with atheris.instrument_imports(include=["regioncount"]):
-    from regioncount import files, planning, runs
     from regioncount.errors import InputError
+    from regioncount.runs import files, plans, store
 
 import numpy as np  # noqa: E402
 import pretend  # noqa: E402
@@ -55,7 +55,7 @@ def main() -> None:
                 files.load_tensors(content, scratch)
             else:
                 name.write_bytes(mended(content))
-                planning.read(sweep) if target == "plan" else runs.load(run)
+                plans.read(sweep) if target == "plan" else store.load(run)
         except InputError:
             pass
 

@@ -13,9 +13,10 @@ from itertools import product
 import torch
 from torch import multiprocessing
 
-from regioncount import data, loading, training
+from regioncount import data, training
 from regioncount.config import parse_run
-from regioncount.splits import Split
+from regioncount.data.splits import Split
+from regioncount.runs import loading
 
 
 def train(width: int, images: int, device: torch.device, barrier, queue) -> None:

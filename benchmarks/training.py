@@ -15,8 +15,9 @@ import plain
 import torch
 import zoo
 
-from regioncount import data, loading, training
+from regioncount import data, training
 from regioncount.config import parse_run
+from regioncount.runs import loading
 
 NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from regioncount import data, jobs, loading, measuring
+from regioncount import data
 from regioncount.config import parse_run
+from regioncount.runs import loading, runner
+from regioncount.runs.measurements import measured_values
 
 WIDTHS = {
     "resnet18": 16,
@@ -35,9 +37,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> jobs.Job:
+def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.Job:
     """A network's training: SGD on 5,000 images, cosine schedule."""
-    return jobs.prepare(
+    return runner.prepare(
         parse_run(
             {
                 "dataset": {
@@ -75,11 +77,11 @@ def dataset(options: argparse.Namespace) -> data.Dataset:
 def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tuple[int, nn.Module, data.Dataset, float]]:
     """A network half trained and trained: the epoch, the model, its data and its train accuracy."""
     prepared = job(network, width, options)
-    found = jobs.run(prepared)
+    found = runner.run(prepared)
     for epoch in (options.epochs // 2, options.epochs):
         model = loading.build_model(prepared.config.model, prepared.dataset)
         model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
-        accuracy = measuring.values(found, prepared.config, prepared.dataset, epoch)["train_accuracy"]
+        accuracy = measured_values(found, prepared.config, prepared.dataset, epoch)["train_accuracy"]
         yield epoch, model.eval(), prepared.dataset, accuracy
 
 

@@ -22,13 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from regioncount.classical import is_classical
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
+from regioncount.models.classical import is_classical
 from regioncount.regions.counting import EXACT_METHODS, where_exact
 from regioncount.regions.labelling import LATTICE_METHODS
 from regioncount.regions.lattice import CONNECTIVITIES
-from regioncount.runs import MOST_EPOCHS
+from regioncount.runs.store import MOST_EPOCHS
 
 AUGMENTATIONS = ("none", "crop_flip", "mixup")
 DATASETS = ("digits", "cifar10", "cifar100", "svhn", "image_folder", "imagenet")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from regioncount import measuring, planning, runs
 from regioncount.config import SweepOptions, as_mapping, parse_run
+from regioncount.runs import plans, store
+from regioncount.runs.identity import identity_of, measurement_key
+from regioncount.runs.measurements import measurement_settings
 
 ENVIRONMENT = {
     "date": "2026-01-02T03:04:05+00:00",
@@ -21,9 +23,9 @@ ENVIRONMENT = {
 FIGURES = 2.0, 0.05  # region count and gap at the largest learning rate and the smallest batch
 
 
-def facts(name="digits", fingerprint="a") -> planning.DataFacts:
+def facts(name="digits", fingerprint="a") -> plans.DataFacts:
     classes = tuple(f"class {number}" for number in range(10))
-    return planning.DataFacts(name, {"train": fingerprint * 64, "test": "b" * 64}, classes, 1000, 500)
+    return plans.DataFacts(name, {"train": fingerprint * 64, "test": "b" * 64}, classes, 1000, 500)
 
 
 def numbers(rate: float, size: int, seed: int) -> tuple[float, float]:
@@ -82,17 +84,17 @@ def sweep(
         config = replace(common, model={"name": network}, optimizer=optimizer, batch_size=size, seed=seed)
         varied = {"model": network} if len(networks) > 1 else {}
         varied |= {"learning_rate": str(rate), "batch_size": str(size), "seed": str(seed)}
-        identity = runs.identity({"data": data.name, "cell": [network, rate, size, seed]})
-        planned.append(planning.PlannedRun(identity, f"digits-{network}", varied, config, data, "float32"))
+        identity = identity_of({"data": data.name, "cell": [network, rate, size, seed]})
+        planned.append(plans.PlannedRun(identity, f"digits-{network}", varied, config, data, "float32"))
         if number in failed:
             directory.mkdir(parents=True, exist_ok=True)
-            planning.record_failure(directory, identity, error)
+            plans.record_failure(directory, identity, error)
             continue
         status = "diverged" if number in diverged else "finished"
         values = _values(*numbers(rate, size, seed), 0.2 * (number in unfitted))
         _write_run(planned[-1], status, values, environment, {*snapshots, 20}, counts)
-    plan = planning.Plan(name, directory, planned, list(overrides), "pretend", environment, SweepOptions(**options))
-    planning.write(plan)
+    plan = plans.Plan(name, directory, planned, list(overrides), "pretend", environment, SweepOptions(**options))
+    plans.write(plan)
     return directory
 
 
@@ -106,8 +108,8 @@ def _values(count: float, gap: float, lower: float) -> dict[str, dict]:
 
 def _write_run(planned, status: str, values: dict, environment: dict, epochs, counts: int) -> None:
     results = Path(planned.config.results)
-    shutil.rmtree(runs.place(results, planned.name, planned.identity), ignore_errors=True)
-    run = runs.begin(
+    shutil.rmtree(store.place(results, planned.name, planned.identity), ignore_errors=True)
+    run = store.begin(
         results,
         planned.name,
         planned.identity,
@@ -117,15 +119,15 @@ def _write_run(planned, status: str, values: dict, environment: dict, epochs, co
     )
     run.save_history([{"epoch": epoch, "learning_rate": 0.1, "seconds": 4.5} for epoch in range(1, 21)])
     run.finish(status, epochs_trained=20, seconds=90.0)
-    run = runs.publish(run)
+    run = store.publish(run)
     if status != "finished":
         return
     entries, arrays = {}, {}
-    for name, setting in measuring.measuring_settings(planned.config, planned.dataset).items():
+    for name, setting in measurement_settings(planned.config, planned.dataset).items():
         measured = values.get(setting["measure"], {name: values["region_count"]["region_count"] ** 2})
         for epoch in epochs:
             entry = {"settings": setting, "epoch": epoch, "values": measured, "how": {"device": "a device", "seconds": 10.0}}
-            key = runs.measuring_key(setting, epoch)
+            key = measurement_key(setting, epoch)
             entries[key] = entry
             if counts and setting["measure"] == "region_count":
                 arrays |= {f"{key}/counts": np.arange(counts) % 7, f"{key}/entropies": np.linspace(0, 1, counts)}

@@ -17,10 +17,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 import regioncount as rc
-from regioncount import classical, data, jobs, measuring
-from regioncount.command_line import compose, hydra_ready
+from regioncount import data
+from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_measuring, parse_run
-from regioncount.splits import Split, StreamedSplit
+from regioncount.data.splits import Split, StreamedSplit
+from regioncount.models import classical
+from regioncount.runs import measuring, runner
+from regioncount.runs.measurements import measured_values
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DIGITS = data.load("digits", train_size=130, test_size=100)
@@ -137,7 +140,7 @@ def test_the_seed_and_the_options_reach_scikit_learn():
 )
 def test_what_cannot_be_fitted_is_one_line_before_anything_starts(tmp_path, overrides, reason):
     with pytest.raises(rc.InputError, match=r"^(model|seed)=") as caught:
-        jobs.prepare(configuration(f"results={tmp_path}", *overrides))
+        runner.prepare(configuration(f"results={tmp_path}", *overrides))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -157,13 +160,13 @@ def test_a_file_of_weights_is_not_a_classical_classifier():
 
 def test_a_run_is_made_by_options_seed_and_data_alone(tmp_path):
     tree = ["model=decision_tree", f"results={tmp_path}"]
-    plain = jobs.prepare(configuration(*tree)).identity
+    plain = runner.prepare(configuration(*tree)).identity
     for override in ("optimizer=adam", "optimizer.learning_rate=0.5", "schedule=step", "augmentation=mixup", "batch_size=7"):
-        assert jobs.prepare(configuration(*tree, override)).identity == plain
+        assert runner.prepare(configuration(*tree, override)).identity == plain
     for override in ("epochs=3", "stop.train_accuracy=0.5", "snapshots.every=1", "precision=bfloat16", "regions=[line]"):
-        assert jobs.prepare(configuration(*tree, override)).identity == plain
+        assert runner.prepare(configuration(*tree, override)).identity == plain
     for override in ("seed=1", "model.max_depth=3", "dataset.train_size=200", "model=random_forest"):
-        assert jobs.prepare(configuration(*tree, override)).identity != plain
+        assert runner.prepare(configuration(*tree, override)).identity != plain
 
 
 def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeypatch):
@@ -172,8 +175,8 @@ def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeyp
     fit = DecisionTreeClassifier.fit
     monkeypatch.setattr(DecisionTreeClassifier, "fit", lambda tree, x, y: fits.append(len(x)) or fit(tree, x, y))
     overrides = ["model=decision_tree", *SMALL[:2], f"results={tmp_path}", "snapshots.every=1"]
-    job = jobs.prepare(configuration(*overrides, "regions=[line]", *SMALL[2:]))
-    found = jobs.run(job)
+    job = runner.prepare(configuration(*overrides, "regions=[line]", *SMALL[2:]))
+    found = runner.run(job)
     assert fits.count(100) == 1
     assert sorted(path.name for path in found.directory.iterdir() if path.is_file()) == [
         "measures.json",
@@ -183,11 +186,11 @@ def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeyp
     record = json.loads((found.directory / "run.json").read_text())
     assert (record["status"], record["summary"]["epochs_trained"]) == ("finished", 0)
     assert record["config"]["optimizer"] == {}
-    row = measuring.values(found, job.config, job.dataset)
+    row = measured_values(found, job.config, job.dataset)
     assert row["generalization_gap"] == pytest.approx(expected["train_accuracy"] - expected["test_accuracy"])
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    assert jobs.run(job).record == found.record
-    jobs.run(jobs.prepare(configuration(*overrides, "regions=[line]", "regions.seed=1", *SMALL[2:])))
+    assert runner.run(job).record == found.record
+    runner.run(runner.prepare(configuration(*overrides, "regions=[line]", "regions.seed=1", *SMALL[2:])))
     assert fits.count(100) == 1
 
     classical._fit.cache_clear()  # as in a later process, which has the directory alone
@@ -196,15 +199,15 @@ def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeyp
     measuring.measure_epochs(again, more, dataset, torch.device("cpu"))
     measuring.decision_regions(again, dataset, torch.device("cpu"))
     assert fits.count(100) == 2
-    assert measuring.values(again, more, dataset)["region_count_plane"] >= 1
-    assert measuring.values(again, job.config, job.dataset) == pytest.approx(row, nan_ok=True)
+    assert measured_values(again, more, dataset)["region_count_plane"] >= 1
+    assert measured_values(again, job.config, job.dataset) == pytest.approx(row, nan_ok=True)
 
 
 def test_every_other_measure_says_that_it_is_of_networks(tmp_path):
     config = configuration("model=logistic_regression", "measures=[all]", *SMALL[:2], f"results={tmp_path}")
-    job = jobs.prepare(config)
-    found = jobs.run(job)
-    row = measuring.values(found, config, job.dataset)
+    job = runner.prepare(config)
+    found = runner.run(job)
+    row = measured_values(found, config, job.dataset)
     others = [name for name in config.measures if name not in ("accuracy", "seed_agreement")]
     assert len(others) > 30
     assert all(math.isnan(row[name]) and "needs a network" in row[f"{name}_error"] for name in others)
@@ -218,8 +221,8 @@ def test_every_other_measure_says_that_it_is_of_networks(tmp_path):
 def test_another_process_fits_the_same_classifier_again(tmp_path):
     """measure.py, which finds no weights, counts on lines of its own what is counted here."""
     config = configuration("model=random_forest", "model.n_estimators=10", *SMALL[:2], f"results={tmp_path}")
-    job = jobs.prepare(config)
-    directory = jobs.run(job).directory
+    job = runner.prepare(config)
+    directory = runner.run(job).directory
     asked = ["regions=[line,plane]", "regions.plane.number=5", "regions.seed=3", *SMALL[2:]]
     done = command("measure.py", f"run={directory}", *asked)
     assert done.returncode == 0, done.stderr

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from regioncount import files, planning
-from regioncount.command_line import compose, hydra_ready
+from regioncount.commands import compose, hydra_ready
 from regioncount.config import as_mapping, parse_dataset, parse_measuring, parse_run, parse_sweep
 from regioncount.errors import InputError
+from regioncount.runs import files, plans
 
 PLAIN = {
     "dataset": {"name": "digits"},
@@ -196,8 +196,8 @@ def test_any_record_is_taken_whole_or_refused(name, value):
 
 def test_a_plan_that_would_look_something_up_is_damaged(tmp_path):
     directory = pretend.sweep(tmp_path)
-    record = files.read_json(directory / planning.FILE)
+    record = files.read_json(directory / plans.FILE)
     record["runs"][3]["config"]["dataset"]["title"] = "${oc.env:HOME}"
-    files.write_json(directory / planning.FILE, record)
+    files.write_json(directory / plans.FILE, record)
     with pytest.raises(InputError, match=r"plan\.json is damaged: dataset\.title=\$\{oc\.env:HOME\}"):
-        planning.read(directory)
+        plans.read(directory)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from regioncount import cuda_graphs, data, loading, training
+from regioncount import data, training
 from regioncount.config import parse_run
+from regioncount.runs import loading
+from regioncount.training import cuda_graphs, loop
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -40,7 +42,7 @@ def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: 
 
         return cuda_graphs.recorded(call) if record else call
 
-    monkeypatch.setattr(training, "recorded", watched)
+    monkeypatch.setattr(loop, "recorded", watched)
     dataset = data.load("digits", train_size=1000)
     model = training.initialize(lambda: loading.build_model(config.model, dataset), 0)
     device = training.choose_device("cuda")

@@ -17,9 +17,8 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
-import regioncount.data as data
-from regioncount import image_folder
-from regioncount.data import Dataset, Split, crop_flip, load, mixup
+import regioncount.data.sources as data
+from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup
 from regioncount.errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "dataset"

@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import regioncount as rc
-from regioncount import jobs, measuring
-from regioncount.command_line import compose, hydra_ready
+from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
 from regioncount.regions import exact
@@ -18,6 +17,8 @@ from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines, upper_envelope
 from regioncount.regions.piecewise import trace
 from regioncount.regions.triangles import exact_planes
+from regioncount.runs import measuring, runner
+from regioncount.runs.measurements import measured_values
 
 SHAPE = (2, 6, 6)
 
@@ -427,9 +428,9 @@ def configured(tmp_path, *options):
 
 def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
     whole, bounded = configured(tmp_path), configured(tmp_path, "regions.budget=1")
-    job = jobs.prepare(whole)
-    found = jobs.run(job)
-    row = measuring.values(found, whole, job.dataset)
+    job = runner.prepare(whole)
+    found = runner.run(job)
+    row = measured_values(found, whole, job.dataset)
     assert row["region_share_proved_line"] == 1
     assert row["region_count_line"] >= 1
     arrays = found.region_arrays()
@@ -439,8 +440,8 @@ def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(exact.CHUNK_VALUES, "cpu", 600)
-        found = jobs.run(jobs.prepare(bounded))
-    row = measuring.values(found, bounded, job.dataset)
+        found = runner.run(runner.prepare(bounded))
+    row = measured_values(found, bounded, job.dataset)
     assert row["region_share_proved_line"] < 1
     assert row["region_count_line_at_least"] >= 1
     assert "region_count_line" not in row
@@ -450,16 +451,16 @@ def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
 
 def test_a_run_is_measured_by_bounds(tmp_path):
     exactly = configured(tmp_path)
-    job = jobs.prepare(exactly)
-    expected = measuring.values(jobs.run(job), exactly, job.dataset)
+    job = runner.prepare(exactly)
+    expected = measured_values(runner.run(job), exactly, job.dataset)
     config = configured(tmp_path, "regions.method=bounds")
-    row = measuring.values(jobs.run(jobs.prepare(config)), config, job.dataset)
+    row = measured_values(runner.run(runner.prepare(config)), config, job.dataset)
     assert row["region_count_line"] == expected["region_count_line"]
     assert "affine_pieces_line" not in row
 
     config = configured(tmp_path, "regions.method=bounds", "regions.budget=1")
-    found = jobs.run(jobs.prepare(config))
-    row = measuring.values(found, config, job.dataset)
+    found = runner.run(runner.prepare(config))
+    row = measured_values(found, config, job.dataset)
     assert row["region_count_line_at_least"] <= expected["region_count_line"] <= row["region_count_line_at_most"]
     assert "region_count_line" not in row
     told = measuring.describe(found, config, job.dataset, [1])
@@ -482,7 +483,7 @@ def test_a_run_is_measured_by_bounds(tmp_path):
 def test_what_cannot_be_counted_exactly_is_refused_before_training(tmp_path, options, named):
     overrides = ["regions=[line]", "regions.method=exact", f"results={tmp_path}", *options]
     with pytest.raises(InputError) as refused, hydra_ready():
-        jobs.prepare(parse_run(compose("train", overrides)))
+        runner.prepare(parse_run(compose("train", overrides)))
     assert str(refused.value).startswith(named)
     assert not any(tmp_path.iterdir())
 
@@ -580,9 +581,9 @@ def test_a_network_that_is_too_large_for_exact_planes_is_given_up(monkeypatch):
 
 def test_a_run_is_measured_exactly_in_planes(tmp_path):
     config = configured(tmp_path, "regions=[line,plane]", "regions.plane.number=3", "model.width=4")
-    job = jobs.prepare(config)
-    found = jobs.run(job)
-    row = measuring.values(found, config, job.dataset)
+    job = runner.prepare(config)
+    found = runner.run(job)
+    row = measured_values(found, config, job.dataset)
     assert row["region_count_plane"] >= row["region_count_line"] >= 1
     assert row["affine_pieces_plane"] >= row["affine_pieces_line"]
     assert "affine pieces plane" in measuring.describe(found, config, job.dataset, [1])

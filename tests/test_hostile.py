@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_jobs import configuration
 
-from regioncount import files, image_folder, jobs, measuring, planning, report, runs
 from regioncount.config import as_mapping, parse_measuring, parse_run
+from regioncount.data import image_folder
 from regioncount.errors import InputError
+from regioncount.reporting import report
+from regioncount.runs import files, measuring, plans, runner, store
 
 SECRET = "a-value-that-nobody-may-see"
 MARKUP = "<script>alert(1)</script>"
@@ -135,7 +137,7 @@ def test_a_sweep_from_a_stranger_is_reported_or_refused(tmp_path_factory, preten
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return jobs.run(jobs.prepare(configuration(tmp_path_factory.mktemp("trained"), epochs=1)))
+    return runner.run(runner.prepare(configuration(tmp_path_factory.mktemp("trained"), epochs=1)))
 
 
 @settings(OFTEN, max_examples=60)
@@ -169,7 +171,7 @@ def test_a_configuration_is_prepared_or_refused(tmp_path_factory, data):
     try:
         config = parse_run(mutate(data, plain))
         if config.dataset.name == "digits":
-            said = jobs.prepare(config).identity
+            said = runner.prepare(config).identity
     except InputError as error:
         said = str(error)
     assert SECRET not in said
@@ -182,9 +184,9 @@ def test_any_bytes_in_place_of_a_record_are_refused(tmp_path_factory, trained, c
     (directory / "run.json").write_bytes(content)
     (directory / "plan.json").write_bytes(content)
     with pytest.raises(InputError):
-        runs.load(directory)
+        store.load(directory)
     with pytest.raises(InputError):
-        planning.read(directory)
+        plans.read(directory)
     shutil.rmtree(directory)
 
 

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import regioncount as rc
-from regioncount import jobs, loading, measuring, runs, tracking
 from regioncount.config import parse_measuring, parse_run
+from regioncount.reporting import tracking
+from regioncount.runs import loading, measuring, runner, store
+from regioncount.runs.identity import measurement_key
+from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LINE = {"line": {"kind": "simplex", "dimension": 1, "number": 12, "resolution": 30}}
@@ -40,10 +43,10 @@ def forbid(monkeypatch, *names):
 
 
 def test_a_finished_run_is_found_and_nothing_is_computed_twice(tmp_path, monkeypatch):
-    first = jobs.run(jobs.prepare(configuration(tmp_path)))
+    first = runner.run(runner.prepare(configuration(tmp_path)))
     assert first.status == "finished"
-    forbid(monkeypatch, (jobs, "train"), (measuring, "_measure_one"))
-    again = jobs.run(jobs.prepare(configuration(tmp_path)))
+    forbid(monkeypatch, (runner, "train"), (measuring, "_measure_one"))
+    again = runner.run(runner.prepare(configuration(tmp_path)))
     assert again.record == first.record
 
 
@@ -64,7 +67,7 @@ def test_a_finished_run_is_found_and_nothing_is_computed_twice(tmp_path, monkeyp
     ],
 )
 def test_what_makes_the_model_makes_the_identity(tmp_path, change):
-    assert jobs.prepare(configuration(tmp_path)).identity != jobs.prepare(configuration(tmp_path, **change)).identity
+    assert runner.prepare(configuration(tmp_path)).identity != runner.prepare(configuration(tmp_path, **change)).identity
 
 
 @pytest.mark.parametrize(
@@ -81,38 +84,38 @@ def test_what_makes_the_model_makes_the_identity(tmp_path, change):
     ],
 )
 def test_what_does_not_make_the_model_does_not(tmp_path, change):
-    assert jobs.prepare(configuration(tmp_path)).identity == jobs.prepare(configuration(tmp_path, **change)).identity
+    assert runner.prepare(configuration(tmp_path)).identity == runner.prepare(configuration(tmp_path, **change)).identity
 
 
 def test_asking_for_more_measures_only_measures_more(tmp_path, monkeypatch):
     config = configuration(tmp_path)
-    before = jobs.run(jobs.prepare(config))
-    old = measuring.values(before, config, loading.load_dataset(config.dataset))
-    forbid(monkeypatch, (jobs, "train"))
+    before = runner.run(runner.prepare(config))
+    old = measured_values(before, config, loading.load_dataset(config.dataset))
+    forbid(monkeypatch, (runner, "train"))
     plane = {"plane": {"kind": "simplex", "dimension": 2, "number": 5, "resolution": 6, "split": "test"}}
     more = configuration(tmp_path, regions={**LINE, **plane})
-    found = jobs.run(jobs.prepare(more))
-    row = measuring.values(found, more, loading.load_dataset(config.dataset))
+    found = runner.run(runner.prepare(more))
+    row = measured_values(found, more, loading.load_dataset(config.dataset))
     assert old.items() <= row.items()
     assert row["region_count_plane"] >= 1
     other_seed = configuration(tmp_path, regions={"seed": 9, **LINE})
-    unmeasured = measuring.values(found, other_seed, loading.load_dataset(config.dataset))
+    unmeasured = measured_values(found, other_seed, loading.load_dataset(config.dataset))
     assert unmeasured.keys() == {key for key in old if "region" not in key}
 
 
 def test_values_on_disk_are_what_counting_by_hand_gives(tmp_path):
     config = configuration(tmp_path)
-    job = jobs.prepare(config)
-    found = rc.runs.load(jobs.run(job).directory)
+    job = runner.prepare(config)
+    found = rc.runs.load(runner.run(job).directory)
     model = loading.build_model(config.model, job.dataset)
     model.load_state_dict(found.weights())
     images = job.dataset.normalize(job.dataset.train.images)
     lines = rc.sample_simplices(images, 1, 12, torch.Generator().manual_seed(0))
     expected = rc.count_regions(model, lines, resolution=30)
-    row = measuring.values(found, config, job.dataset)
+    row = measured_values(found, config, job.dataset)
     assert row["region_count_line"] == expected.mean
     assert row["region_count_line_standard_error"] == pytest.approx(expected.standard_error)
-    key = runs.measuring_key(measuring.measuring_settings(config, job.dataset)["line"], found.epochs_trained)
+    key = measurement_key(measurement_settings(config, job.dataset)["line"], found.epochs_trained)
     assert np.array_equal(found.region_arrays()[f"{key}/counts"], expected.counts)
     with torch.no_grad():
         right = model.eval()(job.dataset.normalize(job.dataset.test.images)).argmax(1) == job.dataset.test.labels
@@ -121,17 +124,17 @@ def test_values_on_disk_are_what_counting_by_hand_gives(tmp_path):
 
 def test_snapshots_are_measured_and_then_removed_unless_kept(tmp_path):
     config = configuration(tmp_path, snapshots={"every": 2, "epochs": [3]})
-    job = jobs.prepare(config)
-    found = jobs.run(job)
-    assert jobs.snapshot_epochs(config, found.epochs_trained) == [0, 2, 3, 4, 6]
+    job = runner.prepare(config)
+    found = runner.run(job)
+    assert snapshot_epochs(config, found.epochs_trained) == [0, 2, 3, 4, 6]
     assert found.snapshot_epochs() == []
     assert found.has_weights(0)
     assert found.has_weights(6)
-    counts = [measuring.values(found, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
+    counts = [measured_values(found, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
     assert len(counts) == 5
-    kept = jobs.run(jobs.prepare(configuration(tmp_path, snapshots={"every": 2, "epochs": [3], "keep": True})))
+    kept = runner.run(runner.prepare(configuration(tmp_path, snapshots={"every": 2, "epochs": [3], "keep": True})))
     assert kept.snapshot_epochs() == [2, 3, 4]  # they were asked for, so the run was trained again
-    again = [measuring.values(kept, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
+    again = [measured_values(kept, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
     assert again == counts
     assert kept.record["checksums"]["model.pt"] == found.record["checksums"]["model.pt"]
 
@@ -141,8 +144,8 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
     """Its snapshots and initial weights from before the break are believed, and measured."""
     asked = {"snapshots": {"every": 2, "keep": True}}
     config = configuration(tmp_path / "unbroken", **asked)
-    unbroken = jobs.run(jobs.prepare(config))
-    job = jobs.prepare(configuration(tmp_path / "broken", **asked))
+    unbroken = runner.run(runner.prepare(config))
+    job = runner.prepare(configuration(tmp_path / "broken", **asked))
     with monkeypatch.context() as patch:
         log = tracking.Tracker.log
 
@@ -153,49 +156,49 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
 
         patch.setattr(tracking.Tracker, "log", break_off)
         with pytest.raises(KeyboardInterrupt):
-            jobs.run(job)
+            runner.run(job)
     assert job.find_run() is None
-    assert runs.begun(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
-    mended = jobs.run(job)
+    assert store.begun(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
+    mended = runner.run(job)
     assert mended.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
     for at in (0, 2, 4, 6):
-        assert measuring.values(mended, config, job.dataset, at) == measuring.values(unbroken, config, job.dataset, at)
+        assert measured_values(mended, config, job.dataset, at) == measured_values(unbroken, config, job.dataset, at)
 
 
 def test_a_diverged_run_is_recorded_and_not_measured(tmp_path):
     optimizer = {"name": "sgd", "learning_rate": 1e12, "weight_decay": 0.0, "momentum": 0.9}
     for snapshots in ({}, {"every": 1}):
         config = configuration(tmp_path, optimizer=optimizer, snapshots=snapshots)
-        job = jobs.prepare(config)
-        found = jobs.run(job)
+        job = runner.prepare(config)
+        found = runner.run(job)
         assert found.status == "diverged"
-        assert measuring.values(found, config, job.dataset) == {}
-        assert jobs.run(job).record == found.record
+        assert measured_values(found, config, job.dataset) == {}
+        assert runner.run(job).record == found.record
 
 
 def test_a_single_subspace_has_no_standard_error_and_that_can_be_said(tmp_path):
     config = configuration(tmp_path, regions={"line": {**LINE["line"], "number": 1}})
-    job = jobs.prepare(config)
-    found = jobs.run(job)
-    for run in (found, runs.load(found.directory)):
-        assert np.isnan(measuring.values(run, config, job.dataset)["region_count_line_standard_error"])
+    job = runner.prepare(config)
+    found = runner.run(job)
+    for run in (found, store.load(found.directory)):
+        assert np.isnan(measured_values(run, config, job.dataset)["region_count_line_standard_error"])
         assert "± nan" in measuring.describe(run, config, job.dataset, [6])
 
 
 def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
     config = configuration(tmp_path, regions={**LINE})
-    job = jobs.prepare(config)
-    found = jobs.run(job)
+    job = runner.prepare(config)
+    found = runner.run(job)
     dataset = {"name": "digits", "train_size": 60, "test_size": 100}
     asked = {"dataset": dataset, "model": config.model, "regions": LINE, "measures": ["accuracy"], "results": str(tmp_path)}
     asked_for = parse_measuring({"checkpoint": str(found.directory / "model.pt"), **asked})
     imported, data = measuring.open_for_measuring(asked_for)
     assert measuring.measure_epochs(imported, asked_for, data, torch.device("cpu")) == [0]
-    assert measuring.values(imported, asked_for, data) == pytest.approx(measuring.values(found, config, job.dataset))
+    assert measured_values(imported, asked_for, data) == pytest.approx(measured_values(found, config, job.dataset))
 
 
 def test_a_run_on_other_data_than_it_was_trained_on_is_refused(tmp_path):
-    found = jobs.run(jobs.prepare(configuration(tmp_path)))
+    found = runner.run(runner.prepare(configuration(tmp_path)))
     asked_for = parse_measuring({"run": str(found.directory), "measures": ["accuracy"]})
     with pytest.raises(rc.InputError, match="trained on other data"):
         measuring.open_for_measuring(asked_for, ["dataset.seed=7"])
@@ -203,17 +206,17 @@ def test_a_run_on_other_data_than_it_was_trained_on_is_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [None, b'{"format": 1', b"[]", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000])
 def test_a_directory_that_is_not_a_run_is_named(tmp_path, content):
-    directory = jobs.run(jobs.prepare(configuration(tmp_path))).directory
+    directory = runner.run(runner.prepare(configuration(tmp_path))).directory
     (directory / "run.json").unlink()
     if content is not None:
         (directory / "run.json").write_bytes(content)
     with pytest.raises(rc.InputError, match=directory.name) as caught:
-        runs.load(directory)
+        store.load(directory)
     assert "\n" not in str(caught.value)
 
 
 def test_weights_that_changed_on_disk_are_not_believed(tmp_path):
-    found = jobs.run(jobs.prepare(configuration(tmp_path)))
+    found = runner.run(runner.prepare(configuration(tmp_path)))
     path = found.directory / "model.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -227,7 +230,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(rc.InputError, match=r"weights\.pt"):
-        runs.load_weights(path)
+        store.load_weights(path)
 
 
 def test_pickled_code_in_weights_is_not_run(tmp_path):
@@ -237,7 +240,7 @@ def test_pickled_code_in_weights_is_not_run(tmp_path):
 
     torch.save({"weight": Mischief()}, tmp_path / "weights.pt")
     with pytest.raises(rc.InputError, match=r"weights\.pt"):
-        runs.load_weights(tmp_path / "weights.pt")
+        store.load_weights(tmp_path / "weights.pt")
     assert not (tmp_path / "touched").exists()
 
 
@@ -279,13 +282,13 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one
 
 
 def test_the_work_of_a_run_is_its_models_multiply_adds(tmp_path):
-    job = jobs.prepare(configuration(tmp_path, model={"name": "mlp", "width": 12, "depth": 1}))
+    job = runner.prepare(configuration(tmp_path, model={"name": "mlp", "width": 12, "depth": 1}))
     assert loading.check(job.config, job.dataset) == 64 * 12 + 12 * 10
 
 
 def test_compilation_is_part_of_what_makes_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: name)
-    found = {asked: jobs.prepare(configuration(tmp_path, compile=asked)) for asked in ("auto", False, True)}
+    found = {asked: runner.prepare(configuration(tmp_path, compile=asked)) for asked in ("auto", False, True)}
     assert [job.compiled for job in found.values()] == [False, False, True]  # so little work is not worth it
     assert found["auto"].identity == found[False].identity != found[True].identity
     with pytest.raises(rc.InputError, match="compile=maybe"):
@@ -294,8 +297,8 @@ def test_compilation_is_part_of_what_makes_a_run(tmp_path, monkeypatch):
 
 def test_measures_are_shown_and_those_that_are_undefined_say_why(tmp_path):
     config = configuration(tmp_path, measures=["accuracy", "parameter_norm", "epochs_to_fit"], epochs=1)
-    job = jobs.prepare(config)
-    found = jobs.run(job)
+    job = runner.prepare(config)
+    found = runner.run(job)
     shown = measuring.describe(found, config, job.dataset, [1]).splitlines()
     vector = torch.cat([value.flatten() for value in found.weights().values()])
     assert f"parameter_norm {vector.norm():.5g}" in [" ".join(line.split()) for line in shown]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from regioncount import classical, models
+from regioncount import models
 from regioncount.errors import InputError
+from regioncount.models import classical
 from regioncount.models.dla import Tree
 from regioncount.models.efficientnet import DropConnect
 from regioncount.models.layers import scaled

@@ -8,8 +8,8 @@ import PIL.Image
 import pretend
 import pytest
 
-from regioncount import page as page_module
-from regioncount import report
+from regioncount.reporting import page as page_module
+from regioncount.reporting import report
 
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\">"
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]

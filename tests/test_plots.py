@@ -12,9 +12,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from regioncount import charts, plots
 from regioncount.analysis import correlations, ranking
 from regioncount.errors import InputError
+from regioncount.reporting import charts, plots
 
 
 @pytest.fixture(autouse=True)

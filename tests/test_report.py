@@ -16,7 +16,8 @@ import pretend
 import pytest
 import torch
 
-from regioncount import collecting, environment, files, planning, plots, report, tables
+from regioncount.reporting import collect, plots, report, tables
+from regioncount.runs import environment, files, plans
 
 # A PNG of one pixel.
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -77,7 +78,7 @@ def averages(rates=(0.1, 0.01, 0.001), sizes=(32, 64), seeds=(0, 1)) -> pd.DataF
 
 
 def said(sweep: Path) -> str:
-    return tables.headline(collecting.collect(planning.read(sweep)))
+    return tables.headline(collect.collect(plans.read(sweep)))
 
 
 def test_the_headline_is_the_correlation_over_configurations(tmp_path):
@@ -164,7 +165,7 @@ def test_the_page_is_whole_and_says_what_it_is(tmp_path):
 def test_an_overview_has_every_network(tmp_path):
     networks = ("mlp", "small_cnn", "resnet18")
     directory = pretend.sweep(tmp_path, networks=networks, unfitted=(0, 1), failed=range(24, 36))
-    sweep = collecting.collect(planning.read(directory))
+    sweep = collect.collect(plans.read(directory))
     cells = tables.overview(sweep).cells
     assert list(cells["model"]) == list(networks)
     assert "dataset" not in cells  # the same in all
@@ -178,7 +179,7 @@ def test_an_overview_has_every_network(tmp_path):
 
 def test_published_figures_stand_beside_ours_in_every_form(tmp_path):
     directory, page = made(tmp_path, networks=("mlp", "resnet18"), published={"line": "cifar10"})
-    sweep = collecting.collect(planning.read(directory))
+    sweep = collect.collect(plans.read(directory))
     cells = tables.comparison(sweep).cells
     assert list(cells["published"]) == ["–", "0.98 (27)"]
     assert list(cells["published test accuracy %"]) == ["–", "63.8–84.3"]
@@ -216,7 +217,7 @@ def test_what_was_not_measured_is_absent(options, figures, tmp_path):
     directory, page = made(tmp_path, **options)
     assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == figures
     assert "nan" not in re.findall(r"\w+", page.text)
-    assert len(page.tables["runs"]) == len(planning.read(directory).runs) + 1
+    assert len(page.tables["runs"]) == len(plans.read(directory).runs) + 1
 
 
 def test_whatever_a_name_holds_is_text(tmp_path):
@@ -371,7 +372,7 @@ def test_measuring_settings_make_groups_of_their_own(tmp_path):
     ]
     files.write_json(directory / "plan.json", record)
     assert report.main([str(directory)]) == 0
-    found = collecting.groups(collecting.collect(planning.read(directory)).runs, planning.read(directory))
+    found = collect.groups(collect.collect(plans.read(directory)).runs, plans.read(directory))
     assert [group.title for group in found] == ["digits, mlp, resolution 200", "digits, mlp, resolution 201"]
     page = Page(directory / "report.html")
     assert {"correlations-1", "configurations-1", "configurations-2"} <= set(page.tables)
@@ -422,7 +423,7 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
 def test_a_cell_finds_itself_in_the_plan(tmp_path):
     """Names of any length and alphabet: each line is of one length, and says what the plan says."""
     directory = pretend.sweep(tmp_path, rates=(0.1, 1e-17), networks=("mlp", "réseau"), failed=range(16))
-    planned = planning.read(directory).runs
+    planned = plans.read(directory).runs
     for number, run in enumerate(planned):
-        cell, cells = planning.read_cell(directory, number)
+        cell, cells = plans.read_cell(directory, number)
         assert (cell["identity"], cell["varied"], cells) == (run.identity, run.varied, len(planned))

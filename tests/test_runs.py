@@ -8,12 +8,15 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_jobs import configuration
 
 import regioncount as rc
-from regioncount import files, jobs, measuring, runs
+from regioncount.runs import files, runner, store
+from regioncount.runs.identity import measurement_key
+from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
 IDENTITY = "0123456789abcdef"
 
@@ -54,8 +57,8 @@ def kill():
 
 
 def measured(found, config, job):
-    epochs = [*jobs.snapshot_epochs(config, found.epochs_trained), found.epochs_trained]
-    return [measuring.values(found, config, job.dataset, epoch) for epoch in epochs]
+    epochs = [*snapshot_epochs(config, found.epochs_trained), found.epochs_trained]
+    return [measured_values(found, config, job.dataset, epoch) for epoch in epochs]
 
 
 def contents(results):
@@ -72,10 +75,10 @@ def killed_at_each_change(kill, tmp_path, configure):
     while True:
         results = tmp_path / f"killed-{change}"
         config = configure(results)
-        job = jobs.prepare(config)
+        job = runner.prepare(config)
         kill.at(results, change)
         try:
-            jobs.run(job)
+            runner.run(job)
         except Killed:
             pass
         else:
@@ -90,9 +93,9 @@ def killed_at_each_change(kill, tmp_path, configure):
 
 def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
     asked = configuration(tmp_path / "unbroken", **ASKED)
-    unbroken = jobs.run(jobs.prepare(asked))
+    unbroken = runner.run(runner.prepare(asked))
     for config, job in killed_at_each_change(kill, tmp_path, lambda results: configuration(results, **ASKED)):
-        found = jobs.run(job)
+        found = runner.run(job)
         assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
         assert measured(found, config, job) == measured(unbroken, asked, job)
         assert contents(job.results) == []
@@ -100,7 +103,7 @@ def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, 
 
 def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
     plain = configuration(tmp_path / "plain", epochs=2)
-    first = jobs.run(jobs.prepare(plain))
+    first = runner.run(runner.prepare(plain))
 
     def configure(results):
         shutil.copytree(tmp_path / "plain", results)
@@ -108,10 +111,10 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
 
     for _, job in killed_at_each_change(kill, tmp_path, configure):
         there = job.find_run()  # but between two renames, when it is there in another place
-        assert there is None or measuring.values(there, plain, job.dataset) == measuring.values(first, plain, job.dataset)
-        found = jobs.run(job)
+        assert there is None or measured_values(there, plain, job.dataset) == measured_values(first, plain, job.dataset)
+        found = runner.run(job)
         assert found.snapshot_epochs() == [1]
-        assert measuring.values(found, plain, job.dataset) == measuring.values(first, plain, job.dataset)
+        assert measured_values(found, plain, job.dataset) == measured_values(first, plain, job.dataset)
         assert contents(job.results) == []
 
 
@@ -119,7 +122,7 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
 def finished(tmp_path_factory):
     """A results directory with one measured run, and its configuration there."""
     results = tmp_path_factory.mktemp("finished")
-    jobs.run(jobs.prepare(configuration(results, **ASKED)))
+    runner.run(runner.prepare(configuration(results, **ASKED)))
     return results
 
 
@@ -133,9 +136,9 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
     results = tmp_path_factory.mktemp("damaged") / "results"
     shutil.copytree(finished, results)
     config = configuration(results, **ASKED)
-    job = jobs.prepare(config)
-    sound = measured(jobs.prepare(configuration(finished, **ASKED)).find_run(), config, job)
-    path = runs.place(results, job.name, job.identity) / name
+    job = runner.prepare(config)
+    sound = measured(runner.prepare(configuration(finished, **ASKED)).find_run(), config, job)
+    path = store.place(results, job.name, job.identity) / name
     content = bytearray(path.read_bytes())
     match data.draw(st.sampled_from(["flipped", "cut", "empty", "other"])):
         case "flipped":
@@ -155,47 +158,45 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
 
     wanted = job  # of weights, damage is seen by those who need them
     if name in ("model.pt", "initial.pt"):
-        wanted = jobs.prepare(configuration(results, **ASKED, measures=["accuracy", "distance_from_initialization"]))
-    found = jobs.run(wanted)
+        wanted = runner.prepare(configuration(results, **ASKED, measures=["accuracy", "distance_from_initialization"]))
+    found = runner.run(wanted)
     assert measured(found, config, job) == sound
-    assert found.measures.keys() >= {
-        runs.measuring_key(s, 2) for s in measuring.measuring_settings(config, job.dataset).values()
-    }
-    assert found.region_arrays().keys() == jobs.prepare(configuration(finished, **ASKED)).find_run().region_arrays().keys()
-    assert runs.load(found.directory).damaged == {}
+    assert found.measures.keys() >= {measurement_key(s, 2) for s in measurement_settings(config, job.dataset).values()}
+    assert found.region_arrays().keys() == runner.prepare(configuration(finished, **ASKED)).find_run().region_arrays().keys()
+    assert store.load(found.directory).damaged == {}
     assert found.weights().keys() == found.weights(0).keys()
     if not believed:  # damaged weights are seen later, and then replaced by the very same
         assert any(job.identity in aside.name for aside in (results / "damaged").iterdir())
 
 
 def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, monkeypatch, capsys):
-    unbroken = jobs.run(jobs.prepare(configuration(tmp_path / "unbroken")))
-    job = jobs.prepare(configuration(tmp_path / "broken"))
+    unbroken = runner.run(runner.prepare(configuration(tmp_path / "unbroken")))
+    job = runner.prepare(configuration(tmp_path / "broken"))
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(store.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            jobs.run(job)
+            runner.run(job)
     (path,) = (tmp_path / "broken" / "unfinished").glob("*/checkpoint.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    found = jobs.run(job)
+    found = runner.run(job)
     assert "checkpoint.pt is damaged" in capsys.readouterr().err
     assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
 
 
 def test_a_run_of_another_version_is_neither_believed_nor_touched(tmp_path):
-    job = jobs.prepare(configuration(tmp_path))
-    directory = jobs.run(job).directory
+    job = runner.prepare(configuration(tmp_path))
+    directory = runner.run(job).directory
     record = files.read_json(directory / "run.json")
     files.write_json(directory / "run.json", record | {"format": 99})
     with pytest.raises(rc.InputError, match="format 99"):
-        jobs.run(job)
+        runner.run(job)
     assert files.read_json(directory / "run.json")["format"] == 99
 
 
 def trained(run, value):
-    run.save_weights(None, {"weight": rc.runs.torch.tensor([float(value)])})
+    run.save_weights(None, {"weight": torch.tensor([float(value)])})
     run.finish("finished", epochs_trained=0, seconds=1.0)
 
 
@@ -208,15 +209,15 @@ def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory
     for process, step in steps:
         run = held.get(process)
         try:
-            if step == "begin" and run is None and runs.find(results, "a", IDENTITY) is None:
-                held[process] = runs.begin(results, "a", IDENTITY, {}, "data", {})
+            if step == "begin" and run is None and store.find(results, "a", IDENTITY) is None:
+                held[process] = store.begin(results, "a", IDENTITY, {}, "data", {})
             elif step == "train" and run is not None and run.status == "running":
                 trained(run, process)
             elif step == "publish" and run is not None and run.status != "running":
-                runs.publish(held.pop(process))
-        except runs.Superseded:
+                store.publish(held.pop(process))
+        except store.Superseded:
             held.pop(process, None)
-        found = runs.find(results, "a", IDENTITY)
+        found = store.find(results, "a", IDENTITY)
         if result is None and found is not None:
             result = found.weights()["weight"].item()
         assert found is None or found.weights()["weight"].item() == result
@@ -225,15 +226,15 @@ def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory
 
 
 def test_what_another_process_has_taken_up_cannot_be_written_any_more(tmp_path):
-    first = runs.begin(tmp_path, "a", IDENTITY, {}, "data", {})
+    first = store.begin(tmp_path, "a", IDENTITY, {}, "data", {})
     first.save_checkpoint({"epoch": 3})
-    second = runs.begin(tmp_path, "a", IDENTITY, {}, "data", {})
+    second = store.begin(tmp_path, "a", IDENTITY, {}, "data", {})
     assert second.checkpoint() == {"epoch": 3}
     for write in (first.save_record, lambda: first.save_checkpoint({}), lambda: first.save_history([{"epoch": 1}])):
-        with pytest.raises(runs.Superseded):
+        with pytest.raises(store.Superseded):
             write()
     trained(second, 2)
-    runs.publish(second)
+    store.publish(second)
     assert contents(tmp_path) == []
 
 
@@ -241,17 +242,17 @@ def test_where_locks_do_not_work_there_is_a_warning_and_the_work_is_done(tmp_pat
     def refuse(*arguments, **options):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(runs.FileLock, "acquire", refuse)
+    monkeypatch.setattr(store.FileLock, "acquire", refuse)
     with pytest.warns(UserWarning, match="cannot be locked"):
-        assert jobs.run(jobs.prepare(configuration(tmp_path))).status == "finished"
+        assert runner.run(runner.prepare(configuration(tmp_path))).status == "finished"
 
 
 def test_a_run_that_another_process_holds_is_waited_for_or_left(tmp_path):
-    with runs.lock(tmp_path / "runs" / "a"), pytest.raises(runs.Busy), runs.lock(tmp_path / "runs" / "a", wait=False):
+    with store.lock(tmp_path / "runs" / "a"), pytest.raises(store.Busy), store.lock(tmp_path / "runs" / "a", wait=False):
         pytest.fail("it was held twice")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with runs.lock(tmp_path / "runs" / "a", wait=False):
+        with store.lock(tmp_path / "runs" / "a", wait=False):
             pass
 
 
@@ -266,10 +267,10 @@ def test_no_link_out_of_a_run_is_followed(tmp_path, finished):
         path.unlink()
         path.symlink_to(secret)
         if name == "measures.json":
-            assert "link" in runs.load(tmp_path / "run").damaged[name]
+            assert "link" in store.load(tmp_path / "run").damaged[name]
         else:
             with pytest.raises(files.Damaged, match="link"):
-                runs.load(tmp_path / "run").weights()
+                store.load(tmp_path / "run").weights()
         path.unlink()
         path.write_bytes(content)
 

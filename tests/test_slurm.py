@@ -13,7 +13,8 @@ import local_slurm
 import pandas as pd
 import pytest
 
-from regioncount import runs, sweeping
+from regioncount.runs import store
+from regioncount.sweeps import sweeping
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
@@ -139,7 +140,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(troubled, number):
     assert troubled.logs[number].count("Starting with") == 2
     assert "(there already)" not in troubled.logs[number]
     assert (troubled.directories[number] / "initial.pt").stat().st_mtime_ns == troubled.begun[number]
-    assert runs.load(troubled.directories[number]).status == "finished"
+    assert store.load(troubled.directories[number]).status == "finished"
 
 
 def test_the_same_command_again_does_what_is_missing_and_trouble_changes_no_number(troubled, slurm, results):

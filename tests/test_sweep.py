@@ -14,9 +14,11 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobReturn
 from wandb_log import history, read_runs
 
-from regioncount import files, loading, report, runs, sweeping
-from regioncount.command_line import compose, hydra_ready
+from regioncount.commands import compose, hydra_ready
 from regioncount.errors import InputError
+from regioncount.reporting import report
+from regioncount.runs import files, loading, store
+from regioncount.sweeps import sweeping
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = [
@@ -120,7 +122,7 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
 def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
     options = [f"results={tmp_path}", *TINY, "seed=0,1,2"]
     first = sweeping.make_plan(options).runs[0]
-    with runs.lock(runs.place(tmp_path, first.name, first.identity)):
+    with store.lock(store.place(tmp_path, first.name, first.identity)):
         command = [sys.executable, str(REPOSITORY / "sweep.py"), *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         lines = []
@@ -141,7 +143,7 @@ def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeyp
     for name in before:
         if name != "decision_regions.png":
             (directory / name).unlink()
-    for owner, name in ((loading.data, "load"), (runs.Run, "weights")):
+    for owner, name in ((loading.data, "load"), (store.Run, "weights")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("this is not to be loaded"))
     assert report.main([str(directory)]) == 0
     again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}
@@ -338,7 +340,7 @@ def test_a_sweep_ranks_all_measures_that_are_asked_for(done):
     # no run comes to 99 % in three epochs: undefined, and why
     assert table["epochs_to_fit"].isna().all()
     assert table["epochs_to_fit_error"].str.contains("no epoch").all()
-    first, second = (runs.load(path) for path in table["directory"][:2])  # two seeds of one configuration
+    first, second = (store.load(path) for path in table["directory"][:2])  # two seeds of one configuration
     labels = [
         next(array for name, array in found.region_arrays().items() if name.endswith("/labels")) for found in (first, second)
     ]

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regioncount import classical, jobs, loading, measuring, theory
-from regioncount.command_line import compose, hydra_ready
+from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
+from regioncount.models import classical, two_layer
+from regioncount.runs import loading, runner
+from regioncount.runs.measurements import measured_values
 
 POINTS = np.random.default_rng(0).normal(size=(7, 4))
 TARGETS = np.array([-1.0, 1, 1, -1, 1, -1, -1])
@@ -21,8 +23,8 @@ def loss(weight: torch.Tensor, outer: torch.Tensor) -> torch.Tensor:
     return (values - torch.from_numpy(TARGETS)).square().mean() / 2
 
 
-def fit(seed: int, **options) -> theory.TwoLayer:
-    return theory.fit(POINTS, TARGETS, seed, **theory.OPTIONS | {"width": 6} | options)
+def fit(seed: int, **options) -> two_layer.TwoLayer:
+    return two_layer.fit(POINTS, TARGETS, seed, **two_layer.OPTIONS | {"width": 6} | options)
 
 
 @given(st.integers(0, 10**6))
@@ -32,7 +34,7 @@ def test_the_eigenvalue_is_that_of_the_hessian(seed):
     outer = torch.randn(6, generator=generator, dtype=torch.float64)
     hessian = torch.func.hessian(loss)(weight, outer).reshape(24, 24)
     active = POINTS @ weight.numpy().T > 0
-    found = theory.hessian_eigenvalue(POINTS, active, outer.numpy())
+    found = two_layer.hessian_eigenvalue(POINTS, active, outer.numpy())
     assert np.isclose(found, torch.linalg.eigvalsh(hessian)[-1].item(), rtol=1e-9, atol=1e-12)
 
 
@@ -58,7 +60,7 @@ def test_the_inequality_holds_on_every_pair(seed, steps, learning_rate):
         model = fit(seed, steps=steps, learning_rate=learning_rate)
     except InputError:
         return  # diverged
-    values, arrays = theory.measure(model, POINTS)
+    values, arrays = two_layer.measure(model, POINTS)
     assert values["theorem_violations"] == 0
     assert len(arrays["changes"]) == 21
     assert (arrays["pieces"] <= arrays["changes"] + 1).all()
@@ -68,7 +70,7 @@ def test_the_inequality_holds_on_every_pair(seed, steps, learning_rate):
 
 def test_changes_and_regions_are_those_a_dense_lattice_sees():
     model = fit(1, width=9)
-    _, arrays = theory.measure(model, POINTS)
+    _, arrays = two_layer.measure(model, POINTS)
     first, second = np.triu_indices(len(POINTS), 1)
     weight, share = model.weight.numpy(), np.linspace(0, 1, 20_001)[:, None]
     for pair, (i, k) in enumerate(zip(first, second, strict=True)):
@@ -81,8 +83,8 @@ def test_changes_and_regions_are_those_a_dense_lattice_sees():
 
 def test_a_violation_would_be_seen(monkeypatch):
     """With an eigenvalue that is too small by far, the bound must fail."""
-    monkeypatch.setattr(theory, "hessian_eigenvalue", lambda *_: 1e-9)
-    values, _ = theory.measure(fit(1), POINTS)
+    monkeypatch.setattr(two_layer, "hessian_eigenvalue", lambda *_: 1e-9)
+    values, _ = two_layer.measure(fit(1), POINTS)
     assert values["theorem_violations"] == 21
 
 
@@ -105,8 +107,8 @@ def test_it_is_a_model_like_any_other(tmp_path):
     options = ["experiment=theory/two_layer", "model.width=20", "dataset.train_size=12", f"results={tmp_path}"]
     with hydra_ready():
         config = parse_run(compose("sweep", options))
-    job = jobs.prepare(config)
-    row = measuring.values(jobs.run(job), config, job.dataset)
+    job = runner.prepare(config)
+    row = measured_values(runner.run(job), config, job.dataset)
     assert row["train_accuracy"] == 1
     assert 0.4 < row["test_accuracy"] < 1
     assert row["theorem_violations"] == 0
@@ -123,7 +125,7 @@ def test_it_is_a_model_like_any_other(tmp_path):
 
 
 def test_its_figure_has_a_line_in_every_panel_and_names_the_widths():
-    from regioncount import plots
+    from regioncount.reporting import plots
 
     rows = [
         {"theorem_width": width, "theorem_learning_rate": rate, "seed": seed}

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from wandb_log import history, read_runs
 
-from regioncount import tracking
 from regioncount.errors import InputError
+from regioncount.reporting import tracking
 
 CONFIG = {"model": {"name": "mlp", "width": None}, "batch_size": 64, "steps": [1, 2]}
 ROOT = Path(tracking.__file__).parents[1]
@@ -96,7 +96,7 @@ def start(directory: Path, mode: str = "wandb_offline", **options):
 def test_disabled_imports_no_wandb_and_writes_nothing(tmp_path):
     code = f"""
 import sys
-from regioncount import tracking
+from regioncount.reporting import tracking
 with tracking.start("disabled", identity="ab", name="a run", config={{}}, directory={str(tmp_path / "results")!r}) as track:
     track.log({{"train_loss": 1.0}}, step=1)
     track.summarize({{"status": "finished"}})

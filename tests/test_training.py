@@ -14,9 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from regioncount import data, models, training
 from regioncount.config import OPTIMIZERS, RunConfig, parse_run
-from regioncount.depthwise import fast_depthwise, replaced
 from regioncount.errors import InputError
 from regioncount.measures.subject import evaluate, split_batches
+from regioncount.training import loop
+from regioncount.training.depthwise import fast_depthwise, replaced
 
 CPU = torch.device("cpu")
 DIGITS = data.load("digits", train_size=130)
@@ -64,7 +65,7 @@ def test_sgd_with_momentum_is_the_textbook_update():
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
     for epoch, rate in zip(range(1, 5), [0.1, 0.1, 0.05, 0.025], strict=True):
         assert math.isclose(history[epoch - 1]["learning_rate"], rate)
-        generator = torch.Generator().manual_seed(training._epoch_seed(config.seed, epoch))
+        generator = torch.Generator().manual_seed(loop._epoch_seed(config.seed, epoch))
         order = torch.randperm(130, generator=generator)
         losses = []
         for batch in order.split(32):
@@ -94,7 +95,7 @@ def test_sam_is_sgd_on_the_gradient_uphill():
     velocity = [torch.zeros_like(w) for w in weights]
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
     for epoch in (1, 2):
-        generator = torch.Generator().manual_seed(training._epoch_seed(config.seed, epoch))
+        generator = torch.Generator().manual_seed(loop._epoch_seed(config.seed, epoch))
         losses = []
         for batch in torch.randperm(130, generator=generator).split(32):
             loss = cross_entropy(slow(images[batch]), labels[batch])
@@ -130,7 +131,7 @@ def test_sam_where_the_gradient_is_zero_stays():
     model.unused = nn.Linear(2, 2)
     before = copy.deepcopy(model)
     (0 * model(torch.ones(1, 3)).sum()).backward()
-    with training._uphill(model, 0.05):
+    with loop._uphill(model, 0.05):
         assert_same_weights(model, before)
     assert_same_weights(model, before)
 

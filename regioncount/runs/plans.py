@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from regioncount import files, runs
 from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
 from regioncount.errors import InputError, one_line
-from regioncount.runs import Run
+from regioncount.runs import files, store
+from regioncount.runs.store import Run
 
 FILE = "plan.json"
 CELLS = "cells.jsonl"
@@ -54,7 +54,7 @@ class PlannedRun:
     precision: str
 
     def find_run(self) -> Run | None:
-        return runs.find(Path(self.config.results), self.name, self.identity)
+        return store.find(Path(self.config.results), self.name, self.identity)
 
 
 @dataclass(frozen=True)

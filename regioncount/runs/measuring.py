@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from regioncount import classical, data, measures, runs, theory
+from regioncount import data, measures
 from regioncount.config import (
     MeasuringConfig,
     RunConfig,
@@ -20,28 +20,25 @@ from regioncount.config import (
     parse_dataset,
     parse_model,
     parse_run,
-    subspace_options,
 )
-from regioncount.environment import device_name, environment
 from regioncount.errors import InputError, one_line
-from regioncount.loading import build_model, check, load_dataset, load_state
-from regioncount.measures.subject import POINTS, Subject, from_dataset
+from regioncount.measures.subject import Subject, from_dataset
+from regioncount.models import classical, two_layer
 from regioncount.regions import (
     count_regions,
-    default_resolution,
     extend_segments,
     label_planes,
     random_directions,
     sample_indices,
     shorten_segments,
 )
-from regioncount.regions.counting import EXACT_METHODS
 from regioncount.regions.evaluation import lay_out
-from regioncount.runs import Run
-
-# Planes in which the decision regions of different seeds are compared, and points along their sides.
-PLANES = 20
-PLANE_RESOLUTION = 50
+from regioncount.runs import store
+from regioncount.runs.environment import device_name, environment
+from regioncount.runs.identity import identity_of, measurement_key
+from regioncount.runs.loading import build_model, check, load_dataset, load_state
+from regioncount.runs.measurements import measured_values, measurement_settings
+from regioncount.runs.store import Run
 
 SAVE_SECONDS = 10
 
@@ -53,7 +50,7 @@ def measure(
 
     What was measured goes to disk at the end of an epoch, and every ten seconds before.
     """
-    settings = measuring_settings(config, dataset)
+    settings = measurement_settings(config, dataset)
     epochs = list(epochs)
     model = None
     here = dataset.to(device)
@@ -63,7 +60,7 @@ def measure(
             subject = None
             saved = time.perf_counter()
             for name, setting in settings.items():
-                key = runs.measuring_key(setting, epoch)
+                key = measurement_key(setting, epoch)
                 if key not in found.measures:
                     if subject is None:
                         model = _model_at(found, dataset, device, epoch, model)
@@ -80,68 +77,6 @@ def measure(
                 bar.update()
             if entries:
                 found.save_measures(entries, arrays)
-
-
-def measuring_settings(config: RunConfig | MeasuringConfig, dataset: data.Dataset) -> dict[str, dict]:
-    """For each measure and each subspace by name, all that decides its values, given a model."""
-    prints = dataset.fingerprints
-    settings = {name: {"measure": name, "data": prints} for name in config.measures}
-    for name in config.measures:
-        if name != "accuracy":  # which takes every point
-            settings[name]["points"] = POINTS
-    if "seed_agreement" in settings:
-        settings["seed_agreement"] = {
-            "measure": "seed_agreement",
-            "data": prints["train"],
-            "planes": PLANES,
-            "resolution": PLANE_RESOLUTION,
-            "seed": config.regions.seed,
-            "method": "auto" if config.regions.method in EXACT_METHODS else config.regions.method,
-        }
-    for name, subspace in config.regions.subspaces.items():
-        options = subspace_options(subspace)
-        options["resolution"] = subspace.resolution or default_resolution(options.get("dimension", 1))
-        settings[name] = {
-            "measure": "region_count",
-            "data": prints[subspace.split],
-            "subspace": options,
-            "seed": config.regions.seed,
-            "connectivity": config.regions.connectivity,
-            "method": config.regions.method,
-        }
-        if config.regions.method in EXACT_METHODS:
-            options["resolution"] = None
-            settings[name]["budget"] = config.regions.budget
-    return settings
-
-
-def values(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, epoch: int | None = None) -> dict:
-    """What was measured under a configuration's settings at an epoch (by default the last), as columns of a table.
-
-    Region counts carry their subspace's name: region_count_line is a mean over lines, region_count_line_standard_error
-    its standard error, region_entropy_line the mean region entropy in nats, region_share_one_line the share of lines
-    that lie in a single region.
-    """
-    epoch = found.epochs_trained if epoch is None else epoch
-    row = {}
-    for name, setting in measuring_settings(config, dataset).items():
-        entry = found.measures.get(runs.measuring_key(setting, epoch))
-        # JSON has no not-a-number, such as the standard error over a single subspace: null stands for it.
-        measured = {key: math.nan if value is None else value for key, value in (entry["values"] if entry else {}).items()}
-        if setting["measure"] != "region_count":
-            row |= measured
-            continue
-        for column, number in measured.items():
-            row[_column(column, name)] = number
-    return row
-
-
-def _column(column: str, subspace: str) -> str:
-    """region_count_standard_error of the subspace `line` is region_count_line_standard_error."""
-    for stem in ("region_count", "region_entropy", "region_share_one", "region_share_proved", "affine_pieces"):
-        if column.startswith(stem):
-            return f"{stem}_{subspace}{column.removeprefix(stem)}"
-    return f"region_count_{subspace}_{column}"
 
 
 def draw_vertices(subspace: Subspace, dataset: data.Dataset, seed: int) -> Tensor:
@@ -203,9 +138,9 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     if setting["measure"] == "seed_agreement":
         return {}, {"labels": _plane_labels(setting, subject.model, dataset)}, {}
     if setting["measure"] != "region_count":
-        theoretical = isinstance(subject.model, theory.TwoLayer)
+        theoretical = isinstance(subject.model, two_layer.TwoLayer)
         if name == "theorem" and theoretical:
-            return *theory.measure(subject.model, classical.features(dataset.normalize(dataset.train.images))), {}
+            return *two_layer.measure(subject.model, classical.features(dataset.normalize(dataset.train.images))), {}
         if name == "theorem":
             return {"theorem_bound": math.nan, "theorem_bound_error": "it is a measure of model=two_layer"}, {}, {}
         network = isinstance(subject.model, torch.nn.Module) and not theoretical
@@ -253,26 +188,6 @@ def _plane_labels(setting: dict, model: Callable, dataset: data.Dataset) -> np.n
     return label_planes(model, triangles, setting["resolution"], setting["method"])[0].astype(np.uint16)
 
 
-def seed_agreement(planned: Sequence) -> list[float]:
-    """For each of the runs of one configuration, the share of points in planes through three training images on which its
-    labels are those of another seed's, averaged over the other seeds (Somepalli et al. 2022, section 3.3).
-
-    planned: of a plan's runs. Not a number for a run whose labels have not been kept, or that is the only seed.
-    """
-    labels = []
-    for run in planned:
-        found = run.find_run()
-        settings = measuring_settings(run.config, run.dataset)
-        key = runs.measuring_key(settings["seed_agreement"], found.epochs_trained) if found else None
-        labels.append(found.region_arrays()[f"{key}/labels"] if found and key in found.measures else None)
-    shares = []
-    for position, own in enumerate(labels):
-        others = [other for number, other in enumerate(labels) if number != position and other is not None]
-        same = [float((own == other).mean()) for other in others] if own is not None else []
-        shares.append(sum(same) / len(same) if same else math.nan)
-    return shares
-
-
 def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, data.Dataset]:
     """The run, or the imported file of weights, that is to be measured, and its data.
 
@@ -282,7 +197,7 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     if config.checkpoint is not None:
         check(config, load_dataset(config.dataset))
         return import_checkpoint(config), load_dataset(config.dataset)
-    found = runs.load(config.run)
+    found = store.load(config.run)
     if found.status != "finished":
         raise InputError(f"{found.directory} is {found.status}: there is no trained model to measure")
     settings = parse_dataset(found.config.get("dataset"), dataset_changes)
@@ -298,21 +213,23 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
 
 def import_checkpoint(config: MeasuringConfig) -> Run:
     """A file of weights as a run of its own, so that what is measured of it is kept like any other run's."""
-    state = runs.load_weights(config.checkpoint)
+    state = store.load_weights(config.checkpoint)
     dataset = load_dataset(config.dataset)
     model = build_model(config.model, dataset)
     load_state(model, state, config.checkpoint)
-    parts = {"weights": runs.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
-    name, identity = f"checkpoint-{config.model['name']}", runs.identity(parts)
+    parts = {"weights": store.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
+    name, identity = f"checkpoint-{config.model['name']}", identity_of(parts)
     results = Path(config.results)
-    with runs.lock(runs.place(results, name, identity)):
-        found = runs.find(results, name, identity)
+    with store.lock(store.place(results, name, identity)):
+        found = store.find(results, name, identity)
         if found is None:
             recorded = {key: value for key, value in as_mapping(config).items() if key in ("dataset", "model")}
-            begun = runs.begin(results, name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown"))
+            begun = store.begin(
+                results, name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown")
+            )
             begun.save_weights(None, state)
             begun.finish("finished", epochs_trained=0, seconds=0.0)
-            found = runs.publish(begun)
+            found = store.publish(begun)
     return found
 
 
@@ -329,7 +246,7 @@ def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, d
             epochs = [epoch for epoch in listed if epoch != last]
             if missing := [epoch for epoch in epochs if epoch not in kept]:
                 raise InputError(f"snapshots={missing}: not kept; on disk are {kept} and the final model ({last})")
-    with runs.lock(found.directory):
+    with store.lock(found.directory):
         measure(found, config, dataset, device, [*epochs, last])
     return [*epochs, last]
 
@@ -338,7 +255,7 @@ def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Data
     """What was measured, as a table to read: a row a quantity, a column an epoch, accuracies in percent."""
     columns, undefined = {}, {}
     for epoch in epochs:
-        row = values(found, config, dataset, epoch)
+        row = measured_values(found, config, dataset, epoch)
         shown = {}
         for name in ("train_accuracy", "test_accuracy", "generalization_gap"):
             if name in row:

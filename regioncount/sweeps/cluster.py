@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from regioncount import planning
-from regioncount.planning import Plan
+from regioncount.runs import plans
+from regioncount.runs.plans import Plan
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def waiting_for_all(plan: Plan) -> Iterator[None]:
             number = job.submission().args[2]  # as the launcher numbers them
             reason = f"job {job.job_id} left no result ({job.state}); its log is {job.paths.stderr}"
             print(f"[{number + 1}/{len(plan.runs)}]: {reason}", file=sys.stderr, flush=True)
-            planning.record_failure(plan.directory, plan.runs[number].identity, reason)
+            plans.record_failure(plan.directory, plan.runs[number].identity, reason)
             return [JobReturn(status=JobStatus.COMPLETED)]
 
     with patch.object(Job, "results", results_or_failure):

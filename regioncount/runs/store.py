@@ -21,7 +21,6 @@ be damaged is set aside in results/damaged, and made again.
 import errno
 import hashlib
 import io
-import json
 import os
 import re
 import secrets
@@ -39,11 +38,10 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from regioncount import files
 from regioncount.errors import InputError
-from regioncount.files import Damaged
+from regioncount.runs import files
+from regioncount.runs.files import Damaged
 
-IDENTITY_FORMAT = 1  # raised when the same configuration would train another model
 FORMAT = 2  # of the record
 STATUSES = ("running", "finished", "diverged")
 NAME = r"(?!\.)[\w.-]{1,200}"  # a part of a path
@@ -242,16 +240,6 @@ class Run:
         if self.record["checksums"].get(name) != hashlib.sha256(content).hexdigest():
             raise Damaged(f"{path} is damaged: it is not what was written (its checksum differs)")
         return content
-
-
-def identity(parts: dict) -> str:
-    """A hash of what makes a model: 16 hexadecimal digits. 1 and 1.0 are the same number here."""
-    return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
-
-
-def measuring_key(settings: dict, epoch: int) -> str:
-    """The key a measurement is kept under: a hash of its settings and the epoch."""
-    return _digest({"settings": settings, "epoch": epoch})[:16]
 
 
 def find(results: Path, name: str, identity: str) -> Run | None:
@@ -517,15 +505,3 @@ def _wrong_in_record(record: dict) -> str | None:
 
 def _snapshot_name(epoch: int) -> str:
     return f"snapshots/{epoch:06d}.pt"
-
-
-def _canonical(value):
-    if isinstance(value, dict):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _digest(parts: dict) -> str:
-    return hashlib.sha256(json.dumps(_canonical(parts), sort_keys=True).encode()).hexdigest()

@@ -45,7 +45,7 @@ def _processor() -> str:
 
 
 @lru_cache
-def commit(package: Path = Path(__file__).parent) -> str | None:
+def commit(package: Path = Path(__file__).parent.parent) -> str | None:
     """The git commit of the package, with -dirty after it where files have changed since.
 
     None where there is no git, or the package is not one of the files of the checkout that it lies in.

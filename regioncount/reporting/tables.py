@@ -11,8 +11,8 @@ import pandas as pd
 
 from regioncount import analysis
 from regioncount.analysis.ranking import format_ranking
-from regioncount.collecting import Group, Sweep, groups, region_measures
-from regioncount.labels import PERCENT, column_label, column_unit, interval, value_text
+from regioncount.reporting.collect import Group, Sweep, groups, region_measures
+from regioncount.reporting.columns import PERCENT, column_label, column_unit, interval, value_text
 
 CORRELATION = "Pearson's r of region count and generalization gap"
 DASH = "–"

@@ -7,9 +7,10 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from regioncount import classical, data, models
+from regioncount import data, models
 from regioncount.config import Dataset, MeasuringConfig, RunConfig
 from regioncount.errors import InputError
+from regioncount.models import classical
 from regioncount.regions.bounds import check_monotone
 from regioncount.regions.counting import EXACT_METHODS
 from regioncount.regions.evaluation import evaluation_mode

@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from regioncount import analysis, jobs, measuring, paper, planning, runs
+from regioncount import analysis
 from regioncount.errors import InputError
 from regioncount.measures import NAMES
-from regioncount.planning import RESERVED, Plan, PlannedRun
+from regioncount.reporting import published
+from regioncount.runs import plans, store
+from regioncount.runs.identity import measurement_key
+from regioncount.runs.measurements import (
+    epochs_to_measure,
+    measured_values,
+    measurement_settings,
+    seed_agreement,
+)
+from regioncount.runs.plans import RESERVED, Plan, PlannedRun
 
 # Columns that differ between repetitions of one sweep.
 LAST_COLUMNS = ("error", "seconds", "directory")
@@ -26,7 +35,7 @@ class Sweep:
     with training_seconds and measuring_seconds. configurations: seeds averaged, with the standard errors over them.
     correlations, ranking and regression: as of `regioncount.analysis`, for each group by itself; without rows where nothing
     is measured. early: the same correlations of counts at each epoch measured with the final gap. comparison: as of
-    `paper.compare`.
+    `published.compare`.
     """
 
     plan: Plan
@@ -64,7 +73,7 @@ class Group:
 def collect(plan: Plan) -> Sweep:
     """Read what is on disk of a sweep's runs, and compute its statistics."""
     rows, counts, environments = [], [], []
-    begun = runs.begun(Path(plan.runs[0].config.results))
+    begun = store.begun(Path(plan.runs[0].config.results))
     for planned in plan.runs:
         found, status, error = _look_up(planned, begun)
         config = planned.config
@@ -84,9 +93,9 @@ def collect(plan: Plan) -> Sweep:
             row |= {"seconds": found.summary.get("seconds"), "directory": str(found.directory)}
             environments.append(_environment(planned, found))
             if found.status == "finished":
-                row |= measuring.values(found, config, planned.dataset)
+                row |= measured_values(found, config, planned.dataset)
                 counts += _counts_through_training(planned, found, labels)
-        if (reason := planning.read_failure(plan.directory, planned.identity)) is not None:
+        if (reason := plans.read_failure(plan.directory, planned.identity)) is not None:
             row |= {"status": "failed", "error": reason}
         rows.append(row)
     _add_seed_agreement(rows, plan)
@@ -105,13 +114,13 @@ def collect(plan: Plan) -> Sweep:
         _configurations(table, plan),
         correlations,
         _ranking(table, plan),
-        paper.compare(correlations, table, options.published, plan.hyperparameters) if compared else pd.DataFrame(),
+        published.compare(correlations, table, options.published, plan.hyperparameters) if compared else pd.DataFrame(),
         _early(table, pd.DataFrame(counts), plan),
         _regression(table, plan) if options.regression else pd.DataFrame(),
     )
 
 
-def _look_up(planned: PlannedRun, begun: set[str]) -> tuple[runs.Run | None, str, str | None]:
+def _look_up(planned: PlannedRun, begun: set[str]) -> tuple[store.Run | None, str, str | None]:
     """A run as it is on disk, its status, and what is wrong with it."""
     try:
         found = planned.find_run()
@@ -160,20 +169,20 @@ def counts_in(counts: pd.DataFrame, plan: Plan, group: Group, subspace: str) -> 
     return counts[chosen & counts["identity"].isin(group.rows["identity"])]
 
 
-def _environment(planned: PlannedRun, found: runs.Run) -> dict:
+def _environment(planned: PlannedRun, found: store.Run) -> dict:
     """Where and when a run was trained, and how long it and its measurements took."""
-    settings = measuring.measuring_settings(planned.config, planned.dataset).values()
-    epochs = {*jobs.snapshot_epochs(planned.config, found.epochs_trained), found.epochs_trained}
-    entries = [found.measures.get(runs.measuring_key(setting, epoch)) for setting in settings for epoch in epochs]
+    settings = measurement_settings(planned.config, planned.dataset).values()
+    epochs = epochs_to_measure(planned.config, found.epochs_trained)
+    entries = [found.measures.get(measurement_key(setting, epoch)) for setting in settings for epoch in epochs]
     times = {"training_seconds": found.summary.get("seconds")}
     times |= {"measuring_seconds": sum(entry.get("how", {}).get("seconds", 0) for entry in entries if entry)}
     return {"identity": found.identity} | found.record["environment"] | times
 
 
-def _counts_through_training(planned: PlannedRun, found: runs.Run, labels: dict) -> Iterator[dict]:
-    epochs = sorted({*jobs.snapshot_epochs(planned.config, found.epochs_trained), found.epochs_trained})
+def _counts_through_training(planned: PlannedRun, found: store.Run, labels: dict) -> Iterator[dict]:
+    epochs = epochs_to_measure(planned.config, found.epochs_trained)
     for epoch in epochs:
-        values = measuring.values(found, planned.config, planned.dataset, epoch)
+        values = measured_values(found, planned.config, planned.dataset, epoch)
         for subspace in planned.config.regions.subspaces:
             yield labels | {
                 "subspace": subspace,
@@ -192,7 +201,7 @@ def _add_seed_agreement(rows: list[dict], plan: Plan) -> None:
             row = {column: value for column, value in planned.varied.items() if column != "seed"}
             configurations.setdefault(json.dumps(row), []).append(position)
     for positions in configurations.values():
-        shares = measuring.seed_agreement([plan.runs[position] for position in positions])
+        shares = seed_agreement([plan.runs[position] for position in positions])
         for position, share in zip(positions, shares, strict=True):
             rows[position]["seed_agreement"] = share
 

@@ -15,8 +15,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from regioncount.analysis import FITTED_ACCURACY
-from regioncount.labels import column_label, column_unit, value_text
-from regioncount.plots import (
+from regioncount.reporting.columns import column_label, column_unit, value_text
+from regioncount.reporting.plots import (
     MOST_BARS,
     MOST_LINES,
     MOST_NUMBERS,

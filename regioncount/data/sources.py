@@ -1,9 +1,8 @@
-"""Data sets as tensors in memory, or streamed; batches; augmentation on the device."""
+"""Data sets by name: read, downloaded or generated, then subsets, resizing and label noise."""
 
-import functools
 import http.client
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regioncount.data.dataset import Dataset
+from regioncount.data.image_folder import list_folder, read_images
+from regioncount.data.splits import Split, StreamedSplit
 from regioncount.errors import InputError
-from regioncount.image_folder import list_folder, read_images
-from regioncount.splits import Split, StreamedSplit
 
 TITLES = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "imagenet": "ImageNet"}
 KINDS = (*TITLES, "image_folder")
@@ -33,57 +33,6 @@ DOWNLOADS = {
 }
 
 DIGITS_TRAIN_SIZE = 300
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A training and a test split with what belongs to both; `name` is what tables call it.
-
-    `mean` and `std` are per channel, of images scaled to 0..1.
-    """
-
-    name: str
-    train: Split | StreamedSplit
-    test: Split | StreamedSplit
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def in_channels(self) -> int:
-        return self.train.image_shape[0]
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.train.image_shape[1:]
-
-    @functools.cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """What the data are, whatever they are called and wherever they lie: {"train": hex, "test": hex}."""
-        splits = {"train": self.train, "test": self.test}
-        return {name: split.fingerprint(self.num_classes, self.mean, self.std) for name, split in splits.items()}
-
-    def to(self, device: torch.device | str) -> "Dataset":
-        moved = replace(self, train=self.train.to(device), test=self.test.to(device))
-        if "fingerprints" in self.__dict__:  # computed already, and the same on every device
-            moved.__dict__["fingerprints"] = self.fingerprints
-        return moved
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) as the models see them: float32, (image / 255 - mean) / std, on their device."""
-        mean, std = _channel_constants(self.mean, self.std, images.device)
-        return images.float().div_(255).sub_(mean).div_(std)
-
-
-@functools.lru_cache
-def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    # Kept, so that not every batch copies from the host and waits for it.
-    return torch.tensor(mean, device=device).view(-1, 1, 1), torch.tensor(std, device=device).view(-1, 1, 1)
 
 
 def load(
@@ -264,43 +213,3 @@ def _resize(split: Split, size: int) -> Split:
     if split.image_shape[1:] == (size, size):
         return split
     return replace(split, images=F.interpolate(split.images, size=(size, size), mode="bilinear", antialias=True))
-
-
-def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random crops after padding with black by an eighth of the size (4 pixels at 32), half of them mirrored.
-
-    images: uint8 (B, C, H, W), not normalized, on any device; the result is of the same kind. `generator` is on the
-    CPU: the same crops on every device. Nothing waits for the device.
-    """
-    batch, channels, height, width = images.shape
-    pad_y, pad_x = height // 8, width // 8
-    draws = [torch.randint(high, (batch,), generator=generator) for high in (2 * pad_y + 1, 2 * pad_x + 1, 2)]
-    top, left, mirrored = _send(torch.stack(draws), images.device).view(3, batch, 1)
-    rows = top + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device)
-    columns = left + torch.where(mirrored.bool(), columns.flip(0), columns)
-    padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y))
-    image = torch.arange(batch, device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(channels, device=images.device).view(-1, 1, 1)
-    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def mixup(
-    images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator, alpha: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Convex combinations of pairs of images and of their labels (Zhang et al. 2018), one weight ~ Beta(alpha, alpha).
-
-    images: float (B, C, H, W), normalized; labels: int64 (B,). Returns images and targets, float32 (B, num_classes),
-    rows summing to 1, as cross_entropy takes them. `generator` is on the CPU. Nothing waits for the device.
-    """
-    order = _send(torch.randperm(len(images), generator=generator), images.device)
-    # torch's own Beta distribution takes no generator.
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    weight = float(np.random.default_rng(seed).beta(alpha, alpha))
-    targets = (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
-    return weight * images + (1 - weight) * images[order], weight * targets + (1 - weight) * targets[order]
-
-
-def _send(numbers: Tensor, device: torch.device) -> Tensor:
-    # A copy from pageable memory would wait for the device.
-    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)

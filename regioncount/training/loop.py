@@ -7,8 +7,6 @@ have done unbroken, with no generator's state to keep.
 
 import functools
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,26 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from regioncount import data
 from regioncount.config import RunConfig, Stop
-from regioncount.cuda_graphs import recorded, side_stream
-from regioncount.depthwise import fast_depthwise, replaced
-from regioncount.errors import InputError
 from regioncount.measures.subject import Outputs, evaluate, split_batches
-from regioncount.regions.evaluation import fast_bfloat16, true_float32
-
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "sam": torch.optim.SGD,  # on another gradient
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-    "adadelta": torch.optim.Adadelta,
-}
+from regioncount.regions.evaluation import true_float32
+from regioncount.training.cuda_graphs import recorded, side_stream
+from regioncount.training.depthwise import fast_depthwise, replaced
+from regioncount.training.optimizers import build_optimizer, build_schedule
 
 # The running accuracy from which the whole training set is looked at: that much below the one asked for. It lags behind
 # the accuracy at the end of the epoch, and looking costs a third of an epoch on a CPU, three epochs on a GPU.
@@ -45,52 +32,6 @@ NEAR_LOSS = 2.0
 # Likewise for a first look in bfloat16, which is nearer, and costs a GPU a third of an epoch.
 ROUGH_ACCURACY = 0.005
 ROUGH_LOSS = 1.25
-
-# The work of a run, in multiply-adds of all forward passes, from which compilation pays on a CPU: some ten minutes of
-# training there, against a minute of compiling. On a GPU it has not been measured.
-COMPILED_WORK = 3e13
-
-
-def choose_device(device: str) -> torch.device:
-    """The device asked for; `auto` is CUDA where there is one, the CPU otherwise.
-
-    In one of several worker processes, `auto` takes GPUs in turn, by the worker's number. Raises InputError for a device
-    this machine does not have.
-    """
-    if device == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", _worker() % torch.cuda.device_count())
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"device={device}: give auto, cpu, cuda or cuda:N") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device={device}: give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return chosen
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """The training precision: `auto` is bfloat16 autocast where the hardware multiplies in it, float32 otherwise."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if fast_bfloat16(device) else "float32"
-
-
-def choose_compilation(asked: bool | str, device: torch.device, work: float) -> bool:
-    """Whether training steps are compiled: `auto` does so on a CPU, where there is a C++ compiler, for runs of much work.
-
-    work: multiply-adds of all forward passes of the run. Raises InputError where compilation is asked for and there is no
-    compiler.
-    """
-    if asked is False or (asked == "auto" and (device.type != "cpu" or work < COMPILED_WORK)):
-        return False
-    found = device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
-    if asked is True and not found:
-        raise InputError("compile=true: neither $CXX nor g++ nor clang++ is there; install a C++ compiler or leave it out")
-    return found
 
 
 def initialize(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -123,8 +64,8 @@ def fit(
     seconds. A loss that is not finite ends training; that row is the last.
     """
     model.to(device, memory_format=torch.channels_last)
-    optimizer = _optimizer(model, config.optimizer)
-    schedule = _schedule(optimizer, config)
+    optimizer = build_optimizer(model, config.optimizer)
+    schedule = build_schedule(optimizer, config)
     forward = torch.compile(model, dynamic=False) if compiled else model
     depthwise = fast_depthwise(model, device)
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -244,34 +185,6 @@ def _augmented(dataset, augmentation: str, images: Tensor, labels: Tensor, gener
     return inputs, labels
 
 
-def _optimizer(model: nn.Module, options: dict) -> torch.optim.Optimizer:
-    extra = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
-    if options["name"] == "sam":
-        del extra["rho"]  # which is the loop's
-    if "betas" in extra:
-        extra["betas"] = tuple(extra["betas"])
-    make = OPTIMIZERS[options["name"]]
-    if make in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
-        extra["fused"] = True  # one pass over the weights; a quarter more images per second for narrow networks on a CPU
-    return make(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **extra)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
-    """The learning rate's schedule, stepped once an epoch, as the paper's code does."""
-    options = {key: value for key, value in config.schedule.items() if key != "name"}
-    match config.schedule["name"]:
-        case "constant":
-            return lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        case "cosine":
-            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
-        case "step":
-            return lr_scheduler.StepLR(optimizer, **options)
-        case "multistep":
-            return lr_scheduler.MultiStepLR(optimizer, **options)
-        case "exponential":
-            return lr_scheduler.ExponentialLR(optimizer, **options)
-
-
 def _meets(stop: Stop, accuracy: float, loss: float, below: float = 0.0, times: float = 1.0) -> bool:
     """Whether an accuracy or a loss is what the stop rule asks for, or so much below, or so many times it."""
     fits = stop.train_accuracy is not None and accuracy >= stop.train_accuracy - below
@@ -305,14 +218,6 @@ def _finished(history: list[dict], config: RunConfig) -> bool:
 def _epoch_seed(seed: int, epoch: int) -> int:
     """A seed for each epoch of each run's seed; epoch 0 is the initialization."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _worker() -> int:
-    """The number of this process among joblib's workers (LokyProcess-1, ...), 0 elsewhere."""
-    import multiprocessing
-
-    _, _, number = multiprocessing.current_process().name.rpartition("LokyProcess-")
-    return int(number) - 1 if number.isdigit() else 0
 
 
 @contextmanager

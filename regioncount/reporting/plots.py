@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 
 from regioncount.analysis import FITTED_ACCURACY, with_targets
 from regioncount.errors import InputError
-from regioncount.labels import column_label, column_unit, value_text
+from regioncount.reporting.columns import column_label, column_unit, value_text
 
 # Okabe and Ito's colours, which every kind of colour vision tells apart, then three more.
 CLASS_COLOURS = (

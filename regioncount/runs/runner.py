@@ -8,15 +8,17 @@ from pathlib import Path
 
 import torch
 
-from regioncount import classical, data, files, runs, tracking, training
+from regioncount import data, training
 from regioncount.config import RunConfig, as_mapping
-from regioncount.environment import environment
-from regioncount.loading import build_model, check, load_dataset
-from regioncount.measuring import measure, measuring_settings, values
-from regioncount.runs import Run
-
-# What makes the model, besides the content of the training data, the precision, and whether training is compiled.
-IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
+from regioncount.models import classical
+from regioncount.reporting import tracking
+from regioncount.runs import files, store
+from regioncount.runs.environment import environment
+from regioncount.runs.identity import measurement_key, run_identity
+from regioncount.runs.loading import build_model, check, load_dataset
+from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, snapshot_epochs
+from regioncount.runs.measuring import measure
+from regioncount.runs.store import Run
 
 # At most this share of the time goes into writing checkpoints.
 CHECKPOINT_SHARE = 0.02
@@ -39,7 +41,7 @@ class Job:
         return Path(self.config.results)
 
     def find_run(self) -> Run | None:
-        return runs.find(self.results, self.name, self.identity)
+        return store.find(self.results, self.name, self.identity)
 
 
 def prepare(config: RunConfig) -> Job:
@@ -51,21 +53,26 @@ def prepare(config: RunConfig) -> Job:
     passes = 2 if config.optimizer.get("name") == "sam" else 1
     work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
-    mapping = as_mapping(config)
-    parts = {key: mapping[key] for key in IDENTITY_PARTS}
-    parts |= {"data": dataset.fingerprints["train"], "precision": precision} | ({"compiled": True} if compiled else {})
     name = f"{config.dataset.name}-{config.model['name']}"
-    return Job(config, dataset, device, precision, compiled, name, runs.identity(parts))
+    return Job(
+        config,
+        dataset,
+        device,
+        precision,
+        compiled,
+        name,
+        run_identity(config, dataset.fingerprints["train"], precision, compiled),
+    )
 
 
 def run(job: Job, wait: bool = True) -> Run:
     """Train the run unless it is finished, measure of it what has not been measured yet, and tell the tracker of both.
 
-    wait: whether to wait for another process that holds the run; otherwise runs.Busy is raised.
+    wait: whether to wait for another process that holds the run; otherwise store.Busy is raised.
     """
     config = job.config
     tracked = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
-    with runs.lock(runs.place(job.results, job.name, job.identity), wait):
+    with store.lock(store.place(job.results, job.name, job.identity), wait):
         found = _find_or_set_aside(job)
         trained = found is not None and not _missing_snapshots(job, found)
         if trained and not _unmeasured(job, found) and (config.tracker.mode == "disabled" or tracked in found.tracked):
@@ -91,7 +98,7 @@ def run(job: Job, wait: bool = True) -> Run:
                 print(f"{damage}; training it again", file=sys.stderr, flush=True)
                 found = train(job, track, found)
                 _measure(job, found)
-            track.summarize({"status": found.status, **found.summary, **values(found, config, job.dataset)})
+            track.summarize({"status": found.status, **found.summary, **measured_values(found, config, job.dataset)})
             lost = track.lost
         if not lost:  # or the same command tells it again
             found.tracked.append(tracked)
@@ -105,7 +112,7 @@ def _find_or_set_aside(job: Job) -> Run | None:
     try:
         found = job.find_run()
     except files.Damaged as damage:
-        runs.set_aside(runs.place(job.results, job.name, job.identity), damage, "training starts anew")
+        store.set_aside(store.place(job.results, job.name, job.identity), damage, "training starts anew")
         return None
     if found is not None:
         found.mend()
@@ -116,8 +123,8 @@ def _measure(job: Job, found: Run) -> None:
     """Measure a finished run at the epochs asked for, and remove weights that were kept for that alone."""
     if found.status != "finished":
         return
-    epochs = {*snapshot_epochs(job.config, found.epochs_trained), found.epochs_trained}
-    measure(found, job.config, job.dataset, job.device, sorted(epochs))
+    epochs = epochs_to_measure(job.config, found.epochs_trained)
+    measure(found, job.config, job.dataset, job.device, epochs)
     if not job.config.snapshots.keep:
         for epoch in found.snapshot_epochs():
             found.remove_snapshot(epoch)
@@ -130,7 +137,7 @@ def train(job: Job, track: tracking.Tracker, instead_of: Run | None = None) -> R
     which is fitted anew wherever it is measured, no more is kept than that it can be fitted.
     """
     config = job.config
-    found = runs.begin(
+    found = store.begin(
         job.results,
         job.name,
         job.identity,
@@ -140,12 +147,12 @@ def train(job: Job, track: tracking.Tracker, instead_of: Run | None = None) -> R
         instead_of,
     )
     if found.status != "running":
-        return runs.publish(found)  # all but that has been done
+        return store.publish(found)  # all but that has been done
     if classical.is_classical(config.model):
         started = time.perf_counter()
         classical.fit(config.model, config.seed, job.dataset)
         found.finish("finished", epochs_trained=0, seconds=round(time.perf_counter() - started, 3))
-        return runs.publish(found)
+        return store.publish(found)
     model = training.initialize(lambda: build_model(config.model, job.dataset), config.seed)
     checkpoint = found.checkpoint()
     done = len(checkpoint["history"]) if checkpoint else 0
@@ -183,31 +190,25 @@ def train(job: Job, track: tracking.Tracker, instead_of: Run | None = None) -> R
     found.remove_snapshot(len(history))  # model.pt is this epoch's
     status = "diverged" if training.diverged(history) else "finished"
     found.finish(status, epochs_trained=len(history), seconds=round(sum(row["seconds"] for row in history), 3))
-    return runs.publish(found)
-
-
-def snapshot_epochs(config: RunConfig, last: int) -> list[int]:
-    """The epochs up to `last` at which weights are to be kept and measured."""
-    every = range(0, last + 1, config.snapshots.every) if config.snapshots.every else ()
-    return sorted({epoch for epoch in (*every, *config.snapshots.epochs) if epoch <= last})
+    return store.publish(found)
 
 
 def _unmeasured(job: Job, found: Run) -> bool:
     if found.status != "finished":
         return False
-    settings = measuring_settings(job.config, job.dataset).values()
-    epochs = {*snapshot_epochs(job.config, found.epochs_trained), found.epochs_trained}
-    return any(runs.measuring_key(setting, epoch) not in found.measures for setting in settings for epoch in epochs)
+    settings = measurement_settings(job.config, job.dataset).values()
+    epochs = epochs_to_measure(job.config, found.epochs_trained)
+    return any(measurement_key(setting, epoch) not in found.measures for setting in settings for epoch in epochs)
 
 
 def _missing_snapshots(job: Job, found: Run) -> bool:
     """Whether weights are asked for of an epoch that are neither on disk nor measured already."""
     if found.status != "finished":
         return False  # of a diverged run nothing is measured
-    settings = measuring_settings(job.config, job.dataset).values()
+    settings = measurement_settings(job.config, job.dataset).values()
     return any(
         not found.has_weights(epoch)
-        and (job.config.snapshots.keep or any(runs.measuring_key(s, epoch) not in found.measures for s in settings))
+        and (job.config.snapshots.keep or any(measurement_key(s, epoch) not in found.measures for s in settings))
         for epoch in snapshot_epochs(job.config, found.epochs_trained)
     )
 

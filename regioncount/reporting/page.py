@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from regioncount import tables
 from regioncount.analysis import FITTED_ACCURACY
-from regioncount.collecting import Group, Sweep, counts_in, groups, heat_map_measures, region_measures
 from regioncount.config import RunConfig, subspace_options
-from regioncount.labels import column_label, duration, value_text
-from regioncount.tables import Table, column_title
+from regioncount.reporting import tables
+from regioncount.reporting.collect import Group, Sweep, counts_in, groups, heat_map_measures, region_measures
+from regioncount.reporting.columns import column_label, duration, value_text
+from regioncount.reporting.tables import Table, column_title
 
 ASSETS = Path(__file__).parent / "assets"
 FILES = [
@@ -171,7 +171,7 @@ def _what_was_run(sweep: Sweep) -> str:
 
 
 def _group(sweep: Sweep, group: Group, number: int) -> str:
-    from regioncount import charts
+    from regioncount.reporting import charts
 
     columns, directory = sweep.plan.drawn_columns, sweep.plan.directory
     measures = [measure for measure in region_measures(group.rows) if group.rows[measure].notna().any()]
@@ -219,7 +219,7 @@ def _group(sweep: Sweep, group: Group, number: int) -> str:
 
 
 def _through_training(sweep: Sweep, group: Group, measures: Sequence[str]) -> list[str]:
-    from regioncount import charts
+    from regioncount.reporting import charts
 
     parts = []
     for measure in measures:

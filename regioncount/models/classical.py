@@ -1,4 +1,4 @@
-"""Classifiers by name that see normalized images as points: scikit-learn's, and the two-layer network of theory.py.
+"""Classifiers by name that see normalized images as points: scikit-learn's, and the two-layer network of two_layer.py.
 
 None of them is kept on disk: fitting takes options, a seed and data, and gives the same classifier every time.
 """
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regioncount import theory
+from regioncount.data.splits import Split
 from regioncount.errors import InputError
-from regioncount.splits import Split
+from regioncount.models import two_layer
 
 # Where each one is in scikit-learn (slow to import: not before it is asked for), and its options there with our defaults.
 CLASSIFIERS = {
@@ -27,7 +27,7 @@ CLASSIFIERS = {
     "nearest_neighbours": ("neighbors.KNeighborsClassifier", {"n_neighbors": 5, "weights": "uniform"}),
     "support_vector_machine": ("svm.SVC", {"C": 1.0, "kernel": "rbf", "gamma": "scale"}),
     "logistic_regression": ("linear_model.LogisticRegression", {"C": 1.0, "max_iter": 1000}),
-    "two_layer": ("regioncount.theory", theory.OPTIONS),
+    "two_layer": ("regioncount.models.two_layer", two_layer.OPTIONS),
 }
 
 # Images classified at a time.
@@ -52,7 +52,7 @@ def check(model: Mapping, dataset) -> None:
     if not isinstance(dataset.train, Split):
         raise InputError(f"model={name} is fitted to all images at once, and {dataset.name} is streamed: take other data")
     if name == "two_layer":
-        return theory.check(theory.OPTIONS | model)
+        return two_layer.check(two_layer.OPTIONS | model)
     _try(json.dumps(dict(model)))
     if model.get("n_neighbors", 1) > len(dataset.train):
         raise InputError(f"model={name}: n_neighbors={model['n_neighbors']}, and there are {len(dataset.train)} images")
@@ -100,8 +100,8 @@ def _fit(model: str, seed: int, dataset) -> Callable[[Tensor], np.ndarray]:
     images = features(dataset.normalize(dataset.train.images))
     if json.loads(model)["name"] == "two_layer":
         options = {name: value for name, value in json.loads(model).items() if name != "name"}
-        targets = theory.signs(dataset.train.labels.cpu().numpy(), dataset.num_classes)
-        return theory.fit(images, targets, seed, **theory.OPTIONS | options)
+        targets = two_layer.signs(dataset.train.labels.cpu().numpy(), dataset.num_classes)
+        return two_layer.fit(images, targets, seed, **two_layer.OPTIONS | options)
     classifier = _fit_to(json.loads(model), seed, images, dataset.train.labels.cpu().numpy())
     return lambda images: classifier.predict(features(images))
 
@@ -137,7 +137,7 @@ def _accuracy(predict: Callable[[Tensor], np.ndarray], dataset, split: Split) ->
     correct = 0
     for images, labels in split.batches(BATCH):
         found, wanted = predict(dataset.normalize(images)), labels.cpu().numpy()
-        if isinstance(predict, theory.TwoLayer):
-            found, wanted = found.argmax(dim=1).numpy(), theory.signs(wanted, dataset.num_classes) > 0
+        if isinstance(predict, two_layer.TwoLayer):
+            found, wanted = found.argmax(dim=1).numpy(), two_layer.signs(wanted, dataset.num_classes) > 0
         correct += int((found == wanted).sum())
     return correct / len(split)

@@ -23,13 +23,16 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from regioncount import cluster, files, jobs, measuring, planning, runs
-from regioncount.command_line import CONFIGS, UNUSABLE, compose, exit_status, hydra_ready
+from regioncount.commands import CONFIGS, UNUSABLE, compose, exit_status, hydra_ready
 from regioncount.config import parse_run, parse_sweep
-from regioncount.environment import environment
 from regioncount.errors import InputError, one_line
-from regioncount.jobs import Job
-from regioncount.planning import RESERVED, DataFacts, Plan, PlannedRun
+from regioncount.runs import files, plans, runner, store
+from regioncount.runs.environment import environment
+from regioncount.runs.identity import identity_of
+from regioncount.runs.measurements import measured_values, measurement_settings
+from regioncount.runs.plans import RESERVED, DataFacts, Plan, PlannedRun
+from regioncount.runs.runner import Job
+from regioncount.sweeps import cluster
 
 # Cells that another process held when their turn came, and their numbers.
 postponed: list[tuple[DictConfig, int]] = []
@@ -60,10 +63,10 @@ def make_plan(overrides: Sequence[str]) -> Plan:
     choices = base.hydra.runtime.choices
     parts = (choices.get("experiment") or "sweep", choices.get("scale"))
     name = options.name or "-".join(filter(None, parts)).replace("/", "-")
-    content = [[job.identity, measuring.measuring_settings(job.config, job.dataset)] for job in planned]
+    content = [[job.identity, measurement_settings(job.config, job.dataset)] for job in planned]
     if len({json.dumps(entry) for entry in content}) < len(content):
         raise InputError("the grid names the same run twice: its cells must differ in what is trained or measured")
-    grid_hash = runs.identity({"grid": sorted(content, key=json.dumps)})[:8]
+    grid_hash = identity_of({"grid": sorted(content, key=json.dumps)})[:8]
     directory = Path(planned[0].config.results) / "sweeps" / f"{name}-{grid_hash}"
     return Plan(
         name,
@@ -82,7 +85,7 @@ def launch(plan: Plan, overrides: Sequence[str]) -> int:
 
     What happens to single runs is seen afterwards in what is on disk.
     """
-    planning.write(plan)
+    plans.write(plan)
     sys.argv = [
         sys.argv[0],
         *overrides,
@@ -124,10 +127,10 @@ def run_cell(composed: DictConfig) -> None:
 
 def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
     directory = Path(composed.sweep.directory)
-    planned, cells = planning.read_cell(directory, number)
+    planned, cells = plans.read_cell(directory, number)
     cell = " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in planned["varied"].items())])
     try:
-        job = jobs.prepare(parse_run(composed))
+        job = runner.prepare(parse_run(composed))
         if job.identity != planned["identity"]:
             # Hydra composes each cell anew when its turn comes.
             raise InputError("this is not the run that was planned: configuration files, data or hardware have changed")
@@ -135,21 +138,21 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
         if known is None and composed.sweep.deadline is not None and time.time() > composed.sweep.deadline:
             print(f"{cell}: not started, the time budget is over", flush=True)
             return
-        found = jobs.run(job, wait)
-        planning.forget_failure(directory, job.identity)
+        found = runner.run(job, wait)
+        plans.forget_failure(directory, job.identity)
         print(f"{cell}: {_outcome(job, found)}{'' if found.worked_on else ' (there already)'}", flush=True)
-    except runs.Busy:
+    except store.Busy:
         print(f"{cell}: another process works on it; it is looked at again after the others", flush=True)
         postponed.append((composed, number))
-    except runs.Superseded as error:
+    except store.Superseded as error:
         print(f"{cell}: {error}", file=sys.stderr, flush=True)
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
-        planning.record_failure(directory, planned["identity"], reason, traceback.format_exc())
+        plans.record_failure(directory, planned["identity"], reason, traceback.format_exc())
 
 
-def _known(job: Job) -> runs.Run | None:
+def _known(job: Job) -> store.Run | None:
     """The run as it is before its turn; a damaged one counts as none."""
     with suppress(files.Damaged):
         return job.find_run()
@@ -174,7 +177,7 @@ def _of_hydra(override: Override) -> bool:
 
 def _plan_cell(overrides: list[str], bases: dict[tuple, DictConfig]) -> Job:
     try:
-        return jobs.prepare(parse_run(_compose_cell(overrides, bases)))
+        return runner.prepare(parse_run(_compose_cell(overrides, bases)))
     except InputError as error:
         raise InputError(f"{error} (in the cell {' '.join(o for o in overrides if not o.startswith('hydra'))})") from error
 
@@ -208,10 +211,10 @@ def _varied(cells: list[list[str]]) -> list[dict[str, str]]:
     return [{column: option[key] for key, column in columns.items()} for option in options]
 
 
-def _outcome(job: Job, found: runs.Run) -> str:
+def _outcome(job: Job, found: store.Run) -> str:
     if found.status != "finished":
         return f"{found.status} after {found.epochs_trained} epochs"
-    values = measuring.values(found, job.config, job.dataset)
+    values = measured_values(found, job.config, job.dataset)
     parts = [f"{found.epochs_trained} epochs, {found.summary['seconds']:.1f} s"]
     if "test_accuracy" in values:
         parts.append(f"train {values['train_accuracy']:.2%}, test {values['test_accuracy']:.2%}")

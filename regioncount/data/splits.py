@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from regioncount.data.image_folder import decode, decode_all
 from regioncount.errors import InputError
-from regioncount.image_folder import decode, decode_all
 
 CROP_FRACTION = 224 / 256  # of the shorter side: ImageNet's "resize to 256, centre crop 224" in one step
 

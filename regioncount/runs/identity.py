@@ -1,0 +1,58 @@
+"""What makes a run this run, and a measurement this measurement: hashes of the settings behind them.
+
+Published runs are recognized by these hashes: tests hold them fixed.
+"""
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from regioncount.config import RunConfig
+
+IDENTITY_FORMAT = 1  # increased when the same configuration would train a different model
+
+# The parts of a configuration that determine the trained model. The data's content, the precision and whether training is
+# compiled complete them.
+IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
+
+
+def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool) -> str:
+    """Return the identity of the run that a configuration trains.
+
+    Args:
+        config: The configuration.
+        data: Fingerprint of the training data.
+        precision: Training precision as resolved, "float32" or "bfloat16".
+        compiled: Whether training steps are compiled.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    from regioncount.config import as_mapping
+
+    mapping = as_mapping(config)
+    parts = {key: mapping[key] for key in IDENTITY_PARTS}
+    return identity_of(parts | {"data": data, "precision": precision} | ({"compiled": True} if compiled else {}))
+
+
+def identity_of(parts: dict) -> str:
+    """Return a hash of everything that makes a model, 16 hexadecimal digits. 1 and 1.0 are the same number."""
+    return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
+
+
+def measurement_key(settings: dict, epoch: int) -> str:
+    """Return the key that a measurement is stored under: a hash of its settings and the epoch."""
+    return _digest({"settings": settings, "epoch": epoch})[:16]
+
+
+def _canonical(value):
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _digest(parts: dict) -> str:
+    return hashlib.sha256(json.dumps(_canonical(parts), sort_keys=True).encode()).hexdigest()
