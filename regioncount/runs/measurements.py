@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from regioncount.columns import Column
 from regioncount.config import MeasuringConfig, RunConfig, subspace_options
 from regioncount.measures.subject import POINTS
 from regioncount.regions import default_resolution
@@ -76,16 +77,8 @@ def measured_values(found: Run, config: RunConfig | MeasuringConfig, dataset, ep
             row |= measured
             continue
         for column, number in measured.items():
-            row[_column(column, name)] = number
+            row[Column.stored(column, name).key] = number
     return row
-
-
-def _column(column: str, subspace: str) -> str:
-    """region_count_standard_error of the subspace `line` is region_count_line_standard_error."""
-    for stem in ("region_count", "region_entropy", "region_share_one", "region_share_proved", "affine_pieces"):
-        if column.startswith(stem):
-            return f"{stem}_{subspace}{column.removeprefix(stem)}"
-    return f"region_count_{subspace}_{column}"
 
 
 def seed_agreement(planned: Sequence) -> list[float]:

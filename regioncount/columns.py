@@ -1,0 +1,99 @@
+"""Result columns: which quantity a value is, and what tables and figures call it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+# Statistics that are measured once per kind of subspace; their keys contain the subspace's name.
+SUBSPACE_STATISTICS = ("region_count", "region_entropy", "region_share_one", "region_share_proved", "affine_pieces")
+
+# What may follow a statistic: its standard error, the reason why it is undefined, or a bound in place of a count.
+PARTS = ("standard_error", "error", "at_least", "at_most")
+
+# Fractions in tables, percent in print.
+PERCENT = {
+    "train_accuracy": "train accuracy (%)",
+    "test_accuracy": "test accuracy (%)",
+    "test_error": "test error (%)",
+    "generalization_gap": "generalization gap (percentage points)",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of results, such as the standard error of the region count on lines."""
+
+    statistic: str
+    """The quantity: "region_count", "test_accuracy" or the name of a measure."""
+    subspace: str | None = None
+    """The name of the subspaces it was counted in."""
+    part: str | None = None
+    """One of `PARTS`; None for the value itself."""
+    own_label: str | None = field(default=None, compare=False)
+    """The label that a plugin gave its measure."""
+    unit: str | None = field(default=None, compare=False)
+    """The unit that a plugin gave its measure."""
+
+    @property
+    def key(self) -> str:
+        """The column's name in tables: "region_count_line_standard_error"."""
+        return "_".join(filter(None, (self.statistic, self.subspace, self.part)))
+
+    @property
+    def label(self) -> str:
+        """The column in words, with its unit: "region count (line)"."""
+        if self.own_label is not None or self.unit is not None:
+            words = self.own_label or self.key.replace("_", " ")
+            return f"{words} ({self.unit})" if self.unit else words
+        if self.part is None and self.key in PERCENT:
+            return PERCENT[self.key]
+        words = self.statistic.replace("_", " ")
+        subspace = f" ({self.subspace.replace('_', ' ')})" if self.subspace else ""
+        return f"{words}{subspace}" + (f" {self.part.replace('_', ' ')}" if self.part else "")
+
+    @property
+    def factor(self) -> float:
+        """What values are multiplied by in print: 100 for fractions that are shown in percent."""
+        return 100.0 if self.part is None and self.key in PERCENT else 1.0
+
+    @property
+    def is_region_count(self) -> bool:
+        """Whether the values are mean region counts."""
+        return self.statistic == "region_count" and self.part is None
+
+    def with_part(self, part: str | None) -> "Column":
+        """Return the column of another part of the same statistic."""
+        return replace(self, part=part)
+
+    @classmethod
+    def stored(cls, key: str, subspace: str) -> "Column":
+        """Return the column of a value that is stored under a subspace, where its key does not contain the subspace's name.
+
+        Args:
+            key: The key of the stored value, such as "region_count_standard_error" or "error".
+            subspace: The subspace's name.
+        """
+        for statistic in SUBSPACE_STATISTICS:
+            if key.startswith(statistic):
+                return cls(statistic, subspace, key.removeprefix(statistic).lstrip("_") or None)
+        return cls("region_count", subspace, key)
+
+    @classmethod
+    def parse(cls, key: str, subspaces: Iterable[str]) -> "Column":
+        """Return the column of a key in a table.
+
+        Args:
+            key: The name of the column in the table.
+            subspaces: Names of the subspaces that were counted in.
+        """
+        for subspace in sorted(subspaces, key=len, reverse=True):
+            for statistic in SUBSPACE_STATISTICS:
+                if key == f"{statistic}_{subspace}":
+                    return cls(statistic, subspace)
+                for part in PARTS:
+                    if key == f"{statistic}_{subspace}_{part}":
+                        return cls(statistic, subspace, part)
+        if key not in PERCENT:
+            for part in PARTS:
+                if key.endswith(f"_{part}"):
+                    return cls(key.removesuffix(f"_{part}"), None, part)
+        return cls(key)

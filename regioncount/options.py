@@ -1,0 +1,176 @@
+"""Options of parts: the types their values may have, and the one line that names a wrong one.
+
+A part's options are a pydantic model derived from `Options`. Values from the command line arrive as numbers, texts or
+booleans, depending on how they were written, so each type accepts what can only mean one value and refuses the rest: a whole
+number may be written "7", but not 7.0 or true.
+"""
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from regioncount.errors import InputError
+from regioncount.registry import Entry, resolve, unknown_choice
+
+_WORDS = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no": False, "n": False, "off": False}
+
+
+def _whole(value: object) -> int:
+    if type(value) is int:
+        return value
+    try:
+        return int(value if isinstance(value, str) else "no")  # neither 3.5 nor true
+    except ValueError:
+        raise wrong_value("give a whole number") from None
+
+
+def _real(value: object) -> float:
+    try:
+        number = float(value if isinstance(value, (float, int, str)) and not isinstance(value, bool) else "no")
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise wrong_value("give a number")
+    return number
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (str, int, float, os.PathLike)):
+        return str(value)  # dataset.root=2024 arrives as a number
+    raise wrong_value("give a text")
+
+
+def _flag(value: object) -> bool:
+    word = _WORDS.get(value.lower(), value) if isinstance(value, str) else value
+    try:
+        return word if isinstance(word, bool) else bool(_whole(word))
+    except PydanticCustomError:
+        raise wrong_value("give true or false") from None
+
+
+def _number(value: object) -> float:
+    """Return a number that is written as one: in a group of options that depend on a name, a text is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_value("give a number")
+    return _real(value)
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise wrong_value("give a whole number")
+    return value
+
+
+def wrong_value(what_to_give: str) -> PydanticCustomError:
+    """Return the error that a validator raises; the message says what to give instead."""
+    return PydanticCustomError("option", what_to_give)  # type: ignore[arg-type]  # the stub asks for a literal
+
+
+Whole = Annotated[int, PlainValidator(_whole)]
+Real = Annotated[float, PlainValidator(_real)]
+Text = Annotated[str, PlainValidator(_text)]
+Flag = Annotated[bool, PlainValidator(_flag)]
+Number = Annotated[float, PlainValidator(_number)]
+Integer = Annotated[int, PlainValidator(_integer)]
+
+
+class Options(BaseModel):
+    """The options of a part. Unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@lru_cache(maxsize=256)
+def options_model(entry: Entry) -> type[BaseModel]:
+    """Return the pydantic model of an entry's options; without one, a model of its factory's keyword arguments."""
+    if entry.options is not None:
+        return resolve(entry.options)
+    return model_of_signature(entry.name, entry.load())
+
+
+def model_of_signature(name: str, factory: Callable[..., Any]) -> type[BaseModel]:
+    """Return a pydantic model of the arguments that a factory takes by keyword and that have a default."""
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(factory).parameters.values():
+        by_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if by_keyword and parameter.default is not parameter.empty:
+            fields[parameter.name] = (_type_of(parameter.default), parameter.default)
+    return create_model(name, __base__=Options, **fields)
+
+
+def _type_of(default: object) -> Any:
+    types: dict[type, Any] = {bool: Flag, int: Integer, float: Number, str: Text}
+    return types.get(type(default), Any)
+
+
+def validate_options(entry: Entry, given: Mapping[str, Any], group: str) -> BaseModel:
+    """Return the options of an entry as an instance of their model.
+
+    Args:
+        entry: The part.
+        given: The options by name, without the part's own name. None counts as not given.
+        group: What the options are called on the command line, such as "optimizer".
+
+    Raises:
+        InputError: An option is unknown or has a wrong value; the message names it.
+    """
+    model = options_model(entry)
+    named = {key: value for key, value in given.items() if value is not None}
+    try:
+        return model.model_validate(named)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    except InputError:
+        raise
+    location = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        choices = list(model.model_fields)
+        raise InputError(f"{group}.{location[0]}: {entry.name} takes no such option; {_listed(location[0], choices)}")
+    if first["type"] == "missing":
+        raise InputError(f"{group}.{location[0]} is missing: {entry.name} needs it")
+    path = ".".join([group, *location[:1]])
+    raise InputError(f"{path}={shown(named.get(location[0]) if location else named)}: {describe_error(first)}")
+
+
+def describe_error(error: ErrorDetails) -> str:
+    """Return what is wrong with a value and what to give instead, from one of pydantic's errors."""
+    limits: Mapping[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']:g}"
+        case "greater_than":
+            return f"must be above {limits['gt']:g}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']:g}"
+        case "less_than":
+            return f"must be below {limits['lt']:g}"
+        case "list_type":
+            return "give a list, such as [a,b]"
+        case "too_short" | "too_long":
+            return "give a list of the right length"
+        case "literal_error":
+            return f"no such choice; one of {limits['expected']}".replace("'", "").replace(" or ", ", ")
+        case "model_type" | "dataclass_type" | "dict_type":
+            return "give options by name"
+        case "value_error":
+            return str(limits.get("error", error["msg"]))
+        case _:
+            return error["msg"][:1].lower() + error["msg"][1:]
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: on one line and not longer than 100 characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _listed(name: str, choices: list[str]) -> str:
+    if not choices:
+        return "it takes none"
+    return unknown_choice("", name, choices).partition("no such choice; ")[2].replace("one of", "there are", 1)

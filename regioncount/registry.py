@@ -1,0 +1,239 @@
+"""Registries: for each kind of part, a table from a name to what builds the part and which options it takes.
+
+An entry holds dotted paths, which are imported when the entry is first used: listing names imports no torch. Built-in parts
+are registered by the module that declares them; a user's module registers its own with `rc.register_model` and its siblings,
+and is named on the command line with plugins=[module].
+"""
+
+import difflib
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from regioncount.errors import InputError, one_line
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part."""
+
+    name: str
+    factory: str | Callable[..., Any]
+    """What builds the part, or its dotted path "package.module:attribute"."""
+    options: str | type | None = None
+    """A pydantic model of the part's options, or its dotted path."""
+    traits: Mapping[str, Any] = field(default_factory=dict)
+    """Facts about the part that its kind defines, such as whether rescaling changes a measure."""
+    plugin: str | None = None
+    """The plugin module that registered it; None for a built-in part."""
+
+    def load(self) -> Callable[..., Any]:
+        """Import and return the factory."""
+        return resolve(self.factory)
+
+
+class Registry:
+    """A table of parts of one kind.
+
+    Args:
+        kind: What a part is called in messages and on the command line, such as "optimizer".
+        declared_in: Modules that register the built-in parts, imported at the first lookup. For a package, all of its
+            modules are imported.
+    """
+
+    def __init__(self, kind: str, declared_in: Sequence[str]) -> None:
+        self.kind = kind
+        self._declared_in = list(declared_in)
+        self._entries: dict[str, Entry] = {}
+
+    def register(
+        self,
+        name: str,
+        factory: str | Callable[..., Any] | None = None,
+        *,
+        options: str | type | None = None,
+        **traits: Any,
+    ) -> Callable[[Any], Any]:
+        """Register a part, directly or as a decorator of its factory.
+
+        Args:
+            name: The part's name.
+            factory: What builds it, or its dotted path "package.module:attribute". If omitted, a decorator is returned.
+            options: A pydantic model of its options, or the model's dotted path. If omitted, the options are the factory's
+                keyword arguments.
+            **traits: Facts about the part that its kind defines.
+
+        Returns:
+            The factory, or the decorator.
+
+        Raises:
+            InputError: The name is taken.
+        """
+
+        def add(built_by: Any) -> Any:
+            plugin = _registering_plugin()
+            if plugin is not None:
+                self._import_declarations()  # a plugin may not take the name of a built-in part
+            known = self._entries.get(name)
+            if known is not None and (known.plugin != plugin or known.plugin is None):
+                owner = f"the plugin {known.plugin}" if known.plugin else "regioncount itself"
+                raise InputError(f"{self.kind}={name}: {owner} has registered this name; choose another one")
+            self._entries[name] = Entry(name, built_by, options, traits, plugin)
+            return built_by
+
+        return add if factory is None else add(factory)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all parts, in the order in which they were registered."""
+        self._import_declarations()
+        return tuple(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __getitem__(self, name: str) -> Entry:
+        """Return the entry of a name.
+
+        Raises:
+            InputError: There is no such part; the message lists the names and suggests the nearest one.
+        """
+        if name not in self.names():
+            raise InputError(unknown_choice(self.kind, name, self.names()))
+        return self._entries[name]
+
+    def get(self, name: str) -> Entry | None:
+        """Return the entry of a name, or None."""
+        return self._entries[name] if name in self.names() else None
+
+    def _import_declarations(self) -> None:
+        while self._declared_in:
+            module = importlib.import_module(self._declared_in.pop(0))
+            for path in getattr(module, "__path__", ()):
+                for file in sorted(Path(path).glob("[!_]*.py")):
+                    importlib.import_module(f"{module.__name__}.{file.stem}")
+
+
+models = Registry("model", ["regioncount.models.catalogue"])
+datasets = Registry("dataset", ["regioncount.data.sources"])
+optimizers = Registry("optimizer", ["regioncount.training.optimizers"])
+schedules = Registry("schedule", ["regioncount.training.optimizers"])
+subspaces = Registry("subspace", ["regioncount.data.subspaces"])
+measures = Registry("measures", ["regioncount.measures"])
+trackers = Registry("tracker.mode", ["regioncount.reporting.tracking"])
+
+register_model = models.register
+register_dataset = datasets.register
+register_optimizer = optimizers.register
+register_schedule = schedules.register
+register_subspace = subspaces.register
+register_tracker = trackers.register
+
+
+def register_measure(
+    *,
+    scale_invariant: bool | None = None,
+    name: str | None = None,
+    label: str | None = None,
+    unit: str | None = None,
+    **traits: Any,
+) -> Callable[[Any], Any]:
+    """Return a decorator that registers a function of a measured model as a generalization measure.
+
+    Args:
+        scale_invariant: Whether the measure stays the same when one layer is multiplied by a and the next by 1 / a, which
+            does not change the network's function. None if this was not established.
+        name: The measure's name and column; the function's name by default.
+        label: How tables and figures call the column.
+        unit: The unit of its values, as tables and figures print it.
+        **traits: Further facts about the measure.
+
+    Returns:
+        The decorator.
+    """
+
+    def add(function: Any) -> Any:
+        described = {"scale_invariant": scale_invariant, "label": label, "unit": unit, **traits}
+        return measures.register(name or function.__name__, function, **described)
+
+    return add
+
+
+def resolve(reference: Any) -> Any:
+    """Return what a dotted path "package.module:attribute" names; anything else is returned as it is."""
+    if not isinstance(reference, str):
+        return reference
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def unknown_choice(option: str, value: object, choices: Sequence[str]) -> str:
+    """Return the message for a value that is not among the choices, with the nearest choice if there is one."""
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    suggestion = f"; did you mean {near[0]}?" if near else ""
+    return f"{option}={value}: no such choice; one of {', '.join(choices)}{suggestion}"
+
+
+# Plugins
+
+_importing: ContextVar[str | None] = ContextVar("importing", default=None)
+_plugins: dict[str, ModuleType] = {}
+
+
+def load_plugins(names: Sequence[str]) -> None:
+    """Import the modules that register a user's parts. The current directory counts as one of Python's paths.
+
+    Args:
+        names: Dotted names of modules.
+
+    Raises:
+        InputError: A module cannot be imported.
+    """
+    for name in names:
+        if name in _plugins:
+            continue
+        token = _importing.set(name)
+        try:
+            if str(Path.cwd()) not in sys.path:
+                sys.path.append(str(Path.cwd()))
+            _plugins[name] = importlib.import_module(name)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise InputError(f"plugins=[{name}]: the module cannot be imported ({reason})") from error
+        finally:
+            _importing.reset(token)
+
+
+def plugin_source(plugin: str) -> str:
+    """Return "module:hash" of a plugin, the hash being SHA-256 over the names and contents of all of its .py files.
+
+    Raises:
+        InputError: The plugin has no source files, so that a change of it could not be noticed.
+    """
+    module = _plugins.get(plugin) or sys.modules[plugin]
+    root = Path(module.__file__ or "")
+    folders = [Path(path) for path in getattr(module, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [root]
+    if not all(file.suffix == ".py" and file.is_file() for file in files):
+        raise InputError(f"plugins=[{plugin}]: its source files are needed to identify it, and {root} is none")
+    digest = hashlib.sha256()
+    for file in files:
+        relative = next((file.relative_to(folder) for folder in folders if file.is_relative_to(folder)), Path(file.name))
+        digest.update(f"{relative.as_posix()}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return f"{plugin}:{digest.hexdigest()}"
+
+
+def _registering_plugin() -> str | None:
+    """Return the plugin whose code is registering a part; None if it is a module of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    module = frame.f_globals.get("__name__", "")
+    return None if module.split(".")[0] == "regioncount" else _importing.get() or module
