@@ -15,8 +15,9 @@ import numpy as np
 import torch
 import zoo
 
+from regioncount.models.networks import build_for
 from regioncount.regions import ExactLines, bounded_lines, count_regions, exact_lines, sample_simplices
-from regioncount.runs import loading, runner
+from regioncount.runs import runner
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -45,9 +46,9 @@ def models(options, chosen=MODELS):
     """Each network before and after training: its name, the model, its data, and how many lines."""
     for network, width, lines in chosen:
         job = zoo.job(network, width, options)
-        found = runner.run(job)
+        found = runner.run_or_resume(job)
         for epoch in (0, options.epochs):
-            model = loading.build_model(job.config.model, job.dataset)
+            model = build_for(job.config.model, job.dataset)
             model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
             name = f"{network} of width {width}, {'trained' if epoch else 'untrained'}"
             yield name, model.eval(), job.dataset, max(2, int(lines * options.share))

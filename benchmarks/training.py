@@ -17,14 +17,14 @@ import zoo
 
 from regioncount import data, training
 from regioncount.config import parse_run
-from regioncount.runs import loading
+from regioncount.models.networks import build_for
 
 NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
 
 
 def plain_rate(network: str, dataset: data.Dataset, options, device: torch.device) -> float:
     """Images a second over one epoch, after a first one that is not timed."""
-    model = loading.build_model({"name": network}, dataset).to(device)
+    model = build_for({"name": network}, dataset).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()
     batches = plain.loader(images, dataset.train.labels.tolist(), dataset.mean, dataset.std, options.batch_size)
@@ -46,7 +46,7 @@ def suite_rate(network: str, dataset: data.Dataset, options, device: torch.devic
             "epochs": 2,
         }
     )
-    model = loading.build_model(config.model, dataset)
+    model = build_for(config.model, dataset)
     precision = training.choose_precision("auto", device)
     compiled = training.choose_compilation(options.compile or "auto", device, training.COMPILED_WORK)  # of a long run
     with nullcontext() if recorded else patch.object(training, "recorded", lambda step: step):

@@ -10,7 +10,8 @@ from torch import nn
 
 from regioncount import data
 from regioncount.config import parse_run
-from regioncount.runs import loading, runner
+from regioncount.models.networks import build_for
+from regioncount.runs import runner
 from regioncount.runs.measurements import measured_values
 
 WIDTHS = {
@@ -37,7 +38,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.Job:
+def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.PreparedRun:
     """A network's training: SGD on 5,000 images, cosine schedule."""
     return runner.prepare(
         parse_run(
@@ -77,9 +78,9 @@ def dataset(options: argparse.Namespace) -> data.Dataset:
 def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tuple[int, nn.Module, data.Dataset, float]]:
     """A network half trained and trained: the epoch, the model, its data and its train accuracy."""
     prepared = job(network, width, options)
-    found = runner.run(prepared)
+    found = runner.run_or_resume(prepared)
     for epoch in (options.epochs // 2, options.epochs):
-        model = loading.build_model(prepared.config.model, prepared.dataset)
+        model = build_for(prepared.config.model, prepared.dataset)
         model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
         accuracy = measured_values(found, prepared.config, prepared.dataset, epoch)["train_accuracy"]
         yield epoch, model.eval(), prepared.dataset, accuracy

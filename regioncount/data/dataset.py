@@ -110,7 +110,7 @@ def load_checked(options: DatasetOptions) -> Dataset:
     test = _subset(test, options.test_size, len(classes), test_generator, "test")
     if options.resize is not None:
         train, test = _resize(train, options.resize), _resize(test, options.resize)
-    train = replace(train, labels=_noisy_labels(train.labels, options.label_noise, len(classes), noise_generator))
+    train = replace(train, labels=noisy_labels(train.labels, options.label_noise, len(classes), noise_generator))
     title = (
         options.title
         or entry.traits.get("title")
@@ -131,7 +131,7 @@ def _draw_training_split(everything: Split, size: int, generator: np.random.Gene
     """Draw the training images of a data set without an official split; the others are the test split."""
     labels = everything.labels.numpy()
     num_classes = int(labels.max()) + 1
-    chosen = _balanced_subset(labels, size, num_classes, generator, "train")
+    chosen = balanced_subset(labels, size, num_classes, generator, "train")
     rest = np.setdiff1d(np.arange(len(everything)), chosen)
     if len(rest) < num_classes:
         raise InputError(
@@ -158,11 +158,11 @@ def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float,
 def _subset(split, size: int | None, num_classes: int, generator: np.random.Generator, name: str):
     if size is None:
         return split
-    indices = _balanced_subset(split.labels.numpy(), size, num_classes, generator, name)
+    indices = balanced_subset(split.labels.numpy(), size, num_classes, generator, name)
     return split.select(torch.from_numpy(indices))
 
 
-def _balanced_subset(
+def balanced_subset(
     labels: np.ndarray, size: int, num_classes: int, generator: np.random.Generator, name: str
 ) -> np.ndarray:
     """Return the sorted indices of a class-balanced subset; what does not divide evenly comes from random classes.
@@ -184,7 +184,7 @@ def _balanced_subset(
     return np.sort(np.concatenate([indices[:number] for indices, number in zip(shuffled, quota, strict=True)]))
 
 
-def _noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: np.random.Generator) -> Tensor:
+def noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: np.random.Generator) -> Tensor:
     number = round(fraction * len(labels))
     chosen = generator.permutation(len(labels))[:number]
     noisy = labels.clone()
