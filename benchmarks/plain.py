@@ -26,7 +26,8 @@ def count_regions(
     device="cpu",
 ) -> list[int]:
     """Regions in each subspace. vertices: float32 (S, d + 1, C, H, W); lattice: integer positions of the points, as tuples;
-    weights: (P, d + 1), barycentric; steps: all those that join a point to its neighbours."""
+    weights: (P, d + 1), barycentric; steps: all those that join a point to its neighbours.
+    """
     model.eval()
     counts = []
     buffer = np.empty((len(lattice), *vertices.shape[2:]), np.float32)

@@ -131,7 +131,8 @@ def follow(program: Program, vertices: Tensor, budget: int | None) -> ExactLines
     """The exact regions of lines, float64 (S, 2, *input_shape).
 
     All points are carried from stage to stage; where they are too many to be carried at once, the first of them are
-    carried to the end before the others are looked at."""
+    carried to the end before the others are looked at.
+    """
     number = len(vertices)
     most = max(2, CHUNK_VALUES.get(program.device.type, CHUNK_VALUES["cuda"]) // program.width)
     ends = torch.arange(2 * number, device=program.device)

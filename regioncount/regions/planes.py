@@ -43,7 +43,8 @@ def label_planes(
 
 def _square(triangle: Tensor, margin: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """The square around a triangle: barycentric weights (3, 3) of its lower left, lower right and upper left corner, and
-    the positions (3, 2) of the triangle's vertices in it, as (x, y) in units of its side."""
+    the positions (3, 2) of the triangle's vertices in it, as (x, y) in units of its side.
+    """
     first, second, third = triangle.detach().double().flatten(1).cpu().numpy()
     right, up = second - first, third - first
     width = np.linalg.norm(right) or 1.0

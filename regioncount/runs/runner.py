@@ -82,7 +82,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     name = f"{config.dataset.name}-{config.model['name']}"
-    identity = run_identity(config, dataset.fingerprints["train"], precision, compiled)
+    identity = run_identity(as_mapping(config), dataset.fingerprints["train"], precision, compiled)
     return PreparedRun(config, dataset, device, precision, compiled, name, identity)
 
 
