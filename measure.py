@@ -13,7 +13,7 @@ def main(overrides: list[str]) -> None:
     from regioncount import training
     from regioncount.config import parse_measuring
     from regioncount.reporting import plots
-    from regioncount.runs import measuring
+    from regioncount.runs import describe, measuring
 
     # A run brings its own data set: options of it given here, such as dataset.root, change that one.
     of_a_run = any(override.startswith("run=") for override in overrides)
@@ -25,7 +25,7 @@ def main(overrides: list[str]) -> None:
     found, dataset = measuring.open_for_measuring(config, changes)
 
     epochs = measuring.measure_epochs(found, config, dataset, device)
-    print(measuring.describe(found, config, dataset, epochs))
+    print(describe.describe(found, config, dataset, epochs))
     labels, positions = measuring.decision_regions(found, dataset, device, config.regions.seed)
     picture = found.directory / "decision_regions.png"
     plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), picture)

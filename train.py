@@ -13,11 +13,11 @@ def main(overrides: list[str]) -> None:
         composed = compose("train", overrides)
 
     from regioncount.config import parse_run
-    from regioncount.runs import measuring, runner
+    from regioncount.runs import describe, runner
 
     job = runner.prepare(parse_run(composed))
-    found = runner.run(job)
-    print(measuring.describe(found, job.config, job.dataset, [found.epochs_trained]))
+    found = runner.run_or_resume(job)
+    print(describe.describe(found, job.config, job.dataset, [found.epochs_trained]))
 
 
 if __name__ == "__main__":

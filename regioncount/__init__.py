@@ -7,12 +7,36 @@ result.mean, result.standard_error, result.confidence_interval(0.95), result.cou
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regioncount import analysis, models, regions, runs
+    from regioncount.errors import InputError
+    from regioncount.measures import measure
+    from regioncount.regions import (
+        RegionCount,
+        count_components,
+        count_regions,
+        extend_segments,
+        random_directions,
+        sample_simplices,
+        shorten_segments,
+    )
+    from regioncount.registry import (
+        register_dataset,
+        register_measure,
+        register_model,
+        register_optimizer,
+        register_schedule,
+        register_subspace,
+        register_tracker,
+    )
 
 __version__ = "0.1.0"
 
-# Everything loads when it is first asked for: counting regions needs torch, numpy and scipy alone, and a command that
-# only prints its help needs none of them.
-_HOMES = {
+# Names are imported at first use: counting regions needs torch, numpy and scipy alone, and a command that only prints its
+# help needs none of them.
+_MODULES_OF_NAMES = {
     "InputError": "errors",
     "RegionCount": "regions",
     "count_components": "regions",
@@ -20,18 +44,45 @@ _HOMES = {
     "extend_segments": "regions",
     "measure": "measures",
     "random_directions": "regions",
+    "register_dataset": "registry",
+    "register_measure": "registry",
+    "register_model": "registry",
+    "register_optimizer": "registry",
+    "register_schedule": "registry",
+    "register_subspace": "registry",
+    "register_tracker": "registry",
     "sample_simplices": "regions",
     "shorten_segments": "regions",
 }
-_MODULES = ("analysis", "models", "regions", "runs")
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = [
+    "InputError",
+    "RegionCount",
+    "analysis",
+    "count_components",
+    "count_regions",
+    "extend_segments",
+    "measure",
+    "models",
+    "random_directions",
+    "regions",
+    "register_dataset",
+    "register_measure",
+    "register_model",
+    "register_optimizer",
+    "register_schedule",
+    "register_subspace",
+    "register_tracker",
+    "runs",
+    "sample_simplices",
+    "shorten_segments",
+]
 
 
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(import_module(f"regioncount.{_HOMES[name]}"), name)
-    if name in _MODULES:
+def __getattr__(name: str) -> Any:
+    if name in _MODULES_OF_NAMES:
+        return getattr(import_module(f"regioncount.{_MODULES_OF_NAMES[name]}"), name)
+    if name in __all__:
         return import_module(f"regioncount.{name}")
     raise AttributeError(f"module 'regioncount' has no attribute {name!r}")
 

@@ -10,9 +10,11 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from numbers import Integral
+from numbers import Real as RealNumber
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from regioncount.errors import InputError
@@ -56,14 +58,32 @@ def _flag(value: object) -> bool:
 
 def _number(value: object) -> float:
     """Return a number that is written as one: in a group of options that depend on a name, a text is no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, RealNumber):
         raise wrong_value("give a number")
-    return _real(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise wrong_value("give a number")
+    return number
 
 
 def _integer(value: object) -> int:
-    if type(value) is not int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise wrong_value("give a whole number")
+    return int(value)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise wrong_value("give a name")
+    return value
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_value("give true or false")
     return value
 
 
@@ -76,8 +96,25 @@ Whole = Annotated[int, PlainValidator(_whole)]
 Real = Annotated[float, PlainValidator(_real)]
 Text = Annotated[str, PlainValidator(_text)]
 Flag = Annotated[bool, PlainValidator(_flag)]
+Count = Annotated[int, PlainValidator(_whole), Field(ge=1)]
+Index = Annotated[int, PlainValidator(_whole), Field(ge=0)]
+
+# Options of models, optimizers and schedules are recorded as they were given, so that they must have their type already.
 Number = Annotated[float, PlainValidator(_number)]
 Integer = Annotated[int, PlainValidator(_integer)]
+Name = Annotated[str, PlainValidator(_name)]
+Switch = Annotated[bool, PlainValidator(_switch)]
+
+
+def one_of(*choices: str) -> PlainValidator:
+    """Return the validator of a text that is one of the choices."""
+
+    def validate(value: object) -> str:
+        if value not in choices:
+            raise wrong_value(unknown_choice("", value, choices).removeprefix(f"={value}: "))
+        return str(value)
+
+    return PlainValidator(validate)
 
 
 class Options(BaseModel):
@@ -86,7 +123,6 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@lru_cache(maxsize=256)
 def options_model(entry: Entry) -> type[BaseModel]:
     """Return the pydantic model of an entry's options; without one, a model of its factory's keyword arguments."""
     if entry.options is not None:
@@ -94,6 +130,7 @@ def options_model(entry: Entry) -> type[BaseModel]:
     return model_of_signature(entry.name, entry.load())
 
 
+@lru_cache(maxsize=256)
 def model_of_signature(name: str, factory: Callable[..., Any]) -> type[BaseModel]:
     """Return a pydantic model of the arguments that a factory takes by keyword and that have a default."""
     fields: dict[str, Any] = {}
@@ -105,7 +142,7 @@ def model_of_signature(name: str, factory: Callable[..., Any]) -> type[BaseModel
 
 
 def _type_of(default: object) -> Any:
-    types: dict[type, Any] = {bool: Flag, int: Integer, float: Number, str: Text}
+    types: dict[type, Any] = {bool: Switch, int: Integer, float: Number, str: Name}
     return types.get(type(default), Any)
 
 
@@ -114,28 +151,28 @@ def validate_options(entry: Entry, given: Mapping[str, Any], group: str) -> Base
 
     Args:
         entry: The part.
-        given: The options by name, without the part's own name. None counts as not given.
+        given: The options by name, without the part's own name.
         group: What the options are called on the command line, such as "optimizer".
 
     Raises:
         InputError: An option is unknown or has a wrong value; the message names it.
     """
     model = options_model(entry)
-    named = {key: value for key, value in given.items() if value is not None}
     try:
-        return model.model_validate(named)
+        return model.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    except InputError:
-        raise
     location = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
-        choices = list(model.model_fields)
-        raise InputError(f"{group}.{location[0]}: {entry.name} takes no such option; {_listed(location[0], choices)}")
-    if first["type"] == "missing":
-        raise InputError(f"{group}.{location[0]} is missing: {entry.name} needs it")
-    path = ".".join([group, *location[:1]])
-    raise InputError(f"{path}={shown(named.get(location[0]) if location else named)}: {describe_error(first)}")
+    if not location:  # a rule about several options
+        raise InputError(f"{group}.{describe_error(first)}")
+    option = f"{group}.{location[0]}"
+    match first["type"]:
+        case "extra_forbidden":
+            raise InputError(f"{option}: {entry.name} takes no such option; {_listed(location[0], [*model.model_fields])}")
+        case "missing":
+            raise InputError(f"{option} is missing: {entry.name} needs it")
+        case _:
+            raise InputError(f"{option}={shown(given[location[0]])}: {describe_error(first)}")
 
 
 def describe_error(error: ErrorDetails) -> str:

@@ -121,10 +121,10 @@ class Registry:
 
 models = Registry("model", ["regioncount.models.catalogue"])
 datasets = Registry("dataset", ["regioncount.data.sources"])
-optimizers = Registry("optimizer", ["regioncount.training.optimizers"])
-schedules = Registry("schedule", ["regioncount.training.optimizers"])
+optimizers = Registry("optimizer", ["regioncount.training.catalogue"])
+schedules = Registry("schedule", ["regioncount.training.catalogue"])
 subspaces = Registry("subspace", ["regioncount.data.subspaces"])
-measures = Registry("measures", ["regioncount.measures"])
+measures = Registry("measures", ["regioncount.measures", "regioncount.runs.suite_measures"])
 trackers = Registry("tracker.mode", ["regioncount.reporting.tracking"])
 
 register_model = models.register
@@ -209,6 +209,11 @@ def load_plugins(names: Sequence[str]) -> None:
             raise InputError(f"plugins=[{name}]: the module cannot be imported ({reason})") from error
         finally:
             _importing.reset(token)
+
+
+def is_loaded(plugin: str) -> bool:
+    """Whether `load_plugins` has imported a module."""
+    return plugin in _plugins
 
 
 def plugin_source(plugin: str) -> str:

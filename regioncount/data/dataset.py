@@ -1,34 +1,44 @@
-"""A data set: two splits and what belongs to both."""
+"""Data sets: loading them by name, class-balanced subsets, label noise and normalization."""
 
 import functools
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from regioncount.data.sources import DatasetOptions
 from regioncount.data.splits import Split, StreamedSplit
+from regioncount.errors import InputError
+from regioncount.options import validate_options
+from regioncount.registry import datasets, unknown_choice
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split with what belongs to both; `name` is what tables call it.
-
-    `mean` and `std` are per channel, of images scaled to 0..1.
-    """
+    """A training split, a test split, and their normalization."""
 
     name: str
+    """The name in tables."""
     train: Split | StreamedSplit
     test: Split | StreamedSplit
     classes: tuple[str, ...]
     mean: tuple[float, ...]
+    """Per channel, of images scaled to [0, 1]."""
     std: tuple[float, ...]
+    """Per channel, of images scaled to [0, 1]."""
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.classes)
 
     @property
     def in_channels(self) -> int:
+        """The number of channels of an image."""
         return self.train.image_shape[0]
 
     @property
@@ -38,23 +48,151 @@ class Dataset:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What the data are, whatever they are called and wherever they lie: {"train": hex, "test": hex}."""
+        """Hashes of the content of both splits, independent of names and paths: {"train": hex, "test": hex}."""
         splits = {"train": self.train, "test": self.test}
         return {name: split.fingerprint(self.num_classes, self.mean, self.std) for name, split in splits.items()}
 
     def to(self, device: torch.device | str) -> "Dataset":
+        """Return the data set with its tensors on a device."""
         moved = replace(self, train=self.train.to(device), test=self.test.to(device))
         if "fingerprints" in self.__dict__:  # computed already, and the same on every device
             moved.__dict__["fingerprints"] = self.fingerprints
         return moved
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W) as the models see them: float32, (image / 255 - mean) / std, on their device."""
+        """Return uint8 images (B, C, H, W) as models take them: float32, (image / 255 - mean) / std."""
         mean, std = _channel_constants(self.mean, self.std, images.device)
         return images.float().div_(255).sub_(mean).div_(std)
 
 
 @functools.lru_cache
 def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    # Kept, so that not every batch copies from the host and waits for it.
+    # Cached, so that batches do not copy from the host and wait for it.
     return torch.tensor(mean, device=device).view(-1, 1, 1), torch.tensor(std, device=device).view(-1, 1, 1)
+
+
+def load(name: str, **options: Any) -> Dataset:
+    """Load a data set.
+
+    Args:
+        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, or one of a plugin.
+        **options: Its options, see `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
+            label_noise, title, workers.
+
+    Returns:
+        The data set, on the CPU.
+
+    Raises:
+        InputError: An option is wrong, or the files cannot be read or downloaded.
+    """
+    entry = datasets.get(name)
+    if entry is None:
+        raise InputError(unknown_choice("dataset", name, datasets.names()))
+    return load_checked(cast(DatasetOptions, validate_options(entry, options | {"name": name}, "dataset")))
+
+
+def load_checked(options: DatasetOptions) -> Dataset:
+    """Load the data set that checked options name; see `load`."""
+    entry = datasets[options.name]
+    # Independent streams: the noisy labels and the test subset do not depend on the size of the training subset.
+    train_generator, test_generator, noise_generator = (np.random.default_rng([options.seed, i]) for i in range(3))
+    train, test, classes = entry.load()(options)
+    train = _as_split(train)
+    if test is None:
+        train, test = _draw_training_split(train, options.train_size or entry.traits["default_train_size"], train_generator)
+    else:
+        test = _as_split(test)
+    mean, std = (entry.traits.get(key) for key in ("mean", "std"))
+    if mean is None or std is None:
+        mean, std = _channel_statistics(train.images)
+    if test is not None and entry.traits.get("default_train_size") is None:
+        train = _subset(train, options.train_size, len(classes), train_generator, "train")
+    test = _subset(test, options.test_size, len(classes), test_generator, "test")
+    if options.resize is not None:
+        train, test = _resize(train, options.resize), _resize(test, options.resize)
+    train = replace(train, labels=_noisy_labels(train.labels, options.label_noise, len(classes), noise_generator))
+    title = (
+        options.title
+        or entry.traits.get("title")
+        or (Path(options.root).expanduser().resolve().name if options.root else options.name)
+    )
+    return Dataset(title, train, test, classes, mean, std)
+
+
+def _as_split(source) -> Split | StreamedSplit:
+    """Return a source's images and labels as tensors."""
+    if not isinstance(source, tuple):
+        return source
+    images, labels = source
+    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.as_tensor(labels, dtype=torch.int64))
+
+
+def _draw_training_split(everything: Split, size: int, generator: np.random.Generator) -> tuple[Split, Split]:
+    """Draw the training images of a data set without an official split; the others are the test split."""
+    labels = everything.labels.numpy()
+    num_classes = int(labels.max()) + 1
+    chosen = _balanced_subset(labels, size, num_classes, generator, "train")
+    rest = np.setdiff1d(np.arange(len(everything)), chosen)
+    if len(rest) < num_classes:
+        raise InputError(
+            f"dataset.train_size={size} leaves fewer than one test image per class; there are {len(everything)} images"
+        )
+    return everything.select(torch.from_numpy(chosen)), everything.select(torch.from_numpy(rest))
+
+
+def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel of uint8 images scaled to [0, 1], rounded to 4 digits.
+
+    They are computed from a histogram, so that rounding depends neither on the device nor on the number of threads.
+    """
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).numpy() / channel.numel()
+        mean.append(float(share @ levels))
+        std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
+    # A constant channel is not scaled.
+    return tuple(round(value, 4) for value in mean), tuple(round(value, 4) or 1.0 for value in std)
+
+
+def _subset(split, size: int | None, num_classes: int, generator: np.random.Generator, name: str):
+    if size is None:
+        return split
+    indices = _balanced_subset(split.labels.numpy(), size, num_classes, generator, name)
+    return split.select(torch.from_numpy(indices))
+
+
+def _balanced_subset(
+    labels: np.ndarray, size: int, num_classes: int, generator: np.random.Generator, name: str
+) -> np.ndarray:
+    """Return the sorted indices of a class-balanced subset; what does not divide evenly comes from random classes.
+
+    A smaller subset drawn from the same state of the generator is part of a larger one.
+    """
+    if not num_classes <= size <= len(labels):
+        raise InputError(
+            f"dataset.{name}_size={size} must be between {num_classes} (one per class) and {len(labels)} (all images)"
+        )
+    shuffled = [generator.permutation(np.flatnonzero(labels == label)) for label in range(num_classes)]
+    available = np.array([len(indices) for indices in shuffled])
+    level = size // num_classes
+    while np.minimum(available, level + 1).sum() <= size and level < available.max():
+        level += 1
+    quota = np.minimum(available, level)
+    luck = generator.permutation(num_classes)
+    quota[luck[available[luck] > level][: size - quota.sum()]] += 1
+    return np.sort(np.concatenate([indices[:number] for indices, number in zip(shuffled, quota, strict=True)]))
+
+
+def _noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: np.random.Generator) -> Tensor:
+    number = round(fraction * len(labels))
+    chosen = generator.permutation(len(labels))[:number]
+    noisy = labels.clone()
+    noisy[torch.from_numpy(chosen)] = torch.from_numpy(generator.integers(num_classes, size=number))
+    return noisy
+
+
+def _resize(split: Split | StreamedSplit, size: int) -> Split | StreamedSplit:
+    if isinstance(split, StreamedSplit) or split.image_shape[1:] == (size, size):
+        return split
+    return replace(split, images=F.interpolate(split.images, size=(size, size), mode="bilinear", antialias=True))

@@ -119,3 +119,13 @@ def value(name: str, subject: Subject) -> dict[str, float | str]:
     result = result if isinstance(result, dict) else {name: result}
     undefined = [column for column, number in result.items() if not math.isfinite(number)]
     return result | {f"{column}_error": f"it is {result[column]}" for column in undefined}
+
+
+def _register() -> None:
+    from regioncount.registry import register_measure
+
+    for function in MEASURES.values():
+        register_measure(scale_invariant=function in UNCHANGED_BY_RESCALING)(function)
+
+
+_register()

@@ -25,7 +25,7 @@ class Tree(nn.Module):
         return self.root(torch.cat([left, self.right(left)], dim=1))
 
 
-def simple_dla(num_classes: int, in_channels: int, *, width: int = 16) -> nn.Sequential:
+def simple_dla(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     return nn.Sequential(
         normalized_convolution(in_channels, width),
         normalized_convolution(width, width),

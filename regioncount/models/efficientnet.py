@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
         return residual if self.drop_connect is None else x + self.drop_connect(residual)
 
 
-def efficientnet_b0(num_classes: int, in_channels: int, *, width: int = 32) -> nn.Sequential:
+def efficientnet_b0(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     layers = [normalized_convolution(in_channels, width, activation=nn.SiLU)]
     channels = width
     total_blocks = sum(depth for _, _, depth, _, _ in STAGES)

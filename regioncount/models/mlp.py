@@ -3,9 +3,7 @@
 from torch import nn
 
 
-def mlp(
-    num_classes: int, in_channels: int, image_size: tuple[int, int], *, width: int = 128, depth: int = 2
-) -> nn.Sequential:
+def mlp(num_classes: int, in_channels: int, image_size: tuple[int, int], *, width: int, depth: int = 2) -> nn.Sequential:
     """`depth` hidden layers of `width` ReLU units each; takes images of `image_size` (height, width) only."""
     height, image_width = image_size
     layers = [nn.Flatten()]

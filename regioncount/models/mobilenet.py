@@ -23,7 +23,7 @@ MOBILENETV2_STAGES = (
 )
 
 
-def mobilenet(num_classes: int, in_channels: int, *, width: int = 32) -> nn.Sequential:
+def mobilenet(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     layers = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, stride in MOBILENET_BLOCKS:
@@ -57,7 +57,7 @@ class InvertedResidual(nn.Module):
         return residual if self.shortcut is None else residual + self.shortcut(x)
 
 
-def mobilenetv2(num_classes: int, in_channels: int, *, width: int = 32) -> nn.Sequential:
+def mobilenetv2(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     layers = [normalized_convolution(in_channels, width)]
     channels = width
     for expansion, published_channels, depth, first_stride in MOBILENETV2_STAGES:

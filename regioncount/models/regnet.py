@@ -25,7 +25,7 @@ class Block(nn.Module):
         return self.activation(self.shortcut(x) + self.residual(x))
 
 
-def regnetx_200mf(num_classes: int, in_channels: int, *, width: int = 64) -> nn.Sequential:
+def regnetx_200mf(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     layers = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, depth, first_stride in STAGES:

@@ -35,9 +35,9 @@ def residual_network(
     return nn.Sequential(*layers, classifier(channels, num_classes))
 
 
-def resnet18(num_classes: int, in_channels: int, *, width: int = 64) -> nn.Sequential:
+def resnet18(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     return residual_network(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, width)
 
 
-def resnet34(num_classes: int, in_channels: int, *, width: int = 64) -> nn.Sequential:
+def resnet34(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     return residual_network(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, width)

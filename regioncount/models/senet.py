@@ -29,5 +29,5 @@ class PreActivationBlock(nn.Module):
         return self.residual(activated) + shortcut
 
 
-def senet18(num_classes: int, in_channels: int, *, width: int = 64) -> nn.Sequential:
+def senet18(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     return residual_network(PreActivationBlock, (2, 2, 2, 2), num_classes, in_channels, width)

@@ -48,7 +48,7 @@ class DownBlock(nn.Module):
         return shuffle(torch.cat([self.left(x), self.right(x)], dim=1))
 
 
-def shufflenetv2(num_classes: int, in_channels: int, *, width: int = 24) -> nn.Sequential:
+def shufflenetv2(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     layers = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, depth in CHANNELS_AND_DEPTHS:

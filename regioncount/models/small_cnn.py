@@ -5,7 +5,7 @@ from torch import nn
 from regioncount.models.layers import classifier, normalized_convolution
 
 
-def small_cnn(num_classes: int, in_channels: int, *, width: int = 16) -> nn.Sequential:
+def small_cnn(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     """Halves the image twice, so it needs at least 4 x 4 pixels."""
     return nn.Sequential(
         normalized_convolution(in_channels, width),

@@ -8,7 +8,7 @@ from regioncount.errors import InputError
 
 
 def torchvision_classifier(
-    num_classes: int, in_channels: int, image_size: tuple[int, int], *, architecture: str = "resnet18"
+    num_classes: int, in_channels: int, image_size: tuple[int, int], *, architecture: str
 ) -> nn.Module:
     """What torchvision calls `architecture`, just as it defines it: the ImageNet variant, with its own initialization.
 

@@ -4,17 +4,24 @@ f(x) = sum_j a_j relu(w_j . x) with fixed a_j = +-1 / sqrt(width), trained by fu
 L = 1/(2n) sum_i (f(x_i) - y_i)^2 with labels -1 and 1. docs/theory.md derives the inequality.
 """
 
+import functools
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from regioncount.data.dataset import Dataset
+from regioncount.data.splits import Split
 from regioncount.errors import InputError
+from regioncount.models.classifiers import as_points, require_in_memory
+from regioncount.options import validate_options
 from regioncount.regions.exact import exact_lines
-
-OPTIONS = {"width": 200, "learning_rate": 0.1, "steps": 20000, "tolerance": 0.001, "scale": 1.0}
+from regioncount.registry import models
 
 # Steps at which the Hessian's eigenvalue is kept, spread evenly over their logarithm.
 RECORDED = 100
@@ -37,15 +44,35 @@ class TwoLayer(nn.Module):
         return torch.stack([-value, value], dim=1)
 
 
-def check(options: Mapping) -> None:
-    """Raises InputError where an option of `fit` is out of range."""
-    for name in ("width", "steps"):
-        if type(options[name]) is not int or not 1 <= options[name] <= 10**7:
-            raise InputError(f"model.{name}={options[name]}: give a whole number between 1 and 10^7")
-    for name in ("learning_rate", "tolerance", "scale"):
-        value = options[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise InputError(f"model.{name}={value}: give a number above 0")
+def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
+    """Return 0; see `ModelKind.check`. Every exact method follows this network."""
+    require_in_memory(model["name"], dataset)
+    return 0
+
+
+def restorer(
+    model: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, source: object
+) -> Callable[[Callable[[], dict[str, Any]]], TwoLayer]:
+    """Return a function that trains the network; see `ModelKind.restorer`."""
+    return lambda read_weights: _train(json.dumps(dict(model), sort_keys=True), seed, dataset)
+
+
+def measured_as(model: TwoLayer, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor], Dataset]:
+    """Return the network as a classifier that gives labels, and the data with two classes; see `ModelKind.measured_as`."""
+    splits = (dataset.train, dataset.test)
+    train, test = (replace(split, labels=(split.labels >= dataset.num_classes / 2).long()) for split in splits)
+    halves = replace(dataset, train=train, test=test, classes=("first half", "second half"))
+    return lambda images: model(images).argmax(dim=1), halves
+
+
+# The last one: a run is trained, measured in several ways, and drawn.
+@functools.lru_cache(maxsize=1)
+def _train(model: str, seed: int, dataset: Dataset) -> TwoLayer:
+    assert isinstance(dataset.train, Split)
+    given = {key: value for key, value in json.loads(model).items() if key != "name"}
+    options = validate_options(models["two_layer"], given, "model").model_dump()
+    points = as_points(dataset.normalize(dataset.train.images))
+    return fit(points, signs(dataset.train.labels.cpu().numpy(), dataset.num_classes), seed, **options)
 
 
 def signs(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -69,7 +96,8 @@ def fit(
     points: (n, d). targets: -1 or 1, (n,). scale: standard deviation of the first layer's weights at the beginning, which
     are normal. Raises InputError where an option is out of range, or training diverges.
     """
-    check({"width": width, "learning_rate": learning_rate, "steps": steps, "tolerance": tolerance, "scale": scale})
+    options = {"width": width, "learning_rate": learning_rate, "steps": steps, "tolerance": tolerance, "scale": scale}
+    validate_options(models["two_layer"], options, "model")
     generator = np.random.default_rng(seed)
     points = points.astype(np.float64)
     weight = generator.normal(size=(width, points.shape[1]), scale=scale)

@@ -7,7 +7,7 @@ from regioncount.models.layers import classifier, scaled
 CHANNELS_AND_DEPTHS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # one pair a stage; each ends in pooling
 
 
-def vgg19(num_classes: int, in_channels: int, *, width: int = 64) -> nn.Sequential:
+def vgg19(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     """Halves the image five times, so it needs at least 32 x 32 pixels."""
     layers = []
     channels = in_channels

@@ -69,12 +69,12 @@ def vision_transformer(
     in_channels: int,
     image_size: tuple[int, int],
     *,
-    patch_size: int = 4,
-    width: int = 512,
-    depth: int = 6,
-    heads: int = 8,
-    mlp_width: int = 512,
-    dropout: float = 0.1,
+    patch_size: int,
+    width: int,
+    depth: int,
+    heads: int,
+    mlp_width: int,
+    dropout: float,
 ) -> VisionTransformer:
     """`depth` encoder layers on tokens of `width` numbers, one a patch of patch_size x patch_size pixels.
 

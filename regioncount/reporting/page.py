@@ -8,7 +8,7 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from regioncount.analysis import FITTED_ACCURACY
-from regioncount.config import RunConfig, subspace_options
+from regioncount.config import RunConfig
 from regioncount.reporting import tables
 from regioncount.reporting.collect import Group, Sweep, counts_in, groups, heat_map_measures, region_measures
 from regioncount.reporting.columns import column_label, duration, value_text
@@ -281,10 +281,10 @@ def _options(configs: Sequence[RunConfig]) -> dict[str, str]:
         # Most runs of a sweep have most parts in common.
         for option in {repr(option): option for option in (getattr(config, part) for config in configs)}.values():
             if part == "dataset":
-                option = replace(option, root=None, workers=None)
-            told = asdict(option) if is_dataclass(option) else option
+                option = option.model_copy(update={"root": None, "workers": None})
+            told = option.model_dump() if part == "dataset" else asdict(option) if is_dataclass(option) else option
             if part == "regions":
-                subspaces = {name: subspace_options(subspace) for name, subspace in option.subspaces.items()}
+                subspaces = {name: subspace.model_dump() for name, subspace in option.subspaces.items()}
                 told = {key: told[key] for key in ("seed", "method", "budget", "connectivity") if key in told} | subspaces
             for key, value in _flatten({part: told}):
                 values.setdefault(key, {})[value] = None

@@ -295,3 +295,16 @@ def _one_line(error: Exception) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _register() -> None:
+    from functools import partial
+
+    from regioncount.registry import register_tracker
+
+    register_tracker("disabled", partial(start, "disabled"))
+    register_tracker("wandb", partial(start, "wandb"), requires="wandb")
+    register_tracker("wandb_offline", partial(start, "wandb_offline"), requires="wandb")
+
+
+_register()

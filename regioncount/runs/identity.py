@@ -16,6 +16,9 @@ IDENTITY_FORMAT = 1  # increased when the same configuration would train a diffe
 # compiled complete them.
 IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
 
+# A plugin enters an identity only if it supplies one of these.
+PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule")
+
 
 def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool) -> str:
     """Return the identity of the run that a configuration trains.
@@ -33,7 +36,9 @@ def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool)
 
     mapping = as_mapping(config)
     parts = {key: mapping[key] for key in IDENTITY_PARTS}
-    return identity_of(parts | {"data": data, "precision": precision} | ({"compiled": True} if compiled else {}))
+    parts |= {"data": data, "precision": precision} | ({"compiled": True} if compiled else {})
+    supplied = {part: config.plugin_sources[part] for part in PLUGIN_PARTS if part in config.plugin_sources}
+    return identity_of(parts | ({"plugins": supplied} if supplied else {}))
 
 
 def identity_of(parts: dict) -> str:

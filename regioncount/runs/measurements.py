@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 
 from regioncount.columns import Column
-from regioncount.config import MeasuringConfig, RunConfig, subspace_options
-from regioncount.measures.subject import POINTS
-from regioncount.regions import default_resolution
-from regioncount.regions.counting import EXACT_METHODS
+from regioncount.config import MeasuringConfig, RunConfig
+from regioncount.regions.methods import EXACT_METHODS
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.store import Run
+
+# Training points that a measure takes derivatives at; `accuracy` takes all of them.
+POINTS = 1000
 
 # Planes in which the decision regions of different seeds are compared, and points along their sides.
 PLANES = 20
@@ -32,20 +33,23 @@ def measurement_settings(config: RunConfig | MeasuringConfig, dataset) -> dict[s
             "seed": config.regions.seed,
             "method": "auto" if config.regions.method in EXACT_METHODS else config.regions.method,
         }
+    for name in config.measures:
+        if source := config.plugin_sources.get(f"measures.{name}"):
+            settings[name]["plugin"] = source
     for name, subspace in config.regions.subspaces.items():
-        options = subspace_options(subspace)
-        options["resolution"] = subspace.resolution or default_resolution(options.get("dimension", 1))
+        exact = config.regions.method in EXACT_METHODS
         settings[name] = {
             "measure": "region_count",
             "data": prints[subspace.split],
-            "subspace": options,
+            "subspace": subspace.model_dump() | {"resolution": None if exact else subspace.points_per_axis},
             "seed": config.regions.seed,
             "connectivity": config.regions.connectivity,
             "method": config.regions.method,
         }
-        if config.regions.method in EXACT_METHODS:
-            options["resolution"] = None
+        if exact:
             settings[name]["budget"] = config.regions.budget
+        if source := config.plugin_sources.get(f"regions.{name}"):
+            settings[name]["plugin"] = source
     return settings
 
 

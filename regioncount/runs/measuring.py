@@ -1,163 +1,141 @@
-"""Measurements of a run: what is asked for, what has been measured already, and the rest."""
+"""Compute the measurements of a run that are asked for and missing."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from regioncount import data, measures
-from regioncount.config import (
-    MeasuringConfig,
-    RunConfig,
-    Subspace,
-    as_mapping,
-    parse_dataset,
-    parse_model,
-    parse_run,
-)
+from regioncount import measures, registry
+from regioncount.config import MeasuringConfig, RunConfig, as_mapping, parse_dataset, parse_model, parse_run, require_plugins
+from regioncount.data.dataset import Dataset
+from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
 from regioncount.measures.subject import Subject, from_dataset
-from regioncount.models import classical, two_layer
-from regioncount.regions import (
-    count_regions,
-    extend_segments,
-    label_planes,
-    random_directions,
-    sample_indices,
-    shorten_segments,
-)
-from regioncount.regions.evaluation import lay_out
+from regioncount.models.kinds import kind_of, trained_in_epochs
+from regioncount.models.networks import build_for, load_state
+from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
 from regioncount.runs import store
 from regioncount.runs.environment import device_name, environment
 from regioncount.runs.identity import identity_of, measurement_key
-from regioncount.runs.loading import build_model, check, load_dataset, load_state
-from regioncount.runs.measurements import measured_values, measurement_settings
+from regioncount.runs.loading import check, load_dataset
+from regioncount.runs.measurements import measurement_settings
 from regioncount.runs.store import Run
 
 SAVE_SECONDS = 10
 
+# The values of one measurement, the arrays behind them, and how they were computed.
+Measurement = tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]
+
 
 def measure(
-    found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, device: torch.device, epochs: Iterable[int]
+    run: Run, config: RunConfig | MeasuringConfig, dataset: Dataset, device: torch.device, epochs: Iterable[int]
 ) -> None:
-    """Measure what the configuration asks for at each epoch, where it has not been.
+    """Compute missing measurements of a run.
 
-    What was measured goes to disk at the end of an epoch, and every ten seconds before.
+    They are saved after each epoch, and every ten seconds in between.
+
+    Args:
+        run: The run, whose training is over.
+        config: What to measure.
+        dataset: The data that the run was trained on.
+        device: Where to evaluate the model.
+        epochs: The epochs at which to measure; weights of each must be on disk.
     """
     settings = measurement_settings(config, dataset)
     epochs = list(epochs)
-    model = None
-    here = dataset.to(device)
+    device_dataset = dataset.to(device)
+    restore = _restorer(run, dataset, device)
     with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
         for epoch in epochs:
-            entries, arrays = {}, {}
-            subject = None
+            entries: dict[str, dict[str, Any]] = {}
+            arrays: dict[str, np.ndarray] = {}
+            model = None
+            measured_model = None
             saved = time.perf_counter()
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
-                if key not in found.measures:
-                    if subject is None:
-                        model = _model_at(found, dataset, device, epoch, model)
-                        subject = _subject(found, model, here, device, epoch)
+                if key not in run.measures:
+                    if model is None:
+                        model = restore(lambda epoch=epoch: run.weights(epoch))
+                        measured_model = _measured_model(run, model, device_dataset, device, epoch)
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
-                    measured, counts, account = _measure_one(name, setting, subject, here, config)
+                    if name in config.regions.subspaces:
+                        values, new_arrays, account = _count(model, name, setting, device_dataset, config)
+                    else:
+                        values, new_arrays, account = _measure_one(name, setting, model, measured_model, device_dataset)
                     how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **account}
-                    entries[key] = {"settings": setting, "epoch": epoch, "values": measured, "how": how}
-                    arrays |= {f"{key}/{array}": value for array, value in counts.items()}
+                    entries[key] = {"settings": setting, "epoch": epoch, "values": values, "how": how}
+                    if columns := _described_columns(name, values):
+                        entries[key]["columns"] = columns
+                    arrays |= {f"{key}/{array}": value for array, value in new_arrays.items()}
                     if time.perf_counter() - saved > SAVE_SECONDS:
-                        found.save_measures(entries, arrays)
+                        run.save_measures(entries, arrays)
                         entries, arrays, saved = {}, {}, time.perf_counter()
                 bar.update()
             if entries:
-                found.save_measures(entries, arrays)
+                run.save_measures(entries, arrays)
 
 
-def draw_vertices(subspace: Subspace, dataset: data.Dataset, seed: int) -> Tensor:
-    """The subspaces of a configuration, (S, d + 1, C, H, W), normalized; the same for every model of a comparison."""
-    generator = torch.Generator().manual_seed(seed)
-    split = dataset.train if subspace.split == "train" else dataset.test
-    dimension = subspace.dimension if subspace.kind == "simplex" else 1
-    chosen = sample_indices(len(split), dimension, subspace.number, generator)
-    indices, places = chosen.unique(return_inverse=True)
-    images = dataset.normalize(split.take(indices))
-    vertices = images[places.to(images.device)]
-    match subspace.kind:
-        case "short_segment":
-            return shorten_segments(vertices, generator)
-        case "wider_scope":
-            return extend_segments(vertices, subspace.start, subspace.stop)
-        case "random_direction":
-            return random_directions(vertices[:, 0], subspace.scale, generator)
-    return vertices
+def _restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Callable[[], dict]], Callable[..., Any]]:
+    """Return a function from one that reads weights to the run's model. Models without weights are fitted again."""
+    model = run.config["model"]
+    return kind_of(model).restorer(model, run.config.get("seed", 0), dataset, device, run.directory)
 
 
-def _placed(found: Run, dataset: data.Dataset, device: torch.device) -> torch.nn.Module:
-    """A run's network where it is to be evaluated, its weights still to be loaded."""
-    return lay_out(build_model(found.config["model"], dataset).to(device))
-
-
-def _model_at(
-    found: Run, dataset: data.Dataset, device: torch.device, epoch: int | None = None, network: torch.nn.Module | None = None
-) -> Callable:
-    """A run's model at an epoch, by default the last: its network (`network`, if it has been built) with the weights of
-    then, or its classical classifier, fitted again.
-
-    dataset: as of `load_dataset`.
-    """
-    if classical.is_classical(found.config["model"]):
-        return classical.fit(found.config["model"], found.config["seed"], dataset)
-    network = _placed(found, dataset, device) if network is None else network
-    load_state(network, found.weights(epoch), found.directory)
-    return network
-
-
-def _subject(found: Run, model: Callable, dataset: data.Dataset, device: torch.device, epoch: int) -> Subject:
-    """A run at an epoch as its measures see it; a file of weights has neither a beginning nor a history."""
-    trained = found.epochs_trained > 0
+def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> Subject:
+    """Return a run at an epoch as measures see it. A file of weights has neither initial weights nor a history."""
+    seen, data = kind_of(run.config["model"]).measured_as(model, dataset)
+    if run.epochs_trained == 0:
+        return from_dataset(seen, data, device)
 
     def initial() -> torch.nn.Module:
-        start = _placed(found, dataset, device)
-        load_state(start, found.weights(0), found.directory)
-        return start
+        return _restorer(run, dataset, device)(lambda: run.weights(0))
 
     def history() -> list[dict]:
-        return found.history().head(epoch).to_dict("records")
+        return run.history().head(epoch).to_dict("records")
 
-    return from_dataset(model, dataset, device, *((initial, history) if trained else ()))
+    return from_dataset(seen, data, device, initial, history)
 
 
-def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[str, np.ndarray], dict]:
-    """The values of one measure, the arrays behind them, and how they were made."""
-    if setting["measure"] == "seed_agreement":
-        return {}, {"labels": _plane_labels(setting, subject.model, dataset)}, {}
-    if setting["measure"] != "region_count":
-        theoretical = isinstance(subject.model, two_layer.TwoLayer)
-        if name == "theorem" and theoretical:
-            return *two_layer.measure(subject.model, classical.features(dataset.normalize(dataset.train.images))), {}
-        if name == "theorem":
-            return {"theorem_bound": math.nan, "theorem_bound_error": "it is a measure of model=two_layer"}, {}, {}
-        network = isinstance(subject.model, torch.nn.Module) and not theoretical
-        return measures.value(name, subject) if network else classical.value(name, subject.model, dataset), {}, {}
-    subspace = config.regions.subspaces[name]
+def _measure_one(name: str, setting: dict, model: Callable, measured_model: Subject, dataset: Dataset) -> Measurement:
+    entry = registry.measures[name]
+    if entry.traits.get("suite"):
+        return *entry.load()(model, dataset, setting), {}
+    return measures.value(name, measured_model), {}, {}
+
+
+def _described_columns(name: str, values: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the label and unit that a measure was registered with, which reports read from disk."""
+    if name not in registry.measures:
+        return {}
+    traits = registry.measures[name].traits
+    described = {key: traits[key] for key in ("label", "unit") if traits.get(key)}
+    return {column: described for column in values if not column.endswith("_error")} if described else {}
+
+
+def _count(model: Callable, name: str, setting: dict, dataset: Dataset, config: RunConfig | MeasuringConfig) -> Measurement:
+    """Count regions in one kind of subspaces. A refusal leaves this measurement undefined and the others as they are."""
     try:
         result = count_regions(
-            subject.model,
-            draw_vertices(subspace, dataset, config.regions.seed),
+            model,
+            draw_vertices(config.regions.subspaces[name], dataset, config.regions.seed),
             resolution=setting["subspace"]["resolution"],
             method=setting["method"],
             connectivity=setting["connectivity"],
             budget=setting.get("budget"),
         )
     except InputError as error:
-        return {"error": one_line(error)}, {}, {}  # this cell of the table is empty; the others need not be
-    measured = {
+        return {"error": one_line(error)}, {}, {}
+    return _as_measurement(result)
+
+
+def _as_measurement(result: RegionCount) -> Measurement:
+    values: dict[str, Any] = {
         "region_count": result.mean,
         "region_count_standard_error": result.standard_error,
         "region_entropy": result.entropy,
@@ -165,78 +143,82 @@ def _measure_one(name, setting, subject, dataset, config) -> tuple[dict, dict[st
     }
     account = {key: getattr(result, key) for key in ("method", "evaluations", "screening_bound")}
     arrays = {"counts": result.counts, "entropies": result.entropies}
-    if result.exact is None:
-        return measured, arrays, account
     exact = result.exact
+    if exact is None:
+        return values, arrays, account
     if isinstance(exact, list):
-        return measured | {"affine_pieces": float(np.mean([plane.pieces for plane in exact]))}, arrays, account
+        return values | {"affine_pieces": float(np.mean([plane.pieces for plane in exact]))}, arrays, account
     arrays |= {name: getattr(exact, name) for name in ("line", "start", "stop", "label", "proved", "most")}
     proved = {"region_share_proved": float(exact.proved.mean())}
     if exact.pieces is not None:
         arrays["pieces"], proved["affine_pieces"] = exact.pieces, float(exact.pieces.mean())
-    if exact.proved.min() < 1:  # a bound is no count, and goes into no correlation
-        measured = {"region_count_at_least": result.mean}
+    if exact.proved.min() < 1:  # bounds are no counts, and enter no correlation
+        values = {"region_count_at_least": result.mean}
         if np.isfinite(exact.most).all():
-            measured["region_count_at_most"] = float(exact.most.mean())
-    return measured | proved, arrays, account
+            values["region_count_at_most"] = float(exact.most.mean())
+    return values | proved, arrays, account
 
 
-def _plane_labels(setting: dict, model: Callable, dataset: data.Dataset) -> np.ndarray:
-    """Labels, uint16 (S, n, n), in planes through three training images, the same ones for every run."""
-    planes = Subspace(kind="simplex", dimension=2, number=setting["planes"])
-    triangles = draw_vertices(planes, dataset, setting["seed"])
-    return label_planes(model, triangles, setting["resolution"], setting["method"])[0].astype(np.uint16)
+def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, Dataset]:
+    """Return the run that is to be measured, or the imported file of weights, and its data set.
 
+    Args:
+        config: What to measure, and of what.
+        dataset_changes: Overrides of the run's own data set, such as "dataset.root=DIR".
 
-def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, data.Dataset]:
-    """The run, or the imported file of weights, that is to be measured, and its data.
-
-    dataset_changes: overrides such as "dataset.root=DIR" of the run's own data set. Raises InputError where the run has no
-    model to measure, or the data are not those it was trained on.
+    Raises:
+        InputError: The run has no trained model, was trained on other data, or needs a plugin that is not named.
     """
     if config.checkpoint is not None:
         check(config, load_dataset(config.dataset))
         return import_checkpoint(config), load_dataset(config.dataset)
-    found = store.load(config.run)
-    if found.status != "finished":
-        raise InputError(f"{found.directory} is {found.status}: there is no trained model to measure")
-    settings = parse_dataset(found.config.get("dataset"), dataset_changes)
-    config.model = parse_model(found.config.get("model"))
-    if classical.is_classical(config.model):
-        parse_run(found.config)  # it is fitted again, by all that is said there
-    dataset = load_dataset(settings)
+    run = store.load(config.run)
+    if run.status != "finished":
+        raise InputError(f"{run.directory} is {run.status}: there is no trained model to measure")
+    require_plugins(run.config)
+    options = parse_dataset(run.config.get("dataset"), dataset_changes)
+    config.model = parse_model(run.config.get("model"))
+    if not trained_in_epochs(config.model):
+        parse_run(run.config, recorded=True)  # the model is fitted again with everything that is recorded there
+    dataset = load_dataset(options)
     check(config, dataset)
-    if found.data != dataset.fingerprints["train"]:
-        raise InputError(f"{found.directory} was trained on other data than dataset.root={settings.root} holds")
-    return found, dataset
+    if run.data != dataset.fingerprints["train"]:
+        raise InputError(f"{run.directory} was trained on other data than dataset.root={options.root} holds")
+    return run, dataset
 
 
 def import_checkpoint(config: MeasuringConfig) -> Run:
-    """A file of weights as a run of its own, so that what is measured of it is kept like any other run's."""
+    """Return a file of weights as a run of its own, whose measurements are stored like any other run's."""
     state = store.load_weights(config.checkpoint)
     dataset = load_dataset(config.dataset)
-    model = build_model(config.model, dataset)
-    load_state(model, state, config.checkpoint)
+    load_state(build_for(config.model, dataset), state, config.checkpoint)
     parts = {"weights": store.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
+    if "model" in config.plugin_sources:
+        parts["plugins"] = {"model": config.plugin_sources["model"]}
     name, identity = f"checkpoint-{config.model['name']}", identity_of(parts)
     results = Path(config.results)
     with store.lock(store.place(results, name, identity)):
-        found = store.find(results, name, identity)
-        if found is None:
-            recorded = {key: value for key, value in as_mapping(config).items() if key in ("dataset", "model")}
-            begun = store.begin(
+        run = store.find(results, name, identity)
+        if run is None:
+            kept = ("dataset", "model", "plugin_sources")
+            recorded = {key: value for key, value in as_mapping(config).items() if key in kept}
+            started = store.begin(
                 results, name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown")
             )
-            begun.save_weights(None, state)
-            begun.finish("finished", epochs_trained=0, seconds=0.0)
-            found = store.publish(begun)
-    return found
+            started.save_weights(None, state)
+            started.finish("finished", epochs_trained=0, seconds=0.0)
+            run = store.publish(started)
+    return run
 
 
-def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, device: torch.device) -> list[int]:
-    """Measure a run at the epochs that are asked for, and return these."""
-    last = found.epochs_trained
-    kept = [epoch for epoch in (0, *found.snapshot_epochs()) if epoch < last and found.has_weights(epoch)]
+def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: torch.device) -> list[int]:
+    """Measure a run at the epochs that are asked for, and return these epochs.
+
+    Raises:
+        InputError: Weights of an epoch are not on disk.
+    """
+    last = run.epochs_trained
+    kept = [epoch for epoch in (0, *run.snapshot_epochs()) if epoch < last and run.has_weights(epoch)]
     match config.snapshots:
         case "none":
             epochs = []
@@ -246,56 +228,32 @@ def measure_epochs(found: Run, config: MeasuringConfig, dataset: data.Dataset, d
             epochs = [epoch for epoch in listed if epoch != last]
             if missing := [epoch for epoch in epochs if epoch not in kept]:
                 raise InputError(f"snapshots={missing}: not kept; on disk are {kept} and the final model ({last})")
-    with store.lock(found.directory):
-        measure(found, config, dataset, device, [*epochs, last])
+    with store.lock(run.directory):
+        measure(run, config, dataset, device, [*epochs, last])
     return [*epochs, last]
 
 
-def describe(found: Run, config: RunConfig | MeasuringConfig, dataset: data.Dataset, epochs: Sequence[int]) -> str:
-    """What was measured, as a table to read: a row a quantity, a column an epoch, accuracies in percent."""
-    columns, undefined = {}, {}
-    for epoch in epochs:
-        row = measured_values(found, config, dataset, epoch)
-        shown = {}
-        for name in ("train_accuracy", "test_accuracy", "generalization_gap"):
-            if name in row:
-                shown[f"{name} %"] = f"{100 * row[name]:.2f}"
-        for name in ("train_loss", "test_loss"):
-            if name in row:
-                shown[name] = "undefined" if f"{name}_error" in row else f"{row[name]:.4f}"
-        for subspace in config.regions.subspaces:
-            if f"region_share_proved_{subspace}" in row:
-                shown[f"proved {subspace} %"] = f"{100 * row[f'region_share_proved_{subspace}']:.2f}"
-            if f"affine_pieces_{subspace}" in row:
-                shown[f"affine pieces {subspace}"] = f"{row[f'affine_pieces_{subspace}']:.1f}"
-            if (mean := row.get(f"region_count_{subspace}")) is None:
-                missing = row.get(f"region_count_{subspace}_error", "not measured")
-                found_bounds = [(word, row.get(f"region_count_{subspace}_at_{word}")) for word in ("least", "most")]
-                told = ", ".join(f"at {word} {bound:.4g}" for word, bound in found_bounds if bound is not None)
-                shown[f"region_count {subspace}"] = told or missing
-                continue
-            shown[f"region_count {subspace}"] = f"{mean:.3f} ± {row[f'region_count_{subspace}_standard_error']:.3f}"
-            shown[f"region_entropy {subspace}"] = f"{row[f'region_entropy_{subspace}']:.3f}"
-            shown[f"in one region {subspace} %"] = f"{100 * row[f'region_share_one_{subspace}']:.1f}"
-        for name in config.measures:
-            if name in row:
-                shown[name] = "undefined" if f"{name}_error" in row else f"{row[name]:.5g}"
-            if f"{name}_error" in row:
-                undefined.setdefault(f"{name}: {row[f'{name}_error']}")
-        columns[f"epoch {epoch}"] = shown
-    lines = [f"{found.directory}: {found.status}, {dataset.name}, {found.config['model']['name']}"]
-    lines += [pd.DataFrame(columns).to_string()] if any(columns.values()) else []
-    lines += undefined
-    return "\n".join(lines)
+def decision_regions(
+    run: Run, dataset: Dataset, device: torch.device, seed: int = 0, resolution: int = 150
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label the plane through three training images of different classes.
 
+    Args:
+        run: The run.
+        dataset: The data that it was trained on.
+        device: Where to evaluate the model.
+        seed: The seed of the choice of images.
+        resolution: Points along each side of the square grid.
 
-def decision_regions(found: Run, dataset: data.Dataset, device: torch.device, seed: int = 0, resolution: int = 150):
-    """Labels (n, n) in the plane through three training images of different classes, and where these lie in the picture."""
+    Returns:
+        Labels (n, n), and the positions (3, 2) of the images in grid steps.
+    """
     generator = torch.Generator().manual_seed(seed)
     triples = sample_indices(len(dataset.train), 2, 100, generator)
     labels = dataset.train.labels.cpu()
     distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
     chosen = (distinct or triples)[0]
     triangle = dataset.normalize(dataset.train.take(chosen)).to(device)
-    plane, positions = label_planes(_model_at(found, dataset, device), triangle[None], resolution)
+    model = _restorer(run, dataset, device)(lambda: run.weights(None))
+    plane, positions = label_planes(model, triangle[None], resolution)
     return plane[0], positions[0]

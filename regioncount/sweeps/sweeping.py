@@ -31,7 +31,7 @@ from regioncount.runs.environment import environment
 from regioncount.runs.identity import identity_of
 from regioncount.runs.measurements import measured_values, measurement_settings
 from regioncount.runs.plans import RESERVED, DataFacts, Plan, PlannedRun
-from regioncount.runs.runner import Job
+from regioncount.runs.runner import PreparedRun
 from regioncount.sweeps import cluster
 
 # Cells that another process held when their turn came, and their numbers.
@@ -138,7 +138,7 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
         if known is None and composed.sweep.deadline is not None and time.time() > composed.sweep.deadline:
             print(f"{cell}: not started, the time budget is over", flush=True)
             return
-        found = runner.run(job, wait)
+        found = runner.run_or_resume(job, wait)
         plans.forget_failure(directory, job.identity)
         print(f"{cell}: {_outcome(job, found)}{'' if found.worked_on else ' (there already)'}", flush=True)
     except store.Busy:
@@ -152,7 +152,7 @@ def _run_cell(composed: DictConfig, number: int, wait: bool) -> None:
         plans.record_failure(directory, planned["identity"], reason, traceback.format_exc())
 
 
-def _known(job: Job) -> store.Run | None:
+def _known(job: PreparedRun) -> store.Run | None:
     """The run as it is before its turn; a damaged one counts as none."""
     with suppress(files.Damaged):
         return job.find_run()
@@ -165,7 +165,7 @@ class ForgetConfiguration(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
 
-def _as_planned(job: Job, varied: dict[str, str]) -> PlannedRun:
+def _as_planned(job: PreparedRun, varied: dict[str, str]) -> PlannedRun:
     data = job.dataset
     facts = DataFacts(data.name, data.fingerprints, data.classes, len(data.train), len(data.test))
     return PlannedRun(job.identity, job.name, varied, job.config, facts, job.precision)
@@ -175,7 +175,7 @@ def _of_hydra(override: Override) -> bool:
     return override.key_or_group.startswith(("hydra/", "hydra."))
 
 
-def _plan_cell(overrides: list[str], bases: dict[tuple, DictConfig]) -> Job:
+def _plan_cell(overrides: list[str], bases: dict[tuple, DictConfig]) -> PreparedRun:
     try:
         return runner.prepare(parse_run(_compose_cell(overrides, bases)))
     except InputError as error:
@@ -211,7 +211,7 @@ def _varied(cells: list[list[str]]) -> list[dict[str, str]]:
     return [{column: option[key] for key, column in columns.items()} for option in options]
 
 
-def _outcome(job: Job, found: store.Run) -> str:
+def _outcome(job: PreparedRun, found: store.Run) -> str:
     if found.status != "finished":
         return f"{found.status} after {found.epochs_trained} epochs"
     values = measured_values(found, job.config, job.dataset)

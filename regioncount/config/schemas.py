@@ -1,0 +1,140 @@
+"""What a configuration consists of: dataclasses with the type and the limits of every option.
+
+A model, an optimizer and a schedule are a name and options that depend on it; they remain mappings.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, cast
+
+from pydantic import ConfigDict, Field, PlainValidator
+
+from regioncount.config.values import parse_duration
+from regioncount.data.sources import DatasetOptions
+from regioncount.data.subspaces import SubspaceOptions
+from regioncount.options import Count, Flag, Index, Real, Text, Whole, one_of, wrong_value
+from regioncount.regions.methods import CONNECTIVITIES, EXACT_METHODS, LATTICE_METHODS
+
+AUGMENTATIONS = ("none", "crop_flip", "mixup")
+MAX_EPOCHS = 10**6
+
+
+def _auto_or_flag(value: object) -> bool | str:
+    if value != "auto" and not isinstance(value, bool):
+        raise wrong_value("no such choice; one of auto, true, false")
+    return cast("bool | str", value)
+
+
+@dataclass
+class Stop:
+    """When training ends before the last epoch."""
+
+    train_accuracy: Annotated[Real, Field(gt=0, le=1)] | None = None
+    train_loss: Annotated[Real, Field(gt=0)] | None = None
+
+
+@dataclass
+class Snapshots:
+    """The epochs at which a run is measured besides the last."""
+
+    every: Count | None = None
+    epochs: list[Index] = field(default_factory=list)
+    keep: Flag = False
+
+
+@dataclass
+class Regions:
+    """How regions are counted, and in which subspaces."""
+
+    seed: Index = 0
+    method: Annotated[str, one_of(*LATTICE_METHODS, *EXACT_METHODS)] = "auto"
+    budget: Count | None = None
+    connectivity: Annotated[str, one_of(*CONNECTIVITIES)] = "paper"
+    subspaces: dict[str, SubspaceOptions] = field(default_factory=dict)
+
+
+@dataclass
+class Tracker:
+    """Where runs are logged."""
+
+    mode: Text = "disabled"
+    project: Text = "regioncount"
+    entity: Text | None = None
+    group: Text | None = None
+
+
+@dataclass
+class SweepOptions:
+    """What a sweep does besides its runs."""
+
+    name: Text | None = None
+    directory: Text | None = None
+    deadline: Real | None = None
+    time_budget: Text | None = None
+    targets: list[Text] = field(default_factory=list)
+    regression: list[Text] = field(default_factory=list)
+    published: dict[str, Text] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> float:
+        """The time budget in seconds; infinity if there is none."""
+        return math.inf if self.time_budget is None else parse_duration(self.time_budget)
+
+
+@dataclass
+class RunConfig:
+    """A run: how a model is trained, and what is measured of it."""
+
+    dataset: DatasetOptions = field(default_factory=DatasetOptions)
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    augmentation: Annotated[str, one_of(*AUGMENTATIONS)] = "none"
+    batch_size: Count = field(kw_only=True)
+    epochs: Annotated[Whole, Field(ge=1, le=MAX_EPOCHS)] = field(kw_only=True)
+    stop: Stop = field(default_factory=Stop)
+    seed: Index = 0
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    regions: Regions = field(default_factory=Regions)
+    measures: list[Text] = field(default_factory=list)
+    tracker: Tracker = field(default_factory=Tracker)
+    device: Text = "auto"
+    precision: Annotated[str, one_of("auto", "float32", "bfloat16")] = "auto"
+    compile: Annotated[bool | str, PlainValidator(_auto_or_flag)] = "auto"
+    results: Text = "results"
+    plugins: list[Text] = field(default_factory=list)
+    plugin_sources: dict[str, Text] = field(default_factory=dict)
+    """For each part that a plugin supplies, such as "model" or "measures.NAME", the plugin as "module:hash"."""
+
+
+@dataclass
+class MeasuringConfig:
+    """Measurements of a finished run, or of a file of weights."""
+
+    dataset: DatasetOptions = field(default_factory=DatasetOptions)
+    model: dict[str, Any] = field(default_factory=dict)
+    run: Text | None = None
+    checkpoint: Text | None = None
+    snapshots: Any = "none"
+    regions: Regions = field(default_factory=Regions)
+    measures: list[Text] = field(default_factory=list)
+    device: Text = "auto"
+    results: Text = "results"
+    plugins: list[Text] = field(default_factory=list)
+    plugin_sources: dict[str, Text] = field(default_factory=dict)
+
+
+for _schema in (Stop, Snapshots, Regions, Tracker, SweepOptions, RunConfig, MeasuringConfig):
+    _schema.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+
+
+def as_mapping(config: RunConfig | MeasuringConfig) -> dict[str, Any]:
+    """Return a configuration as plain nested mappings, as it is recorded."""
+    mapping = asdict(config)
+    mapping["dataset"] = config.dataset.model_dump()
+    del mapping["regions"]["subspaces"]
+    mapping["regions"] |= {name: subspace.model_dump() for name, subspace in config.regions.subspaces.items()}
+    del mapping["plugins"]  # a record imports nothing; it says by their sources which plugins supplied something
+    if not config.plugin_sources:
+        del mapping["plugin_sources"]
+    return mapping

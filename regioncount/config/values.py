@@ -1,0 +1,115 @@
+"""From what Hydra composed, or a record holds, to plain values; and from these to checked dataclasses."""
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, cast, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from regioncount.errors import InputError
+from regioncount.options import describe_error, shown
+
+MAX_LEVELS = 20  # of mappings and lists inside one another; ours have four
+
+Schema = TypeVar("Schema")
+
+
+def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Return a configuration as a dictionary of dictionaries, lists and values.
+
+    Args:
+        composed: What Hydra composed, whose interpolations are resolved, or plain data, in which a text that looks like an
+            interpolation is refused.
+        group: What it is called on the command line, for messages.
+
+    Raises:
+        InputError: A value is missing or no option, or an interpolation cannot be resolved.
+    """
+    if isinstance(composed, DictConfig):
+        try:
+            container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise InputError(_one_line(error, group)) from error
+    else:
+        container = composed
+    if not isinstance(container, Mapping):
+        raise InputError(f"{group or 'the configuration'}={shown(container)}: give options by name")
+    return cast("dict[str, Any]", _copy(container, group))
+
+
+def validated(schema: type[Schema], mapping: Mapping[str, Any], group: str = "") -> Schema:
+    """Return options as an instance of a schema.
+
+    Args:
+        schema: A dataclass whose fields have pydantic's types.
+        mapping: The options by name.
+        group: What they are called on the command line, for messages.
+
+    Raises:
+        InputError: An option is unknown, missing or wrong; the message names the first one.
+    """
+    try:
+        return _adapter(schema).validate_python(mapping)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    path = [group] * bool(group) + [str(part) for part in first["loc"] if part not in ("subspaces", "[key]")]
+    if isinstance(first["loc"][-1], int):  # in a list
+        path.pop()
+    name = shown(".".join(path))
+    if first["type"] == "unexpected_keyword_argument":
+        names = ", ".join(option.name for option in fields(cast(Any, _schema_at(schema, first["loc"][:-1]))))
+        raise InputError(f"{name}: no such option; there are {names}")
+    if first["type"] == "missing":
+        raise InputError(f"{name} is missing: give a whole number")  # as both options are that have no default
+    raise InputError(f"{name}={shown(first['input'])}: {describe_error(first)}")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as 90s, 20m, 8h or 2d.
+
+    Raises:
+        InputError: The text is no duration.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None:
+        raise InputError(f"sweep.time_budget={text}: give a number and a unit, such as 90s, 20m or 8h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _copy(value: Any, name: str, level: int = 0) -> Any:
+    """Return mappings as dictionaries and tuples as lists."""
+    if isinstance(value, str) and ("${" in value or value == "???"):
+        raise InputError(f"{name}={shown(value)}: an interpolation can be given on the command line only")
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if level > MAX_LEVELS:
+        raise InputError(f"{shown(name)}: options have at most {MAX_LEVELS} levels")
+    if isinstance(value, Mapping):
+        return {key: _copy(item, f"{name}.{key}" if name else str(key), level + 1) for key, item in value.items()}
+    return [_copy(item, name, level + 1) for item in value]
+
+
+@functools.cache
+def _adapter(schema: type[Schema]) -> TypeAdapter[Schema]:
+    return TypeAdapter(schema)
+
+
+def _schema_at(schema: type, location: tuple[str | int, ...]) -> type:
+    """Return the dataclass that describes the options at a location inside a schema."""
+    for part in location:
+        inner = get_type_hints(schema).get(str(part))
+        if not (isinstance(inner, type) and is_dataclass(inner)):
+            break
+        schema = inner
+    return schema
+
+
+def _one_line(error: OmegaConfBaseException, group: str) -> str:
+    """Return OmegaConf's several lines as one that starts with the option's name."""
+    message = str(getattr(error, "msg", None) or error).strip().splitlines()[0]
+    key = str(getattr(error, "full_key", "") or group)
+    return f"{key}: {message}" if key and not message.startswith(key) else message

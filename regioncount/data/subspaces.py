@@ -1,0 +1,137 @@
+"""The subspaces that regions are counted in: simplices spanned by images of a data set.
+
+A kind of subspace has a pydantic model of its options and a function from images to vertices. Importing this module imports
+no torch, so that configurations can be read without it.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+from pydantic import Field, model_validator
+
+from regioncount.options import Count, Options, Real, Text, Whole
+from regioncount.regions.methods import default_resolution
+from regioncount.registry import register_subspace, subspaces
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from regioncount.data.dataset import Dataset
+
+
+class SubspaceOptions(Options):
+    """The options that every kind of subspace has. A kind adds its own in a subclass."""
+
+    kind: Text
+    number: Count = 100
+    """The number of subspaces."""
+    resolution: Annotated[Whole, Field(ge=2)] | None = None
+    """Lattice points per axis; None for the paper's: 200 on lines, 10 in planes, 5 beyond."""
+    split: Literal["train", "test"] = "train"
+    """The split whose images are drawn."""
+
+    @property
+    def dimension_counted(self) -> int:
+        """The dimension of the simplices that regions are counted in."""
+        return 1
+
+    @property
+    def images_per_subspace(self) -> int:
+        """The number of images drawn for each subspace."""
+        return 2
+
+    @property
+    def points_per_axis(self) -> int:
+        """The resolution, with the paper's in place of None."""
+        return self.resolution or default_resolution(self.dimension_counted)
+
+
+class SimplexOptions(SubspaceOptions):
+    """A simplex whose vertices are images: a segment for dimension 1, a triangle for dimension 2."""
+
+    dimension: Count = 1
+
+    @property
+    def dimension_counted(self) -> int:
+        """The dimension of the simplices that regions are counted in."""
+        return self.dimension
+
+    @property
+    def images_per_subspace(self) -> int:
+        """The number of images drawn for each subspace."""
+        return self.dimension + 1
+
+
+class RandomDirectionOptions(SubspaceOptions):
+    """A segment from an image along Gaussian noise."""
+
+    scale: Annotated[Real, Field(gt=0)] = 0.1
+    """The standard deviation of the noise, in normalized units."""
+
+
+class WiderScopeOptions(SubspaceOptions):
+    """A segment extended beyond its images, which are at 0 and 1."""
+
+    start: Real = -1.0
+    stop: Real = 2.0
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "WiderScopeOptions":
+        if not self.start < self.stop:
+            raise ValueError(f"start={self.start}: must be below stop={self.stop}")
+        return self
+
+
+@register_subspace("simplex", options=SimplexOptions)
+def simplex(vertices: "Tensor", options: SimplexOptions, generator: "Generator") -> "Tensor":
+    """Return the images themselves, (S, d + 1, C, H, W)."""
+    return vertices
+
+
+@register_subspace("short_segment", options=SubspaceOptions)
+def short_segment(vertices: "Tensor", options: SubspaceOptions, generator: "Generator") -> "Tensor":
+    """Return the parts of segments between two uniformly random points, (S, 2, C, H, W)."""
+    from regioncount.regions import shorten_segments
+
+    return shorten_segments(vertices, generator)
+
+
+@register_subspace("random_direction", options=RandomDirectionOptions)
+def random_direction(vertices: "Tensor", options: RandomDirectionOptions, generator: "Generator") -> "Tensor":
+    """Return segments from images along Gaussian noise, (S, 2, C, H, W)."""
+    from regioncount.regions import random_directions
+
+    return random_directions(vertices[:, 0], options.scale, generator)
+
+
+@register_subspace("wider_scope", options=WiderScopeOptions)
+def wider_scope(vertices: "Tensor", options: WiderScopeOptions, generator: "Generator") -> "Tensor":
+    """Return segments extended beyond their images, (S, 2, C, H, W)."""
+    from regioncount.regions import extend_segments
+
+    return extend_segments(vertices, options.start, options.stop)
+
+
+def draw_vertices(options: SubspaceOptions, dataset: "Dataset", seed: int) -> "Tensor":
+    """Draw the subspaces of a configuration. The same seed gives the same subspaces for every model.
+
+    Args:
+        options: The kind of subspace and its options.
+        dataset: The data set whose images are drawn.
+        seed: The seed of the draw.
+
+    Returns:
+        Vertices (S, d + 1, C, H, W), normalized, on the device of the data set.
+
+    Raises:
+        InputError: The split has fewer images than a subspace needs.
+    """
+    import torch
+
+    from regioncount.regions import sample_indices
+
+    generator = torch.Generator().manual_seed(seed)
+    split = dataset.train if options.split == "train" else dataset.test
+    chosen = sample_indices(len(split), options.images_per_subspace - 1, options.number, generator)
+    indices, positions = chosen.unique(return_inverse=True)
+    images = dataset.normalize(split.take(indices))  # only the images that are needed
+    return cast("Tensor", subspaces[options.kind].load()(images[positions.to(images.device)], options, generator))

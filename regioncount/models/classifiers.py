@@ -1,0 +1,111 @@
+"""Classifiers that are fitted at once to images as points, such as scikit-learn's.
+
+Nothing of a fitted classifier is stored: its options, seed and data give the same classifier every time.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regioncount.data.dataset import Dataset
+from regioncount.data.splits import Split
+from regioncount.errors import InputError
+from regioncount.options import validate_options
+from regioncount.registry import models
+
+MAX_SEED = 2**32 - 1  # of scikit-learn
+
+
+def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
+    """Return 0; see `ModelKind.check`."""
+    name = model["name"]
+    if exact_method:
+        raise InputError(f"model={name}: regions.method={exact_method} follows networks alone; pass regions.method=auto")
+    require_in_memory(name, dataset)
+    _fit_to_four_points(json.dumps(dict(model)))
+    if model.get("n_neighbors", 1) > len(dataset.train):
+        raise InputError(f"model={name}: n_neighbors={model['n_neighbors']}, and there are {len(dataset.train)} images")
+    return 0
+
+
+def restorer(
+    model: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, source: object
+) -> Callable[[Callable[[], dict[str, Any]]], Callable[[Tensor], np.ndarray]]:
+    """Return a function that fits the classifier; see `ModelKind.restorer`."""
+    return lambda read_weights: fit(model, seed, dataset)
+
+
+def measured_as(model: Callable[[Tensor], np.ndarray], dataset: Dataset) -> tuple[Callable[[Tensor], np.ndarray], Dataset]:
+    """Return both as they are; see `ModelKind.measured_as`."""
+    return model, dataset
+
+
+def fit(model: Mapping[str, Any], seed: int, dataset: Dataset) -> Callable[[Tensor], np.ndarray]:
+    """Fit a classifier to the training split.
+
+    Args:
+        model: Its name and options.
+        seed: The seed of its random choices.
+        dataset: The data, in memory.
+
+    Returns:
+        A function from normalized images (B, C, H, W), on any device, to labels int64 (B,). The last classifier that was
+        fitted is kept in memory.
+
+    Raises:
+        InputError: It cannot be fitted with these options.
+    """
+    return _fit(json.dumps(dict(model), sort_keys=True), seed, dataset)
+
+
+def as_points(images: Tensor) -> np.ndarray:
+    """Return the pixels of images (B, C, H, W) as points, float32 (B, C * H * W)."""
+    return images.flatten(1).float().cpu().numpy()
+
+
+def require_in_memory(name: str, dataset: Dataset) -> None:
+    """Raise InputError where the training images are streamed, since the model needs all of them at once."""
+    if not isinstance(dataset.train, Split):
+        raise InputError(f"model={name} is fitted to all images at once, and {dataset.name} is streamed: take other data")
+
+
+# scikit-learn checks values when it fits. In a sweep, most seeds share their options.
+@functools.lru_cache(maxsize=64)
+def _fit_to_four_points(model: str) -> None:
+    _fit_points(json.loads(model), 0, np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]))
+
+
+# The last one: a run is fitted, measured in several ways, and drawn.
+@functools.lru_cache(maxsize=1)
+def _fit(model: str, seed: int, dataset: Dataset) -> Callable[[Tensor], np.ndarray]:
+    assert isinstance(dataset.train, Split)
+    points = as_points(dataset.normalize(dataset.train.images))
+    classifier = _fit_points(json.loads(model), seed, points, dataset.train.labels.cpu().numpy())
+    return lambda images: classifier.predict(as_points(images))
+
+
+def _fit_points(model: Mapping[str, Any], seed: int, points: np.ndarray, labels: np.ndarray) -> Any:
+    """Return a classifier fitted to points (N, features) and labels (N,)."""
+    name = model["name"]
+    entry = models[name]
+    given = {option: value for option, value in model.items() if option != "name"}
+    options = validate_options(entry, given, "model").model_dump()
+    try:
+        classifier = entry.load()(**options)
+        parameters = classifier.get_params() if hasattr(classifier, "get_params") else {}
+        if "random_state" in parameters:
+            classifier.set_params(random_state=seed)
+        if "n_jobs" in parameters and name == "random_forest":
+            classifier.set_params(n_jobs=torch.get_num_threads())
+        classifier.fit(points, labels)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"model={name}: {' '.join(str(error).split())}") from error
+    if name == "random_forest":
+        # Several threads add up the votes in any order, so that ties would not always fall the same way.
+        classifier.set_params(n_jobs=1)
+    return classifier

@@ -1,0 +1,197 @@
+"""Networks: built by name, checked against a data set, and restored from their weights."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regioncount.data.dataset import Dataset
+from regioncount.errors import InputError
+from regioncount.models.catalogue import MAX_SIZE
+from regioncount.models.kinds import entry
+from regioncount.options import options_model, validate_options
+from regioncount.regions.bounds import check_monotone
+from regioncount.regions.evaluation import evaluation_mode, lay_out
+from regioncount.regions.piecewise import trace
+from regioncount.registry import models, unknown_choice
+
+MAX_WEIGHT_BYTES = 16 * 2**30  # more is a mistyped number, or a record of somebody else's
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all networks, those of plugins included."""
+    return tuple(name for name in models.names() if models[name].traits.get("kind", "network") == "network")
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of a model with their defaults.
+
+    Raises:
+        InputError: There is no model of this name.
+    """
+    return {key: field.default for key, field in options_model(models[name]).model_fields.items()}
+
+
+def build(
+    name: str,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    *,
+    image_size: int | tuple[int, int] = 32,
+    **options: Any,
+) -> nn.Module:
+    """Build a network that maps images (B, in_channels, height, width) to logits (B, num_classes).
+
+    Weights are initialized with PyTorch's defaults, unless the network's own code says otherwise.
+
+    Args:
+        name: The name of a network, see `names`.
+        num_classes: The number of classes.
+        in_channels: The number of channels of an image.
+        image_size: Height and width in pixels, or one number for both. Only networks of a fixed input size use it.
+        **options: The network's own options, see `default_options`. `width`, where a convolutional network has it, is the
+            number of channels of its first convolution; all other channel counts scale with it.
+
+    Returns:
+        The network, on the CPU and in training mode.
+
+    Raises:
+        InputError: The name or an option is unknown, or a value cannot be used.
+    """
+    if name not in names():
+        raise InputError(unknown_choice("model", name, names()))
+    return build_model({"name": name, **options}, num_classes, in_channels, image_size)
+
+
+def build_model(
+    model: Mapping[str, Any], num_classes: int, in_channels: int, image_size: int | tuple[int, int]
+) -> nn.Module:
+    """Build the network of a configuration: a name and options, or a `_target_` and options. See `build`."""
+    built_by = entry(model)
+    given = {key: value for key, value in model.items() if key not in ("name", "_target_")}
+    options = validate_options(built_by, given, "model").model_dump()
+    for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        _require_size(option, value)
+    data = {"num_classes": num_classes, "in_channels": in_channels, "image_size": _height_and_width(image_size)}
+    factory = built_by.load()
+    taken = inspect.signature(factory).parameters
+    return factory(**{key: value for key, value in data.items() if key in taken}, **options)
+
+
+def build_for(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
+    """Build the network of a configuration for the classes, channels and image size of a data set."""
+    return build_model(model, dataset.num_classes, dataset.in_channels, dataset.image_size)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
+    """Load a state dictionary into a network.
+
+    Args:
+        network: The network.
+        state: The state dictionary.
+        source: Where it comes from, for the message.
+
+    Raises:
+        InputError: The weights are not those of such a network.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
+        raise InputError(f"{source}: the weights do not fit the model: {reason}") from None
+
+
+def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
+    """Return the multiply-adds of convolutions and linear layers for one image; see `ModelKind.check`."""
+    shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
+    multiply_adds = _count_multiply_adds(json.dumps(dict(model)), *shape)
+    if exact_method:
+        _check_exact(json.dumps(dict(model)), *shape, exact_method)
+    return multiply_adds
+
+
+def restorer(
+    model: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, source: object
+) -> Callable[[Callable[[], dict[str, Any]]], nn.Module]:
+    """Return a function that loads weights into a network, which is built once; see `ModelKind.restorer`."""
+    network = lay_out(build_for(model, dataset).to(device))
+
+    def restore(read_weights: Callable[[], dict[str, Any]]) -> nn.Module:
+        load_state(network, read_weights(), source)
+        return network
+
+    return restore
+
+
+def measured_as(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
+    """Return both as they are; see `ModelKind.measured_as`."""
+    return model, dataset
+
+
+# A check takes a forward pass; most cells of a sweep share their model.
+@lru_cache(maxsize=64)
+def _count_multiply_adds(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> int:
+    options = json.loads(model)
+    name = options["name"]
+    try:
+        with torch.device("meta"):  # without memory for its weights
+            sketch = build_model(options, num_classes, in_channels, image_size)
+        size = sum(weight.numel() * weight.element_size() for weight in sketch.parameters())
+        if size > MAX_WEIGHT_BYTES:
+            raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than {MAX_WEIGHT_BYTES / 2**30:.0f}")
+        network = build_model(options, num_classes, in_channels, image_size)
+    except (InputError, RuntimeError, MemoryError) as error:
+        raise InputError(f"model={name}: {str(error).splitlines()[0]}") from None
+    multiply_adds = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = module.get_parameter("weight")
+        multiply_adds.append(weight[0].numel() * output[0].numel())
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    shape = (2, in_channels, *image_size)
+    try:
+        with torch.no_grad(), evaluation_mode(network):
+            output = network(torch.zeros(shape))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model={name} does not take images of shape {shape[1:]}: {reason}") from None
+    if not isinstance(output, Tensor) or output.shape != (2, num_classes):
+        returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(f"model={name} returns {returned}, not logits of shape (2, {num_classes})")
+    return sum(multiply_adds)
+
+
+@lru_cache(maxsize=64)
+def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int], method: str) -> None:
+    options = json.loads(model)
+    try:
+        network = build_model(options, num_classes, in_channels, image_size)
+        program = trace(network, (in_channels, *image_size))
+        if method == "bounds":
+            check_monotone(program)
+    except InputError as error:
+        raise InputError(f"model={options['name']}: {error}") from None
+
+
+def _height_and_width(image_size: Any) -> tuple[int, int]:
+    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    try:
+        height, width = sides
+    except (TypeError, ValueError):
+        raise InputError(f"image_size={image_size!r}: give one whole number or (height, width)") from None
+    _require_size("image_size", height)
+    _require_size("image_size", width)
+    return height, width
+
+
+def _require_size(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
+        raise InputError(f"{name}={value!r:.40}: give a whole number from 1 to {MAX_SIZE}")
