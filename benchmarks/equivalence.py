@@ -16,24 +16,25 @@ import torch
 import zoo
 from scipy.stats import ttest_ind
 
+from regioncount.models.networks import build_for
 from regioncount.regions import count_regions, sample_simplices
-from regioncount.runs import loading, runner
+from regioncount.runs import runner
 from regioncount.training import choose_device
 
 WIDTH = 16
 
 
 def suite_model(seed: int, options) -> torch.nn.Module:
-    job = zoo.job("resnet18", WIDTH, options, seed=seed)
-    model = loading.build_model(job.config.model, job.dataset)
-    model.load_state_dict(runner.run(job).weights())
+    prepared = zoo.prepare("resnet18", WIDTH, options, seed=seed)
+    model = build_for(prepared.config.model, prepared.dataset)
+    model.load_state_dict(runner.run_or_resume(prepared).weights())
     return model
 
 
 def plain_model(seed: int, dataset, options, device) -> torch.nn.Module:
     torch.manual_seed(seed)
-    config = zoo.job("resnet18", WIDTH, options).config
-    model = loading.build_model(config.model, dataset).to(device)
+    config = zoo.prepare("resnet18", WIDTH, options).config
+    model = build_for(config.model, dataset).to(device)
     settings = config.optimizer
     optimizer = torch.optim.SGD(
         model.parameters(), settings["learning_rate"], momentum=settings["momentum"], weight_decay=settings["weight_decay"]

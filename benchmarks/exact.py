@@ -15,8 +15,9 @@ import numpy as np
 import torch
 import zoo
 
+from regioncount.models.networks import build_for
 from regioncount.regions import ExactLines, bounded_lines, count_regions, exact_lines, sample_simplices
-from regioncount.runs import loading, runner
+from regioncount.runs import runner
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -44,13 +45,13 @@ PROVED_BY = {
 def models(options, chosen=MODELS):
     """Yield each network before and after training: its name, the model, its data, and the number of lines."""
     for network, width, lines in chosen:
-        job = zoo.job(network, width, options)
-        run = runner.run(job)
+        prepared = zoo.prepare(network, width, options)
+        run = runner.run_or_resume(prepared)
         for epoch in (0, options.epochs):
-            model = loading.build_model(job.config.model, job.dataset)
+            model = build_for(prepared.config.model, prepared.dataset)
             model.load_state_dict(run.weights(epoch if epoch < options.epochs else None))
             name = f"{network} of width {width}, {'trained' if epoch else 'untrained'}"
-            yield name, model.eval(), job.dataset, max(2, int(lines * options.share))
+            yield name, model.eval(), prepared.dataset, max(2, int(lines * options.share))
 
 
 def lines_of(dataset, number: int) -> torch.Tensor:

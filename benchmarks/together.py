@@ -16,7 +16,7 @@ from torch import multiprocessing
 from regioncount import data, training
 from regioncount.config import parse_run
 from regioncount.data.splits import Split
-from regioncount.runs import loading
+from regioncount.models.networks import build_for
 
 
 def train(width: int, images: int, device: torch.device, barrier, queue) -> None:
@@ -33,7 +33,7 @@ def train(width: int, images: int, device: torch.device, barrier, queue) -> None
             "epochs": 3,
         }
     )
-    model = loading.build_model(config.model, dataset)
+    model = build_for(config.model, dataset)
     precision = training.choose_precision("auto", device)
     times = []
 

@@ -17,7 +17,7 @@ import zoo
 
 from regioncount import data, training
 from regioncount.config import parse_run
-from regioncount.runs import loading
+from regioncount.models.networks import build_for
 from regioncount.training import hardware, loop
 
 NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
@@ -25,7 +25,7 @@ NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
 
 def plain_rate(network: str, dataset: data.Dataset, options, device: torch.device) -> float:
     """Return the images per second of the second epoch of the plain version."""
-    model = loading.build_model({"name": network}, dataset).to(device)
+    model = build_for({"name": network}, dataset).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()
     batches = plain.loader(images, dataset.train.labels.tolist(), dataset.mean, dataset.std, options.batch_size)
@@ -47,7 +47,7 @@ def suite_rate(network: str, dataset: data.Dataset, options, device: torch.devic
             "epochs": 2,
         }
     )
-    model = loading.build_model(config.model, dataset)
+    model = build_for(config.model, dataset)
     precision = training.choose_precision("auto", device)
     # The work of a long run, so that steps are compiled as in one.
     compiled = training.choose_compilation(options.compile or "auto", device, hardware.COMPILED_WORK)

@@ -10,7 +10,8 @@ from torch import nn
 
 from regioncount import data
 from regioncount.config import parse_run
-from regioncount.runs import loading, runner
+from regioncount.models.networks import build_for
+from regioncount.runs import runner
 from regioncount.runs.measurements import measured_values
 
 WIDTHS = {
@@ -37,8 +38,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.Job:
-    """Return the training job of a network: SGD on 5,000 images with a cosine schedule."""
+def prepare(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.PreparedRun:
+    """Prepare the training of a network: SGD on 5,000 images with a cosine schedule."""
     return runner.prepare(
         parse_run(
             {
@@ -71,15 +72,15 @@ def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) ->
 
 
 def dataset(options: argparse.Namespace) -> data.Dataset:
-    return job("resnet18", WIDTHS["resnet18"], options).dataset
+    return prepare("resnet18", WIDTHS["resnet18"], options).dataset
 
 
 def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tuple[int, nn.Module, data.Dataset, float]]:
     """Yield a network half trained and trained: the epoch, the model, its data and its train accuracy."""
-    prepared = job(network, width, options)
-    run = runner.run(prepared)
+    prepared = prepare(network, width, options)
+    run = runner.run_or_resume(prepared)
     for epoch in (options.epochs // 2, options.epochs):
-        model = loading.build_model(prepared.config.model, prepared.dataset)
+        model = build_for(prepared.config.model, prepared.dataset)
         model.load_state_dict(run.weights(epoch if epoch < options.epochs else None))
         accuracy = measured_values(run, prepared.config, prepared.dataset, epoch)["train_accuracy"]
         yield epoch, model.eval(), prepared.dataset, accuracy
