@@ -6,7 +6,7 @@ from torch import nn
 
 from regioncount import data, training
 from regioncount.config import parse_run
-from regioncount.runs import loading
+from regioncount.models.networks import build_for
 from regioncount.training import cuda_graphs, loop
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -44,7 +44,7 @@ def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: 
 
     monkeypatch.setattr(loop, "recorded", watched)
     dataset = data.load("digits", train_size=1000)
-    model = training.initialize(lambda: loading.build_model(config.model, dataset), 0)
+    model = training.initialize(lambda: build_for(config.model, dataset), 0)
     device = training.choose_device("cuda")
     dataset = dataset.to(device)
     history = training.fit(model, dataset, config, device=device, precision=precision)
