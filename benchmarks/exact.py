@@ -1,4 +1,6 @@
-"""Measure the error of a lattice with exact counts: python benchmarks/exact.py check | lattice | cost | bounds [--data DIR]
+"""Measure the error of a lattice with exact counts.
+
+    python benchmarks/exact.py check | lattice | cost | bounds [--data DIR]
 
 check: compare exact labels of thousands of lines with the network's labels at 2,000 points per line, in the middle of each
 region and on both sides of each boundary, and for one line at 2,000,000 points. lattice: measure how many regions lattices

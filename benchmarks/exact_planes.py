@@ -1,4 +1,6 @@
-"""Compare exact region counts of triangles with lattice counts: python benchmarks/exact_planes.py [--data DIR]
+"""Compare exact region counts of triangles with lattice counts.
+
+    python benchmarks/exact_planes.py [--data DIR]
 
 The triangles connect training images; the networks are trained and untrained perceptrons. The label of every polygon is
 compared with the network's label at its centre, and the sum of the areas with that of the triangle. Writes

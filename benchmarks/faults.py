@@ -1,4 +1,6 @@
-"""Inject faults into sweeps: python benchmarks/faults.py [--kills 200] [--corruptions 60] [--only NAME ...]
+"""Inject faults into sweeps.
+
+    python benchmarks/faults.py [--kills 200] [--corruptions 60] [--only NAME ...]
 
 Each fault is injected into a sweep of eight tiny runs on scikit-learn's digits. Then the same command is run again, and its
 runs.csv is compared with that of an undisturbed sweep: "equal" means that every value except the seconds is equal. Needs

@@ -1,4 +1,6 @@
-"""Fuzz the readers of untrusted files, guided by coverage: python benchmarks/fuzz.py plan -max_total_time=300
+"""Fuzz the readers of untrusted files, guided by coverage.
+
+    python benchmarks/fuzz.py plan -max_total_time=300
 
 The first argument is record, measures, plan, arrays or weights; the others are libFuzzer options. Each input is the content
 of one file in an otherwise valid sweep directory. Reading it must succeed or raise InputError. Any other exception is a

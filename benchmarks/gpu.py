@@ -1,4 +1,6 @@
-"""Run all GPU benchmarks in under eight minutes: python benchmarks/gpu.py [--data DIR]
+"""Run all GPU benchmarks in under eight minutes.
+
+    python benchmarks/gpu.py [--data DIR]
 
 Prints the tables of benchmarks/README.md for this machine: counting and training, each compared with the plain version. The
 figures depend on the machine and the date; state both when you publish them. The benchmark that compiles is run last.

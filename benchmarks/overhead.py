@@ -1,4 +1,6 @@
-"""Measure a sweep's wall time beyond training and measuring: python benchmarks/overhead.py [SWEEP OVERRIDES ...]
+"""Measure a sweep's wall time beyond training and measuring.
+
+    python benchmarks/overhead.py [SWEEP OVERRIDES ...]
 
 The default is the quickstart, with results in a temporary directory. PYTHONDONTWRITEBYTECODE is unset, so that Python can
 reuse compiled modules. The first start after an installation compiles them and takes longer.

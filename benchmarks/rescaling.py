@@ -1,4 +1,6 @@
-"""Measure the effect of rescaling on generalization measures: python benchmarks/rescaling.py
+"""Measure the effect of rescaling on generalization measures.
+
+    python benchmarks/rescaling.py
 
 A small CNN is trained on scikit-learn's digits. Then the gain and shift of one batch normalization are multiplied by a, and
 the next convolution by 1/a, which does not change the function. Prints the measures and draws docs/rescaling.png.

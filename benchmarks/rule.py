@@ -1,4 +1,6 @@
-"""Measure cost and accuracy of the adaptive rule for several constants: python benchmarks/rule.py [--lines 150] [--copies 8]
+"""Measure cost and accuracy of the adaptive rule for several constants.
+
+    python benchmarks/rule.py [--lines 150] [--copies 8]
 
 Every lattice point of some lines is evaluated once in float32; the rule then looks its labels up in this table. --copies
 adds copies of all lines with random constants added to the class logits. These have other boundaries, and help to

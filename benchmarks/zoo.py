@@ -1,4 +1,6 @@
-"""Train the models of the benchmarks, every network of the paper at reduced width: python benchmarks/zoo.py [--data DIR]
+"""Train the models of the benchmarks, every network of the paper at reduced width.
+
+    python benchmarks/zoo.py [--data DIR]
 
 Each network is stored half trained and trained. The models are regioncount runs, so they are trained once and then reused.
 """
