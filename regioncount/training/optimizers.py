@@ -1,74 +1,82 @@
-"""Optimizers and learning rate schedules by name."""
+"""Build the optimizers and learning rate schedules that `regioncount.training.catalogue` names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LRScheduler,
+    MultiStepLR,
+    StepLR,
+)
 
-from regioncount.errors import InputError
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "sam": torch.optim.SGD,  # on the gradient that the training step computes for it
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-    "adadelta": torch.optim.Adadelta,
-}
-# Fused kernels update all weights in one pass: a quarter more images per second for narrow networks on a CPU.
-FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+from regioncount import registry
 
 
-def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
     """Return an optimizer of a model's parameters.
 
     Args:
         model: The network.
-        options: The optimizer's `name`, `learning_rate` and `weight_decay`, and further options as torch names them. The
-            `rho` of SAM is left to the training step.
+        options: The `name` of a registered optimizer, its `learning_rate` and `weight_decay`, and options of its own, which
+            are passed to its factory as they are. The `rho` of SAM belongs to the training step and is left out.
 
     Returns:
         The optimizer.
     """
-    further = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
-    if options["name"] == "sam":
-        del further["rho"]
-    if "betas" in further:
-        further["betas"] = tuple(further["betas"])
-    optimizer: Any = OPTIMIZERS[options["name"]]
-    if optimizer in FUSED:
-        further["fused"] = True
-    return optimizer(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **further)
+    entry = registry.optimizers[options["name"]]
+    own = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
+    if entry.name == "sam":
+        del own["rho"]
+    if "betas" in own:
+        own["betas"] = tuple(own["betas"])
+    if entry.traits.get("fused"):
+        own["fused"] = True
+    return entry.load()(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **own)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, options: Mapping[str, Any], epochs: int) -> lr_scheduler.LRScheduler:
-    """Return a learning rate schedule, which is stepped once per epoch, as the paper's code does.
+def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int) -> LRScheduler:
+    """Return a learning rate schedule, which is stepped once per epoch, as in the paper's code.
 
     Args:
         optimizer: The optimizer whose learning rate it sets.
-        options: The schedule's `name`, and further options as torch names them.
+        options: The `name` of a registered schedule and options of its own, which are passed to its factory.
         epochs: The number of epochs of the run.
 
     Returns:
         The schedule.
-
-    Raises:
-        InputError: There is no schedule of this name.
     """
-    further = {key: value for key, value in options.items() if key != "name"}
-    match options["name"]:
-        case "constant":
-            return lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        case "cosine":
-            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-        case "step":
-            return lr_scheduler.StepLR(optimizer, **further)
-        case "multistep":
-            return lr_scheduler.MultiStepLR(optimizer, **further)
-        case "exponential":
-            return lr_scheduler.ExponentialLR(optimizer, **further)
-        case name:
-            raise InputError(f"schedule={name}: no such choice")
+    own = {key: value for key, value in options.items() if key != "name"}
+    return registry.schedules[options["name"]].load()(optimizer, epochs, **own)
+
+
+# The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.
+
+
+def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    """Return the schedule that keeps the learning rate."""
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    """Return the schedule that lowers the learning rate to 0 along half a cosine over all epochs."""
+    return CosineAnnealingLR(optimizer, T_max=epochs)
+
+
+def step(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:
+    """Return the schedule that multiplies the learning rate by gamma every `step_size` epochs."""
+    return StepLR(optimizer, step_size, gamma)
+
+
+def multistep(optimizer: Optimizer, epochs: int, milestones: Sequence[int], gamma: float) -> LRScheduler:
+    """Return the schedule that multiplies the learning rate by gamma after each of the epochs `milestones`."""
+    return MultiStepLR(optimizer, milestones, gamma)
+
+
+def exponential(optimizer: Optimizer, epochs: int, gamma: float) -> LRScheduler:
+    """Return the schedule that multiplies the learning rate by gamma every epoch."""
+    return ExponentialLR(optimizer, gamma)
