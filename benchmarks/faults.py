@@ -25,10 +25,10 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import sweep  # noqa: E402
+from regioncount import commands  # noqa: E402
 from regioncount.reporting import collect, plots, report, tracking  # noqa: E402, F401  imported before the fork
 from regioncount.runs import runner, store  # noqa: E402, F401  imported before the fork
-from regioncount.sweeps import sweeping  # noqa: E402, F401  imported before the fork
+from regioncount.sweeps import launch  # noqa: E402, F401  imported before the fork
 
 GRID = ["optimizer.learning_rate=0.1,0.03,0.01,0.003", "seed=0,1"]
 TINY = ["model=mlp", "model.width=8", "model.depth=1", "dataset.train_size=60", "dataset.test_size=100", "epochs=20"]
@@ -52,7 +52,7 @@ def start(results: Path, *overrides: str, locks: bool = True) -> int:
         sys.argv = [str(ROOT / "sweep.py"), f"results={results}", *TINY, *(overrides or GRID)]
         status = 1
         try:
-            status = sweep.run_command("sweep", sweep.main)
+            status = commands.sweep()
         finally:
             log.flush()
             os._exit(status)
