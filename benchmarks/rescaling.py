@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from regioncount import data, measures, models, training
 from regioncount.config import parse_run
-from regioncount.measures.subject import from_dataset
+from regioncount.measures.measured_model import from_dataset
 from regioncount.regions import count_regions, sample_simplices
 
 FACTORS = [2.0**power for power in range(-5, 6)]
@@ -69,9 +69,9 @@ def main() -> None:
     print(f"| a | {' | '.join(SHOWN)} |\n{'|---' * (len(SHOWN) + 1)}|")
     for factor in FACTORS:
         changed = rescaled(model, factor)
-        subject = from_dataset(changed, dataset, torch.device("cpu"))
+        measured = from_dataset(changed, dataset, torch.device("cpu"))
         for name, measure in SHOWN.items():
-            value = measures.value(measure, subject)[measure] if measure else count_regions(changed, vertices).mean
+            value = measures.value(measure, measured)[measure] if measure else count_regions(changed, vertices).mean
             found[name].append(value)
         print(f"| {factor:g} | {' | '.join(f'{values[-1]:.6g}' for values in found.values())} |", flush=True)
     middle = FACTORS.index(1.0)

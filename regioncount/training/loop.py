@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from regioncount import data
 from regioncount.config import RunConfig, Stop
-from regioncount.measures.subject import Outputs, evaluate, split_batches
+from regioncount.measures.measured_model import Outputs, evaluate, split_batches
 from regioncount.regions.evaluation import true_float32
 from regioncount.training.cuda_graphs import recorded, side_stream
 from regioncount.training.depthwise import fast_depthwise, replaced
