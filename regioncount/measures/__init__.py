@@ -93,7 +93,7 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         raise
     except (InputError, RuntimeError, ArithmeticError) as error:
         return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
-    columns = dict(result) if isinstance(result, Mapping) else {name: result}
+    columns: dict[str, float | str] = dict(result) if isinstance(result, Mapping) else {name: result}
     undefined = {
         f"{column}_error": f"it is {number}"
         for column, number in columns.items()

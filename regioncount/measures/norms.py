@@ -250,7 +250,7 @@ def fisher_rao_norm(measured: MeasuredModel) -> float:
                 return cross_entropy(functional_call(network, parameters, (inputs,)), labels, reduction="none")
 
             with torch.no_grad():
-                _, derivatives = jvp(losses, (weights,), (weights,))
+                derivatives: Tensor = jvp(losses, (weights,), (weights,))[1]
             squares.append(derivatives.double().square())
     return torch.cat(squares).mean().sqrt().item()
 

@@ -64,9 +64,9 @@ def pacbayes_initialization(measured: MeasuredModel) -> float:
 
 @register_measure(scale_invariant=False)
 def pacbayes_magnitude_flatness(measured: MeasuredModel) -> float:
-    """Return 1 / sigma'^2, where sigma' is as sigma in `pacbayes_flatness`, with noise N(0, sigma'^2 w_i^2 + 0.001^2) on w_i.
+    """Return 1 / sigma'^2, where sigma' is as sigma in `pacbayes_flatness`, with noise N(0, sigma'^2 w_i^2 + 0.001^2).
 
-    Jiang et al. 2020, appendix C. Rescaling layers changes it only through the constant 0.001: little, unless the weights of
+    The noise on weight i depends on its magnitude (Jiang et al. 2020, appendix C). Rescaling layers changes it only through the constant 0.001: little, unless the weights of
     a layer are small.
 
     Raises:
@@ -80,8 +80,8 @@ def pacbayes_magnitude_origin(measured: MeasuredModel) -> float:
     """Return sqrt((1/4 sum_i log((e^2 + (s^2 + 1) ||w||_2^2 / k) / (e^2 + s^2 w_i^2)) + log(n / s) + 10) / n).
 
     s is the sigma' of `pacbayes_magnitude_flatness`, and e = 0.001. This is the bound of Jiang et al. 2020 (appendix C) on
-    the scale of an error (Dziugaite et al. 2020), with one difference: they have w - w^0 in the denominator here too, whereas
-    this function uses w, from which the noise of sigma' is drawn. Rescaling layers changes it.
+    the scale of an error (Dziugaite et al. 2020), with one difference: they have w - w^0 in the denominator here too. This
+    function has w, which determines the noise for which sigma' was found. Rescaling layers changes it.
 
     Raises:
         InputError: sigma' is undefined.
