@@ -71,9 +71,9 @@ def main() -> None:
     print(f"| a | {' | '.join(SHOWN)} |\n{'|---' * (len(SHOWN) + 1)}|")
     for factor in FACTORS:
         changed = rescaled(model, factor)
-        subject = from_dataset(changed, dataset, torch.device("cpu"))
+        measured = from_dataset(changed, dataset, torch.device("cpu"))
         for name, measure in SHOWN.items():
-            value = measures.value(measure, subject)[measure] if measure else count_regions(changed, vertices).mean
+            value = measures.value(measure, measured)[measure] if measure else count_regions(changed, vertices).mean
             results[name].append(value)
         print(f"| {factor:g} | {' | '.join(f'{values[-1]:.6g}' for values in results.values())} |", flush=True)
     middle = FACTORS.index(1.0)
