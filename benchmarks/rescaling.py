@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from regioncount import data, measures, models, training
 from regioncount.config import parse_run
-from regioncount.measures.subject import from_dataset
+from regioncount.measures.measured_model import from_dataset
 from regioncount.regions import count_regions, sample_simplices
 
 FACTORS = [2.0**power for power in range(-5, 6)]

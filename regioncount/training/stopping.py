@@ -12,7 +12,7 @@ from torch import nn
 
 from regioncount.config import Stop
 from regioncount.data import Dataset
-from regioncount.measures.subject import evaluate, split_batches
+from regioncount.measures.measured_model import evaluate, split_batches
 
 # How far from the target the epoch's running figures may be: they lag behind those at the end of the epoch.
 RUNNING_ACCURACY_SLACK = 0.02

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from regioncount import training
 from regioncount.config import Stop
-from regioncount.measures.subject import evaluate, split_batches
+from regioncount.measures.measured_model import evaluate, split_batches
 from regioncount.training.stopping import meets_target, near_target
 
 
@@ -51,7 +51,7 @@ def test_a_loss_that_is_not_finite_ends_training():
 
 def test_evaluation_is_the_mean_over_every_image(monkeypatch):
     model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
-    monkeypatch.setattr("regioncount.measures.subject.evaluation_batch", lambda device, values: 37)
+    monkeypatch.setattr("regioncount.measures.measured_model.evaluation_batch", lambda device, values: 37)
     outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
     assert model.training
     model.eval()
