@@ -1,7 +1,6 @@
 """CUDA graphs of training steps: the kernels of one step are captured once and then launched together.
 
-Without a graph a small network trains at the speed of the CPU, which needs longer to launch the kernels of a step one by one
-than the GPU needs to run them.
+A GPU runs the kernels of a small network's step faster than a CPU can launch them one by one.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,8 +24,8 @@ def capture_cuda_graph(step: Callable[..., Results]) -> Callable[..., Results]:
             raise a RuntimeError.
 
     Returns:
-        A function with the same arguments and results, to be called inside `side_stream`. Each replay overwrites the results
-        of the one before and the gradients that it left in the weights.
+        A function with the same arguments and results, to be called inside `side_stream`. Each replay overwrites the
+        results and the gradients of the previous one.
     """
     calls = 0
     graph: torch.cuda.CUDAGraph | None = None
@@ -53,13 +52,13 @@ def capture_cuda_graph(step: Callable[..., Results]) -> Callable[..., Results]:
 
 @contextmanager
 def side_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Run the block on a CUDA stream, after all work queued on the current stream, which then waits for the block.
+    """Run the block on a CUDA stream, ordered after earlier and before later work on the current stream.
 
-    Training steps can be captured only on such a stream, and the calls before the capture must use it too: autograd
-    remembers the stream on which it first met a weight.
+    A training step can be captured only on a stream other than the default one. The calls before the capture must use it
+    too, because autograd accumulates the gradient of a weight on the stream that first used the weight.
 
     Args:
-        stream: The stream; None, for training on a CPU, has no effect.
+        stream: The stream. None, for training on a CPU, has no effect.
     """
     if stream is None:
         yield

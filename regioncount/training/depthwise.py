@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-# Up to this number of pixels per image, a convolution is computed as a matrix product.
+# Images of at most this number of pixels are convolved by a matrix product.
 MAX_MATRIX_PIXELS = 64
 MAX_MATRIX_PIXELS_3X3 = 4  # for kernels of at most 3 x 3
 
@@ -74,8 +74,8 @@ def _matrix_convolution(module: nn.Conv2d, inputs: Tensor) -> Tensor:
     batch, channels, height, width = inputs.shape
     pixels, kernel_entries = height * width, module.kernel_size[0] * module.kernel_size[1]
     with torch.no_grad():
-        # For each kernel entry, the 0/1 matrix of the pixels that it connects, (kernel entries, pixels in, height out,
-        # width out): convolve unit images with unit kernels.
+        # Convolving unit images with unit kernels gives, for each kernel entry, the 0/1 matrix of the input and output
+        # pixels that it connects: (kernel entries, pixels in, height out, width out).
         unit_images = torch.eye(pixels).view(pixels, 1, height, width)
         unit_kernels = torch.eye(kernel_entries).view(kernel_entries, 1, *module.kernel_size)
         connections = conv2d(unit_images, unit_kernels, None, module.stride, module.padding, module.dilation)

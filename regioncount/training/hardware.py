@@ -8,8 +8,8 @@ import torch
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import fast_bfloat16
 
-# Multiply-adds in all forward passes of a run from which compilation pays on a CPU: about ten minutes of training, against
-# one minute of compiling. Not measured on a GPU.
+# The number of multiply-adds, over all forward passes of a run, above which compilation pays on a CPU: about ten minutes of
+# training, compared with one minute of compiling. Not measured on a GPU.
 MIN_COMPILED_WORK = 3e13
 
 
@@ -18,7 +18,7 @@ def choose_device(device: str) -> torch.device:
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA if available, else the CPU. Joblib's worker processes share
-            the GPUs evenly: "auto" assigns them by the worker's index.
+            the GPUs: worker i gets GPU i modulo their number.
 
     Returns:
         The device.

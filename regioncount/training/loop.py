@@ -49,9 +49,13 @@ def fit(
             a checkpoint of tensors and plain values. Its tensors are not copies: the next epoch changes them.
 
     Returns:
-        The history, one row per epoch: epoch; learning_rate; train_loss and running_accuracy (averages over the epoch's
-        batches, in training mode); train_accuracy (of the whole training set, in evaluation mode and float32) and stop_loss
-        (likewise), where they were evaluated for the stop rule; seconds.
+        The history, one row per epoch, with the columns
+
+        - epoch, counted from 1, and its learning_rate;
+        - train_loss and running_accuracy: averages over the epoch's images, in training mode;
+        - train_accuracy and stop_loss: of the whole training set at the end of the epoch, in evaluation mode and float32.
+          Without an evaluation for the stop rule, train_accuracy is NaN and stop_loss is missing;
+        - seconds: the duration of the epoch.
     """
     model.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.optimizer)
@@ -81,7 +85,8 @@ def fit(
             with training_step.context(), seeded(seed, device):
                 loss_sum = torch.zeros((), dtype=torch.float64, device=device)
                 correct = torch.zeros((), dtype=torch.int64, device=device)
-                for images, labels in dataset.train.batches(config.batch_size, order):  # nothing in it waits for the device
+                # Nothing in this loop waits for the device.
+                for images, labels in dataset.train.batches(config.batch_size, order):
                     inputs, targets = _augment(dataset, config.augmentation, images, labels, generator)
                     loss, logits = training_step(inputs, targets)
                     optimizer.step()

@@ -31,7 +31,7 @@ class TrainingStep:
     partial_batch_step: BatchStep
     """For smaller batches, such as an epoch's last one."""
     context: Callable[[], AbstractContextManager[None]]
-    """Enters the numerical mode, the CUDA stream and the convolution algorithms of the step."""
+    """Returns the context manager that selects the CUDA stream, the float32 mode and the convolution algorithms."""
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and the logits (B, C) of a batch and leave its gradient in the parameters."""
@@ -52,7 +52,7 @@ def build_training_step(
 
     Args:
         model: The network, on `device`.
-        optimizer: The optimizer, whose gradients the step resets.
+        optimizer: The optimizer. Its gradients are reset before each backward pass.
         config: The run's configuration, of which the batch size and the optimizer's options are used.
         device: Where to train.
         precision: "float32" or "bfloat16".
@@ -94,7 +94,7 @@ def sam_perturbation(model: nn.Module, rho: float) -> Iterator[None]:
         originals = [tensor.clone() for tensor in changed]
         gradient = [weight.grad for weight in weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradient).clamp(min=1e-12)
-        # Few kernels, however many layers.
+        # The foreach functions launch few kernels, however many layers there are.
         torch._foreach_add_(weights, torch._foreach_mul(gradient, rho / norm))  # pyright: ignore[reportPrivateImportUsage]
     yield
     with torch.no_grad():
@@ -124,7 +124,7 @@ def _compute_gradient(
     precision: str,
     zero_in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    # `zero_in_place` keeps the gradients' memory, to which a captured CUDA graph writes.
+    # zero_in_place: keep the gradients' memory, since a captured CUDA graph writes to it.
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = forward(inputs)
     loss = cross_entropy(logits.float(), targets)

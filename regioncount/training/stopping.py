@@ -1,8 +1,8 @@
 """When training ends before its last epoch: the stop rule is met, or the loss is not finite.
 
-A stop rule concerns the whole training set in float32. Evaluating that takes as long as a third of an epoch on a CPU and
-three epochs on a GPU, so it is done only when a cheaper figure is close to the target: first the epoch's running figures,
-then, if training is in bfloat16, an evaluation in bfloat16, which takes a GPU a third of an epoch.
+A stop rule applies to the whole training set, evaluated in float32. This evaluation takes a third of an epoch's time on a
+CPU and three times an epoch's time on a GPU. It is therefore skipped unless cheaper figures are close to the target: first
+the epoch's running averages, then, if training is in bfloat16, an evaluation in bfloat16 (a third of an epoch on a GPU).
 """
 
 import math
@@ -14,7 +14,7 @@ from regioncount.config import Stop
 from regioncount.data import Dataset
 from regioncount.measures.measured_model import evaluate, split_batches
 
-# How far from the target the epoch's running figures may be: they lag behind those at the end of the epoch.
+# How far from the target the running averages may be. They lag behind the values at the end of the epoch.
 RUNNING_ACCURACY_SLACK = 0.02
 RUNNING_LOSS_FACTOR = 2.0
 # How far from the target an evaluation in bfloat16 may be.
@@ -26,31 +26,31 @@ def meets_target(stop: Stop, accuracy: float, loss: float, accuracy_slack: float
     """Return whether an accuracy or a loss meets the stop rule.
 
     Args:
-        stop: The stop rule. If it has two targets, one of them suffices.
+        stop: The stop rule. Of two targets, either suffices.
         accuracy: The accuracy, as a fraction.
         loss: The mean cross-entropy, in nats.
         accuracy_slack: How far below its target the accuracy may be.
         loss_factor: How many times its target the loss may be.
 
     Returns:
-        True if a target is met; False if there is none.
+        True if a target is met; False if the rule has no target.
     """
     accurate = stop.train_accuracy is not None and accuracy >= stop.train_accuracy - accuracy_slack
     return accurate or (stop.train_loss is not None and loss <= stop.train_loss * loss_factor)
 
 
 def near_target(stop: Stop, running_accuracy: float, running_loss: float, augmentation: str) -> bool:
-    """Return whether the stop rule may be met at the end of an epoch, judged by the epoch's running figures.
+    """Return whether the running averages of an epoch are so close to a target that the stop rule may be met.
 
     Args:
         stop: The stop rule.
         running_accuracy: The average accuracy of the epoch's batches, in training mode.
         running_loss: Their average loss.
-        augmentation: The augmentation of the run. With mixup, the running figures are those of mixed images and tell nothing
-            about the training set, so that every epoch counts as near.
+        augmentation: The augmentation of the run. Mixup's running averages describe mixed images, not the training set;
+            every epoch then counts as close.
 
     Returns:
-        True if the training set should be evaluated; False if there is no stop rule or the loss is not finite.
+        True if the training set is to be evaluated; False if the rule has no target or the loss is not finite.
     """
     if not math.isfinite(running_loss):
         return False
@@ -72,7 +72,7 @@ def evaluate_for_stopping(
         precision: The precision of training. If it is "bfloat16", the training set is first evaluated in bfloat16.
 
     Returns:
-        The columns stop_loss and train_accuracy of the history; none if the evaluation in bfloat16 is far from the target.
+        The history's stop_loss and train_accuracy; empty if the evaluation in bfloat16 is far from the target.
     """
     if precision == "bfloat16":
         outputs = evaluate(model, split_batches(dataset, dataset.train, device), bfloat16=True)
