@@ -35,7 +35,7 @@ class DropConnect(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, squeeze-excitation and linear 1x1 convolution, with a shortcut if shapes allow it."""
+    """Expansion, depthwise convolution, squeeze-excitation, linear 1x1 convolution, and a shortcut if shapes allow it."""
 
     def __init__(
         self, in_channels: int, out_channels: int, expansion: int, kernel_size: int, stride: int, drop_connect: float

@@ -50,7 +50,7 @@ def projection(in_channels: int, out_channels: int, stride: int = 1) -> nn.Modul
 
 
 class SqueezeExcitation(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018): scale each channel by a gate in (0, 1) computed from the means of all channels."""
+    """Scale each channel by a gate in (0, 1) that is computed from the means of all channels (Hu et al. 2018)."""
 
     def __init__(self, channels: int, squeezed_channels: int, activation: type[nn.Module] = nn.ReLU):
         super().__init__()

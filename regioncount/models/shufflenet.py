@@ -37,7 +37,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """A block that halves the image size; two branches compute the two halves of the output channels from the whole input."""
+    """A block that halves the image size. Each of two branches computes half of the output channels from the whole input."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()

@@ -15,7 +15,7 @@ def vgg19(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
     for published_channels, depth in STAGES:
         out_channels = scaled(published_channels, width, 64)
         for _ in range(depth):
-            # Batch normalization cancels the bias; it is kept, so that parameters match the published network.
+            # Batch normalization makes the bias redundant; it is kept, so that parameters match the published network.
             layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()]
             channels = out_channels
         layers.append(nn.MaxPool2d(2))

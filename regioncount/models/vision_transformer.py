@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then a perceptron applied to each token; both are residual, with layer normalization of their input."""
+    """Residual self-attention, then a residual perceptron on each token, both after layer normalization."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, dropout: float):
         super().__init__()
