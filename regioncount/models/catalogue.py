@@ -16,11 +16,11 @@ MAX_SIZE = 2**16  # for widths, depths, numbers of classes and channels, and ima
 Size = Annotated[Integer, Field(ge=1, le=MAX_SIZE)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0)]
-Steps = Annotated[Integer, Field(ge=1, le=10**7)]
+LargeCount = Annotated[Integer, Field(ge=1, le=10**7)]
 
 
-def _width(default: int) -> type[Options]:
-    """Return the options of a convolutional network: the channels of its first convolution, which scale all others."""
+def _convolutional_options(default: int) -> type[Options]:
+    """Return an options model with one field, width: the channels of the first convolution; all others scale with it."""
     fields: dict[str, Any] = {"width": (Size, default)}
     return create_model("ConvolutionalOptions", __base__=Options, **fields)
 
@@ -38,7 +38,7 @@ for _name, _factory, _default in (
     ("mobilenetv2", "mobilenet:mobilenetv2", 32),
     ("small_cnn", "small_cnn:small_cnn", 16),
 ):
-    register_model(_name, f"regioncount.models.{_factory}", options=_width(_default))
+    register_model(_name, f"regioncount.models.{_factory}", options=_convolutional_options(_default))
 
 
 class PerceptronOptions(Options):
@@ -127,11 +127,11 @@ for _name, _factory, _options in (
 class TwoLayerOptions(Options):
     """The options of the two-layer network of the theorem."""
 
-    width: Steps = 200
+    width: LargeCount = 200
     """The number of hidden units."""
     learning_rate: Positive = 0.1
     """The step size of gradient descent."""
-    steps: Steps = 20000
+    steps: LargeCount = 20000
     """The maximum number of gradient descent steps."""
     tolerance: Positive = 0.001
     """Training stops when the loss is below this value."""

@@ -27,7 +27,7 @@ def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) 
     if exact_method:
         raise InputError(f"model={name}: regions.method={exact_method} supports networks only; pass regions.method=auto")
     require_in_memory(name, dataset)
-    _fit_to_four_points(json.dumps(dict(model)))
+    _check_options(json.dumps(dict(model)))
     if model.get("n_neighbors", 1) > len(dataset.train):
         raise InputError(
             f"model={name}: n_neighbors={model['n_neighbors']} exceeds the {len(dataset.train)} training images"
@@ -52,7 +52,7 @@ def fit(model: Mapping[str, Any], seed: int, dataset: Dataset) -> Callable[[Tens
 
     Args:
         model: The name and options of the classifier.
-        seed: Its `random_state`.
+        seed: The `random_state` of the classifier.
         dataset: A data set in memory.
 
     Returns:
@@ -76,10 +76,10 @@ def require_in_memory(name: str, dataset: Dataset) -> None:
         raise InputError(f"model={name} needs all images in memory, but {dataset.name} is streamed; choose another dataset")
 
 
-# scikit-learn validates options when it fits. Cached, because most runs of a sweep share their options.
+# Cached, because most runs of a sweep share their options.
 @functools.lru_cache(maxsize=64)
-def _fit_to_four_points(model: str) -> None:
-    """Raise an InputError if the options are invalid."""
+def _check_options(model: str) -> None:
+    """Fit the classifier to four points, because scikit-learn validates options when it fits."""
     _fit_points(json.loads(model), 0, np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]))
 
 

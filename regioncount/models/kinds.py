@@ -94,7 +94,10 @@ def entry(model: Mapping[str, Any]) -> Entry:
 
 
 def is_importable(model: Mapping[str, Any]) -> bool:
-    """Return whether a recorded model can be built without importing a module that the record names."""
+    """Return whether a recorded model can be built from registered or already imported code.
+
+    Records are untrusted, so they must not cause imports.
+    """
     target = model.get("_target_")
     return model.get("name") in models if target is None else is_loaded(str(target).rpartition(".")[0])
 

@@ -31,7 +31,7 @@ class SplitBlock(nn.Module):
         self.branch = main_branch(channels // 2, channels // 2, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H', W')."""
+        """Map (B, C, H, W) to (B, C, H, W)."""
         unchanged, convolved = x.chunk(2, dim=1)
         return shuffle(torch.cat([unchanged, self.branch(convolved)], dim=1))
 
@@ -48,7 +48,7 @@ class DownBlock(nn.Module):
         self.right = main_branch(in_channels, out_channels // 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H', W')."""
+        """Map (B, C, H, W) to (B, C', H / 2, W / 2)."""
         return shuffle(torch.cat([self.left(x), self.right(x)], dim=1))
 
 

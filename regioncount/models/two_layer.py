@@ -69,8 +69,8 @@ def measured_as(model: TwoLayer, dataset: Dataset) -> tuple[Callable[[Tensor], T
     """Return a function from images to labels, and the data with two classes; see `ModelKind.measured_as`."""
     splits = (dataset.train, dataset.test)
     train, test = (replace(split, labels=(split.labels >= dataset.num_classes / 2).long()) for split in splits)
-    halves = replace(dataset, train=train, test=test, classes=("first half", "second half"))
-    return lambda images: model(images).argmax(dim=1), halves
+    binary = replace(dataset, train=train, test=test, classes=("first half", "second half"))
+    return lambda images: model(images).argmax(dim=1), binary
 
 
 # One network is cached for the steps of one run: training, measuring and plotting.
@@ -123,22 +123,22 @@ def fit(
     points = points.astype(np.float64)
     weight = generator.normal(size=(width, points.shape[1]), scale=scale)
     outer = generator.choice([-1.0, 1.0], width) / math.sqrt(width)
-    recorded = {0, *np.geomspace(1, steps, RECORDED_STEPS).astype(int)}
+    recorded_steps = {0, *np.geomspace(1, steps, RECORDED_STEPS).astype(int)}
     rows: list[tuple[int, float, float]] = []
     for step in range(steps + 1):
         inner = points @ weight.T
-        error = np.maximum(inner, 0) @ outer - targets
-        loss = (error**2).mean() / 2
+        residuals = np.maximum(inner, 0) @ outer - targets
+        loss = (residuals**2).mean() / 2
         if not loss < MAX_LOSS:  # also true if the loss is not a number
             raise InputError(
                 f"model.learning_rate={learning_rate}: training diverges after {step} steps; pass a smaller one"
             )
         last = loss < tolerance or step == steps
-        if last or step in recorded:
+        if last or step in recorded_steps:
             rows.append((step, float(loss), hessian_eigenvalue(points, inner > 0, outer)))
         if last:
             break
-        weight -= learning_rate / len(points) * (((inner > 0) * outer) * error[:, None]).T @ points
+        weight -= learning_rate / len(points) * (((inner > 0) * outer) * residuals[:, None]).T @ points
     names = ("steps", "losses", "eigenvalues")
     return TwoLayer(weight, outer, learning_rate, dict(zip(names, np.array(rows).T, strict=True)))
 
@@ -189,10 +189,10 @@ def measure(model: TwoLayer, points: np.ndarray) -> tuple[dict[str, float], dict
     lines = exact_lines(model, torch.from_numpy(np.stack([points[first], points[second]], axis=1)))
     pieces, counts = lines.pieces, lines.counts
     assert pieces is not None  # `exact_lines` always counts them
-    at_both_ends = active_neurons[first] + active_neurons[second]
+    active_at_ends = active_neurons[first] + active_neurons[second]
     holds = (
-        (changes <= at_both_ends)
-        & (at_both_ends <= bound * (1 + ROUNDING_TOLERANCE))
+        (changes <= active_at_ends)
+        & (active_at_ends <= bound * (1 + ROUNDING_TOLERANCE))
         & (pieces <= changes + 1)
         & (counts <= pieces + 1)
     )
