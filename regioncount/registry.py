@@ -27,7 +27,9 @@ class Entry:
     factory: str | Callable[..., Any]
     """What builds the part, or its dotted path "package.module:attribute"."""
     options: str | type | None = None
-    """A pydantic model of the part's options, or its dotted path."""
+    """A pydantic model of the part's options, or its dotted path; None for the keyword arguments of the factory."""
+    base_options: str = "regioncount.options:Options"
+    """The dotted path of the options that all parts of the kind have."""
     traits: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the part that its kind defines, such as whether rescaling changes a measure."""
     plugin: str | None = None
@@ -45,10 +47,12 @@ class Registry:
         kind: What a part is called in messages and on the command line, such as "optimizer".
         declared_in: Modules that register the built-in parts, imported at the first lookup. For a package, all of its
             modules are imported.
+        base_options: The dotted path of a pydantic model of the options that all parts of the kind have.
     """
 
-    def __init__(self, kind: str, declared_in: Sequence[str]) -> None:
+    def __init__(self, kind: str, declared_in: Sequence[str], base_options: str = "regioncount.options:Options") -> None:
         self.kind = kind
+        self.base_options = base_options
         self._declared_in = list(declared_in)
         self._entries: dict[str, Entry] = {}
 
@@ -84,7 +88,7 @@ class Registry:
             if known is not None and (known.plugin != plugin or known.plugin is None):
                 owner = f"the plugin {known.plugin}" if known.plugin else "regioncount itself"
                 raise InputError(f"{self.kind}={name}: {owner} has registered this name; choose another one")
-            self._entries[name] = Entry(name, built_by, options, traits, plugin)
+            self._entries[name] = Entry(name, built_by, options, self.base_options, traits, plugin)
             return built_by
 
         return add if factory is None else add(factory)
@@ -120,10 +124,10 @@ class Registry:
 
 
 models = Registry("model", ["regioncount.models.catalogue"])
-datasets = Registry("dataset", ["regioncount.data.sources"])
-optimizers = Registry("optimizer", ["regioncount.training.catalogue"])
+datasets = Registry("dataset", ["regioncount.data.sources"], "regioncount.data.sources:DatasetOptions")
+optimizers = Registry("optimizer", ["regioncount.training.catalogue"], "regioncount.training.catalogue:OptimizerOptions")
 schedules = Registry("schedule", ["regioncount.training.catalogue"])
-subspaces = Registry("subspace", ["regioncount.data.subspaces"])
+subspaces = Registry("subspace", ["regioncount.data.subspaces"], "regioncount.data.subspaces:SubspaceOptions")
 measures = Registry("measures", ["regioncount.measures", "regioncount.runs.suite_measures"])
 trackers = Registry("tracker.mode", ["regioncount.reporting.tracking"])
 

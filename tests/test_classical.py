@@ -17,16 +17,17 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 import regioncount as rc
-from regioncount import data
+from regioncount import data, models, registry
 from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_measuring, parse_run
 from regioncount.data.splits import Split, StreamedSplit
-from regioncount.models import classical
-from regioncount.runs import measuring, runner
+from regioncount.models import classifiers
+from regioncount.runs import describe, measuring, runner
 from regioncount.runs.measurements import measured_values
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DIGITS = data.load("digits", train_size=130, test_size=100)
+CLASSIFIERS = [name for name in registry.models.names() if registry.models[name].traits.get("kind") == "classifier"]
 SMALL = ["dataset.train_size=100", "dataset.test_size=200", "regions.line.number=10", "regions.line.resolution=30"]
 
 
@@ -70,7 +71,7 @@ def test_regions_of_a_tree_and_of_the_nearest_neighbour_on_a_line_are_runs_of_la
     dataset = grey(levels, labels)
     runs = 1 + sum(one != other for one, other in itertools.pairwise(labels))
     for model in ({"name": "decision_tree"}, {"name": "nearest_neighbours", "n_neighbors": 1}):
-        predict = classical.fit(model, 0, dataset)
+        predict = classifiers.fit(model, 0, dataset)
         assert list(rc.count_regions(predict, ramp(dataset), resolution=256).counts) == [runs]
 
 
@@ -81,7 +82,7 @@ def test_a_shallow_tree_has_fewer_regions(sizes):
     labels = [label for label, size in enumerate(sizes) for _ in range(size)]
     dataset = grey(np.linspace(0, 255, len(labels)).astype(int).tolist(), labels)
     for depth, expected in ((1, 2), (2, 3), (3, 3)):
-        predict = classical.fit({"name": "decision_tree", "max_depth": depth}, 0, dataset)
+        predict = classifiers.fit({"name": "decision_tree", "max_depth": depth}, 0, dataset)
         assert list(rc.count_regions(predict, ramp(dataset), resolution=256).counts) == [expected]
 
 
@@ -92,20 +93,20 @@ def test_the_nearest_neighbour_is_the_nearest(seed, share):
     images = DIGITS.normalize(DIGITS.train.images)
     first, second = (images[torch.randint(130, (20,), generator=generator)] for _ in range(2))
     points = first + share * (second - first)
-    found = classical.fit({"name": "nearest_neighbours", "n_neighbors": 1}, 0, DIGITS)(points)
+    found = classifiers.fit({"name": "nearest_neighbours", "n_neighbors": 1}, 0, DIGITS)(points)
     distances = (points.double().flatten(1)[:, None] - images.double().flatten(1)).norm(dim=2)
     of_found = torch.stack([row[DIGITS.train.labels == label].min() for row, label in zip(distances, found, strict=True)])
     assert (of_found <= distances.amin(dim=1) + 1e-5).all()  # where two labels are as near, either will do
 
 
-@pytest.mark.parametrize("name", [name for name in classical.CLASSIFIERS if name != "two_layer"])
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_fitted_again_it_gives_the_same_labels(name):
     points = torch.randn(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    model = {"name": name, **classical.default_options(name)}
+    model = {"name": name, **models.default_options(name)}
     labels = []
     for _ in range(2):
-        classical._fit.cache_clear()
-        labels.append(classical.fit(model, 3, DIGITS)(points))
+        classifiers._fit.cache_clear()
+        labels.append(classifiers.fit(model, 3, DIGITS)(points))
     assert labels[0].dtype == np.int64
     assert len({*labels[0]}) > 1
     assert np.array_equal(*labels)
@@ -117,14 +118,14 @@ def test_the_seed_and_the_options_reach_scikit_learn():
     for seed in (0, 1):
         options = {"n_estimators": 7, "max_depth": 3, "min_samples_leaf": 2}
         forest = RandomForestClassifier(**options, random_state=seed).fit(train, labels)
-        found = classical.fit({"name": "random_forest", **options}, seed, DIGITS)(points)
+        found = classifiers.fit({"name": "random_forest", **options}, seed, DIGITS)(points)
         assert np.array_equal(found, forest.predict(points.flatten(1).numpy()))
 
 
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["model=decision_tree", "+model.depth=3"], "no option 'depth'; its options: max_depth, min_samples_leaf"),
+        (["model=decision_tree", "+model.depth=3"], "model.depth: decision_tree takes no such option"),
         (["model=decision_tree", "model.max_depth=0"], "max_depth"),
         (["model=decision_tree", "model.max_depth=deep"], "max_depth"),
         (["model=random_forest", "model.n_estimators=-1"], "n_estimators"),
@@ -132,14 +133,14 @@ def test_the_seed_and_the_options_reach_scikit_learn():
         (["model=nearest_neighbours", "model.n_neighbors=many"], "n_neighbors"),
         (["model=nearest_neighbours", "model.n_neighbors=301"], "n_neighbors=301, and there are 300 images"),
         (["model=support_vector_machine", "model.kernel=round"], "kernel"),
-        (["model=support_vector_machine", "model.kernel=precomputed"], "model=support_vector_machine"),
-        (["model=logistic_regression", "model.C=-1"], "'C'"),
+        (["model=support_vector_machine", "model.kernel=precomputed"], "model.kernel=precomputed"),
+        (["model=logistic_regression", "model.C=-1"], "model.C=-1"),
         (["model=decision_tree", "seed=4294967296"], "seed=4294967296"),
         (["model=decision_tree", "seed=-1"], "seed=-1"),
     ],
 )
 def test_what_cannot_be_fitted_is_one_line_before_anything_starts(tmp_path, overrides, reason):
-    with pytest.raises(rc.InputError, match=r"^(model|seed)=") as caught:
+    with pytest.raises(rc.InputError, match=r"^(model|seed)") as caught:
         runner.prepare(configuration(f"results={tmp_path}", *overrides))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -150,7 +151,7 @@ def test_streamed_data_are_refused():
     streamed = StreamedSplit(["a.png", "b.png"], [1, 1], torch.tensor([0, 1]), 32, 0)
     dataset = data.Dataset("photographs", streamed, streamed, ("a", "b"), (0.5,) * 3, (0.25,) * 3)
     with pytest.raises(rc.InputError, match="photographs is streamed"):
-        classical.check({"name": "decision_tree"}, dataset)
+        classifiers.check({"name": "decision_tree"}, dataset, None)
 
 
 def test_a_file_of_weights_is_not_a_classical_classifier():
@@ -176,7 +177,7 @@ def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeyp
     monkeypatch.setattr(DecisionTreeClassifier, "fit", lambda tree, x, y: fits.append(len(x)) or fit(tree, x, y))
     overrides = ["model=decision_tree", *SMALL[:2], f"results={tmp_path}", "snapshots.every=1"]
     job = runner.prepare(configuration(*overrides, "regions=[line]", *SMALL[2:]))
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     assert fits.count(100) == 1
     assert sorted(path.name for path in found.directory.iterdir() if path.is_file()) == [
         "measures.json",
@@ -189,11 +190,11 @@ def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeyp
     row = measured_values(found, job.config, job.dataset)
     assert row["generalization_gap"] == pytest.approx(expected["train_accuracy"] - expected["test_accuracy"])
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    assert runner.run(job).record == found.record
-    runner.run(runner.prepare(configuration(*overrides, "regions=[line]", "regions.seed=1", *SMALL[2:])))
+    assert runner.run_or_resume(job).record == found.record
+    runner.run_or_resume(runner.prepare(configuration(*overrides, "regions=[line]", "regions.seed=1", *SMALL[2:])))
     assert fits.count(100) == 1
 
-    classical._fit.cache_clear()  # as in a later process, which has the directory alone
+    classifiers._fit.cache_clear()  # as in a later process, which has the directory alone
     more = parse_measuring({"run": str(found.directory), "regions": {"plane": {"dimension": 2, "number": 5}}})
     again, dataset = measuring.open_for_measuring(more)
     measuring.measure_epochs(again, more, dataset, torch.device("cpu"))
@@ -206,7 +207,7 @@ def test_a_run_keeps_no_model_and_is_fitted_once_to_measure_it(tmp_path, monkeyp
 def test_every_other_measure_says_that_it_is_of_networks(tmp_path):
     config = configuration("model=logistic_regression", "measures=[all]", *SMALL[:2], f"results={tmp_path}")
     job = runner.prepare(config)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     row = measured_values(found, config, job.dataset)
     others = [name for name in config.measures if name not in ("accuracy", "seed_agreement")]
     assert len(others) > 30
@@ -214,7 +215,7 @@ def test_every_other_measure_says_that_it_is_of_networks(tmp_path):
     assert math.isnan(row["train_loss"])
     assert "needs logits" in row["train_loss_error"]
     assert 0 < row["test_accuracy"] < 1
-    shown = measuring.describe(found, config, job.dataset, [0])
+    shown = describe.describe(found, config, job.dataset, [0])
     assert "sharpness: it needs a network" in shown
 
 
@@ -222,12 +223,12 @@ def test_another_process_fits_the_same_classifier_again(tmp_path):
     """measure.py, which finds no weights, counts on lines of its own what is counted here."""
     config = configuration("model=random_forest", "model.n_estimators=10", *SMALL[:2], f"results={tmp_path}")
     job = runner.prepare(config)
-    directory = runner.run(job).directory
+    directory = runner.run_or_resume(job).directory
     asked = ["regions=[line,plane]", "regions.plane.number=5", "regions.seed=3", *SMALL[2:]]
     done = command("measure.py", f"run={directory}", *asked)
     assert done.returncode == 0, done.stderr
     assert (directory / "decision_regions.png").stat().st_size > 1000
-    predict = classical.fit(config.model, config.seed, job.dataset)
+    predict = classifiers.fit(config.model, config.seed, job.dataset)
     images = job.dataset.normalize(job.dataset.train.images)
     lines = rc.sample_simplices(images, 1, 10, torch.Generator().manual_seed(3))
     expected = rc.count_regions(predict, lines, resolution=30)

@@ -24,7 +24,7 @@ PLAIN = {
     "schedule": {"name": "constant"},
     "batch_size": 32,
     "epochs": 20,
-    "regions": {"seed": 0, "line": {"dimension": 1}},
+    "regions": {"seed": 0, "line": {"dimension": 1}, "noise": {"kind": "random_direction"}},
 }
 
 
@@ -54,7 +54,7 @@ def changed(name, value):
         ("snapshots.keep", "on", True),
         ("snapshots.keep", 0, False),
         ("dataset.train_size", None, None),
-        ("regions.line.scale", 2, 2.0),
+        ("regions.noise.scale", 2, 2.0),
         ("measures", ["accuracy"], ["accuracy"]),
     ],
 )

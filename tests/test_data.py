@@ -17,9 +17,11 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
+import regioncount.data.dataset as dataset_functions
 import regioncount.data.sources as data
 from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup
 from regioncount.errors import InputError
+from regioncount.registry import datasets
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "dataset"
 
@@ -46,7 +48,7 @@ def make_folder(root, per_class=4, size=(8, 8), test="test"):
 
 def one_line_error(**arguments):
     with pytest.raises(InputError) as caught:
-        load(**arguments)
+        load(arguments.pop("kind"), **arguments)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -129,7 +131,7 @@ def test_subsets_are_balanced_and_nested(counts, fraction, seed):
     size = len(counts) + round(fraction * (len(labels) - len(counts)))
 
     def draw(size):
-        return data._balanced_subset(labels, size, len(counts), np.random.default_rng(seed), "train")
+        return dataset_functions.balanced_subset(labels, size, len(counts), np.random.default_rng(seed), "train")
 
     chosen = draw(size)
     assert len(set(chosen.tolist())) == size
@@ -144,7 +146,7 @@ def test_the_odd_images_of_a_subset_go_to_any_class():
     labels = np.repeat(np.arange(4), 10)
     odd = set()
     for seed in range(60):
-        chosen = data._balanced_subset(labels, 9, 4, np.random.default_rng(seed), "train")
+        chosen = dataset_functions.balanced_subset(labels, 9, 4, np.random.default_rng(seed), "train")
         odd.add(int(np.bincount(labels[chosen]).argmax()))
     assert odd == {0, 1, 2, 3}
 
@@ -153,13 +155,13 @@ def test_the_odd_images_of_a_subset_go_to_any_class():
 def test_label_noise_draws_anew_exactly_that_many_labels(fraction):
     # Among so many classes, a label drawn anew is practically never the old one.
     labels = torch.arange(1001)
-    noisy = data._noisy_labels(labels, fraction, 10**12, np.random.default_rng(0))
+    noisy = dataset_functions.noisy_labels(labels, fraction, 10**12, np.random.default_rng(0))
     assert (noisy != labels).sum() == round(fraction * 1001)
     assert torch.equal(labels, torch.arange(1001))
 
 
 def test_label_noise_is_uniform_over_all_classes():
-    noisy = data._noisy_labels(torch.zeros(20_000, dtype=torch.int64), 1.0, 4, np.random.default_rng(0))
+    noisy = dataset_functions.noisy_labels(torch.zeros(20_000, dtype=torch.int64), 1.0, 4, np.random.default_rng(0))
     # Five standard deviations of a binomial count.
     assert (noisy.bincount() - 5000).abs().max() < 5 * (20_000 * 0.25 * 0.75) ** 0.5
 
@@ -330,6 +332,11 @@ def test_a_very_thin_image_is_not_blown_up(tmp_path):
 
 def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def random_arrays():
+    split = random_split()
+    return split.images.numpy(), split.labels.numpy()
 
 
 def truncate(path):
@@ -518,7 +525,7 @@ def test_bad_arguments_are_named_in_one_line(arguments, named):
     assert named in one_line_error(**arguments)
 
 
-@pytest.mark.parametrize("kind", data.KINDS)
+@pytest.mark.parametrize("kind", datasets.names())
 def test_every_kind_has_a_configuration_that_load_accepts(kind, monkeypatch, tmp_path):
     options = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{kind}.yaml"))
     assert options.pop("name") == kind
@@ -526,8 +533,8 @@ def test_every_kind_has_a_configuration_that_load_accepts(kind, monkeypatch, tmp
         make_folder(tmp_path)
         options["root"] = tmp_path
     elif kind != "digits":
-        monkeypatch.setattr(data, "_read_torchvision", lambda *_: (random_split(), random_split(), tuple("abcde")))
-    assert load(kind, **options).name == {**data.TITLES, "image_folder": tmp_path.name}[kind]
+        monkeypatch.setattr(data, "_download", lambda *_: ([random_arrays(), random_arrays()], tuple("abcde")))
+    assert load(kind, **options).name == datasets[kind].traits.get("title", tmp_path.name)
 
 
 # Augmentation

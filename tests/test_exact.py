@@ -17,7 +17,7 @@ from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines, upper_envelope
 from regioncount.regions.piecewise import trace
 from regioncount.regions.triangles import exact_planes
-from regioncount.runs import measuring, runner
+from regioncount.runs import describe, runner
 from regioncount.runs.measurements import measured_values
 
 SHAPE = (2, 6, 6)
@@ -429,41 +429,41 @@ def configured(tmp_path, *options):
 def test_a_run_is_measured_exactly_and_a_bound_is_no_count(tmp_path):
     whole, bounded = configured(tmp_path), configured(tmp_path, "regions.budget=1")
     job = runner.prepare(whole)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     row = measured_values(found, whole, job.dataset)
     assert row["region_share_proved_line"] == 1
     assert row["region_count_line"] >= 1
     arrays = found.region_arrays()
     (kept,) = (key.removesuffix("/line") for key in arrays if key.endswith("/line"))
     assert np.bincount(arrays[f"{kept}/line"]).mean() == row["region_count_line"]
-    assert "proved line %" in measuring.describe(found, whole, job.dataset, [1])
+    assert "proved line %" in describe.describe(found, whole, job.dataset, [1])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(exact.CHUNK_VALUES, "cpu", 600)
-        found = runner.run(runner.prepare(bounded))
+        found = runner.run_or_resume(runner.prepare(bounded))
     row = measured_values(found, bounded, job.dataset)
     assert row["region_share_proved_line"] < 1
     assert row["region_count_line_at_least"] >= 1
     assert "region_count_line" not in row
     assert "region_count_line_at_most" not in row
-    assert "at least" in measuring.describe(found, bounded, job.dataset, [1])
+    assert "at least" in describe.describe(found, bounded, job.dataset, [1])
 
 
 def test_a_run_is_measured_by_bounds(tmp_path):
     exactly = configured(tmp_path)
     job = runner.prepare(exactly)
-    expected = measured_values(runner.run(job), exactly, job.dataset)
+    expected = measured_values(runner.run_or_resume(job), exactly, job.dataset)
     config = configured(tmp_path, "regions.method=bounds")
-    row = measured_values(runner.run(runner.prepare(config)), config, job.dataset)
+    row = measured_values(runner.run_or_resume(runner.prepare(config)), config, job.dataset)
     assert row["region_count_line"] == expected["region_count_line"]
     assert "affine_pieces_line" not in row
 
     config = configured(tmp_path, "regions.method=bounds", "regions.budget=1")
-    found = runner.run(runner.prepare(config))
+    found = runner.run_or_resume(runner.prepare(config))
     row = measured_values(found, config, job.dataset)
     assert row["region_count_line_at_least"] <= expected["region_count_line"] <= row["region_count_line_at_most"]
     assert "region_count_line" not in row
-    told = measuring.describe(found, config, job.dataset, [1])
+    told = describe.describe(found, config, job.dataset, [1])
     assert "at least" in told
     assert f"at most {row['region_count_line_at_most']:.4g}" in told
 
@@ -582,11 +582,11 @@ def test_a_network_that_is_too_large_for_exact_planes_is_given_up(monkeypatch):
 def test_a_run_is_measured_exactly_in_planes(tmp_path):
     config = configured(tmp_path, "regions=[line,plane]", "regions.plane.number=3", "model.width=4")
     job = runner.prepare(config)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     row = measured_values(found, config, job.dataset)
     assert row["region_count_plane"] >= row["region_count_line"] >= 1
     assert row["affine_pieces_plane"] >= row["affine_pieces_line"]
-    assert "affine pieces plane" in measuring.describe(found, config, job.dataset, [1])
+    assert "affine pieces plane" in describe.describe(found, config, job.dataset, [1])
 
 
 def test_two_diamonds_are_two_regions_in_a_third():

@@ -129,7 +129,7 @@ def test_a_linear_model_changes_nowhere_and_has_one_jacobian():
     assert function_space.activation_changes(subject_of(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))) > 0
 
 
-@pytest.mark.parametrize("name", sorted(set(models.NETWORKS) - {"torchvision", "mlp"}))
+@pytest.mark.parametrize("name", sorted(set(models.names()) - {"torchvision", "mlp"}))
 def test_rectifiers_of_every_network(name):
     torch.manual_seed(0)
     subject = subject_of(models.build(name, width=8), points=2, shape=(3, 32, 32))

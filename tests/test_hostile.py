@@ -18,7 +18,7 @@ from regioncount.config import as_mapping, parse_measuring, parse_run
 from regioncount.data import image_folder
 from regioncount.errors import InputError
 from regioncount.reporting import report
-from regioncount.runs import files, measuring, plans, runner, store
+from regioncount.runs import describe, files, measuring, plans, runner, store
 
 SECRET = "a-value-that-nobody-may-see"
 MARKUP = "<script>alert(1)</script>"
@@ -137,7 +137,7 @@ def test_a_sweep_from_a_stranger_is_reported_or_refused(tmp_path_factory, preten
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return runner.run(runner.prepare(configuration(tmp_path_factory.mktemp("trained"), epochs=1)))
+    return runner.run_or_resume(runner.prepare(configuration(tmp_path_factory.mktemp("trained"), epochs=1)))
 
 
 @settings(OFTEN, max_examples=60)
@@ -152,7 +152,7 @@ def test_a_run_from_a_stranger_is_measured_or_refused(tmp_path_factory, trained,
     try:
         found, dataset = measuring.open_for_measuring(asked)
         epochs = measuring.measure_epochs(found, asked, dataset, torch.device("cpu"))
-        said = measuring.describe(found, asked, dataset, epochs)
+        said = describe.describe(found, asked, dataset, epochs)
     except InputError as error:
         said = str(error)
     assert said

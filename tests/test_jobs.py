@@ -12,8 +12,9 @@ import torch
 
 import regioncount as rc
 from regioncount.config import parse_measuring, parse_run
+from regioncount.models.networks import build_for
 from regioncount.reporting import tracking
-from regioncount.runs import loading, measuring, runner, store
+from regioncount.runs import describe, loading, measuring, runner, store
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
@@ -43,10 +44,10 @@ def forbid(monkeypatch, *names):
 
 
 def test_a_finished_run_is_found_and_nothing_is_computed_twice(tmp_path, monkeypatch):
-    first = runner.run(runner.prepare(configuration(tmp_path)))
+    first = runner.run_or_resume(runner.prepare(configuration(tmp_path)))
     assert first.status == "finished"
     forbid(monkeypatch, (runner, "train"), (measuring, "_measure_one"))
-    again = runner.run(runner.prepare(configuration(tmp_path)))
+    again = runner.run_or_resume(runner.prepare(configuration(tmp_path)))
     assert again.record == first.record
 
 
@@ -89,12 +90,12 @@ def test_what_does_not_make_the_model_does_not(tmp_path, change):
 
 def test_asking_for_more_measures_only_measures_more(tmp_path, monkeypatch):
     config = configuration(tmp_path)
-    before = runner.run(runner.prepare(config))
+    before = runner.run_or_resume(runner.prepare(config))
     old = measured_values(before, config, loading.load_dataset(config.dataset))
     forbid(monkeypatch, (runner, "train"))
     plane = {"plane": {"kind": "simplex", "dimension": 2, "number": 5, "resolution": 6, "split": "test"}}
     more = configuration(tmp_path, regions={**LINE, **plane})
-    found = runner.run(runner.prepare(more))
+    found = runner.run_or_resume(runner.prepare(more))
     row = measured_values(found, more, loading.load_dataset(config.dataset))
     assert old.items() <= row.items()
     assert row["region_count_plane"] >= 1
@@ -106,8 +107,8 @@ def test_asking_for_more_measures_only_measures_more(tmp_path, monkeypatch):
 def test_values_on_disk_are_what_counting_by_hand_gives(tmp_path):
     config = configuration(tmp_path)
     job = runner.prepare(config)
-    found = rc.runs.load(runner.run(job).directory)
-    model = loading.build_model(config.model, job.dataset)
+    found = rc.runs.load(runner.run_or_resume(job).directory)
+    model = build_for(config.model, job.dataset)
     model.load_state_dict(found.weights())
     images = job.dataset.normalize(job.dataset.train.images)
     lines = rc.sample_simplices(images, 1, 12, torch.Generator().manual_seed(0))
@@ -125,14 +126,14 @@ def test_values_on_disk_are_what_counting_by_hand_gives(tmp_path):
 def test_snapshots_are_measured_and_then_removed_unless_kept(tmp_path):
     config = configuration(tmp_path, snapshots={"every": 2, "epochs": [3]})
     job = runner.prepare(config)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     assert snapshot_epochs(config, found.epochs_trained) == [0, 2, 3, 4, 6]
     assert found.snapshot_epochs() == []
     assert found.has_weights(0)
     assert found.has_weights(6)
     counts = [measured_values(found, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
     assert len(counts) == 5
-    kept = runner.run(runner.prepare(configuration(tmp_path, snapshots={"every": 2, "epochs": [3], "keep": True})))
+    kept = runner.run_or_resume(runner.prepare(configuration(tmp_path, snapshots={"every": 2, "epochs": [3], "keep": True})))
     assert kept.snapshot_epochs() == [2, 3, 4]  # they were asked for, so the run was trained again
     again = [measured_values(kept, config, job.dataset, epoch)["region_count_line"] for epoch in (0, 2, 3, 4, 6)]
     assert again == counts
@@ -144,7 +145,7 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
     """Its snapshots and initial weights from before the break are believed, and measured."""
     asked = {"snapshots": {"every": 2, "keep": True}}
     config = configuration(tmp_path / "unbroken", **asked)
-    unbroken = runner.run(runner.prepare(config))
+    unbroken = runner.run_or_resume(runner.prepare(config))
     job = runner.prepare(configuration(tmp_path / "broken", **asked))
     with monkeypatch.context() as patch:
         log = tracking.Tracker.log
@@ -156,10 +157,10 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
 
         patch.setattr(tracking.Tracker, "log", break_off)
         with pytest.raises(KeyboardInterrupt):
-            runner.run(job)
+            runner.run_or_resume(job)
     assert job.find_run() is None
     assert store.begun(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
-    mended = runner.run(job)
+    mended = runner.run_or_resume(job)
     assert mended.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
     for at in (0, 2, 4, 6):
         assert measured_values(mended, config, job.dataset, at) == measured_values(unbroken, config, job.dataset, at)
@@ -170,25 +171,25 @@ def test_a_diverged_run_is_recorded_and_not_measured(tmp_path):
     for snapshots in ({}, {"every": 1}):
         config = configuration(tmp_path, optimizer=optimizer, snapshots=snapshots)
         job = runner.prepare(config)
-        found = runner.run(job)
+        found = runner.run_or_resume(job)
         assert found.status == "diverged"
         assert measured_values(found, config, job.dataset) == {}
-        assert runner.run(job).record == found.record
+        assert runner.run_or_resume(job).record == found.record
 
 
 def test_a_single_subspace_has_no_standard_error_and_that_can_be_said(tmp_path):
     config = configuration(tmp_path, regions={"line": {**LINE["line"], "number": 1}})
     job = runner.prepare(config)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     for run in (found, store.load(found.directory)):
         assert np.isnan(measured_values(run, config, job.dataset)["region_count_line_standard_error"])
-        assert "± nan" in measuring.describe(run, config, job.dataset, [6])
+        assert "± nan" in describe.describe(run, config, job.dataset, [6])
 
 
 def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
     config = configuration(tmp_path, regions={**LINE})
     job = runner.prepare(config)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     dataset = {"name": "digits", "train_size": 60, "test_size": 100}
     asked = {"dataset": dataset, "model": config.model, "regions": LINE, "measures": ["accuracy"], "results": str(tmp_path)}
     asked_for = parse_measuring({"checkpoint": str(found.directory / "model.pt"), **asked})
@@ -198,7 +199,7 @@ def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
 
 
 def test_a_run_on_other_data_than_it_was_trained_on_is_refused(tmp_path):
-    found = runner.run(runner.prepare(configuration(tmp_path)))
+    found = runner.run_or_resume(runner.prepare(configuration(tmp_path)))
     asked_for = parse_measuring({"run": str(found.directory), "measures": ["accuracy"]})
     with pytest.raises(rc.InputError, match="trained on other data"):
         measuring.open_for_measuring(asked_for, ["dataset.seed=7"])
@@ -206,7 +207,7 @@ def test_a_run_on_other_data_than_it_was_trained_on_is_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [None, b'{"format": 1', b"[]", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000])
 def test_a_directory_that_is_not_a_run_is_named(tmp_path, content):
-    directory = runner.run(runner.prepare(configuration(tmp_path))).directory
+    directory = runner.run_or_resume(runner.prepare(configuration(tmp_path))).directory
     (directory / "run.json").unlink()
     if content is not None:
         (directory / "run.json").write_bytes(content)
@@ -216,7 +217,7 @@ def test_a_directory_that_is_not_a_run_is_named(tmp_path, content):
 
 
 def test_weights_that_changed_on_disk_are_not_believed(tmp_path):
-    found = runner.run(runner.prepare(configuration(tmp_path)))
+    found = runner.run_or_resume(runner.prepare(configuration(tmp_path)))
     path = found.directory / "model.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -274,7 +275,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one
         process.send_signal(number)
         _, said = process.communicate()
         assert process.returncode == status
-        assert said.count("\n") == said.count("the same command goes on") == (number != signal.SIGKILL)
+        assert said.count("\n") == said.count("Rerun the same command to resume") == (number != signal.SIGKILL)
     subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True)
     (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
     one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))
@@ -298,8 +299,8 @@ def test_compilation_is_part_of_what_makes_a_run(tmp_path, monkeypatch):
 def test_measures_are_shown_and_those_that_are_undefined_say_why(tmp_path):
     config = configuration(tmp_path, measures=["accuracy", "parameter_norm", "epochs_to_fit"], epochs=1)
     job = runner.prepare(config)
-    found = runner.run(job)
-    shown = measuring.describe(found, config, job.dataset, [1]).splitlines()
+    found = runner.run_or_resume(job)
+    shown = describe.describe(found, config, job.dataset, [1]).splitlines()
     vector = torch.cat([value.flatten() for value in found.weights().values()])
     assert f"parameter_norm {vector.norm():.5g}" in [" ".join(line.split()) for line in shown]
     assert shown[-1].startswith("epochs_to_fit: no epoch came to a training accuracy")

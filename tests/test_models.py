@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from regioncount import models
+from regioncount import models, registry
 from regioncount.errors import InputError
-from regioncount.models import classical
 from regioncount.models.dla import Tree
 from regioncount.models.efficientnet import DropConnect
 from regioncount.models.layers import scaled
@@ -333,27 +332,27 @@ def test_torchvision_architectures_give_one_tensor_in_training(architecture, ima
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("resnet81",), {}, r"unknown network 'resnet81'.*resnet18.*mlp.*torchvision"),
-        ((["resnet18"],), {}, "unknown network"),
-        (("resnet18",), {"depth": 2}, "no option 'depth'; its options: width"),
-        (("mlp",), {"hidden": 2}, "its options: width, depth"),
-        (("resnet18",), {"width": 0}, "width must be a positive integer up to 65536, not 0"),
-        (("resnet18",), {"width": 16.0}, "width must be a positive integer"),
-        (("resnet18",), {"width": True}, "width must be a positive integer"),
-        (("resnet18",), {"width": None}, "width must be a positive integer"),
-        (("mlp",), {"depth": -1}, "depth must be a positive integer"),
-        (("mlp", 0), {}, "num_classes must be a positive integer"),
-        (("mlp", 10, 0), {}, "in_channels must be a positive integer"),
-        (("mlp",), {"image_size": 0}, "image_size must be a positive integer"),
-        (("resnet18",), {"image_size": (3, 32, 32)}, r"image_size must be one integer or \(height, width\)"),
-        (("mlp",), {"image_size": None}, r"image_size must be one integer or \(height, width\)"),
+        (("resnet81",), {}, r"model=resnet81: no such choice; .*resnet18.*mlp.*torchvision.*did you mean resnet18"),
+        ((["resnet18"],), {}, "no such choice"),
+        (("resnet18",), {"depth": 2}, r"model\.depth: resnet18 takes no such option; there are width"),
+        (("mlp",), {"hidden": 2}, "there are width, depth"),
+        (("resnet18",), {"width": 0}, r"model\.width=0: must be at least 1"),
+        (("resnet18",), {"width": 16.0}, r"model\.width=.*: give a whole number"),
+        (("resnet18",), {"width": True}, r"model\.width=.*: give a whole number"),
+        (("resnet18",), {"width": None}, r"model\.width=.*: give a whole number"),
+        (("mlp",), {"depth": -1}, r"model\.depth=-1: must be at least 1"),
+        (("mlp", 0), {}, "num_classes=0: give a whole number from 1"),
+        (("mlp", 10, 0), {}, "in_channels=0: give a whole number from 1"),
+        (("mlp",), {"image_size": 0}, "image_size=0: give a whole number from 1"),
+        (("resnet18",), {"image_size": (3, 32, 32)}, r"image_size=.*: give one whole number or \(height, width\)"),
+        (("mlp",), {"image_size": None}, r"image_size=.*: give one whole number or \(height, width\)"),
         (("vision_transformer",), {"patch_size": 5}, "patch_size=5 does not divide images of 32 x 32"),
         (("vision_transformer",), {"image_size": (32, 30)}, "patch_size=4 does not divide images of 32 x 30"),
         (("vision_transformer",), {"heads": 7}, "heads=7 does not divide width=512"),
-        (("vision_transformer",), {"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
-        (("vision_transformer",), {"dropout": "much"}, "dropout must be a number"),
+        (("vision_transformer",), {"dropout": 1.0}, r"model\.dropout=1.0: must be below 1"),
+        (("vision_transformer",), {"dropout": "much"}, r"model\.dropout=much: give a number"),
         (("torchvision", 10, 1), {}, "3 channels, not 1"),
-        (("torchvision",), {"architecture": 18}, "architecture must be a name"),
+        (("torchvision",), {"architecture": 18}, r"model\.architecture=18: give a name"),
         (("torchvision",), {"architecture": "ResNet-18"}, "no architecture 'ResNet-18'; close names: .*resnet18"),
         (("torchvision",), {"architecture": "????"}, "list_models"),
         (("torchvision",), {"architecture": "fasterrcnn_resnet50_fpn"}, "not a classifier"),
@@ -376,11 +375,10 @@ def test_numpy_integers_are_integers():
 
 def test_configs_are_the_registry():
     configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
-    assert set(models.names()) == set(models.NETWORKS)
     named = {name for name in configs if not name.startswith("imagenet_")}  # these are torchvision's, by other names
-    assert named == {*models.names(), *classical.CLASSIFIERS}
-    for name in classical.CLASSIFIERS:
-        assert configs.pop(name) == {"name": name, **classical.default_options(name)}
+    assert named == set(registry.models.names())
+    for name in set(registry.models.names()) - set(models.names()):
+        assert configs.pop(name) == {"name": name, **models.default_options(name)}
     imagenet = {name: configs.pop(name) for name in list(configs) if name.startswith("imagenet_")}
     for config in imagenet.values():
         with torch.device("meta"):

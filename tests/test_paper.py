@@ -8,9 +8,9 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from regioncount import models
+from regioncount import models, registry
 from regioncount.commands import CONFIGS, compose, hydra_ready
-from regioncount.config import DATASETS, parse_run, parse_sweep
+from regioncount.config import parse_run, parse_sweep
 from regioncount.errors import InputError
 from regioncount.reporting import published
 
@@ -55,7 +55,7 @@ def test_every_experiment_is_a_valid_sweep(name, scale, composed):
     with hydra_ready():
         cell = parse_run(compose("sweep", [*overrides(name, scale), *first_cell(config)]))
     sweep = parse_sweep(config.sweep, cell)
-    assert cell.dataset.name in DATASETS
+    assert cell.dataset.name in registry.datasets
     assert cell.regions.subspaces
     known = {experiment for experiment, _ in published_keys()}
     assert set(sweep.published.values()) <= known

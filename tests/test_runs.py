@@ -78,7 +78,7 @@ def killed_at_each_change(kill, tmp_path, configure):
         job = runner.prepare(config)
         kill.at(results, change)
         try:
-            runner.run(job)
+            runner.run_or_resume(job)
         except Killed:
             pass
         else:
@@ -93,9 +93,9 @@ def killed_at_each_change(kill, tmp_path, configure):
 
 def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
     asked = configuration(tmp_path / "unbroken", **ASKED)
-    unbroken = runner.run(runner.prepare(asked))
+    unbroken = runner.run_or_resume(runner.prepare(asked))
     for config, job in killed_at_each_change(kill, tmp_path, lambda results: configuration(results, **ASKED)):
-        found = runner.run(job)
+        found = runner.run_or_resume(job)
         assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
         assert measured(found, config, job) == measured(unbroken, asked, job)
         assert contents(job.results) == []
@@ -103,7 +103,7 @@ def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, 
 
 def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
     plain = configuration(tmp_path / "plain", epochs=2)
-    first = runner.run(runner.prepare(plain))
+    first = runner.run_or_resume(runner.prepare(plain))
 
     def configure(results):
         shutil.copytree(tmp_path / "plain", results)
@@ -112,7 +112,7 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
     for _, job in killed_at_each_change(kill, tmp_path, configure):
         there = job.find_run()  # but between two renames, when it is there in another place
         assert there is None or measured_values(there, plain, job.dataset) == measured_values(first, plain, job.dataset)
-        found = runner.run(job)
+        found = runner.run_or_resume(job)
         assert found.snapshot_epochs() == [1]
         assert measured_values(found, plain, job.dataset) == measured_values(first, plain, job.dataset)
         assert contents(job.results) == []
@@ -122,7 +122,7 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
 def finished(tmp_path_factory):
     """A results directory with one measured run, and its configuration there."""
     results = tmp_path_factory.mktemp("finished")
-    runner.run(runner.prepare(configuration(results, **ASKED)))
+    runner.run_or_resume(runner.prepare(configuration(results, **ASKED)))
     return results
 
 
@@ -159,7 +159,7 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
     wanted = job  # of weights, damage is seen by those who need them
     if name in ("model.pt", "initial.pt"):
         wanted = runner.prepare(configuration(results, **ASKED, measures=["accuracy", "distance_from_initialization"]))
-    found = runner.run(wanted)
+    found = runner.run_or_resume(wanted)
     assert measured(found, config, job) == sound
     assert found.measures.keys() >= {measurement_key(s, 2) for s in measurement_settings(config, job.dataset).values()}
     assert found.region_arrays().keys() == runner.prepare(configuration(finished, **ASKED)).find_run().region_arrays().keys()
@@ -170,28 +170,28 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
 
 
 def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, monkeypatch, capsys):
-    unbroken = runner.run(runner.prepare(configuration(tmp_path / "unbroken")))
+    unbroken = runner.run_or_resume(runner.prepare(configuration(tmp_path / "unbroken")))
     job = runner.prepare(configuration(tmp_path / "broken"))
     with monkeypatch.context() as patch:
         patch.setattr(store.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            runner.run(job)
+            runner.run_or_resume(job)
     (path,) = (tmp_path / "broken" / "unfinished").glob("*/checkpoint.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    found = runner.run(job)
+    found = runner.run_or_resume(job)
     assert "checkpoint.pt is damaged" in capsys.readouterr().err
     assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
 
 
 def test_a_run_of_another_version_is_neither_believed_nor_touched(tmp_path):
     job = runner.prepare(configuration(tmp_path))
-    directory = runner.run(job).directory
+    directory = runner.run_or_resume(job).directory
     record = files.read_json(directory / "run.json")
     files.write_json(directory / "run.json", record | {"format": 99})
     with pytest.raises(rc.InputError, match="format 99"):
-        runner.run(job)
+        runner.run_or_resume(job)
     assert files.read_json(directory / "run.json")["format"] == 99
 
 
@@ -244,7 +244,7 @@ def test_where_locks_do_not_work_there_is_a_warning_and_the_work_is_done(tmp_pat
 
     monkeypatch.setattr(store.FileLock, "acquire", refuse)
     with pytest.warns(UserWarning, match="cannot be locked"):
-        assert runner.run(runner.prepare(configuration(tmp_path))).status == "finished"
+        assert runner.run_or_resume(runner.prepare(configuration(tmp_path))).status == "finished"
 
 
 def test_a_run_that_another_process_holds_is_waited_for_or_left(tmp_path):

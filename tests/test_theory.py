@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regioncount import models
 from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
-from regioncount.models import classical, two_layer
+from regioncount.models import two_layer
 from regioncount.runs import loading, runner
 from regioncount.runs.measurements import measured_values
 
@@ -24,7 +25,7 @@ def loss(weight: torch.Tensor, outer: torch.Tensor) -> torch.Tensor:
 
 
 def fit(seed: int, **options) -> two_layer.TwoLayer:
-    return two_layer.fit(POINTS, TARGETS, seed, **two_layer.OPTIONS | {"width": 6} | options)
+    return two_layer.fit(POINTS, TARGETS, seed, **models.default_options("two_layer") | {"width": 6} | options)
 
 
 @given(st.integers(0, 10**6))
@@ -108,7 +109,7 @@ def test_it_is_a_model_like_any_other(tmp_path):
     with hydra_ready():
         config = parse_run(compose("sweep", options))
     job = runner.prepare(config)
-    row = measured_values(runner.run(job), config, job.dataset)
+    row = measured_values(runner.run_or_resume(job), config, job.dataset)
     assert row["train_accuracy"] == 1
     assert 0.4 < row["test_accuracy"] < 1
     assert row["theorem_violations"] == 0
@@ -116,9 +117,9 @@ def test_it_is_a_model_like_any_other(tmp_path):
     assert row["region_share_proved_line"] == 1
     assert row["region_count_line"] >= 1
     dataset = loading.load_dataset(config.dataset)
-    model = classical.fit(config.model, config.seed, dataset)
-    classical._fit.cache_clear()
-    assert model.weight.equal(classical.fit(config.model, config.seed, dataset).weight)
+    model = two_layer.restorer(config.model, config.seed, dataset, torch.device("cpu"), "")(dict)
+    two_layer._train.cache_clear()
+    assert model.weight.equal(two_layer.restorer(config.model, config.seed, dataset, torch.device("cpu"), "")(dict).weight)
     images = dataset.normalize(dataset.train.images)
     upper = dataset.train.labels >= 5
     assert model(images).argmax(dim=1).equal(upper.long())

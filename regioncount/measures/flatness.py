@@ -56,8 +56,9 @@ def sharpness(subject: Subject) -> float:
 
 
 def adaptive_sharpness(subject: Subject) -> float:
-    """max over ||delta / |w| ||_2 <= 0.5 of L(w + delta) - L(w), in nats (Kwon et al. 2021; Andriushchenko et al. 2023), by
-    ascent along normalized gradients. Rescaling layers does not change it: every weight moves in proportion to itself."""
+    """Max over ||delta / |w| ||_2 <= 0.5 of L(w + delta) - L(w), in nats (Kwon et al. 2021; Andriushchenko et al. 2023), by
+    ascent along normalized gradients. Rescaling layers does not change it: every weight moves in proportion to itself.
+    """
     return _worst_case(subject, ADAPTIVE_RADIUS, {name: weight.abs() for name, weight in weights_of(subject).items()})
 
 
@@ -76,7 +77,8 @@ def adaptive_average_sharpness(subject: Subject) -> float:
 
 def hessian_eigenvalue(subject: Subject) -> float:
     """The largest eigenvalue of the Hessian of L with respect to w, by Lanczos iteration (Keskar et al. 2017 relate it to
-    sharpness). Rescaling layers changes it (Dinh et al. 2017)."""
+    sharpness). Rescaling layers changes it (Dinh et al. 2017).
+    """
     product, size = _hessian_product(subject)
 
     def multiply(vector: np.ndarray) -> np.ndarray:
@@ -91,7 +93,8 @@ def hessian_eigenvalue(subject: Subject) -> float:
 
 def hessian_trace(subject: Subject) -> float:
     """The trace of the Hessian of L with respect to w, estimated by Hutch++ (Meyer et al. 2021): exact on the span of a few
-    products with random signs, averaged over random signs beyond it. Rescaling layers changes it (Dinh et al. 2017)."""
+    products with random signs, averaged over random signs beyond it. Rescaling layers changes it (Dinh et al. 2017).
+    """
     product, size = _hessian_product(subject)
     generator = torch.Generator().manual_seed(SEED)
     signs = torch.randint(0, 2, (2 * TRACE_PROBES, size), generator=generator).float().mul_(2).sub_(1)
@@ -140,7 +143,7 @@ def gradients(subject: Subject) -> tuple[float, float]:
 
 
 def _worst_case(subject: Subject, radius: float, scales: Weights) -> float:
-    """max over ||u||_2 <= radius of L(w + scales * u) - L(w), by steps along the normalized gradient, then into the ball.
+    """Max over ||u||_2 <= radius of L(w + scales * u) - L(w), by steps along the normalized gradient, then into the ball.
 
     A step that does not ascend is taken back and halved.
     """
@@ -167,7 +170,7 @@ def _worst_case(subject: Subject, radius: float, scales: Weights) -> float:
 
 
 def _average_case(subject: Subject, deviation: float, scales: Weights) -> float:
-    """mean over u ~ N(0, deviation^2) of L(w + scales * u) - L(w)."""
+    """Mean over u ~ N(0, deviation^2) of L(w + scales * u) - L(w)."""
     weights = weights_of(subject)
     scales = {name: deviation * scale for name, scale in scales.items()}
     losses = [_loss(subject, perturbed(weights, scales, draw)) for draw in range(DRAWS)]
@@ -212,7 +215,7 @@ def weights_of(subject: Subject) -> Weights:
 
 
 def perturbed(weights: Weights, scales: Weights, draw: int) -> Weights:
-    """w + scales * z with standard normal z, the same for the same draw, on every device."""
+    """W + scales * z with standard normal z, the same for the same draw, on every device."""
     generator = torch.Generator().manual_seed(SEED + draw)
     noises = {name: torch.randn(weight.shape, generator=generator).to(weight) for name, weight in weights.items()}
     return {name: weight + scales[name] * noises[name] for name, weight in weights.items()}

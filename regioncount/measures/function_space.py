@@ -26,7 +26,8 @@ PATTERN_POINTS = 200  # as many as regions are counted on
 
 def jacobian_norm(subject: Subject) -> float:
     """mean_x ||d p(x) / d x||_F over sampled training points, p the class probabilities (Novak et al. 2018, section 3.1), in
-    probability a unit of normalized input. Rescaling layers does not change it."""
+    probability a unit of normalized input. Rescaling layers does not change it.
+    """
     found = [_jacobian_norms(subject, inputs) for inputs, _ in subject.sample_batches(points=JACOBIAN_POINTS)]
     return torch.cat(found).mean().item()
 

@@ -51,7 +51,7 @@ def frobenius_distance(subject: Subject) -> float:
 
 
 def log_product_frobenius(subject: Subject) -> float:
-    """log prod_l ||W_l||_F^2. Rescaling one layer by a and the next by 1/a does not change it.
+    """Log prod_l ||W_l||_F^2. Rescaling one layer by a and the next by 1/a does not change it.
 
     Raises InputError where a layer is zero.
     """
@@ -67,7 +67,7 @@ def log_product_frobenius_over_margin(subject: Subject) -> float:
 
 
 def sum_frobenius(subject: Subject) -> float:
-    """d (prod_l ||W_l||_F^2)^(1/d): the least that the sum of squares becomes when layers are rescaled.
+    """D (prod_l ||W_l||_F^2)^(1/d): the least that the sum of squares becomes when layers are rescaled.
 
     Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
     """
@@ -75,7 +75,7 @@ def sum_frobenius(subject: Subject) -> float:
 
 
 def sum_frobenius_over_margin(subject: Subject) -> float:
-    """d (prod_l ||W_l||_F^2 / gamma^2)^(1/d). Rescaling one layer by a and the next by 1/a does not change it.
+    """D (prod_l ||W_l||_F^2 / gamma^2)^(1/d). Rescaling one layer by a and the next by 1/a does not change it.
 
     Raises InputError where gamma is not positive or a layer is zero.
     """
@@ -83,7 +83,7 @@ def sum_frobenius_over_margin(subject: Subject) -> float:
 
 
 def log_product_spectral(subject: Subject) -> float:
-    """log prod_l ||W_l||_2^2, of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not change it.
+    """Log prod_l ||W_l||_2^2, of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not change it.
 
     Raises InputError where a layer is zero.
     """
@@ -100,7 +100,7 @@ def log_product_spectral_over_margin(subject: Subject) -> float:
 
 
 def sum_spectral(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices.
+    """D (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices.
 
     Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
     """
@@ -108,7 +108,7 @@ def sum_spectral(subject: Subject) -> float:
 
 
 def sum_spectral_over_margin(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices.
+    """D (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices.
 
     Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a
     layer is zero.
@@ -126,7 +126,7 @@ def frobenius_over_spectral(subject: Subject) -> float:
 
 
 def log_product_operator(subject: Subject) -> float:
-    """log prod_l sigma_l^2, sigma_l the largest singular value of layer l as a map of whole images.
+    """Log prod_l sigma_l^2, sigma_l the largest singular value of layer l as a map of whole images.
 
     Zero padding and stride are part of that map (Sedghi et al. 2019 take circular padding). Rescaling one layer by a and
     the next by 1/a does not change it. Raises InputError where a layer is zero.
@@ -144,7 +144,7 @@ def log_product_operator_over_margin(subject: Subject) -> float:
 
 
 def margin_over_norm(subject: Subject) -> float:
-    """gamma / ||w||_2, over the norm of all weights and biases: the normalized margin of Li et al. 2025.
+    """Gamma / ||w||_2, over the norm of all weights and biases: the normalized margin of Li et al. 2025.
 
     Rescaling layers changes it: the norm moves, the margin does not.
     """
@@ -152,7 +152,7 @@ def margin_over_norm(subject: Subject) -> float:
 
 
 def margin_over_spectral_product(subject: Subject) -> float:
-    """gamma / prod_l ||W_l||_2, of the reshaped matrices (Bartlett et al. 2017, without their (2,1) norms).
+    """Gamma / prod_l ||W_l||_2, of the reshaped matrices (Bartlett et al. 2017, without their (2,1) norms).
 
     Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
     """
@@ -160,7 +160,7 @@ def margin_over_spectral_product(subject: Subject) -> float:
 
 
 def log_path_norm(subject: Subject) -> float:
-    """log sum_k f(1; w^2)_k: every parameter squared, the input all ones, the logits summed (Neyshabur et al. 2015).
+    """Log sum_k f(1; w^2)_k: every parameter squared, the input all ones, the logits summed (Neyshabur et al. 2015).
 
     In a network of ReLUs, the sum over all paths from an input (or a bias) to a logit of the product of squared weights.
     Where there are other nonlinearities it is the same expression, and no such sum. Rescaling layers does not change it.
@@ -272,7 +272,7 @@ def _vector(network: nn.Module) -> Tensor:
 
 
 def _log_product(norms: Tensor) -> float:
-    """log prod_l n_l^2."""
+    """Log prod_l n_l^2."""
     if not (norms > 0).all():
         raise InputError("a layer's weight is zero")
     return 2 * norms.log().sum().item()

@@ -85,13 +85,13 @@ def pacbayes_magnitude_initialization(subject: Subject) -> float:
 
 @functools.lru_cache(maxsize=1)
 def noise(subject: Subject) -> float:
-    """sigma of `pacbayes_flatness`."""
+    """Sigma of `pacbayes_flatness`."""
     return _largest_noise(subject, lambda sigma, weight: torch.full_like(weight, sigma))
 
 
 @functools.lru_cache(maxsize=1)
 def magnitude_noise(subject: Subject) -> float:
-    """sigma' of `pacbayes_magnitude_flatness`."""
+    """Sigma' of `pacbayes_magnitude_flatness`."""
     return _largest_noise(subject, lambda sigma, weight: (sigma**2 * weight.square() + MAGNITUDE_EPSILON**2).sqrt())
 
 
@@ -164,7 +164,7 @@ def _magnitude_bound(subject: Subject, vector: Tensor) -> float:
 
 
 def _moved(subject: Subject) -> Tensor:
-    """w - w^0."""
+    """W - w^0."""
     before = dict(subject.initial_network.named_parameters())
     return as_vector(weights_of(subject)) - as_vector({name: before[name].detach() for name in weights_of(subject)})
 

@@ -274,7 +274,8 @@ def _regression(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 def _ranking(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """All measures by all statistics against the gap: among all runs and, where these differ, among those that fit and
-    those that are not degenerate. Nothing where region counts are all that was measured."""
+    those that are not degenerate. Nothing where region counts are all that was measured.
+    """
     measures = _measures(table)
     if "train_accuracy" not in table or not set(measures) & set(NAMES):
         return pd.DataFrame()

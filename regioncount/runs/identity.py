@@ -5,10 +5,8 @@ Published runs are recognized by these hashes: tests hold them fixed.
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from regioncount.config import RunConfig
+from collections.abc import Mapping
+from typing import Any
 
 IDENTITY_FORMAT = 1  # increased when the same configuration would train a different model
 
@@ -20,11 +18,11 @@ IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size"
 PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule")
 
 
-def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool) -> str:
+def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool) -> str:
     """Return the identity of the run that a configuration trains.
 
     Args:
-        config: The configuration.
+        config: The configuration as a mapping, as `config.as_mapping` gives it.
         data: Fingerprint of the training data.
         precision: Training precision as resolved, "float32" or "bfloat16".
         compiled: Whether training steps are compiled.
@@ -32,12 +30,10 @@ def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool)
     Returns:
         16 hexadecimal digits.
     """
-    from regioncount.config import as_mapping
-
-    mapping = as_mapping(config)
-    parts = {key: mapping[key] for key in IDENTITY_PARTS}
+    parts = {key: config[key] for key in IDENTITY_PARTS}
     parts |= {"data": data, "precision": precision} | ({"compiled": True} if compiled else {})
-    supplied = {part: config.plugin_sources[part] for part in PLUGIN_PARTS if part in config.plugin_sources}
+    sources = config.get("plugin_sources", {})
+    supplied = {part: sources[part] for part in PLUGIN_PARTS if part in sources}
     return identity_of(parts | ({"plugins": supplied} if supplied else {}))
 
 

@@ -223,7 +223,7 @@ def _parse_planned(entry: dict, datasets: list[DataFacts], results: Path) -> Pla
     number = _take(entry, "dataset", int)
     if not 0 <= number < len(datasets):
         raise InputError(f"there is no data set number {number}")
-    config = replace(parse_run(_take(entry, "config", dict)), results=str(results))
+    config = replace(parse_run(_take(entry, "config", dict), recorded=True), results=str(results))
     return PlannedRun(identity, name, varied, config, datasets[number], _take(entry, "precision", str))
 
 
