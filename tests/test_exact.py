@@ -473,9 +473,9 @@ def test_a_run_is_measured_by_bounds(tmp_path):
     [
         (["regions=[line,simplex_3]"], "regions.simplex_3: regions.method=exact counts on lines and in planes"),
         (["regions=[plane]", "regions.method=bounds"], "regions.plane: regions.method=bounds counts on lines;"),
-        (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 is for lines"),
+        (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 applies to lines"),
         (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),
-        (["model=decision_tree"], "model=decision_tree: regions.method=exact looks into networks"),
+        (["model=decision_tree"], "model=decision_tree: regions.method=exact follows networks alone"),
         (["regions.method=auto", "regions.budget=9"], "regions.budget=9: give it with regions.method=exact"),
         (["regions.budget=0"], "regions.budget=0"),
     ],
@@ -575,7 +575,7 @@ def test_triangles_are_counted_together_and_compared_by_area():
 
 def test_a_network_that_is_too_large_for_exact_planes_is_given_up(monkeypatch):
     monkeypatch.setattr("regioncount.regions.triangles.MAX_VALUES", 2000)
-    with pytest.raises(InputError, match="needs a smaller network there"):
+    with pytest.raises(InputError, match="needs a smaller network"):
         exact_plane(network("mlp", 0), 3 * torch.randn(3, *SHAPE))
 
 

@@ -1,9 +1,9 @@
 """Labels at all points of a lattice from the logits at some of them.
 
 A coarse sub-lattice is evaluated first. It divides each subspace into cells (intervals, squares, cubes, ...). A cell is
-certified if its corners share a label and the lead of this label over every other one stays positive inside the cell. The
-lead is bounded by a parabola between the corners, with `SAFETY` times the curvature estimated there. All points of a
-certified cell receive its label. All other cells are bisected along each axis, level by level, down to single lattice
+certified if its corners share a label, and if the lead of this label over every other one would stay positive along a
+parabola between the corners with `SAFETY` times the curvature estimated there. This is an estimate, not a proof. All points
+of a certified cell receive its label. All other cells are bisected along each axis, level by level, down to single lattice
 points. Each level is one pass over all subspaces.
 """
 
@@ -31,8 +31,8 @@ def adaptive_labels(
 
     Args:
         evaluate: Function of (subspace, point, expected margin), each (N,), the first two int64, that returns logits (N, C).
-            It is called at most once for each point. The expected margin is an estimate of the difference of the two highest
-            logits, for choosing the precision.
+            Each point is evaluated at most once. The expected margin estimates the difference of the two highest logits, so
+            that `evaluate` can choose a precision.
         number: Number of subspaces S.
         index_grid: Index of the lattice point at each integer coordinate, int64 (n, ..., n), -1 where there is none. The
             points fill the box, or a simplex with its right angle at the origin.
@@ -90,18 +90,17 @@ class _EvaluatedPoints:
         logits = self.logits[row]
         label = logits[:, 0].argmax(dim=1)
         corners_agree = (logits.argmax(dim=2) == label.unsqueeze(1)).all(dim=1)
-        # Let the lead be a and b at two corners, and let it dip by e below its chord halfway between them, as a parabola
-        # does. It stays positive if (sqrt(a) + sqrt(b))^2 > 4 e. A slope that changes by s over a distance h gives e = s h /
-        # 8.
-        roots = _lead(logits, label).clamp(min=0).sort(dim=1).values[:, :2].sqrt()
-        largest_dip = roots.sum(dim=1).square()
-        bend = torch.zeros_like(largest_dip)
+        # A parabola with values a and b at two corners that is e below its chord halfway between them stays positive if
+        # (sqrt(a) + sqrt(b))^2 > 4 e. If its slope changes by s over a distance h, then e = s h / 8.
+        smallest_leads = _lead(logits, label).clamp(min=0).sort(dim=1).values[:, :2]
+        allowed = smallest_leads.sqrt().sum(dim=1).square()
+        bend = torch.zeros_like(allowed)
         for axis in range(cells.shape[2]):
             changes = _lead(self._slope_changes(axis)[row], label).abs().amax(dim=1)
             bend += changes * (cells[:, 1, axis] - cells[:, 0, axis]).unsqueeze(1)
         safety = _for_dimension(SAFETY, cells.shape[2])
         is_label = torch.arange(logits.shape[2], device=label.device) == label.unsqueeze(1)
-        certified = complete & corners_agree & ((largest_dip > safety / 2 * bend) | is_label).all(dim=1)
+        certified = complete & corners_agree & ((allowed > safety / 2 * bend) | is_label).all(dim=1)
         return label, certified, margins(logits.mean(dim=1))
 
     def _slope_changes(self, axis: int) -> Tensor:

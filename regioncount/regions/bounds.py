@@ -42,7 +42,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     they prove a label is no longer than an affine piece, and everything is left to the exact count.
 
     Args:
-        model: A torch module that gives logits (B, classes), as for `exact_lines`, with monotone activations.
+        model: A torch module that gives logits (B, classes), as for `exact_lines`, with non-decreasing activations.
         vertices: The two ends of each line, floating point (S, 2, *input_shape).
         budget: Number of network evaluations after which the proof stops; None proves every line completely.
 
@@ -51,7 +51,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
         one, `counts` is a lower bound and `most` an upper bound on the regions.
 
     Raises:
-        InputError: As for `exact_lines`, and if an activation is not monotone.
+        InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
     """
     check_lines(vertices, budget)
     program = trace(model, vertices.shape[2:])
@@ -162,8 +162,8 @@ def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines
 def _max_regions(proved: Intervals, undecided: _Undecided, number: int) -> np.ndarray:
     """Return an upper bound on the regions of each line, float64 (number,).
 
-    A gap between proved intervals has at most the regions of the undecided intervals in it. Two neighbouring intervals, and
-    a gap and a proved interval next to it, share a region.
+    A gap between proved intervals has at most the regions of the undecided intervals in it. Neighbouring intervals, whether
+    proved or undecided, share the region of the point at which they meet.
     """
     most = np.bincount(proved.line, minlength=number).astype(float)
     for line, start, stop in zip(*find_gaps(proved, number), strict=True):
@@ -231,14 +231,15 @@ def _decide(logits: Tensor, below: Tensor, above: Tensor, max_pieces: Tensor, cr
         return torch.where(lead > 0, share, torch.inf).scatter(2, index, 0.0)
 
     first, last = lead_used(winners[0]), lead_used(winners[1])
-    # A class that the label at either end beats on the whole interval is no candidate. Each affine piece changes between
-    # the candidates at most once for each but one.
+    # A class that the label of one end beats on the whole interval is never the label. On an affine piece, the label changes
+    # at most once for each other class but one.
     beaten = ((first < 1) & (first > 0)).all(dim=0) | ((last < 1) & (last > 0)).all(dim=0)
     max_regions = 1 + max_pieces * ((~beaten).sum(dim=1) - 1)
     used = torch.stack([first[0].amax(dim=1), last[1].amax(dim=1)])
     same_label = (winners[0] == winners[1]).squeeze(1)
     used = torch.where(same_label, used.amax(dim=0), used.amin(dim=0).clamp(min=1))
     label = torch.where(same_label & (used < 1), winners[0].squeeze(1), -1)
-    # A deviation shrinks with the square of the length, and all levels of bisection cost twice the last one.
+    # A deviation shrinks with the square of the length, so that sqrt(used) parts suffice. All levels of bisection together
+    # cost twice the last one.
     cost = 2 * EVALUATIONS * used.sqrt().ceil()
     return _Bounds(*(value.cpu().numpy() for value in (label, cost, max_regions, crossings)))

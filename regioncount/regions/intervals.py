@@ -46,7 +46,7 @@ def merge_sorted(intervals: Intervals) -> Intervals:
         intervals: Intervals in order along each line.
 
     Returns:
-        Intervals as of `merge_intervals`; those shorter than `SHORTEST` are dropped.
+        Intervals as from `merge_intervals`; those shorter than `SHORTEST` are dropped.
     """
     line, start, stop, label = intervals
     long = stop - start > SHORTEST

@@ -130,7 +130,7 @@ class Labeller:
             inputs = interpolate(vertices, self.weights, flat // points, flat % points)
             batch_labels, batch_has_nan = to_labels(self.model(fast_layout(inputs)), len(flat))
             labels[flat] = batch_labels.to(self.device)
-            has_nan |= batch_has_nan.to(self.device)  # checked after the loop: no GPU synchronization in each batch
+            has_nan |= batch_has_nan.to(self.device)  # checked after the loop, as a check waits for the GPU
         self.evaluations += len(labels)
         refuse_nan(has_nan)
         return labels.view(number, points)

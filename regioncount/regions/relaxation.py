@@ -50,7 +50,7 @@ def linear_part(node: Node, constants: Values, zeros: Values, operands: Values, 
     Args:
         node: Node of the operation.
         constants: The network's constants.
-        zeros: As of `zero_values`.
+        zeros: The result of `zero_values`.
         operands: Values of N inputs.
         points: Number of inputs N.
 
@@ -70,7 +70,7 @@ def linear_radius(node: Node, magnitudes: Values, zeros: Values, radii: Values, 
     Args:
         node: Node of the operation.
         magnitudes: Absolute values of the network's constants.
-        zeros: As of `zero_values`.
+        zeros: The result of `zero_values`.
         radii: Radii of the operands, (N, ...) each.
         middle: Middle of the result, which has its shape.
         points: Number of intervals N.

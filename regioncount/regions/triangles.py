@@ -163,7 +163,7 @@ def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list
     for cell in cells:
         if len(rows) > max_vertices:
             raise InputError(
-                f"affine pieces in a triangle have over {max_vertices:,} vertices: method=exact needs a smaller network there"
+                f"a triangle has over {max_vertices:,} vertices of affine pieces; method=exact needs a smaller network"
             )
         corners = np.stack([rows[vertex] for vertex in cell])
         parts = [cell]
