@@ -560,17 +560,17 @@ def test_the_command(tmp_path, capsys):
         (["runs.csv", "--measures", "words"], "words of the table of runs is not numeric"),
         (
             ["runs.csv", "--measures", "count", "--train-accuracy", "train"],
-            "has no column train, name it with --train-accuracy",
+            "has no column train; name another with --train-accuracy",
         ),
-        (["runs.csv", "--measures", "count", "--test-accuracy", "hundreds"], "say --unit percent"),
-        (["runs.csv", "--measures", "count", "--unit", "percent"], "say --unit fraction"),
-        (["runs.csv", "--measures", "count", "--test-accuracy", "negative"], "no accuracy in fraction"),
+        (["runs.csv", "--measures", "count", "--test-accuracy", "hundreds"], "pass --unit percent"),
+        (["runs.csv", "--measures", "count", "--unit", "percent"], "pass --unit fraction"),
+        (["runs.csv", "--measures", "count", "--test-accuracy", "negative"], "no accuracies in fraction"),
         (["runs.csv", "--measures", "count", "--select", "fitted", "--train-accuracy", "half"], "no fitted runs"),
         (["runs.csv", "--measures", "count", "--select", "nondegenerate"], "nothing says which runs are degenerate"),
         (["runs.csv", "--measures", "count", "--test-size", "-5"], "test_size is -5"),
         (["runs.csv", "--measures", "count", "--out", "nowhere/out.csv"], "there is no directory nowhere"),
-        (["runs.csv", "--measures", "count", "--out", "binary"], "is a file, but not named .csv"),
-        (["runs.csv", "--measures", "count", "--out", "directory.csv"], "is a directory, and named like a file"),
+        (["runs.csv", "--measures", "count", "--out", "binary"], "is a file without the ending .csv"),
+        (["runs.csv", "--measures", "count", "--out", "directory.csv"], "is a directory with the name of a .csv file"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
