@@ -78,7 +78,7 @@ def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]
     for column in needed:
         kept[column] = numbers(runs, column)
     finite = np.isfinite(kept[needed].to_numpy()).all(axis=1)
-    return kept.loc[finite].sort_values(needed)
+    return kept.iloc[np.flatnonzero(finite)].sort_values(needed)
 
 
 def observe(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str], keep_seeds: bool) -> Observations:
