@@ -566,7 +566,7 @@ def test_the_command(tmp_path, capsys):
         (["runs.csv", "--measures", "count", "--unit", "percent"], "pass --unit fraction"),
         (["runs.csv", "--measures", "count", "--test-accuracy", "negative"], "no accuracies in fraction"),
         (["runs.csv", "--measures", "count", "--select", "fitted", "--train-accuracy", "half"], "no fitted runs"),
-        (["runs.csv", "--measures", "count", "--select", "nondegenerate"], "nothing says which runs are degenerate"),
+        (["runs.csv", "--measures", "count", "--select", "nondegenerate"], "no column tells which runs are degenerate"),
         (["runs.csv", "--measures", "count", "--test-size", "-5"], "test_size is -5"),
         (["runs.csv", "--measures", "count", "--out", "nowhere/out.csv"], "there is no directory nowhere"),
         (["runs.csv", "--measures", "count", "--out", "binary"], "is a file without the ending .csv"),
