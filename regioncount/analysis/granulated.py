@@ -20,8 +20,8 @@ def granulated_kendall(
 
     tau(P) is the mean of sign(measure_1 - measure_2) sign(target_1 - target_2) over a set P of pairs; a tie counts 0 (tau-a,
     as in the paper). psi_i is the mean of tau over the settings of all hyperparameters except i, where P has the pairs of
-    observations with this setting that differ in hyperparameter i. Psi is the mean of the psi_i. Settings and hyperparameters
-    without such pairs are left out of the means.
+    observations with this setting that differ in hyperparameter i. Psi is the mean of the psi_i. Settings and
+    hyperparameters without such pairs are left out of the means.
 
     Args:
         runs: One row per run; see `correlations`.

@@ -6,7 +6,16 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Floats, Integers, Observations, Statistics, combine, tabulate
+from regioncount.analysis.observations import (
+    HYPERPARAMETERS,
+    TARGETS,
+    Floats,
+    Integers,
+    Observations,
+    Statistics,
+    combine,
+    tabulate,
+)
 
 
 def conditional_mutual_information(
@@ -41,8 +50,8 @@ def conditional_mutual_information(
 
     Returns:
         One row per measure and target: measure, target, runs, configurations, conditional_mutual_information (the minimum),
-        given (the smallest and first S that attains it; empty for the empty set), mutual_information (for the empty set), and
-        note: why they are undefined (NaN), else empty.
+        given (the smallest and first S that attains it; empty for the empty set), mutual_information (for the empty set),
+        and note: why they are undefined (NaN), else empty.
 
     Raises:
         InputError: A column is missing or not numeric, or accuracies are in percent.

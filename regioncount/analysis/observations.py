@@ -77,17 +77,18 @@ def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]
     kept = runs[list(dict.fromkeys([*group_by, *needed]))].copy()
     for column in needed:
         kept[column] = numbers(runs, column)
-    return kept[np.isfinite(kept[needed]).all(axis=1)].sort_values(needed)
+    finite = np.isfinite(kept[needed].to_numpy()).all(axis=1)
+    return kept.iloc[np.flatnonzero(finite)].sort_values(needed)
 
 
 def observe(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str], keep_seeds: bool) -> Observations:
     """Return the observations of complete runs: averages over runs that share group_by, or every run if seeds are kept."""
     groups = runs.groupby(list(group_by), dropna=False, observed=True, sort=True)
     if keep_seeds:
-        values, settings, configuration = runs, runs[list(group_by)], groups.ngroup().to_numpy()
+        values, settings, configuration = runs, runs[list(group_by)], np.asarray(groups.ngroup(), dtype=np.int64)
     else:
         values = pd.DataFrame({name: groups[name].mean() for name in columns})
-        settings, configuration = values.index.to_frame(index=False), np.arange(len(values))
+        settings, configuration = values.index.to_frame(index=False), np.arange(len(values), dtype=np.int64)
     rounded = {name: _round(values[name].to_numpy(), name) for name in columns}
     return Observations(pd.DataFrame(rounded), settings.reset_index(drop=True), configuration, len(runs))
 
@@ -126,7 +127,7 @@ def combine(levels: Integers) -> Integers:
 
 
 def _round(values: Floats, name: str) -> Floats:
-    """Round values, so that averages that differ only by floating point error tie.
+    """Return rounded values, so that averages that differ only by floating point error tie.
 
     Targets that follow from accuracies are rounded to 8 decimals, others to 6. If the largest value is below 1 or above a
     million, decimals are counted from it.

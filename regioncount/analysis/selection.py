@@ -34,8 +34,8 @@ def select(runs: pd.DataFrame, selection: str) -> pd.DataFrame:
 def mark(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a copy of a table of runs with two more boolean columns, fitted and degenerate.
 
-    A run is fitted if its train accuracy is at least 0.99. It is degenerate if its test accuracy is at most
-    1.5 / num_classes, provided that the table has a column num_classes, or if it has a single region on more than half of the
+    A run is fitted if its train accuracy is at least 0.99. It is degenerate if its test accuracy is at most 1.5 /
+    num_classes, provided that the table has a column num_classes, or if it has a single region on more than half of the
     subspaces of some kind (columns region_share_one_*).
 
     Raises:

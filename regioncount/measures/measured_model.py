@@ -163,8 +163,9 @@ class MeasuredModel:
         """The network before training, with batch normalization folded.
 
         Raises:
-            InputError: The weights before training are not known.
+            InputError: The model is not a network, or the weights before training are not known.
         """
+        self.require_network()
         if self.initial is None:
             raise InputError("the weights before training are not known")
         return without_normalization(self.initial())

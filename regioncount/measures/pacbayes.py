@@ -66,8 +66,8 @@ def pacbayes_initialization(measured: MeasuredModel) -> float:
 def pacbayes_magnitude_flatness(measured: MeasuredModel) -> float:
     """Return 1 / sigma'^2, where sigma' is as sigma in `pacbayes_flatness`, with noise N(0, sigma'^2 w_i^2 + 0.001^2).
 
-    The noise on weight i depends on its magnitude (Jiang et al. 2020, appendix C). Rescaling layers changes it only through the constant 0.001: little, unless the weights of
-    a layer are small.
+    The noise on weight i depends on its magnitude (Jiang et al. 2020, appendix C). Rescaling layers changes it only through
+    the constant 0.001: little, unless the weights of a layer are small.
 
     Raises:
         InputError: No noise is small enough, or none is large enough.
