@@ -72,7 +72,7 @@ def test_a_recipe_trains_measures_and_reports(tmp_path, name):
     # A report needs no plugin, and gives the same table.
     before = table.read_bytes()
     report = subprocess.run(
-        [sys.executable, "-m", "regioncount.report", str(table.parent)],
+        [sys.executable, "-m", "regioncount.report", str(table.parent.relative_to(tmp_path))],
         capture_output=True,
         text=True,
         check=False,
