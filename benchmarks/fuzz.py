@@ -1,9 +1,11 @@
-"""Coverage-guided fuzzing of what is read from strangers: python benchmarks/fuzz.py plan -max_total_time=300
+"""Fuzz the readers of untrusted files, guided by coverage.
 
-The first word is record, measures, plan, arrays or weights; what follows are libFuzzer's options. Each input is the content
-of one file of a sweep's directory, the rest of which is sound. Whatever it is, reading it succeeds or raises InputError;
-anything else is a crash, which libFuzzer writes to a file. Checksums are mended, or nothing would get past them.
-Needs `uv pip install atheris`.
+    python benchmarks/fuzz.py plan -max_total_time=300
+
+The first argument is record, measures, plan, arrays or weights; the others are libFuzzer options. Each input is the content
+of one file in an otherwise valid sweep directory. Reading it must succeed or raise InputError. Any other exception is a
+crash, and libFuzzer writes its input to a file. Checksums are recomputed, because otherwise no input would pass them. Needs
+`uv pip install atheris`.
 """
 
 import json
@@ -25,8 +27,8 @@ import pretend  # noqa: E402
 import torch  # noqa: E402
 
 
-def mended(content: bytes) -> bytes:
-    """The content with the checksum that belongs to it, where it is a mapping."""
+def with_checksum(content: bytes) -> bytes:
+    """Return the content with a valid checksum, if it is a JSON mapping."""
     try:
         value = json.loads(content)
         value.pop("checksum", None)
@@ -45,7 +47,7 @@ def main() -> None:
     seeds.mkdir()
     arrays = files.array_bytes({"key/counts": np.arange(5), "key/entropies": np.linspace(0, 1, 5)})
     state = weights.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
-    (seeds / "sound").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else state)
+    (seeds / "valid").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else state)
 
     def read(content: bytes) -> None:
         try:
@@ -54,7 +56,7 @@ def main() -> None:
             elif target == "weights":
                 weights.load_tensors(content, scratch)
             else:
-                name.write_bytes(mended(content))
+                name.write_bytes(with_checksum(content))
                 plans.read(sweep) if target == "plan" else store.load(run)
         except InputError:
             pass

@@ -1,5 +1,10 @@
 """The one exception that is shown to a user as a single line."""
 
+import errno
+
+# Of an OSError: the disk is full, over its quota, or cannot be written. The user can fix that and resume.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names it and says what to do.

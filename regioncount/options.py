@@ -20,6 +20,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from regioncount.errors import InputError
 from regioncount.registry import Entry, resolve, unknown_choice
 
+# Arguments of factories that are no options: the data's properties, and what an optimizer or schedule works on.
+PASSED_BY_THE_SUITE = frozenset(
+    {"num_classes", "in_channels", "image_size", "params", "lr", "weight_decay", "optimizer", "epochs", "options"}
+)
+
 _WORDS = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no": False, "n": False, "off": False}
 
 
@@ -120,30 +125,32 @@ def one_of(*choices: str) -> PlainValidator:
 class Options(BaseModel):
     """The options of a part. Unknown ones are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def options_model(entry: Entry) -> type[BaseModel]:
     """Return the pydantic model of an entry's options; without one, a model of its factory's keyword arguments."""
     if entry.options is not None:
         return resolve(entry.options)
-    return model_of_signature(entry.name, entry.load())
+    return model_of_signature(entry.name, entry.load(), resolve(entry.base_options))
 
 
 @lru_cache(maxsize=256)
-def model_of_signature(name: str, factory: Callable[..., Any]) -> type[BaseModel]:
-    """Return a pydantic model of the arguments that a factory takes by keyword and that have a default."""
+def model_of_signature(name: str, factory: Callable[..., Any], base: type[BaseModel] | None = None) -> type[BaseModel]:
+    """Return a pydantic model of a factory's keyword arguments; what the suite passes itself is left out."""
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():
         by_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        if by_keyword and parameter.default is not parameter.empty:
-            fields[parameter.name] = (_type_of(parameter.default), parameter.default)
-    return create_model(name, __base__=Options, **fields)
+        given = parameter.default is not parameter.empty
+        if by_keyword and parameter.name not in PASSED_BY_THE_SUITE and (given or parameter.kind is parameter.KEYWORD_ONLY):
+            fields[parameter.name] = (_type_of(parameter), parameter.default if given else ...)
+    return create_model(name, __base__=base or Options, **fields)
 
 
-def _type_of(default: object) -> Any:
-    types: dict[type, Any] = {bool: Switch, int: Integer, float: Number, str: Name}
-    return types.get(type(default), Any)
+def _type_of(parameter: inspect.Parameter) -> Any:
+    types: dict[Any, Any] = {bool: Switch, int: Integer, float: Number, str: Name}
+    default = parameter.default
+    return types.get(parameter.annotation if default is parameter.empty else type(default), Any)
 
 
 def validate_options(entry: Entry, given: Mapping[str, Any], group: str) -> BaseModel:

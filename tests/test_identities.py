@@ -9,7 +9,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from regioncount.config import parse_run
+from regioncount.config import as_mapping, parse_run
 from regioncount.runs.identity import measurement_key, run_identity
 from regioncount.runs.measurements import measurement_settings
 
@@ -92,7 +92,7 @@ def test_there_are_published_runs():
 def test_published_runs_keep_their_identity(path):
     record, config, _ = read(path)
     environment = record["environment"]
-    identity = run_identity(config, record["data"], environment["precision"], environment.get("compiled", False))
+    identity = run_identity(as_mapping(config), record["data"], environment["precision"], environment.get("compiled", False))
     assert identity == record["identity"]
     assert path.parent.name == f"{record['name']}-{identity}"
 
@@ -114,11 +114,11 @@ def test_published_measurements_keep_their_keys(path):
 
 @pytest.mark.parametrize(("overrides", "identity"), IDENTITIES)
 def test_configurations_keep_their_identity(compose, overrides, identity):
-    assert run_identity(compose(overrides), FINGERPRINTS["train"], "float32", compiled=False) == identity
+    assert run_identity(as_mapping(compose(overrides)), FINGERPRINTS["train"], "float32", compiled=False) == identity
 
 
 def test_precision_and_compilation_are_part_of_an_identity(compose):
-    config = compose("model=resnet18")
+    config = as_mapping(compose("model=resnet18"))
     assert run_identity(config, FINGERPRINTS["train"], "bfloat16", compiled=False) == "19d328150d9e1f6f"
     assert run_identity(config, FINGERPRINTS["train"], "float32", compiled=True) == "ff3cfc0cdf7474ce"
 

@@ -275,7 +275,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one
         process.send_signal(number)
         _, said = process.communicate()
         assert process.returncode == status
-        assert said.count("\n") == said.count("the same command goes on") == (number != signal.SIGKILL)
+        assert said.count("\n") == said.count("Rerun the same command to resume") == (number != signal.SIGKILL)
     subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True)
     (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
     one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))

@@ -134,7 +134,8 @@ def _statistics_of_some(x, y, levels, both, merges, weights: np.ndarray) -> np.n
 
 def _rank(levels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ranks (R, n) of items by their levels (n,), ties averaged: the number of items below minus the number above. And
-    the number (R,) of ordered pairs that tie."""
+    the number (R,) of ordered pairs that tie.
+    """
     order = np.argsort(levels, kind="stable")
     starts = np.searchsorted(levels[order], np.arange(levels.max() + 1))
     at = np.add.reduceat(weights[:, order], starts, axis=1)

@@ -37,13 +37,13 @@ AnyConfig = TypeVar("AnyConfig", RunConfig, MeasuringConfig)
 class RecordedDataset(DatasetOptions):
     """A recorded data set of a plugin that is not at hand."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
 
 class RecordedSubspace(SubspaceOptions):
     """A recorded subspace of a plugin that is not at hand."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
 
 def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = False) -> RunConfig:
@@ -143,7 +143,7 @@ def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> D
     """
     given = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
     options = plain(recorded, "dataset") | plain(cast(DictConfig, given), "dataset")
-    return cast(DatasetOptions, _validated_part(registry.datasets, options, "dataset", options.get("name"), False))
+    return cast(DatasetOptions, _validated_part(registry.datasets, options, "dataset", options.get("name"), None))
 
 
 def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:

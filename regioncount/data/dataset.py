@@ -14,7 +14,7 @@ from regioncount.data.sources import DatasetOptions
 from regioncount.data.splits import Split, StreamedSplit
 from regioncount.errors import InputError
 from regioncount.options import validate_options
-from regioncount.registry import datasets, unknown_choice
+from regioncount.registry import Entry, datasets, unknown_choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +96,15 @@ def load_checked(options: DatasetOptions) -> Dataset:
     entry = datasets[options.name]
     # Independent streams: the noisy labels and the test subset do not depend on the size of the training subset.
     train_generator, test_generator, noise_generator = (np.random.default_rng([options.seed, i]) for i in range(3))
-    train, test, classes = entry.load()(options)
-    train = _as_split(train)
-    if test is None:
-        train, test = _draw_training_split(train, options.train_size or entry.traits["default_train_size"], train_generator)
+    train_source, test_source, classes = entry.load()(options)
+    train = _as_split(train_source)
+    if test_source is None:
+        size = options.train_size or entry.traits["default_train_size"]
+        train, test = _draw_training_split(train, size, len(classes), train_generator)
+        mean, std = _normalization(entry, train)
     else:
-        test = _as_split(test)
-    mean, std = (entry.traits.get(key) for key in ("mean", "std"))
-    if mean is None or std is None:
-        mean, std = _channel_statistics(train.images)
-    if test is not None and entry.traits.get("default_train_size") is None:
+        test = _as_split(test_source)
+        mean, std = _normalization(entry, train)
         train = _subset(train, options.train_size, len(classes), train_generator, "train")
     test = _subset(test, options.test_size, len(classes), test_generator, "test")
     if options.resize is not None:
@@ -127,17 +126,26 @@ def _as_split(source) -> Split | StreamedSplit:
     return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.as_tensor(labels, dtype=torch.int64))
 
 
-def _draw_training_split(everything: Split, size: int, generator: np.random.Generator) -> tuple[Split, Split]:
+def _draw_training_split(
+    everything: Split | StreamedSplit, size: int, num_classes: int, generator: np.random.Generator
+) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
     """Draw the training images of a data set without an official split; the others are the test split."""
-    labels = everything.labels.numpy()
-    num_classes = int(labels.max()) + 1
-    chosen = balanced_subset(labels, size, num_classes, generator, "train")
+    chosen = balanced_subset(everything.labels.numpy(), size, num_classes, generator, "train")
     rest = np.setdiff1d(np.arange(len(everything)), chosen)
     if len(rest) < num_classes:
         raise InputError(
             f"dataset.train_size={size} leaves fewer than one test image per class; there are {len(everything)} images"
         )
     return everything.select(torch.from_numpy(chosen)), everything.select(torch.from_numpy(rest))
+
+
+def _normalization(entry: Entry, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel: the usual ones of a data set, or those of its training images."""
+    if entry.traits.get("mean") is not None:
+        return entry.traits["mean"], entry.traits["std"]
+    if isinstance(train, StreamedSplit):
+        raise InputError(f"dataset={entry.name} is streamed, so that it must be registered with its mean and std")
+    return _channel_statistics(train.images)
 
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -59,7 +59,7 @@ class InvertedResidual(nn.Module):
 
 
 def efficientnet_b0(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    layers = [normalized_convolution(in_channels, width, activation=nn.SiLU)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width, activation=nn.SiLU)]
     channels = width
     total_blocks = sum(depth for _, _, depth, _, _ in STAGES)
     for expansion, published_channels, depth, kernel_size, first_stride in STAGES:

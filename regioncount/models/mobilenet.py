@@ -24,7 +24,7 @@ MOBILENETV2_STAGES = (
 
 
 def mobilenet(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    layers = [normalized_convolution(in_channels, width)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, stride in MOBILENET_BLOCKS:
         out_channels = scaled(published_channels, width, 32)
@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenetv2(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    layers = [normalized_convolution(in_channels, width)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for expansion, published_channels, depth, first_stride in MOBILENETV2_STAGES:
         out_channels = scaled(published_channels, width, 32)

@@ -174,7 +174,7 @@ def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tup
     options = json.loads(model)
     try:
         network = build_model(options, num_classes, in_channels, image_size)
-        program = trace(network, (in_channels, *image_size))
+        program = trace(network, torch.Size((in_channels, *image_size)))
         if method == "bounds":
             check_monotone(program)
     except InputError as error:
@@ -182,7 +182,7 @@ def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tup
 
 
 def _height_and_width(image_size: Any) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    sides: Any = (image_size, image_size) if isinstance(image_size, Integral) else image_size
     try:
         height, width = sides
     except (TypeError, ValueError):
@@ -193,5 +193,5 @@ def _height_and_width(image_size: Any) -> tuple[int, int]:
 
 
 def _require_size(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= int(value) <= MAX_SIZE:
         raise InputError(f"{name}={value!r:.40}: give a whole number from 1 to {MAX_SIZE}")

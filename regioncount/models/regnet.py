@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 def regnetx_200mf(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    layers = [normalized_convolution(in_channels, width)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, depth, first_stride in STAGES:
         out_channels = scaled(published_channels, width, 64, divisor=GROUP_WIDTH)

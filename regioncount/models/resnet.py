@@ -25,7 +25,7 @@ def residual_network(
     block: type[nn.Module], depths: tuple[int, ...], num_classes: int, in_channels: int, width: int
 ) -> nn.Sequential:
     """A stem, stages of `depths` blocks, a classifier; later stages halve the image and double the channels."""
-    layers = [normalized_convolution(in_channels, width)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for stage, depth in enumerate(depths):
         for index in range(depth):

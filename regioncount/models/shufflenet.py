@@ -49,7 +49,7 @@ class DownBlock(nn.Module):
 
 
 def shufflenetv2(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    layers = [normalized_convolution(in_channels, width)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, depth in CHANNELS_AND_DEPTHS:
         out_channels = scaled(published_channels, width, 24, divisor=2)

@@ -89,5 +89,5 @@ def vision_transformer(
         raise InputError(f"heads={heads} does not divide width={width}")
     patches = (height // patch_size) * (image_width // patch_size)
     embedding = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
-    layers = [EncoderLayer(width, heads, mlp_width, dropout) for _ in range(depth)]
+    layers: list[nn.Module] = [EncoderLayer(width, heads, mlp_width, dropout) for _ in range(depth)]
     return VisionTransformer(patches, embedding, layers, num_classes, dropout)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from regioncount import analysis
+from regioncount import analysis, registry
 from regioncount.errors import InputError
-from regioncount.measures import NAMES
 from regioncount.reporting import published
 from regioncount.runs import plans, store
 from regioncount.runs.identity import measurement_key
@@ -274,9 +273,10 @@ def _regression(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 def _ranking(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """All measures by all statistics against the gap: among all runs and, where these differ, among those that fit and
-    those that are not degenerate. Nothing where region counts are all that was measured."""
+    those that are not degenerate. Nothing where region counts are all that was measured.
+    """
     measures = _measures(table)
-    if "train_accuracy" not in table or not set(measures) & set(NAMES):
+    if "train_accuracy" not in table or not set(measures) & set(registry.measures.names()):
         return pd.DataFrame()
     results = []
     for group in groups(table, plan):
@@ -292,7 +292,7 @@ def _ranking(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def _measures(table: pd.DataFrame) -> list[str]:
     """The columns that are measures of a model, besides its accuracies and gap."""
     regions = [column for column in table if column.startswith(("region_count_", "region_entropy_")) and _is_mean(column)]
-    others = [name for name in NAMES if name in table]
+    others = [name for name in registry.measures.names() if name in table]
     return [*regions, *(["train_loss", *others] if others else [])]
 
 

@@ -416,7 +416,8 @@ def place_on_scale(values: pd.Series) -> dict:
 
 def assign_styles(values: pd.Series, styles: Sequence) -> dict:
     """A style for each value, in order, again from the first where there are more values than styles. The same for all
-    where they are too many to be told apart."""
+    where they are too many to be told apart.
+    """
     ordered = sorted(values.unique())
     return {value: styles[rank % len(styles) if len(ordered) <= MOST_STYLES else 0] for rank, value in enumerate(ordered)}
 

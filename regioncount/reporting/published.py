@@ -162,7 +162,8 @@ pacbayes_magnitude_initialization resnet18                           27     24  
 
 def published(experiment: str, network: str) -> dict[str, float] | None:
     """The published figures of an experiment's network, or None: configurations, fitted, pearson, pearson_fitted, spearman,
-    kendall, test_accuracy_low and test_accuracy_high, a configuration's as fractions. What is undefined is NaN."""
+    kendall, test_accuracy_low and test_accuracy_high, a configuration's as fractions. What is undefined is NaN.
+    """
     return _table().get((experiment, network))
 
 

@@ -191,7 +191,8 @@ def _trajectories(sweep: Sweep, rows: pd.DataFrame) -> list[tuple[float, np.ndar
 
 def _draw_decision_regions(sweep: Sweep, group: Group):
     """Decision regions at each learning rate, all else equal, or at some of many; of classical classifiers, which have none,
-    of the first and the last one of the grid."""
+    of the first and the last one of the grid.
+    """
     alike = [rows for _, rows in group.rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
     rows = max(alike, key=lambda rows: rows["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
     if rows["learning_rate"].isna().all():

@@ -70,7 +70,6 @@ class Tracker:
 
     def table(self, name: str, dataframe) -> None:
         """A pandas DataFrame, as a table; what is missing in it is null."""
-
         self._attempt(lambda run: run.log({name: _as_table(dataframe)}, commit=False))
 
     def scatter(self, name: str, dataframe, x: str, y: str, title: str) -> None:

@@ -5,10 +5,8 @@ Published runs and measurements are found by these hashes, so they must never ch
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from regioncount.config import RunConfig
+from collections.abc import Mapping
+from typing import Any
 
 IDENTITY_FORMAT = 1  # increase it if the same configuration trains a different model from now on
 
@@ -20,11 +18,11 @@ IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size"
 PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule")
 
 
-def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool) -> str:
+def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool) -> str:
     """Return the identity of the run that a configuration trains.
 
     Args:
-        config: The configuration.
+        config: The configuration as a mapping, as `config.as_mapping` gives it.
         data: The fingerprint of the training data.
         precision: Training precision as resolved, "float32" or "bfloat16".
         compiled: Whether training steps are compiled.
@@ -32,21 +30,19 @@ def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool)
     Returns:
         16 hexadecimal digits.
     """
-    from regioncount.config import as_mapping
-
-    mapping = as_mapping(config)
-    parts = {key: mapping[key] for key in IDENTITY_PARTS}
+    parts = {key: config[key] for key in IDENTITY_PARTS}
     parts |= {"data": data, "precision": precision} | ({"compiled": True} if compiled else {})
-    sources = {part: config.plugin_sources[part] for part in PLUGIN_PARTS if part in config.plugin_sources}
-    return identity_of(parts | ({"plugins": sources} if sources else {}))
+    sources = config.get("plugin_sources", {})
+    supplied = {part: sources[part] for part in PLUGIN_PARTS if part in sources}
+    return identity_of(parts | ({"plugins": supplied} if supplied else {}))
 
 
-def identity_of(parts: dict[str, Any]) -> str:
+def identity_of(parts: Mapping[str, Any]) -> str:
     """Return the identity of a model, 16 hexadecimal digits, from all that determines it. 1 and 1.0 count as equal."""
     return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
 
 
-def measurement_key(settings: dict[str, Any], epoch: int) -> str:
+def measurement_key(settings: Mapping[str, Any], epoch: int) -> str:
     """Return the key of a measurement in measures.json: a hash, 16 hexadecimal digits, of its settings and the epoch."""
     return _digest({"settings": settings, "epoch": epoch})[:16]
 
@@ -60,5 +56,5 @@ def _canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _digest(parts: dict[str, Any]) -> str:
+def _digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_canonical(parts), sort_keys=True).encode()).hexdigest()

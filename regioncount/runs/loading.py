@@ -10,11 +10,15 @@ from regioncount.models.kinds import kind_of
 from regioncount.regions.methods import EXACT_METHODS
 
 
-# Two, so that a sweep that alternates between data sets does not fill the memory.
-@lru_cache(maxsize=2)
 def load_dataset(options: DatasetOptions) -> Dataset:
     """Return the data set of a configuration. The last two are kept in memory."""
-    return load_checked(options)
+    return _load(type(options), options.model_dump_json())
+
+
+# Two, so that a sweep that alternates between data sets does not fill the memory.
+@lru_cache(maxsize=2)
+def _load(schema: type[DatasetOptions], options: str) -> Dataset:
+    return load_checked(schema.model_validate_json(options))
 
 
 def check(config: RunConfig | MeasuringConfig, dataset: Dataset) -> int:

@@ -14,7 +14,7 @@ from regioncount.config import MeasuringConfig, RunConfig, as_mapping, parse_dat
 from regioncount.data.dataset import Dataset
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
-from regioncount.measures.subject import Subject, from_dataset
+from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
@@ -87,7 +87,7 @@ def _restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Cal
     return kind_of(model).restorer(model, run.config.get("seed", 0), dataset, device, run.directory)
 
 
-def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> Subject:
+def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> MeasuredModel:
     """Return a run at an epoch as measures see it. A file of weights has neither initial weights nor a history."""
     seen, data = kind_of(run.config["model"]).measured_as(model, dataset)
     if run.epochs_trained == 0:
@@ -102,7 +102,7 @@ def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.d
     return from_dataset(seen, data, device, initial, history)
 
 
-def _measure_one(name: str, setting: dict, model: Callable, measured_model: Subject, dataset: Dataset) -> Measurement:
+def _measure_one(name: str, setting: dict, model: Callable, measured_model: MeasuredModel, dataset: Dataset) -> Measurement:
     entry = registry.measures[name]
     if entry.traits.get("suite"):
         return *entry.load()(model, dataset, setting), {}

@@ -82,7 +82,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     name = f"{config.dataset.name}-{config.model['name']}"
-    identity = run_identity(config, dataset.fingerprints["train"], precision, compiled)
+    identity = run_identity(as_mapping(config), dataset.fingerprints["train"], precision, compiled)
     return PreparedRun(config, dataset, device, precision, compiled, name, identity)
 
 
@@ -102,17 +102,17 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
     config = prepared.config
     destination = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
     with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
-        run = _find_or_set_aside(prepared)
-        trained = run is not None and not _missing_snapshots(prepared, run)
-        logged = run is not None and (config.tracker.mode == "disabled" or destination in run.tracked)
-        if trained and logged and not _has_missing_measurements(prepared, run):
-            return run
+        stored = _find_or_set_aside(prepared)
+        run = None if stored is None or _missing_snapshots(prepared, stored) else stored
+        if run is not None and not _has_missing_measurements(prepared, run):
+            if config.tracker.mode == "disabled" or destination in run.tracked:
+                return run
         with _start_tracker(prepared) as tracker:
-            if trained:
+            if run is None:
+                run = train(prepared, tracker, replaces=stored)
+            else:
                 for row in run.history().to_dict("records"):
                     tracker.log(_metrics(row), step=int(row["epoch"]))
-            else:
-                run = train(prepared, tracker, replaces=run)
             try:
                 _measure(prepared, run)
             except files.Damaged as damage:
