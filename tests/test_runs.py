@@ -264,7 +264,7 @@ def test_a_run_is_read_without_torch(finished):
 import sys
 sys.modules["torch"] = None
 from pathlib import Path
-from regioncount.runs import environment, files, identity, record, store
+from regioncount.runs import environment, files, identity, plans, record, store
 (directory,) = Path(sys.argv[1], "runs").glob("[!.]*")
 run = store.find(Path(sys.argv[1]), *directory.name.rsplit("-", 1))
 assert run.measures and len(run.history()) == 2 and run.region_arrays() and run.has_weights(0)

@@ -1,8 +1,8 @@
-"""Read and write the plan of a sweep: its runs, and all that its report needs besides them.
+"""Read and write the plan of a sweep: which runs it has, and all that its report needs besides them.
 
-    plan.json           the runs, their configurations and data sets, and the options of the sweep
-    cells.jsonl         one line per run, so that a job reads its own run without parsing the whole plan
-    failures/           one file per run that failed, with the reason
+    plan.json       the cells of the grid with their configurations and data sets, and the options of the sweep
+    cells.jsonl     one line per cell, so that a job reads its own cell without parsing the whole plan
+    failures/       one file per run that failed, with the reason
 
 Paths in a plan are relative: a results directory can be moved, and reports can be made again without data and models.
 """
@@ -57,7 +57,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep."""
+    """One cell of a sweep's grid, and the run that it needs. Cells that differ only in measurements share a run."""
 
     identity: str
     name: str
@@ -91,7 +91,7 @@ class Plan:
 
     @cached_property
     def measuring_columns(self) -> list[str]:
-        """Varied columns that differ between cells with the same run: options of measurements, not of training."""
+        """Varied columns that differ among cells of one run: they set how a model is measured, not how it is trained."""
         cells = pd.DataFrame([run.varied for run in self.runs]).assign(identity=[run.identity for run in self.runs])
         return [column for column in self.runs[0].varied if (cells.groupby("identity")[column].nunique() > 1).any()]
 
@@ -158,14 +158,14 @@ def read(directory: str | os.PathLike) -> Plan:
 
 
 def read_cell(directory: Path, number: int) -> tuple[dict[str, Any], int]:
-    """Return one line of cells.jsonl, and the number of lines.
+    """Return one cell from cells.jsonl, and the number of cells.
 
     Args:
         directory: The directory of the sweep.
-        number: The position of the run in the plan, from 0.
+        number: The index of the cell.
 
     Returns:
-        "identity" and "varied" of the run, and the number of runs.
+        "identity" and "varied" of the `PlannedRun`, and the number of cells.
     """
     with open(directory / CELLS, "rb") as file:
         width = len(file.readline())
