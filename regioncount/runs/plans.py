@@ -222,10 +222,10 @@ def _parse_plan(record: dict[str, Any], directory: Path) -> Plan:
         raise InputError("its runs do not vary the same options")
     overrides = _require(record, "overrides", list)
     if not all(isinstance(override, str) for override in overrides):
-        raise InputError("an override is not a text")
+        raise InputError("an override is not a string")
     experiment = record.get("experiment")
     if experiment is not None and not isinstance(experiment, str):
-        raise InputError("experiment is not a text")
+        raise InputError("experiment is not a string")
     name = _require(record, "name", str)
     if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not the name of a sweep")
@@ -237,7 +237,7 @@ def _parse_dataset(entry: Any) -> DataFacts:
     fingerprints = _require(entry, "fingerprints", dict)
     classes = _require(entry, "classes", list)
     if not all(isinstance(name, str) for name in classes) or not classes:
-        raise InputError("classes are not names")
+        raise InputError("a class name is missing or not a string")
     return DataFacts(
         name=_require(entry, "name", str),
         fingerprints={split: _require(fingerprints, split, str) for split in ("train", "test")},
@@ -255,7 +255,7 @@ def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> 
     if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not the name of a run")
     if not all(isinstance(value, str) for value in varied.values()):
-        raise InputError("a value in varied is not a text")
+        raise InputError("a value in varied is not a string")
     number = _require(entry, "dataset", int)
     if not 0 <= number < len(datasets):
         raise InputError(f"there is no data set number {number}")
@@ -264,7 +264,7 @@ def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> 
 
 
 def _require(record: Any, key: str, expected: type[Value]) -> Value:
-    # Not isinstance: True is no integer here.
+    # The exact type: True must not pass for an int.
     if not isinstance(record, Mapping) or type(record.get(key)) is not expected:
         raise InputError(f"{key} is missing or not a {expected.__name__}")
     return record[key]
@@ -273,6 +273,6 @@ def _require(record: Any, key: str, expected: type[Value]) -> Value:
 def _resolve_results(recorded: str, directory: Path) -> Path:
     if Path(recorded).is_absolute():
         raise InputError("results is not relative to the sweep's directory")
-    # The path without resolved links is the one that the user typed; with links it may be another directory.
+    # The short path is preferred, unless a link in it makes ".." lead to another directory.
     normalized, resolved = Path(os.path.normpath(directory / recorded)), (directory / recorded).resolve()
     return normalized if normalized.resolve() == resolved else resolved
