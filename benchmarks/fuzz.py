@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 with atheris.instrument_imports(include=["regioncount"]):
     from regioncount.errors import InputError
-    from regioncount.runs import files, plans, store
+    from regioncount.runs import files, plans, store, weights
 
 import numpy as np  # noqa: E402
 import pretend  # noqa: E402
@@ -32,7 +32,7 @@ def with_checksum(content: bytes) -> bytes:
     try:
         value = json.loads(content)
         value.pop("checksum", None)
-        return json.dumps(value | {"checksum": files._json_digest(value)}).encode()
+        return json.dumps(value | {"checksum": files.json_digest(value)}).encode()
     except (ValueError, AttributeError, RecursionError):
         return content
 
@@ -46,15 +46,15 @@ def main() -> None:
     seeds = scratch / "seeds"
     seeds.mkdir()
     arrays = files.array_bytes({"key/counts": np.arange(5), "key/entropies": np.linspace(0, 1, 5)})
-    weights = files.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
-    (seeds / "valid").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else weights)
+    state = weights.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
+    (seeds / "valid").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else state)
 
     def read(content: bytes) -> None:
         try:
             if target == "arrays":
                 files.load_arrays(content, scratch)
             elif target == "weights":
-                files.load_tensors(content, scratch)
+                weights.load_tensors(content, scratch)
             else:
                 name.write_bytes(with_checksum(content))
                 plans.read(sweep) if target == "plan" else store.load(run)

@@ -128,7 +128,7 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
 def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
     options = [f"results={tmp_path}", *TINY, "seed=0,1,2"]
     first = make_plan(options).runs[0]
-    with store.lock(store.place(tmp_path, first.name, first.identity)):
+    with store.lock(store.run_directory(tmp_path, first.name, first.identity)):
         command = [sys.executable, str(REPOSITORY / "sweep.py"), *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         lines = []

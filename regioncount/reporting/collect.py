@@ -72,7 +72,7 @@ class Group:
 def collect(plan: Plan) -> Sweep:
     """Read what is on disk of a sweep's runs, and compute its statistics."""
     rows, counts, environments = [], [], []
-    begun = store.begun(Path(plan.runs[0].config.results))
+    begun = store.unfinished_names(Path(plan.runs[0].config.results))
     for planned in plan.runs:
         found, status, error = _look_up(planned, begun)
         config = planned.config

@@ -1,6 +1,6 @@
-"""What makes a run this run, and a measurement this measurement: hashes of the settings behind them.
+"""Identify runs and measurements by hashes of the settings behind them.
 
-Published runs are recognized by these hashes: tests hold them fixed.
+Published runs and measurements are found by these hashes, so they must never change; `tests/test_identities.py` checks it.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-IDENTITY_FORMAT = 1  # increased when the same configuration would train a different model
+IDENTITY_FORMAT = 1  # increase it if the same configuration trains a different model from now on
 
 # The parts of a configuration that determine the trained model. The data's content, the precision and whether training is
 # compiled complete them.
@@ -23,7 +23,7 @@ def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled:
 
     Args:
         config: The configuration as a mapping, as `config.as_mapping` gives it.
-        data: Fingerprint of the training data.
+        data: The fingerprint of the training data.
         precision: Training precision as resolved, "float32" or "bfloat16".
         compiled: Whether training steps are compiled.
 
@@ -37,17 +37,18 @@ def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled:
     return identity_of(parts | ({"plugins": supplied} if supplied else {}))
 
 
-def identity_of(parts: dict) -> str:
-    """Return a hash of everything that makes a model, 16 hexadecimal digits. 1 and 1.0 are the same number."""
+def identity_of(parts: Mapping[str, Any]) -> str:
+    """Return the identity of a model, 16 hexadecimal digits, from all that determines it. 1 and 1.0 count as equal."""
     return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
 
 
-def measurement_key(settings: dict, epoch: int) -> str:
-    """Return the key that a measurement is stored under: a hash of its settings and the epoch."""
+def measurement_key(settings: Mapping[str, Any], epoch: int) -> str:
+    """Return the key of a measurement in measures.json: a hash, 16 hexadecimal digits, of its settings and the epoch."""
     return _digest({"settings": settings, "epoch": epoch})[:16]
 
 
-def _canonical(value):
+def _canonical(value: Any) -> Any:
+    """Return a value whose JSON is the same for 1 and 1.0, and for tuples and lists."""
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -55,5 +56,5 @@ def _canonical(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _digest(parts: dict) -> str:
+def _digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_canonical(parts), sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,7 @@ from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
-from regioncount.runs import store
+from regioncount.runs import store, weights
 from regioncount.runs.environment import device_name, environment
 from regioncount.runs.identity import identity_of, measurement_key
 from regioncount.runs.loading import check, load_dataset
@@ -189,15 +189,15 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
 
 def import_checkpoint(config: MeasuringConfig) -> Run:
     """Return a file of weights as a run of its own, whose measurements are stored like any other run's."""
-    state = store.load_weights(config.checkpoint)
+    state = weights.load_weights(config.checkpoint)
     dataset = load_dataset(config.dataset)
     load_state(build_for(config.model, dataset), state, config.checkpoint)
-    parts = {"weights": store.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
+    parts = {"weights": weights.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     if "model" in config.plugin_sources:
         parts["plugins"] = {"model": config.plugin_sources["model"]}
     name, identity = f"checkpoint-{config.model['name']}", identity_of(parts)
     results = Path(config.results)
-    with store.lock(store.place(results, name, identity)):
+    with store.lock(store.run_directory(results, name, identity)):
         run = store.find(results, name, identity)
         if run is None:
             kept = ("dataset", "model", "plugin_sources")
