@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -71,6 +71,9 @@ class PreparedRun:
 def prepare(config: RunConfig) -> PreparedRun:
     """Load the data of a configuration and determine which run it is.
 
+    Returns:
+        The configuration with its data, hardware and identity.
+
     Raises:
         InputError: Data, model, device and tracker do not fit together.
     """
@@ -104,9 +107,9 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
     with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
         stored = _find_or_set_aside(prepared)
         run = None if stored is None or _missing_snapshots(prepared, stored) else stored
-        if run is not None and not _has_missing_measurements(prepared, run):
-            if config.tracker.mode == "disabled" or destination in run.tracked:
-                return run
+        logged = stored is not None and (config.tracker.mode == "disabled" or destination in stored.tracked)
+        if run is not None and logged and not _has_missing_measurements(prepared, run):
+            return run
         with _start_tracker(prepared) as tracker:
             if run is None:
                 run = train(prepared, tracker, replaces=stored)
@@ -138,6 +141,9 @@ def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) 
         prepared: The run.
         tracker: Where epochs are logged.
         replaces: The stored run that this one replaces, because weights of an epoch are missing or damaged.
+
+    Returns:
+        The run as it is stored.
     """
     config, dataset = prepared.config, prepared.dataset
     run = store.begin(
@@ -270,5 +276,5 @@ def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
     )
 
 
-def _metrics(row: dict[str, Any]) -> dict[str, float]:
+def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "epoch" and value == value}
