@@ -1,9 +1,9 @@
-"""Does method=auto agree with the grid in float32? Every network of the paper, half trained and trained.
+"""Compare counts of method=auto with those of the float32 grid, for all networks of the paper, half trained and trained.
 
     python benchmarks/agreement.py [--networks mobilenet ...] [--lines 300] [--data DIR]
 
-Prints a Markdown table, and its pooled agreement with a 95 % interval (Clopper and Pearson 1934). What was measured is kept
-under --results, one file a model, and not measured again.
+Prints a Markdown table and the pooled agreement with its 95 % interval (Clopper and Pearson 1934). Measurements are stored
+under --results, one file per model, and reused.
 """
 
 import json
@@ -20,7 +20,7 @@ from regioncount.training import choose_device
 SEED = 0
 
 
-def measured(model, vertices: torch.Tensor, resolution: int) -> dict:
+def measure(model, vertices: torch.Tensor, resolution: int) -> dict:
     result = {"lines": len(vertices)}
     for method in ("grid", "auto"):
         counted = count_regions(model, vertices, resolution=resolution, method=method)
@@ -34,6 +34,7 @@ def measured(model, vertices: torch.Tensor, resolution: int) -> dict:
 
 
 def interval(agree: int, total: int) -> tuple[float, float]:
+    """Return the 95 % Clopper-Pearson interval of the agreement."""
     low = beta.ppf(0.025, agree, total - agree + 1) if agree else 0.0
     high = beta.ppf(0.975, agree + 1, total - agree) if agree < total else 1.0
     return float(low), float(high)
@@ -46,21 +47,21 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=200)
     options = parser.parse_args()
     device = choose_device(options.device)
-    kept = Path(options.results) / "agreement"
-    kept.mkdir(parents=True, exist_ok=True)
+    directory = Path(options.results) / "agreement"
+    directory.mkdir(parents=True, exist_ok=True)
     print(
         "| network | width | epoch | train accuracy % | count, grid | count, auto | equal | entropy, grid | entropy, auto "
-        "| evaluations a line | bound |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        "| evaluations per line | bound |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     pooled, total = 0, 0
     for network in options.networks:
         width = zoo.WIDTHS[network]
         for epoch, model, dataset, accuracy in zoo.stages(network, width, options):
-            file = kept / f"{network}-{width}-{epoch}-{options.lines}x{options.resolution}-{device.type}.json"
+            file = directory / f"{network}-{width}-{epoch}-{options.lines}x{options.resolution}-{device.type}.json"
             if not file.exists():
                 generator = torch.Generator().manual_seed(SEED)
                 vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, options.lines, generator)
-                file.write_text(json.dumps(measured(model.to(device), vertices.to(device), options.resolution)))
+                file.write_text(json.dumps(measure(model.to(device), vertices.to(device), options.resolution)))
             result = json.loads(file.read_text())
             grid, auto = result["grid"], result["auto"]
             first, second = np.array(grid["counts"]), np.array(auto["counts"])

@@ -1,9 +1,9 @@
-"""Region counts of a trained ResNet-18: this suite beside the plain version, in one process.
+"""Compare region counts of a trained ResNet-18 between regioncount and the plain version, in one process.
 
     python benchmarks/counting.py [--width 64] [--lines 100] [--triangles 100] [--squares 2] [--device auto]
 
-The plain version counts half of the subspaces before and half after the suite, so that a machine whose speed drifts does
-not favour either.
+The plain version counts half of the subspaces before regioncount and half after it, so that a drift in the machine's speed
+favours neither.
 """
 
 import time
@@ -23,7 +23,7 @@ SQUARE = 100
 
 
 def steps(dimension: int) -> list[tuple]:
-    """All steps from a lattice point to a neighbour."""
+    """Return the offsets from a lattice point to all its neighbours."""
     offsets = neighbour_offsets(dimension, "paper")
     return [tuple(step) for step in np.concatenate([offsets, -offsets]).tolist()]
 
@@ -48,18 +48,18 @@ def fast_squares(model: nn.Module, triangles: torch.Tensor) -> np.ndarray:
     return count_components(label_planes(model, triangles, SQUARE)[0])
 
 
-def compare(what: str, slow, fast, vertices: torch.Tensor, device) -> None:
-    here = vertices.to(device)
-    fast(here[:1])  # the first call of anything builds kernels
+def compare(name: str, slow, fast, vertices: torch.Tensor, device) -> None:
+    device_vertices = vertices.to(device)
+    fast(device_vertices[:1])  # warm up: the first call builds kernels
     slow(vertices[:1].numpy())
     half = len(vertices) // 2
     first, slow_first = timed(lambda: slow(vertices[:half].numpy()))
-    counts, fast_seconds = timed(lambda: fast(here))
+    counts, fast_seconds = timed(lambda: fast(device_vertices))
     second, slow_second = timed(lambda: slow(vertices[half:].numpy()))
     expected = np.array([*first, *second])
     slow_seconds = slow_first + slow_second
     print(
-        f"| {what} | {slow_seconds:.2f} s | {fast_seconds:.2f} s | {slow_seconds / fast_seconds:.1f}x "
+        f"| {name} | {slow_seconds:.2f} s | {fast_seconds:.2f} s | {slow_seconds / fast_seconds:.1f}x "
         f"| {(counts == expected).sum()} of {len(counts)} | {expected.mean():.3f} | {counts.mean():.3f} |",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""Are the counts on a GPU those on the CPU? The same trained networks and lines, every point and method=auto, on both.
+"""Compare counts on a GPU with counts on the CPU, for the same trained networks and lines, with method=grid and method=auto.
 
 python benchmarks/devices.py [--networks resnet18 mobilenet] [--lines 100] [--data DIR]
 """
@@ -28,9 +28,9 @@ def main() -> None:
             counts, seconds = [], []
             for device in devices:
                 model.to(device)
-                count_regions(model, vertices, method=method)  # the first call of anything builds kernels, for each shape
+                count_regions(model, vertices, method=method)  # warm up: the first call builds kernels for each shape
                 start = time.perf_counter()
-                counts.append(count_regions(model, vertices, method=method).counts)  # which ends on the CPU
+                counts.append(count_regions(model, vertices, method=method).counts)  # on the CPU, so this synchronizes
                 seconds.append(time.perf_counter() - start)
             equal = (counts[0] == counts[1]).sum()
             print(

@@ -1,9 +1,11 @@
-"""How wrong a lattice is, by exact counts: python benchmarks/exact.py check | lattice | cost | bounds [--data DIR]
+"""Measure the error of a lattice with exact counts.
 
-check: exact labels of thousands of lines against the network's own at 2,000 points a line, in the middle of each region and
-on both sides of each boundary, and of one line at 2,000,000 points. lattice: what lattices and the adaptive method miss of
-the regions there are, trained and not; writes docs/lattice_error.png. cost: seconds a line as networks grow. bounds: the
-length that is proved against its cost; writes docs/bounds.png.
+    python benchmarks/exact.py check | lattice | cost | bounds [--data DIR]
+
+check: compare exact labels of thousands of lines with the network's labels at 2,000 points per line, in the middle of each
+region and on both sides of each boundary, and for one line at 2,000,000 points. lattice: measure how many regions lattices
+and the adaptive method miss, for trained and untrained networks; writes docs/lattice_error.png. cost: measure the seconds
+per line of growing networks. bounds: measure the proved length against its cost; writes docs/bounds.png.
 """
 
 import copy
@@ -24,17 +26,17 @@ import matplotlib.pyplot as plt
 
 MODELS = (("mlp", 64, 1000), ("small_cnn", 8, 100), ("resnet18", 4, 30), ("resnet18", 16, 2))
 LATTICES = (50, 200, 2000)
-DRAWN = 10  # lines of a network from which its curves are drawn; shares of fewer are in the table
+MIN_LINES_DRAWN = 10  # networks with fewer lines are in the table only, since their curves would be rough
 DOCS = Path(__file__).parent.parent / "docs"
-# Trained networks, lines, and the most evaluations a line.
+# Trained networks: name, width, lines, and the maximum number of evaluations per line.
 BOUNDED = (
     ("small_cnn", 8, 10, 20_000),
     ("small_cnn", 32, 3, 20_000),
     ("resnet18", 4, 3, 40_000),
     ("resnet18", 16, 1, 40_000),
 )
-SAMPLED = 32  # of equal intervals
-# Each with a budget of evaluations a line.
+SAMPLED = 32  # number of equal intervals that are bounded
+# Line style, and a function that proves labels within a budget of evaluations per line.
 PROVED_BY = {
     "method=bounds": ("-", lambda model, lines, budget: bounded_lines(model, lines, budget * len(lines))),
     "method=exact": (":", lambda model, lines, budget: exact_lines(model, lines, budget * len(lines))),
@@ -43,15 +45,15 @@ PROVED_BY = {
 
 
 def models(options, chosen=MODELS):
-    """Each network before and after training: its name, the model, its data, and how many lines."""
+    """Yield each network before and after training: its name, the model, its data, and the number of lines."""
     for network, width, lines in chosen:
-        job = zoo.job(network, width, options)
-        found = runner.run_or_resume(job)
+        prepared = zoo.prepare(network, width, options)
+        run = runner.run_or_resume(prepared)
         for epoch in (0, options.epochs):
-            model = build_for(job.config.model, job.dataset)
-            model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
+            model = build_for(prepared.config.model, prepared.dataset)
+            model.load_state_dict(run.weights(epoch if epoch < options.epochs else None))
             name = f"{network} of width {width}, {'trained' if epoch else 'untrained'}"
-            yield name, model.eval(), job.dataset, max(2, int(lines * options.share))
+            yield name, model.eval(), prepared.dataset, max(2, int(lines * options.share))
 
 
 def lines_of(dataset, number: int) -> torch.Tensor:
@@ -59,19 +61,20 @@ def lines_of(dataset, number: int) -> torch.Tensor:
     return sample_simplices(images, 1, number, torch.Generator().manual_seed(0))
 
 
-def labels_at(model, line: torch.Tensor, places: np.ndarray) -> np.ndarray:
-    """The labels of a float64 network at places of a line."""
-    found = []
+def labels_at(model, line: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+    """Return the labels of a float64 network at positions of a line."""
+    labels = []
     with torch.no_grad():
-        for weight in torch.as_tensor(places).split(2000):
+        for weight in torch.as_tensor(positions).split(2000):
             inputs = torch.lerp(line[0].double(), line[1].double(), weight.view(-1, *[1] * (line.dim() - 1)))
-            found.append(model(inputs).argmax(dim=1))
-    return torch.cat(found).numpy()
+            labels.append(model(inputs).argmax(dim=1))
+    return torch.cat(labels).numpy()
 
 
-def exact_labels(found: ExactLines, line: int, places: np.ndarray) -> np.ndarray:
-    own = found.line == line
-    return found.label[own][np.searchsorted(found.start[own], places, side="right") - 1]
+def exact_labels(exact: ExactLines, line: int, positions: np.ndarray) -> np.ndarray:
+    """Return the exact labels at positions of a line."""
+    own = exact.line == line
+    return exact.label[own][np.searchsorted(exact.start[own], positions, side="right") - 1]
 
 
 def check(options) -> None:
@@ -79,119 +82,119 @@ def check(options) -> None:
     print("|---|---|---|---|---|---|")
     for name, model, dataset, number in models(options, (("mlp", 64, 2000), ("small_cnn", 2, 200), ("resnet18", 1, 20))):
         vertices = lines_of(dataset, number)
-        found = exact_lines(model, vertices)
+        exact = exact_lines(model, vertices)
         wide = copy.deepcopy(model).double()
-        wrong, asked = np.zeros(3, dtype=int), np.zeros(3, dtype=int)
+        wrong, compared = np.zeros(3, dtype=int), np.zeros(3, dtype=int)
         for line, ends in enumerate(vertices):
-            own = found.line == line
-            start, stop = found.start[own], found.stop[own]
+            own = exact.line == line
+            start, stop = exact.start[own], exact.stop[own]
             beside = np.minimum(1e-9, (stop - start) / 3)
             middles, sides = (start + stop) / 2, np.concatenate([start + beside, stop - beside])
-            for kind, places in enumerate((np.linspace(0, 1, 2000), middles, sides)):
-                differ = labels_at(wide, ends, places) != exact_labels(found, line, places)
+            for kind, positions in enumerate((np.linspace(0, 1, 2000), middles, sides)):
+                differ = labels_at(wide, ends, positions) != exact_labels(exact, line, positions)
                 wrong[kind] += differ.sum()
-                asked[kind] += len(places)
-        told = " | ".join(f"{bad} of {all_:,} differ" for bad, all_ in zip(wrong, asked, strict=True))
-        print(f"| {name} | {number} | {len(found.line)} | {told} |", flush=True)
+                compared[kind] += len(positions)
+        cells = " | ".join(f"{bad} of {total:,} differ" for bad, total in zip(wrong, compared, strict=True))
+        print(f"| {name} | {number} | {len(exact.line)} | {cells} |", flush=True)
         if name.startswith("mlp") and name.endswith(", trained"):
-            places = np.linspace(0, 1, 2_000_000)
-            most = int(found.counts.argmax())
-            differ = labels_at(wide, vertices[most], places) != exact_labels(found, most, places)
-            regions = found.counts[most]
+            positions = np.linspace(0, 1, 2_000_000)
+            longest = int(exact.counts.argmax())
+            differ = labels_at(wide, vertices[longest], positions) != exact_labels(exact, longest, positions)
+            regions = exact.counts[longest]
             print(f"| the same, at 2,000,000 points | 1 | {regions} | {differ.sum()} of 2,000,000 differ | | |", flush=True)
 
 
-def seen_by(found: ExactLines, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of lattices of so many points: the count of each line, and for each region whether a point lies in it."""
-    first = np.ceil(found.start * (points - 1) - 1e-9)
-    last = np.where(found.stop >= 1, points - 1, np.ceil(found.stop * (points - 1) - 1e-9) - 1)
+def seen_by(exact: ExactLines, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the count of each line on a lattice of this many points, and for each region whether a point is in it."""
+    first = np.ceil(exact.start * (points - 1) - 1e-9)
+    last = np.where(exact.stop >= 1, points - 1, np.ceil(exact.stop * (points - 1) - 1e-9) - 1)
     seen = last >= first
-    line, label = found.line[seen], found.label[seen]
+    line, label = exact.line[seen], exact.label[seen]
     begins = np.append(True, (line[1:] != line[:-1]) | (label[1:] != label[:-1]))
-    return np.bincount(line[begins], minlength=len(found.counts)), seen
+    return np.bincount(line[begins], minlength=len(exact.counts)), seen
 
 
 def lattice(options) -> None:
     print(
-        "| model | lines | affine pieces a line | exact count | method | count | lines that differ | regions missed |",
+        "| model | lines | affine pieces per line | exact count | method | count | lines that differ | regions missed |",
         end="",
     )
     print(" widest missed, 1/1000 of the line |\n|---|---|---|---|---|---|---|---|---|")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.set(xscale="log", xlabel="width of a region, as a share of its line", ylabel="share of regions not wider")
-    right.set(xscale="log", xlabel="lattice points a line", ylabel="share of lines counted wrongly")
-    for axes, place in ((left, 1 / 199), (right, 200)):  # the paper's lattice
-        axes.axvline(place, color="grey", linewidth=0.8)
+    left.set(xscale="log", xlabel="width of a region, as a fraction of its line", ylabel="fraction of regions not wider")
+    right.set(xscale="log", xlabel="lattice points per line", ylabel="fraction of lines counted wrongly")
+    for axes, position in ((left, 1 / 199), (right, 200)):  # the paper's lattice
+        axes.axvline(position, color="grey", linewidth=0.8)
     for name, model, dataset, number in models(options):
         vertices = lines_of(dataset, number)
-        found = exact_lines(model, vertices)
-        head = f"| {name} | {number} | {found.pieces.mean():.0f} | {found.counts.mean():.3f} "
+        exact = exact_lines(model, vertices)
+        head = f"| {name} | {number} | {exact.pieces.mean():.0f} | {exact.counts.mean():.3f} "
         for points in LATTICES:
-            counts, seen = seen_by(found, points)
+            counts, seen = seen_by(exact, points)
             if points == 200:
                 grid = count_regions(model, vertices, method="grid").counts
                 assert (grid == counts).all(), (name, grid, counts)
-            missed = (found.stop - found.start)[~seen]
+            missed = (exact.stop - exact.start)[~seen]
             widest = f"{1000 * missed.max():.2f}" if len(missed) else "–"
-            told = f"| {points} points | {counts.mean():.3f} | {100 * (counts != found.counts).mean():.1f} % "
-            print(head + told + f"| {len(missed)} of {len(seen)} | {widest} |", flush=True)
+            cells = f"| {points} points | {counts.mean():.3f} | {100 * (counts != exact.counts).mean():.1f} % "
+            print(head + cells + f"| {len(missed)} of {len(seen)} | {widest} |", flush=True)
         counts = count_regions(model, vertices, method="adaptive").counts
-        differ = 100 * (counts != found.counts).mean()
+        differ = 100 * (counts != exact.counts).mean()
         print(head + f"| adaptive, 200 points | {counts.mean():.3f} | {differ:.1f} % | | |", flush=True)
 
-        if number < DRAWN:
+        if number < MIN_LINES_DRAWN:
             continue
         style = {"linestyle": "-" if name.endswith(", trained") else ":"}
-        widths = np.sort(found.stop - found.start)
+        widths = np.sort(exact.stop - exact.start)
         left.step(widths, np.arange(1, len(widths) + 1) / len(widths), where="post", label=name, **style)
         several = np.unique(np.geomspace(10, 100_000, 60).astype(int))
-        right.plot(several, [(seen_by(found, points)[0] != found.counts).mean() for points in several], label=name, **style)
+        right.plot(several, [(seen_by(exact, points)[0] != exact.counts).mean() for points in several], label=name, **style)
         left.legend(fontsize=7)
-        figure.savefig(DOCS / "lattice_error.png", dpi=150)  # after each network, since the last ones take long
+        figure.savefig(DOCS / "lattice_error.png", dpi=150)  # after each network, because the last ones take long
 
 
 def cost(options) -> None:
-    print("| model | lines | affine pieces a line | evaluations a line | seconds a line |\n|---|---|---|---|---|")
+    print("| model | lines | affine pieces per line | evaluations per line | seconds per line |\n|---|---|---|---|---|")
     chosen = (("mlp", 64, 100), ("small_cnn", 8, 10), ("resnet18", 2, 4), ("resnet18", 4, 4), ("resnet18", 8, 2))
     for name, model, dataset, number in models(options, chosen):
         vertices = lines_of(dataset, number)
         exact_lines(model, vertices[:1], budget=1)
         start = time.perf_counter()
-        found = exact_lines(model, vertices)
-        each = f"{found.evaluations / number:,.0f} | {(time.perf_counter() - start) / number:.2f}"
-        print(f"| {name} | {number} | {found.pieces.mean():,.0f} | {each} |", flush=True)
+        exact = exact_lines(model, vertices)
+        each = f"{exact.evaluations / number:,.0f} | {(time.perf_counter() - start) / number:.2f}"
+        print(f"| {name} | {number} | {exact.pieces.mean():,.0f} | {each} |", flush=True)
 
 
 def bounds(options) -> None:
-    print("| model | how | evaluations a line | seconds a line | share of the length proved |\n|---|---|---|---|---|")
+    print("| model | how | evaluations per line | seconds per line | share of the length proved |\n|---|---|---|---|---|")
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    axes.set(xscale="log", xlabel="evaluations a line", ylabel="share of the length proved")
-    for colour, (network, width, number, most) in enumerate(BOUNDED):
+    axes.set(xscale="log", xlabel="evaluations per line", ylabel="fraction of the length proved")
+    for colour, (network, width, number, max_evaluations) in enumerate(BOUNDED):
         ((name, model, dataset, number),) = list(models(options, ((network, width, number),)))[1:]
         vertices = lines_of(dataset, number)
         exact_lines(model, vertices[:1], budget=1)
         for how, (style, prove) in PROVED_BY.items():
             curve = []
             for budget in (2 ** np.arange(4, 30, 2)).tolist():
-                if budget > most or (curve and curve[-1][1] == 1):
+                if budget > max_evaluations or (curve and curve[-1][1] == 1):
                     break
                 start = time.perf_counter()
-                found = prove(model, vertices, budget)
-                took = (time.perf_counter() - start) / len(found.proved)
-                each = found.evaluations / len(found.proved)
+                exact = prove(model, vertices, budget)
+                seconds = (time.perf_counter() - start) / len(exact.proved)
+                each = exact.evaluations / len(exact.proved)
                 if how.startswith("bounds"):
-                    each, took = each * (budget // 4), took * (budget // 4)
-                curve.append((each, found.proved.mean()))
-                print(f"| {name} | {how} | {each:,.0f} | {took:.2f} | {found.proved.mean():.3f} |", flush=True)
+                    each, seconds = each * (budget // 4), seconds * (budget // 4)
+                curve.append((each, exact.proved.mean()))
+                print(f"| {name} | {how} | {each:,.0f} | {seconds:.2f} | {exact.proved.mean():.3f} |", flush=True)
             axes.plot(*zip(*curve, strict=True), style, color=f"C{colour}", marker=".", label=f"{name}: {how}")
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         figure.savefig(DOCS / "bounds.png", dpi=150)
 
 
 def equal_intervals(model, vertices: torch.Tensor, number: int) -> ExactLines:
-    """Some of the equal parts of lines, each bounded once, as lines of their own."""
+    """Divide each line into `number` equal intervals, and bound a random sample of them, each as a separate line."""
     generator = torch.Generator().manual_seed(0)
-    line, part = (torch.randint(many, (SAMPLED,), generator=generator) for many in (len(vertices), number))
+    line, part = (torch.randint(high, (SAMPLED,), generator=generator) for high in (len(vertices), number))
     ends = (torch.stack([part, part + 1], dim=1) / number).double().view(-1, 2, *[1] * (vertices.dim() - 2))
     first, last = vertices[line].double().split(1, dim=1)
     return bounded_lines(model, torch.lerp(first, last, ends), budget=4 * SAMPLED)
@@ -200,7 +203,7 @@ def equal_intervals(model, vertices: torch.Tensor, number: int) -> ExactLines:
 def main() -> None:
     parser = zoo.arguments(__doc__)
     parser.add_argument("what", choices=["check", "lattice", "cost", "bounds"])
-    parser.add_argument("--share", type=float, default=1.0, help="of the lines")
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the lines to use")
     options = parser.parse_args()
     {"check": check, "lattice": lattice, "cost": cost, "bounds": bounds}[options.what](options)
 

@@ -1,8 +1,10 @@
-"""What a sweep makes of faults: python benchmarks/faults.py [--kills 200] [--corruptions 60] [--only NAME ...]
+"""Inject faults into sweeps.
 
-Every fault happens to a sweep of eight tiny runs on scikit-learn's digits. Then the same command is given again, and its
-runs.csv held against that of a sweep that nothing happened to: "equal" is every value but the seconds. Linux; the full disk
-needs root, who may mount one. Prints a table; exit status 1 where anything was lost, or believed that should not have been.
+    python benchmarks/faults.py [--kills 200] [--corruptions 60] [--only NAME ...]
+
+Each fault is injected into a sweep of eight tiny runs on scikit-learn's digits. Then the same command is run again, and its
+runs.csv is compared with that of an undisturbed sweep: "equal" means that every value except the seconds is equal. Needs
+Linux; the full disk needs root to mount a file system. Prints a table; the exit status is 1 if a result was lost or wrong.
 """
 
 import argparse
@@ -23,10 +25,10 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import sweep  # noqa: E402
-from regioncount.reporting import collect, plots, report, tracking  # noqa: E402, F401  what a child needs not import
-from regioncount.runs import runner, store  # noqa: E402, F401  what a child needs not import
-from regioncount.sweeps import sweeping  # noqa: E402, F401  what a child needs not import
+from regioncount import commands  # noqa: E402
+from regioncount.reporting import collect, plots, report, tracking  # noqa: E402, F401  imported before the fork
+from regioncount.runs import runner, store  # noqa: E402, F401  imported before the fork
+from regioncount.sweeps import launch  # noqa: E402, F401  imported before the fork
 
 GRID = ["optimizer.learning_rate=0.1,0.03,0.01,0.003", "seed=0,1"]
 TINY = ["model=mlp", "model.width=8", "model.depth=1", "dataset.train_size=60", "dataset.test_size=100", "epochs=20"]
@@ -35,12 +37,12 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 def start(results: Path, *overrides: str, locks: bool = True) -> int:
-    """Start the sweep in a process of its own, which has imported everything already; returns its number."""
+    """Start the sweep in a forked process, which has all modules imported, and return its process id."""
     child = os.fork()
     if child:
         return child
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with open(results.parent / f"{results.name}.log", "a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -50,7 +52,7 @@ def start(results: Path, *overrides: str, locks: bool = True) -> int:
         sys.argv = [str(ROOT / "sweep.py"), f"results={results}", *TINY, *(overrides or GRID)]
         status = 1
         try:
-            status = sweep.run_command("sweep", sweep.main)
+            status = commands.sweep()
         finally:
             log.flush()
             os._exit(status)
@@ -61,12 +63,12 @@ def _no_locks(*arguments, **options):
 
 
 def wait(child: int) -> int:
-    """The exit status of a process, negative where a signal ended it."""
+    """Return the exit status of a process, negative if it was ended by a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def wait_or_kill(child: int, seconds: float, number: int, group: bool = False) -> int | None:
-    """Send a signal after so long; returns the exit status, or None where the process had ended before."""
+    """Send signal `number` after some seconds; return the exit status, or None if the process had ended before."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, _ = os.waitpid(child, os.WNOHANG)
@@ -74,34 +76,34 @@ def wait_or_kill(child: int, seconds: float, number: int, group: bool = False) -
             return None
         time.sleep(0.005)
     (os.killpg if group else os.kill)(child, number)
-    return wait(child) or None  # it may have ended well in that very moment
+    return wait(child) or None  # it may have finished at that very moment
 
 
 def table(results: Path) -> pd.DataFrame:
-    """runs.csv of the only sweep, but for what may differ."""
+    """Return runs.csv of the only sweep, without the columns that may differ."""
     (path,) = results.glob("sweeps/*/runs.csv")
     return pd.read_csv(path).drop(columns=["seconds", "directory"])
 
 
-def verdict(results: Path, sound: pd.DataFrame) -> str:
-    """Give the command again and hold what it leaves against the sound sweep."""
+def verdict(results: Path, reference: pd.DataFrame) -> str:
+    """Rerun the command and compare its results with the undisturbed sweep."""
     status = wait(start(results))
     if status:
         return f"exit status {status}"
-    if not table(results).equals(sound):
+    if not table(results).equals(reference):
         return "different"
     left = list((results / "unfinished").glob("*"))
     return "equal, something left over" if left else "equal"
 
 
 def kills(
-    scratch: Path, sound: pd.DataFrame, duration: float, times: int, number: int, overrides=(), group=False
+    scratch: Path, reference: pd.DataFrame, duration: float, times: int, number: int, overrides=(), group=False
 ) -> Counter:
-    """Signals at random moments, one sweep after the other until each has ended well."""
-    outcomes, sent, round_ = Counter(), 0, 0
+    """Send signals at random moments; resume each sweep until it finishes, then start the next."""
+    outcomes, sent, attempt = Counter(), 0, 0
     while sent < times:
-        results = scratch / f"kill-{number}-{len(overrides)}-{round_}"
-        round_ += 1
+        results = scratch / f"kill-{number}-{len(overrides)}-{attempt}"
+        attempt += 1
         for _ in range(40):
             child = start(results, *GRID, *overrides)
             status = wait_or_kill(child, random.uniform(0, duration), number, group)
@@ -113,13 +115,13 @@ def kills(
                 outcomes[f"exit status {status}"] += 1
             if sent >= times:
                 break
-        outcomes[verdict(results, sound)] += 1
+        outcomes[verdict(results, reference)] += 1
         shutil.rmtree(results)
     return outcomes
 
 
-def killed_workers(scratch: Path, sound: pd.DataFrame, duration: float, times: int) -> Counter:
-    """One of joblib's workers killed: the sweep reports, says that something is missing, and goes on the next time."""
+def killed_workers(scratch: Path, reference: pd.DataFrame, duration: float, times: int) -> Counter:
+    """Kill one of joblib's workers: the sweep must report that runs are missing, and resume when it is rerun."""
     outcomes = Counter()
     for number in range(times):
         results = scratch / f"worker-{number}"
@@ -131,13 +133,13 @@ def killed_workers(scratch: Path, sound: pd.DataFrame, duration: float, times: i
         wait(child)
         if not list(results.glob("sweeps/*/report.html")):
             outcomes["no report"] += 1
-        outcomes[verdict(results, sound)] += 1
+        outcomes[verdict(results, reference)] += 1
         shutil.rmtree(results)
     return outcomes
 
 
-def corruptions(scratch: Path, sound: pd.DataFrame, finished: Path, times: int) -> Counter:
-    """A file cut short, emptied, overwritten or with one bit turned; weights are asked for by a measure more."""
+def corruptions(scratch: Path, reference: pd.DataFrame, finished: Path, times: int) -> Counter:
+    """Truncate, empty or overwrite a file, or flip one bit; an additional measure makes the sweep load the weights."""
     outcomes = Counter()
     for number in range(times):
         results = scratch / f"corrupt-{number}"
@@ -146,7 +148,7 @@ def corruptions(scratch: Path, sound: pd.DataFrame, finished: Path, times: int) 
         path = random.choice([*results.glob(f"runs/*/{names[number % len(names)]}")])
         damage(path)
         wait(start(results, *GRID, "measures=[accuracy,distance_from_initialization]"))
-        outcome = verdict_among_several(results, sound)
+        outcome = verdict_among_several(results, reference)
         outcomes[f"{path.name}: {outcome}"] += 1
         shutil.rmtree(results)
     return outcomes
@@ -164,27 +166,27 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def verdict_among_several(results: Path, sound: pd.DataFrame) -> str:
-    """`verdict` where another sweep lies beside: of the columns that the sound one has."""
+def verdict_among_several(results: Path, reference: pd.DataFrame) -> str:
+    """Like `verdict`, with several sweeps in the directory; compare the columns of the undisturbed sweep."""
     if status := wait(start(results)):
         return f"exit status {status}"
     tables = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
-    return "equal" if all(found[list(sound)].equals(sound) for found in tables) else "different"
+    return "equal" if all(runs[list(reference)].equals(reference) for runs in tables) else "different"
 
 
 def concurrent(scratch: Path, times: int, locks: bool) -> Counter:
-    """Four sweeps at once over grids that overlap, in one results directory."""
+    """Run four sweeps with overlapping grids at the same time, in one results directory."""
     outcomes = Counter()
     for number in range(times):
         results = scratch / f"concurrent-{locks}-{number}"
         rates = ["0.1,0.03", "0.03,0.01", "0.1,0.01", "0.1,0.03,0.01"]
-        overrides = [[f"optimizer.learning_rate={some}", "seed=0,1"] for some in rates]
-        statuses = [wait(child) for child in [start(results, *some, locks=locks) for some in overrides]]
+        overrides = [[f"optimizer.learning_rate={values}", "seed=0,1"] for values in rates]
+        statuses = [wait(child) for child in [start(results, *chosen, locks=locks) for chosen in overrides]]
         log = (scratch / f"{results.name}.log").read_text()
         trained = sum("epochs, " in line and "(there already)" not in line for line in log.splitlines())
-        again = [wait(start(results, *some)) for some in overrides]
-        found = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
-        joined = pd.concat(found).drop(columns=["seconds", "directory"]).drop_duplicates()
+        again = [wait(start(results, *chosen)) for chosen in overrides]
+        tables = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
+        joined = pd.concat(tables).drop(columns=["seconds", "directory"]).drop_duplicates()
         same = len(joined) == 6 and not any(again) and len(list(results.glob("runs/[!.]*"))) == 6
         outcome = f"statuses {statuses}, " if locks and any(statuses) else ""
         outcome += "each trained once, " if trained == 6 else f"{trained} trainings of 6, " if locks else ""
@@ -193,8 +195,8 @@ def concurrent(scratch: Path, times: int, locks: bool) -> Counter:
     return outcomes
 
 
-def full_disk(scratch: Path, sound: pd.DataFrame, times: int) -> Counter:
-    """A disk that is full somewhere in the middle, and then has room again."""
+def full_disk(scratch: Path, reference: pd.DataFrame, times: int) -> Counter:
+    """Let the disk become full during a sweep, then give it more space and rerun."""
     outcomes = Counter()
     for number in range(times):
         disk = scratch / f"disk-{number}"
@@ -204,7 +206,7 @@ def full_disk(scratch: Path, sound: pd.DataFrame, times: int) -> Counter:
             status = wait(start(disk / "results"))
             traceback = "Traceback" in (disk / "results.log").read_text() if (disk / "results.log").exists() else False
             subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-            outcome = verdict(disk / "results", sound)
+            outcome = verdict(disk / "results", reference)
             outcomes[f"{'traceback, ' if traceback else ''}exit status {status}, then {outcome}"] += 1
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -217,41 +219,41 @@ def main() -> int:
     parser.add_argument("--corruptions", type=int, default=60)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    random.seed(asked.seed)
+    options = parser.parse_args()
+    random.seed(options.seed)
     scratch = Path(tempfile.mkdtemp(prefix="faults-"))
-    finished = scratch / "sound"
+    finished = scratch / "reference"
     began = time.perf_counter()
     if wait(start(finished)):
-        raise SystemExit((scratch / "sound.log").read_text())
+        raise SystemExit((scratch / "reference.log").read_text())
     duration = time.perf_counter() - began
-    sound = table(finished)
+    reference = table(finished)
 
     faults = {
-        "SIGKILL": lambda: (asked.kills, kills(scratch, sound, duration, asked.kills, signal.SIGKILL)),
+        "SIGKILL": lambda: (options.kills, kills(scratch, reference, duration, options.kills, signal.SIGKILL)),
         "SIGKILL of the sweep and its two workers (joblib)": lambda: (
             10,
-            kills(scratch, sound, 2 * duration, 10, signal.SIGKILL, JOBLIB, group=True),
+            kills(scratch, reference, 2 * duration, 10, signal.SIGKILL, JOBLIB, group=True),
         ),
-        "SIGKILL of one worker (joblib)": lambda: (5, killed_workers(scratch, sound, duration, 5)),
-        "SIGTERM": lambda: (20, kills(scratch, sound, duration, 20, signal.SIGTERM)),
-        "SIGINT": lambda: (20, kills(scratch, sound, duration, 20, signal.SIGINT)),
-        "damaged file": lambda: (asked.corruptions, corruptions(scratch, sound, finished, asked.corruptions)),
+        "SIGKILL of one worker (joblib)": lambda: (5, killed_workers(scratch, reference, duration, 5)),
+        "SIGTERM": lambda: (20, kills(scratch, reference, duration, 20, signal.SIGTERM)),
+        "SIGINT": lambda: (20, kills(scratch, reference, duration, 20, signal.SIGINT)),
+        "damaged file": lambda: (options.corruptions, corruptions(scratch, reference, finished, options.corruptions)),
         "4 sweeps at once": lambda: (3, concurrent(scratch, 3, locks=True)),
         "4 sweeps at once, no locks": lambda: (3, concurrent(scratch, 3, locks=False)),
-        "full disk": lambda: (8, full_disk(scratch, sound, 8)),
+        "full disk": lambda: (8, full_disk(scratch, reference, 8)),
     }
-    print(f"a sweep of 8 runs that nothing happens to: {duration:.1f} s\n")
+    print(f"undisturbed sweep of 8 runs: {duration:.1f} s\n")
     print("| fault | times | outcomes | seconds |\n|---|---|---|---|", flush=True)
     good = True
     for name, inflict in faults.items():
-        if asked.only and name not in asked.only:
+        if options.only and name not in options.only:
             continue
         began = time.perf_counter()
         times, outcomes = inflict()
         good &= not any("different" in outcome or "no report" in outcome for outcome in outcomes)
-        told = "; ".join(f"{outcome} ({count})" for outcome, count in sorted(outcomes.items()))
-        print(f"| {name} | {times} | {told} | {time.perf_counter() - began:.0f} |", flush=True)
+        cells = "; ".join(f"{outcome} ({count})" for outcome, count in sorted(outcomes.items()))
+        print(f"| {name} | {times} | {cells} | {time.perf_counter() - began:.0f} |", flush=True)
     return 0 if good else 1
 
 

@@ -1,9 +1,11 @@
-"""Coverage-guided fuzzing of what is read from strangers: python benchmarks/fuzz.py plan -max_total_time=300
+"""Fuzz the readers of untrusted files, guided by coverage.
 
-The first word is record, measures, plan, arrays or weights; what follows are libFuzzer's options. Each input is the content
-of one file of a sweep's directory, the rest of which is sound. Whatever it is, reading it succeeds or raises InputError;
-anything else is a crash, which libFuzzer writes to a file. Checksums are mended, or nothing would get past them.
-Needs `uv pip install atheris`.
+    python benchmarks/fuzz.py plan -max_total_time=300
+
+The first argument is record, measures, plan, arrays or weights; the others are libFuzzer options. Each input is the content
+of one file in an otherwise valid sweep directory. Reading it must succeed or raise InputError. Any other exception is a
+crash, and libFuzzer writes its input to a file. Checksums are recomputed, because otherwise no input would pass them. Needs
+`uv pip install atheris`.
 """
 
 import json
@@ -18,19 +20,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 with atheris.instrument_imports(include=["regioncount"]):
     from regioncount.errors import InputError
-    from regioncount.runs import files, plans, store
+    from regioncount.runs import files, plans, store, weights
 
 import numpy as np  # noqa: E402
 import pretend  # noqa: E402
 import torch  # noqa: E402
 
 
-def mended(content: bytes) -> bytes:
-    """The content with the checksum that belongs to it, where it is a mapping."""
+def with_checksum(content: bytes) -> bytes:
+    """Return the content with a valid checksum, if it is a JSON mapping."""
     try:
         value = json.loads(content)
         value.pop("checksum", None)
-        return json.dumps(value | {"checksum": files._json_digest(value)}).encode()
+        return json.dumps(value | {"checksum": files.json_digest(value)}).encode()
     except (ValueError, AttributeError, RecursionError):
         return content
 
@@ -44,17 +46,17 @@ def main() -> None:
     seeds = scratch / "seeds"
     seeds.mkdir()
     arrays = files.array_bytes({"key/counts": np.arange(5), "key/entropies": np.linspace(0, 1, 5)})
-    weights = files.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
-    (seeds / "sound").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else weights)
+    state = weights.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
+    (seeds / "valid").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else state)
 
     def read(content: bytes) -> None:
         try:
             if target == "arrays":
                 files.load_arrays(content, scratch)
             elif target == "weights":
-                files.load_tensors(content, scratch)
+                weights.load_tensors(content, scratch)
             else:
-                name.write_bytes(mended(content))
+                name.write_bytes(with_checksum(content))
                 plans.read(sweep) if target == "plan" else store.load(run)
         except InputError:
             pass

@@ -1,7 +1,9 @@
-"""All that wants a GPU, in one command of under eight minutes: python benchmarks/gpu.py [--data DIR]
+"""Run all GPU benchmarks in under eight minutes.
 
-Prints the tables of benchmarks/README.md for this machine: counting and training beside the plain version. Figures
-are of this machine and day; say which in what you publish. What compiles comes last.
+    python benchmarks/gpu.py [--data DIR]
+
+Prints the tables of benchmarks/README.md for this machine: counting and training, each compared with the plain version. The
+figures depend on the machine and the date; state both when you publish them. The benchmark that compiles is run last.
 """
 
 import subprocess
@@ -28,18 +30,18 @@ STEPS = (
 def main() -> None:
     options = zoo.arguments(__doc__).parse_args()
     if not torch.cuda.is_available():
-        sys.exit("gpu.py: no GPU here that this torch can use; the other benchmarks run on a CPU")
+        sys.exit("gpu.py: torch finds no usable GPU; the other benchmarks run on a CPU")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {date.today()}\n", flush=True)
     started = time.monotonic()
     for name, *arguments in STEPS:
-        left = LIMIT - (time.monotonic() - started)
+        remaining = LIMIT - (time.monotonic() - started)
         print(f"\n`python benchmarks/{name} {' '.join(arguments)}`\n", flush=True)
         data = () if name == "together.py" else ("--data", options.data, "--results", options.results)
         command = [sys.executable, HERE / name, *arguments, *data]
         try:
-            subprocess.run(command, timeout=max(1, left), check=False)
+            subprocess.run(command, timeout=max(1, remaining), check=False)
         except subprocess.TimeoutExpired:
-            print("stopped: the eight minutes are over", flush=True)
+            print("stopped at the time limit of eight minutes", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How the cost of counting grows with lines and with points a line, and how many regions a lattice of 200 points misses.
+"""Measure how the cost of counting grows with lines and points per line, and how many regions a 200-point lattice misses.
 
     python benchmarks/growth.py [--width 16] [--data DIR]
 
-Each figure is taken in a process of its own, so that its peak memory is its own. Writes benchmarks/growth.png.
+Each measurement runs in a separate process, so that its peak memory can be measured. Writes benchmarks/growth.png.
 """
 
 import argparse
@@ -28,14 +28,14 @@ LINES = (10, 30, 100, 300, 1000, 3000, 10000)
 POINTS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
-def one(method: str, lines: int, points: int, options: argparse.Namespace) -> dict:
+def measure(method: str, lines: int, points: int, options: argparse.Namespace) -> dict:
     device = choose_device(options.device)
     *_, (_, model, dataset, _) = zoo.stages("resnet18", options.width, options)
     model.to(device)
     images = dataset.normalize(dataset.train.images[:2000])
     generator = torch.Generator().manual_seed(0)
     vertices = sample_simplices(images, 1, lines, generator)
-    count_regions(model, vertices[:5])  # the first call of anything builds kernels
+    count_regions(model, vertices[:5])  # warm up: the first call builds kernels
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     result = count_regions(model, vertices.to(device), resolution=points, method=method)
@@ -54,18 +54,18 @@ def one(method: str, lines: int, points: int, options: argparse.Namespace) -> di
     }
 
 
-def measured(method: str, lines: int, points: int, options: argparse.Namespace) -> dict:
-    """`one`, in a process of its own."""
+def measure_in_process(method: str, lines: int, points: int, options: argparse.Namespace) -> dict:
+    """Run `measure` in a separate process."""
     command = [sys.executable, __file__, "--one", method, str(lines), str(points)]
     command += ["--data", options.data, "--results", options.results, "--width", str(options.width)]
     command += ["--device", options.device]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(
-        f"| {method} | {lines:,} | {points:,} | {found['seconds']:.2f} | {found['evaluations'] / lines:.1f} "
-        f"| {found['mean']:.3f} ± {found['standard_error']:.3f} | {found['more_memory_mb']:.0f} |",
+        f"| {method} | {lines:,} | {points:,} | {result['seconds']:.2f} | {result['evaluations'] / lines:.1f} "
+        f"| {result['mean']:.3f} ± {result['standard_error']:.3f} | {result['more_memory_mb']:.0f} |",
         flush=True,
     )
-    return found
+    return result
 
 
 def draw(by_lines: list[dict], by_points: list[dict]) -> None:
@@ -78,7 +78,7 @@ def draw(by_lines: list[dict], by_points: list[dict]) -> None:
     )
     right.loglog(POINTS, POINTS, "--", label="grid")
     right.loglog([f["points"] for f in by_points], [f["evaluations"] / f["lines"] for f in by_points], "o-", label="auto")
-    right.set(xlabel="points a line", ylabel="evaluations a line", title="Evaluations hardly grow with points")
+    right.set(xlabel="points per line", ylabel="evaluations per line", title="Evaluations hardly grow with points")
     right.legend(frameon=False)
     figure.savefig(Path(__file__).parent / "growth.png", dpi=150)
 
@@ -90,22 +90,23 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         method, lines, points = options.one
-        print(json.dumps(one(method, int(lines), int(points), options)))
+        print(json.dumps(measure(method, int(lines), int(points), options)))
         return
     print(
-        "| method | lines | points | seconds | evaluations a line | count | more memory, MB |\n|---|---|---|---|---|---|---|"
+        "| method | lines | points | seconds | evaluations per line | count | more memory, MB |\n"
+        "|---|---|---|---|---|---|---|"
     )
-    by_lines = [measured("auto", lines, 200, options) for lines in LINES]
-    by_points = [measured("auto", 300, points, options) for points in POINTS]
-    grid = [measured("grid", 300, points, options) for points in (50, 200)]
+    by_lines = [measure_in_process("auto", lines, 200, options) for lines in LINES]
+    by_points = [measure_in_process("auto", 300, points, options) for points in POINTS]
+    grid = [measure_in_process("grid", 300, points, options) for points in (50, 200)]
     draw(by_lines, by_points)
     finest = np.array(by_points[-1]["counts"])
     print("\n| points | count | regions of the finest lattice missed | lines that differ |\n|---|---|---|---|")
-    for found in (*grid, *by_points):
-        counts = np.array(found["counts"])
+    for row in (*grid, *by_points):
+        counts = np.array(row["counts"])
         missed = (finest - counts).sum() / finest.sum()
         print(
-            f"| {found['points']:,} ({found['method']}) | {counts.mean():.3f} | {100 * missed:.2f} % "
+            f"| {row['points']:,} ({row['method']}) | {counts.mean():.3f} | {100 * missed:.2f} % "
             f"| {100 * (counts != finest).mean():.1f} % |"
         )
 

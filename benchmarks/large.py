@@ -1,10 +1,10 @@
-"""How reports and sweeps grow with the number of runs: time by part, memory, sizes on disk.
+"""Measure how reports and sweeps scale with the number of runs: time by part, memory, sizes on disk.
 
     python benchmarks/large.py report [--networks 4] [--rates 50] [--sizes 25] [--seeds 2] [--snapshots 10] [--directory DIR]
     python benchmarks/large.py sweep [--runs 1000] [--launcher basic] [--directory DIR] [SWEEP OVERRIDES ...]
 
-`report` makes finished runs up (4 x 50 x 25 x 2 are 10,000) and times `python -m regioncount.report` of them; in a DIR that
-is there already, those. `sweep` trains a tiny network on digits for one epoch, again and again.
+`report` creates synthetic finished runs (4 x 50 x 25 x 2 = 10,000), or uses those of an existing DIR, and times
+`python -m regioncount.report` on them. `sweep` repeatedly trains a tiny network on digits for one epoch.
 """
 
 import argparse
@@ -24,25 +24,25 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("mlp", "small_cnn", "resnet18", "vgg19", "resnet34", "mobilenet", "senet18", "shufflenetv2")
 
-# What a report does, by part: functions that are timed, without the time of those below them that are in another part.
+# The parts of a report: the functions that are timed, excluding calls from them to functions of another part.
 PARTS = {
-    "reading the plan": ["planning.read"],
-    "reading runs": ["planning.PlannedRun.find_run"],
-    "statistics": ["analysis.correlations", "analysis.ranking", "analysis.regression"],
-    "collecting, beyond": ["report.collect"],
-    "CSV files": ["files.write_csv"],
-    "tables": ["report.summarize", "report._write_tables"],
-    "pictures": ["report._draw"],
-    "page": ["page.build"],
+    "reading the plan": ["runs.plans:read"],
+    "reading runs": ["runs.plans:PlannedRun.find_run"],
+    "statistics": ["analysis:correlations", "analysis:ranking", "analysis:regression"],
+    "rest of collecting": ["reporting.report:collect"],
+    "CSV files": ["runs.files:write_csv"],
+    "tables": ["reporting.report:summarize", "reporting.report:_write_tables"],
+    "pictures": ["reporting.report:_draw"],
+    "page": ["reporting.page:build"],
 }
 
 
 def make(results: Path, options: argparse.Namespace) -> Path:
-    """A sweep of made-up runs; returns its directory."""
+    """Create a sweep of synthetic runs and return its directory."""
     sys.path.insert(0, str(ROOT / "tests"))
     import pretend
 
-    os.fsync = lambda _: None  # what is made up may be lost
+    os.fsync = lambda _: None  # synthetic runs need not be durable
     rates = np.geomspace(0.1, 1e-5, options.rates).round(8).tolist()
     return pretend.sweep(
         results,
@@ -62,21 +62,23 @@ def report(options: argparse.Namespace) -> None:
         sweep = sweeps[0].parent if sweeps else make(results, options)
         making = time.perf_counter() - start
         number = len(list(results.glob("runs/*/run.json")))
-        with open(results / "parts.txt", "w+") as told:
+        with open(results / "parts.txt", "w+") as output:
             start = time.perf_counter()
             command = [sys.executable, __file__, "timed", str(sweep)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=told)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=output)
             seconds = time.perf_counter() - start
-            told.seek(0)
-            parts = told.read()
-        print(f"{number:,} runs, made up in {making:.0f} s; the plan has {_megabytes(sweep / 'plan.json')}\n")
-        print(f"| part | seconds | of the processor |\n|---|---|---|\n{parts.strip()}\n\n{seconds:.1f} s in all, ", end="")
+            output.seek(0)
+            parts = output.read()
+        print(f"{number:,} runs, created in {making:.0f} s; the plan has {_megabytes(sweep / 'plan.json')}\n")
+        print(
+            f"| part | seconds | processor seconds |\n|---|---|---|\n{parts.strip()}\n\n{seconds:.1f} s in total, ", end=""
+        )
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(f"peak memory {memory:.0f} MB; report.html has {_megabytes(sweep / 'report.html')}")
 
 
 def sweep(options: argparse.Namespace) -> None:
-    """Time the runs of a sweep by the lines it prints, and look at the memory of its process at each."""
+    """Time the runs of a sweep by the lines it prints, and record the memory of its process at each line."""
     rates = ",".join(f"{rate:.7f}" for rate in np.geomspace(0.1, 0.001, options.runs // 10))
     tiny = ["model=mlp", "model.width=8", "model.depth=1", "epochs=1", "regions.line.number=5", "regions.line.resolution=20"]
     tiny += ["dataset.train_size=60", "dataset.test_size=100", "precision=float32"]
@@ -95,13 +97,13 @@ def sweep(options: argparse.Namespace) -> None:
         reporting = time.perf_counter() - at[-1]
         if process.wait():
             sys.exit(process.returncode)
-        seconds, some = np.diff(at), min(100, options.runs // 2)
+        seconds, subset = np.diff(at), min(100, options.runs // 2)
         print(f"{len(seconds):,} runs, hydra/launcher={options.launcher}\n\n| what | |\n|---|---|")
-        print(f"| the plan, start of Python included | {planned:.1f} s |")
-        print(f"| a run of the first {some} | {seconds[:some].mean():.3f} s |")
-        print(f"| a run of the last {some} | {seconds[-some:].mean():.3f} s |")
+        print(f"| the plan, including Python's start-up | {planned:.1f} s |")
+        print(f"| a run of the first {subset} | {seconds[:subset].mean():.3f} s |")
+        print(f"| a run of the last {subset} | {seconds[-subset:].mean():.3f} s |")
         print(f"| the report | {reporting:.1f} s |")
-        print(f"| memory after {some // 10} runs | {memory[some // 10]:.0f} MB |")
+        print(f"| memory after {subset // 10} runs | {memory[subset // 10]:.0f} MB |")
         print(f"| memory after half of the runs | {memory[len(memory) // 2]:.0f} MB |")
         print(f"| memory after the last run | {memory[-1]:.0f} MB |")
         for what, pattern in (
@@ -120,7 +122,7 @@ def _resident(process: int) -> float:
 
 
 def timed(directory: str) -> None:
-    """Make a report in this process; a line a part goes to standard error: seconds, and of them those of the processor."""
+    """Write a report in this process, and print one line per part to standard error: wall and processor seconds."""
     seconds, running = {part: np.zeros(2) for part in PARTS}, []
 
     def clocks() -> np.ndarray:
@@ -145,13 +147,14 @@ def timed(directory: str) -> None:
     start = np.array([time.perf_counter(), 0.0])
     for part, names in PARTS.items():
         for name in names:
-            module, *path, function = name.split(".")
+            module, _, path = name.partition(":")
+            *path, function = path.split(".")
             owner = functools.reduce(getattr, path, importlib.import_module(f"regioncount.{module}"))
             setattr(owner, function, timing(getattr(owner, function), part))
     report = importlib.import_module("regioncount.report")
     sys.stderr.flush()
     status = report.main([directory])
-    seconds["all, imports included"] = clocks() - start
+    seconds["all, including imports"] = clocks() - start
     print("\n".join(f"| {part} | {wall:.1f} | {busy:.1f} |" for part, (wall, busy) in seconds.items()), file=sys.stderr)
     sys.exit(status)
 
@@ -175,18 +178,18 @@ def main() -> None:
         timed(sys.argv[2])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    of_report = commands.add_parser("report")
-    of_report.set_defaults(body=report)
+    report_parser = commands.add_parser("report")
+    report_parser.set_defaults(body=report)
     for name, default in (("networks", 4), ("rates", 50), ("sizes", 25), ("seeds", 2)):
-        of_report.add_argument(f"--{name}", type=int, default=default)
-    of_report.add_argument("--snapshots", type=int, nargs="*", default=[], help="epochs that were measured too")
-    of_sweep = commands.add_parser("sweep")
-    of_sweep.set_defaults(body=sweep)
-    of_sweep.add_argument("--runs", type=int, default=1000, help="a multiple of 10")
-    of_sweep.add_argument("--launcher", default="basic")
-    of_sweep.add_argument("overrides", nargs="*", help="further options of sweep.py")
-    for command in (of_report, of_sweep):
-        command.add_argument("--directory", type=Path, help="default: one that is removed afterwards")
+        report_parser.add_argument(f"--{name}", type=int, default=default)
+    report_parser.add_argument("--snapshots", type=int, nargs="*", default=[], help="additional epochs with measurements")
+    sweep_parser = commands.add_parser("sweep")
+    sweep_parser.set_defaults(body=sweep)
+    sweep_parser.add_argument("--runs", type=int, default=1000, help="a multiple of 10")
+    sweep_parser.add_argument("--launcher", default="basic")
+    sweep_parser.add_argument("overrides", nargs="*", help="further options of sweep.py")
+    for command in (report_parser, sweep_parser):
+        command.add_argument("--directory", type=Path, help="default: a temporary directory")
     options = parser.parse_args()
     options.body(options)
 

@@ -1,7 +1,9 @@
-"""A sweep's wall time beyond training and measuring: python benchmarks/overhead.py [SWEEP OVERRIDES ...]
+"""Measure a sweep's wall time beyond training and measuring.
 
-By default the quickstart, into a directory that is removed afterwards. Python may keep compiled modules, as it does unless
-PYTHONDONTWRITEBYTECODE is set; the first start after an installation writes them and takes longer.
+    python benchmarks/overhead.py [SWEEP OVERRIDES ...]
+
+The default is the quickstart, with results in a temporary directory. PYTHONDONTWRITEBYTECODE is unset, so that Python can
+reuse compiled modules. The first start after an installation compiles them and takes longer.
 """
 
 import json
@@ -28,7 +30,7 @@ def main() -> None:
     training = sum(run["summary"]["seconds"] for run in runs)
     measuring = sum(entry["how"]["seconds"] for file in entries for entry in file["entries"].values())
     beyond = wall - training - measuring
-    columns = ["sweep", "runs", "wall, s", "training, s", "measuring, s", "beyond, s", "15 s + 0.3 s a run"]
+    columns = ["sweep", "runs", "wall, s", "training, s", "measuring, s", "beyond, s", "15 s + 0.3 s per run"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     print(
         f"| {' '.join(overrides)} | {len(runs)} | {wall:.1f} | {training:.1f} | {measuring:.1f} | {beyond:.1f} "

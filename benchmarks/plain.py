@@ -1,8 +1,8 @@
-"""Counting and training as a careful researcher writes them who does not optimize: what everything here is compared with.
+"""The plain version: counting and training in straightforward code without optimization, the baseline of the benchmarks.
 
-Counting: one line (triangle, square) after another, its interpolated images in a NumPy buffer, one forward pass in float32,
-labels to the CPU, a flood fill in Python. Training: a DataLoader with two workers and per-image transforms, float32 without
-TF32, one optimizer step at a time.
+Counting processes one line (triangle, square) at a time: it interpolates the images in a NumPy buffer, runs one forward pass
+in float32, copies the labels to the CPU, and applies a flood fill in Python. Training uses a DataLoader with two workers and
+per-image transforms, float32 without TF32, and one optimizer step at a time.
 """
 
 from collections import deque
@@ -25,8 +25,16 @@ def count_regions(
     steps: Sequence[tuple],
     device="cpu",
 ) -> list[int]:
-    """Regions in each subspace. vertices: float32 (S, d + 1, C, H, W); lattice: integer positions of the points, as tuples;
-    weights: (P, d + 1), barycentric; steps: all those that join a point to its neighbours."""
+    """Return the number of regions in each subspace.
+
+    Args:
+        model: A network that maps images to logits.
+        vertices: The vertices of the subspaces, float32 of shape (S, d + 1, C, H, W).
+        lattice: The integer positions of the P lattice points.
+        weights: The barycentric weights of the lattice points, of shape (P, d + 1).
+        steps: The offsets from a point to all its neighbours.
+        device: The device of the model.
+    """
     model.eval()
     counts = []
     buffer = np.empty((len(lattice), *vertices.shape[2:]), np.float32)
@@ -42,7 +50,7 @@ def count_regions(
 
 
 def flood_fill(labels: dict[tuple, int], steps: Sequence[tuple]) -> int:
-    """Connected regions of equal label; labels by integer position."""
+    """Return the number of connected regions of equal label. `labels` maps integer positions to labels."""
     seen, regions = set(), 0
     for start in labels:
         if start in seen:
@@ -51,17 +59,17 @@ def flood_fill(labels: dict[tuple, int], steps: Sequence[tuple]) -> int:
         seen.add(start)
         queue = deque([start])
         while queue:
-            here = queue.popleft()
+            position = queue.popleft()
             for step in steps:
-                there = tuple(a + b for a, b in zip(here, step, strict=True))
-                if there not in seen and labels.get(there) == labels[here]:
-                    seen.add(there)
-                    queue.append(there)
+                neighbour = tuple(a + b for a, b in zip(position, step, strict=True))
+                if neighbour not in seen and labels.get(neighbour) == labels[position]:
+                    seen.add(neighbour)
+                    queue.append(neighbour)
     return regions
 
 
 class Images(Dataset):
-    """Images as arrays (H, W, C) and labels; each image is transformed when it is asked for."""
+    """Images (arrays of shape (H, W, C)) and labels; each image is transformed on access."""
 
     def __init__(self, images: np.ndarray, labels: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
         self.images, self.labels = images, labels
@@ -81,7 +89,7 @@ def loader(images: np.ndarray, labels: Sequence[int], mean, std, batch_size: int
 
 
 def train_epoch(model: nn.Module, batches: DataLoader, optimizer: torch.optim.Optimizer, device="cpu") -> float:
-    """One epoch; returns the average loss."""
+    """Train for one epoch and return the mean loss."""
     model.train()
     total = 0.0
     for images, labels in batches:

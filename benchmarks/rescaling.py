@@ -1,7 +1,9 @@
-"""What rescaling does to generalization measures: python benchmarks/rescaling.py
+"""Measure the effect of rescaling on generalization measures.
+
+    python benchmarks/rescaling.py
 
 A small CNN is trained on scikit-learn's digits. Then the gain and shift of one batch normalization are multiplied by a, and
-the next convolution by 1/a: the function stays as it is. Prints the measures and draws docs/rescaling.png.
+the next convolution by 1/a, which does not change the function. Prints the measures and draws docs/rescaling.png.
 """
 
 import copy
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 
 from regioncount import data, measures, models, training
 from regioncount.config import parse_run
-from regioncount.measures.subject import from_dataset
+from regioncount.measures.measured_model import from_dataset
 from regioncount.regions import count_regions, sample_simplices
 
 FACTORS = [2.0**power for power in range(-5, 6)]
@@ -65,19 +67,19 @@ def main() -> None:
     dataset = data.load("digits", train_size=300)
     model = trained(dataset)
     vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, 100, torch.Generator().manual_seed(0))
-    found = {name: [] for name in SHOWN}
+    results = {name: [] for name in SHOWN}
     print(f"| a | {' | '.join(SHOWN)} |\n{'|---' * (len(SHOWN) + 1)}|")
     for factor in FACTORS:
         changed = rescaled(model, factor)
-        subject = from_dataset(changed, dataset, torch.device("cpu"))
+        measured = from_dataset(changed, dataset, torch.device("cpu"))
         for name, measure in SHOWN.items():
-            value = measures.value(measure, subject)[measure] if measure else count_regions(changed, vertices).mean
-            found[name].append(value)
-        print(f"| {factor:g} | {' | '.join(f'{values[-1]:.6g}' for values in found.values())} |", flush=True)
+            value = measures.value(measure, measured)[measure] if measure else count_regions(changed, vertices).mean
+            results[name].append(value)
+        print(f"| {factor:g} | {' | '.join(f'{values[-1]:.6g}' for values in results.values())} |", flush=True)
     middle = FACTORS.index(1.0)
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for (name, values), (colour, marker) in zip(found.items(), STYLES, strict=True):
+    for (name, values), (colour, marker) in zip(results.items(), STYLES, strict=True):
         relative = [value / values[middle] for value in values]
         width = 2.6 if name == "region count" else 1.2
         axes.plot(FACTORS, relative, color=colour, marker=marker, markersize=5, linewidth=width, label=name)

@@ -1,8 +1,10 @@
-"""What the constants of the adaptive rule cost and give: python benchmarks/rule.py [--lines 150] [--copies 8]
+"""Measure cost and accuracy of the adaptive rule for several constants.
 
-Every lattice point of some lines is evaluated once in float32; then labels are looked up there as the rule asks for them.
---copies adds that many copies of all lines with random constants added to the classes' logits: other boundaries, to tell
-rules apart that miss nothing.
+    python benchmarks/rule.py [--lines 150] [--copies 8]
+
+Every lattice point of some lines is evaluated once in float32; the rule then looks its labels up in this table. --copies
+adds copies of all lines with random constants added to the class logits. These have other boundaries, and help to
+distinguish rules that miss no region of the original lines.
 """
 
 import numpy as np
@@ -13,11 +15,11 @@ from regioncount.regions import adaptive, count_components, sample_simplices
 from regioncount.regions.evaluation import evaluation_batch, fast_layout, interpolate, lay_out, true_float32
 
 POINTS = 200
-SEED = 1  # not that of agreement.py: what chooses the constants does not judge them
+SEED = 1  # differs from agreement.py, so that the constants are not tested on the lines used to choose them
 
 
 def all_logits(model, vertices: torch.Tensor) -> torch.Tensor:
-    """Logits (S, 200, C) of every lattice point of segments (S, 2, C, H, W)."""
+    """Return the logits (S, 200, C) of every lattice point of segments (S, 2, C, H, W)."""
     share = torch.linspace(0, 1, POINTS)
     weights = torch.stack([1 - share, share], dim=1)
     batches = torch.arange(len(vertices) * POINTS).split(evaluation_batch(torch.device("cpu"), vertices[0, 0].numel()))
@@ -26,18 +28,18 @@ def all_logits(model, vertices: torch.Tensor) -> torch.Tensor:
     return torch.cat(logits).view(len(vertices), POINTS, -1)
 
 
-def looked_up(logits: torch.Tensor) -> tuple[float, float]:
-    """Evaluations a line, and the share of lines whose count is the grid's."""
-    asked = 0
+def evaluate_rule(logits: torch.Tensor) -> tuple[float, float]:
+    """Return the evaluations per line, and the fraction of lines with the count of the grid."""
+    evaluated = 0
 
     def evaluate(line, point, expected):
-        nonlocal asked
-        asked += len(line)
+        nonlocal evaluated
+        evaluated += len(line)
         return logits[line, point]
 
     labels = adaptive.adaptive_labels(evaluate, len(logits), np.arange(POINTS), torch.device("cpu"))
     agree = count_components(labels) == count_components(logits.argmax(dim=2))
-    return asked / len(logits), float(agree.mean())
+    return evaluated / len(logits), float(agree.mean())
 
 
 def main() -> None:
@@ -57,11 +59,11 @@ def main() -> None:
         for _ in range(options.copies):
             constants = torch.randn(len(logits), 1, logits.shape[2], generator=generator)
             everything.append(logits + constants * logits.std() / 2)
-    print("| intervals | bend | evaluations a line | lines with the grid's count | worst model |\n|---|---|---|---|---|")
+    print("| intervals | bend | evaluations per line | lines with the grid's count | worst model |\n|---|---|---|---|---|")
     for cells in (12, 16, 20, 24, 28, 32):
         for safety in (8.0, 12.0, 16.0, 24.0, 32.0):
             adaptive.COARSE_CELLS, adaptive.SAFETY = (cells,), (safety,)
-            evaluations, agree = zip(*(looked_up(logits) for logits in everything), strict=True)
+            evaluations, agree = zip(*(evaluate_rule(logits) for logits in everything), strict=True)
             print(
                 f"| {cells} | {safety:g} | {np.mean(evaluations):.1f} | {np.mean(agree):.2%} | {min(agree):.2%} |",
                 flush=True,

@@ -1,9 +1,9 @@
-"""Several runs at a time on one GPU: images a second of all together.
+"""Measure the total images per second of several runs on one GPU.
 
     python benchmarks/together.py [--runs 1 2 4] [--widths 64 16] [--images 10240]
 
-ResNet-18 on random images, batches of 256. Each run is a process of its own, as joblib's workers are; all begin their timed
-epochs together.
+ResNet-18 on random images, with batches of 256. Each run is a separate process, like joblib's workers. All start their timed
+epochs at the same time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from regioncount.models.networks import build_for
 
 
 def train(width: int, images: int, device: torch.device, barrier, queue) -> None:
-    """Report when the second of three epochs began, and when the last ended."""
+    """Train for three epochs, and put the start of the second and the end of the last epoch into the queue."""
     pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(pixels, torch.arange(images) % 10)
     dataset = data.Dataset("random", split, split, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3)

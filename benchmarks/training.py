@@ -1,9 +1,9 @@
-"""Images a second in training: this suite beside the plain version, in one process.
+"""Images per second in training: this suite beside the plain version, in one process.
 
     python benchmarks/training.py [--networks resnet18 mobilenet ...] [--images 1024] [--data DIR]
 
 The plain version runs before and after the suite, so that a machine whose speed drifts does not favour either. First epochs
-are not timed. On a GPU the suite also trains without recording its steps, kernel by kernel.
+are not timed. On a GPU the suite also trains without CUDA graphs, kernel by kernel.
 """
 
 import time
@@ -18,12 +18,14 @@ import zoo
 from regioncount import data, training
 from regioncount.config import parse_run
 from regioncount.models.networks import build_for
+from regioncount.training import steps
+from regioncount.training.hardware import MIN_COMPILED_WORK
 
 NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
 
 
 def plain_rate(network: str, dataset: data.Dataset, options, device: torch.device) -> float:
-    """Images a second over one epoch, after a first one that is not timed."""
+    """Return the images per second over one epoch, after a first one that is not timed."""
     model = build_for({"name": network}, dataset).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -35,8 +37,8 @@ def plain_rate(network: str, dataset: data.Dataset, options, device: torch.devic
     return len(images) / seconds
 
 
-def suite_rate(network: str, dataset: data.Dataset, options, device: torch.device, recorded: bool = True) -> float:
-    """Images a second over the last of two epochs."""
+def suite_rate(network: str, dataset: data.Dataset, options, device: torch.device, graphs: bool = True) -> float:
+    """Return the images per second over the last of two epochs."""
     config = parse_run(
         {
             "model": {"name": network},
@@ -48,8 +50,8 @@ def suite_rate(network: str, dataset: data.Dataset, options, device: torch.devic
     )
     model = build_for(config.model, dataset)
     precision = training.choose_precision("auto", device)
-    compiled = training.choose_compilation(options.compile or "auto", device, training.COMPILED_WORK)  # of a long run
-    with nullcontext() if recorded else patch.object(training, "recorded", lambda step: step):
+    compiled = training.choose_compilation(options.compile or "auto", device, MIN_COMPILED_WORK)  # as for a long run
+    with nullcontext() if graphs else patch.object(steps, "capture_cuda_graph", lambda step: step):
         history = training.fit(model, dataset.to(device), config, device=device, precision=precision, compiled=compiled)
     return len(dataset.train) / history[-1]["seconds"]
 
@@ -68,7 +70,7 @@ def main() -> None:
     print("| network | plain, images/s | kernel by kernel | regioncount, images/s | ratio |\n|---|---|---|---|---|")
     for network in options.networks:
         before = plain_rate(network, dataset, options, device)
-        single = f"{suite_rate(network, dataset, options, device, recorded=False):.0f}" if device.type == "cuda" else ""
+        single = f"{suite_rate(network, dataset, options, device, graphs=False):.0f}" if device.type == "cuda" else ""
         rate = suite_rate(network, dataset, options, device)
         after = plain_rate(network, dataset, options, device)
         slow = 2 / (1 / before + 1 / after)

@@ -1,6 +1,8 @@
-"""The models that the benchmarks count regions of: every network of the paper, narrow, half trained and trained.
+"""Train the models of the benchmarks, every network of the paper at reduced width.
 
-Trained by the suite itself, so what was trained once is found again: python benchmarks/zoo.py [--data DIR]
+    python benchmarks/zoo.py [--data DIR]
+
+Each network is stored half trained and trained. The models are regioncount runs, so they are trained once and then reused.
 """
 
 import argparse
@@ -29,17 +31,17 @@ WIDTHS = {
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """What every benchmark takes."""
+    """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--data", default="data/cifar10-jpeg", help="a folder of train/<class>/* and test/<class>/*")
-    parser.add_argument("--epochs", type=int, default=12, help="of training; half trained is after half of them")
+    parser.add_argument("--data", default="data/cifar10-jpeg", help="a folder with train/<class>/* and test/<class>/*")
+    parser.add_argument("--epochs", type=int, default=12, help="training epochs; a half trained model has half of them")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--results", default="results/benchmarks", help="where trained models are kept")
+    parser.add_argument("--results", default="results/benchmarks", help="directory of the trained models")
     return parser
 
 
-def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.PreparedRun:
-    """A network's training: SGD on 5,000 images, cosine schedule."""
+def prepare(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.PreparedRun:
+    """Prepare the training of a network: SGD on 5,000 images with a cosine schedule."""
     return runner.prepare(
         parse_run(
             {
@@ -72,17 +74,17 @@ def job(network: str, width: int, options: argparse.Namespace, seed: int = 0) ->
 
 
 def dataset(options: argparse.Namespace) -> data.Dataset:
-    return job("resnet18", WIDTHS["resnet18"], options).dataset
+    return prepare("resnet18", WIDTHS["resnet18"], options).dataset
 
 
 def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tuple[int, nn.Module, data.Dataset, float]]:
-    """A network half trained and trained: the epoch, the model, its data and its train accuracy."""
-    prepared = job(network, width, options)
-    found = runner.run_or_resume(prepared)
+    """Yield a network half trained and trained: the epoch, the model, its data and its train accuracy."""
+    prepared = prepare(network, width, options)
+    run = runner.run_or_resume(prepared)
     for epoch in (options.epochs // 2, options.epochs):
         model = build_for(prepared.config.model, prepared.dataset)
-        model.load_state_dict(found.weights(epoch if epoch < options.epochs else None))
-        accuracy = measured_values(found, prepared.config, prepared.dataset, epoch)["train_accuracy"]
+        model.load_state_dict(run.weights(epoch if epoch < options.epochs else None))
+        accuracy = measured_values(run, prepared.config, prepared.dataset, epoch)["train_accuracy"]
         yield epoch, model.eval(), prepared.dataset, accuracy
 
 

@@ -1,103 +1,145 @@
-"""From a command line to a composed configuration, through Hydra, with one line for every mistake."""
+"""The commands: regioncount-train, -measure, -sweep, -report and -analysis, also as train.py, measure.py and sweep.py.
 
-import errno
+Each function runs one command with the arguments in sys.argv and returns its exit status. Hydra composes the options of the
+first three. An error that the user can fix is one line on standard error and exit status 2.
+"""
+
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.utils import env_override
 
-from regioncount.errors import InputError, one_line
-
-# A disk that is full, over quota or cannot be written: nothing to trace, but something to mend.
-UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+from regioncount import __version__
+from regioncount.arguments import help_text, parse_arguments, printing_flags
+from regioncount.composition import CONFIGS, compose, hydra_ready, one_line_errors
+from regioncount.errors import DISK_ERRORS, InputError, one_line
+from regioncount.sweeps import run_cell
 
 
-def run_command(config_name: str, body: Callable[[list[str]], int | None]) -> int:
-    """Call body(overrides) with the command line's overrides; returns the exit status.
+def train() -> int:
+    """Train a model and measure it; with -m, run a sweep."""
+    return _run("train", _train)
 
-    What cannot be used is one line on standard error and status 2. Hydra's own flags (--help, --cfg job, ...) are left to
-    Hydra.
-    """
-    arguments = sys.argv[1:]
+
+def measure() -> int:
+    """Measure a finished run or a file of weights, print a table, and draw the model's decision regions."""
+    return _run("measure", _measure)
+
+
+def sweep() -> int:
+    """Train and measure a grid of runs and write its report."""
+    return _run("sweep", _sweep)
+
+
+def report() -> int:
+    """Write the report of a finished sweep again."""
+    from regioncount.reporting.report import main
+
+    return _print_version() if "--version" in sys.argv[1:] else main(sys.argv[1:])
+
+
+def analysis() -> int:
+    """Rank the measures of a CSV file of runs."""
+    from regioncount.analysis.__main__ import main
+
+    return _print_version() if "--version" in sys.argv[1:] else main(sys.argv[1:])
+
+
+class Terminated(KeyboardInterrupt):
+    """The process received SIGTERM, as it does on a cluster before its node is taken away."""
+
+
+def _train(overrides: list[str]) -> None:
+    with hydra_ready():
+        composed = compose("train", overrides)
+
+    from regioncount.config import parse_run
+    from regioncount.runs import runner
+    from regioncount.runs.describe import describe
+
+    prepared = runner.prepare(parse_run(composed))
+    run = runner.run_or_resume(prepared)
+    print(describe(run, prepared.config, prepared.dataset, [run.epochs_trained]))
+
+
+def _measure(overrides: list[str]) -> None:
+    # A run's record names its data set. Options of it given here, such as dataset.root, change the recorded ones.
+    has_run = any(override.startswith("run=") for override in overrides)
+    changes = [override for override in overrides if has_run and override.startswith("dataset.")]
+    with hydra_ready():
+        composed = compose("measure", [override for override in overrides if override not in changes])
+
+    from regioncount import training
+    from regioncount.config import parse_measuring
+    from regioncount.reporting import plots
+    from regioncount.runs import measuring
+    from regioncount.runs.describe import describe
+
+    config = parse_measuring(composed)
+    device = training.choose_device(config.device)
+    run, dataset = measuring.open_for_measuring(config, changes)
+    epochs = measuring.measure_epochs(run, config, dataset, device)
+    print(describe(run, config, dataset, epochs))
+    labels, positions = measuring.decision_regions(run, dataset, device, config.regions.seed)
+    picture = run.directory / "decision_regions.png"
+    plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), picture)
+    print(f"decision regions: {picture}")
+
+
+def _sweep(overrides: list[str]) -> int:
+    return _run_hydra("sweep", ["--multirun", *overrides])
+
+
+def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
+    """Handle the flags, call `body` with the overrides, and turn exceptions into a line and an exit status."""
     command = Path(sys.argv[0]).name
-    if flags := [argument for argument in arguments if argument.startswith("-")]:
-        if {"-m", "--multirun"} & set(flags):
-            print(f"{command}: {flags[0]} is not taken: sweep.py runs grids", file=sys.stderr)
-            return 2
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(lambda config: None)()
-        return 0
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return body(arguments) or 0
+        flags, overrides = parse_arguments(config_name, sys.argv[1:])
+        if flags.version:
+            return _print_version()
+        if flags.help:
+            print(help_text(config_name, command))
+            return 0
+        if flags.multirun:
+            config_name, body = "sweep", _sweep
+        with one_line_errors():
+            if shown := printing_flags(flags):
+                return _run_hydra(config_name, [*shown, *overrides])
+            return body(overrides) or 0
     except InputError as error:
         print(f"{command}: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in UNUSABLE:
+        if error.errno not in DISK_ERRORS:
             raise
-        said = f"{error.strerror}: {error.filename or 'results'}"
-        print(f"{command}: {said}; mend that, or give another results=DIR: the same command goes on", file=sys.stderr)
+        problem = f"{error.strerror}: {error.filename or 'results'}"
+        advice = "Fix this or pass results=DIR, then rerun the same command to resume."
+        print(f"{command}: {problem}. {advice}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as stopped:
-        print(f"{command}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return exit_status(stopped)
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM), as a cluster does before it takes a node away."""
-
-
-def exit_status(stopped: KeyboardInterrupt) -> int:
-    """What a shell gives a process that ended by the signal."""
-    return 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
+    except KeyboardInterrupt as interrupt:
+        print(f"{command}: interrupted. Rerun the same command to resume from the last checkpoint.", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 def _terminate(number, frame):
     raise Terminated
 
 
-@contextmanager
-def hydra_ready() -> Iterator[None]:
-    """Hydra set up to compose the configurations of configs/."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"), one_line_errors():
-        yield
-
-
-def compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    """A composed configuration; call it under `hydra_ready`. InputError, in one line, where Hydra has several."""
-    return hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's errors into InputErrors of one line."""
+def _run_hydra(config_name: str, arguments: list[str]) -> int:
+    """Give Hydra the normalized arguments; return the exit status."""
+    sys.argv = [sys.argv[0], *arguments]
     try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_one_line(error)) from error
+        with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra raises its errors instead of printing them
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run_cell)()
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    return 0
 
 
-def _one_line(error: Exception) -> str:
-    """Hydra's first line says what is wrong; of the rest, the choices there are and the cause are worth keeping."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if "Could not find '" in lines[0]:
-        choices = [line for line in lines[1:] if not line.endswith(":") and "://" not in line and " " not in line]
-        return f"{lines[0].split(': ', 1)[-1]}; there are {', '.join(choices)}"
-    if "Could not load '" in lines[0]:
-        group, _, name = lines[0].split("'")[-2].rpartition("/")
-        choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-        return f"{group}={name}: no such choice; one of {', '.join(choices)}"
-    cause = str(error.__cause__ or "").splitlines()[:1]
-    kept = [
-        line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))
-    ]
-    return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))
+def _print_version() -> int:
+    print(f"regioncount {__version__}")
+    return 0

@@ -14,9 +14,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from regioncount.errors import InputError, one_line
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,20 @@ class Registry:
         declared_in: Modules that register the built-in parts, imported at the first lookup. For a package, all of its
             modules are imported.
         base_options: The dotted path of a pydantic model of the options that all parts of the kind have.
+        rank: A sort key of entries: `names` lists those of lower rank first. By default, all ranks are equal.
     """
 
-    def __init__(self, kind: str, declared_in: Sequence[str], base_options: str = "regioncount.options:Options") -> None:
+    def __init__(
+        self,
+        kind: str,
+        declared_in: Sequence[str],
+        base_options: str = "regioncount.options:Options",
+        rank: Callable[[Entry], Any] | None = None,
+    ) -> None:
         self.kind = kind
         self.base_options = base_options
         self._declared_in = list(declared_in)
+        self._rank = rank
         self._entries: dict[str, Entry] = {}
 
     def register(
@@ -94,9 +104,11 @@ class Registry:
         return add if factory is None else add(factory)
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all parts, in the order in which they were registered."""
+        """Return the names of all parts by rank, then in the order in which they were registered."""
         self._import_declarations()
-        return tuple(self._entries)
+        if self._rank is None:
+            return tuple(self._entries)
+        return tuple(entry.name for entry in sorted(self._entries.values(), key=self._rank))
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()
@@ -123,12 +135,17 @@ class Registry:
                     importlib.import_module(f"{module.__name__}.{file.stem}")
 
 
+def _measure_rank(entry: Entry) -> tuple[bool, bool, bool]:
+    """Order measures as tables list them: those that rescaling leaves unchanged, the others, the suite's, plugins'."""
+    return entry.plugin is not None, bool(entry.traits.get("suite")), entry.traits.get("scale_invariant") is not True
+
+
 models = Registry("model", ["regioncount.models.catalogue"])
 datasets = Registry("dataset", ["regioncount.data.sources"], "regioncount.data.sources:DatasetOptions")
 optimizers = Registry("optimizer", ["regioncount.training.catalogue"], "regioncount.training.catalogue:OptimizerOptions")
 schedules = Registry("schedule", ["regioncount.training.catalogue"])
 subspaces = Registry("subspace", ["regioncount.data.subspaces"], "regioncount.data.subspaces:SubspaceOptions")
-measures = Registry("measures", ["regioncount.measures", "regioncount.runs.suite_measures"])
+measures = Registry("measures", ["regioncount.measures", "regioncount.runs.suite_measures"], rank=_measure_rank)
 trackers = Registry("tracker.mode", ["regioncount.reporting.tracking"])
 
 register_model = models.register
@@ -146,7 +163,7 @@ def register_measure(
     label: str | None = None,
     unit: str | None = None,
     **traits: Any,
-) -> Callable[[Any], Any]:
+) -> Callable[[F], F]:
     """Return a decorator that registers a function of a measured model as a generalization measure.
 
     Args:
@@ -161,9 +178,10 @@ def register_measure(
         The decorator.
     """
 
-    def add(function: Any) -> Any:
+    def add(function: F) -> F:
         described = {"scale_invariant": scale_invariant, "label": label, "unit": unit, **traits}
-        return measures.register(name or function.__name__, function, **described)
+        measures.register(name or function.__name__, function, **described)
+        return function
 
     return add
 

@@ -108,7 +108,7 @@ def _values(count: float, gap: float, lower: float) -> dict[str, dict]:
 
 def _write_run(planned, status: str, values: dict, environment: dict, epochs, counts: int) -> None:
     results = Path(planned.config.results)
-    shutil.rmtree(store.place(results, planned.name, planned.identity), ignore_errors=True)
+    shutil.rmtree(store.run_directory(results, planned.name, planned.identity), ignore_errors=True)
     run = store.begin(
         results,
         planned.name,

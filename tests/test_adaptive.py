@@ -13,7 +13,7 @@ import regioncount as rc
 from regioncount import models
 from regioncount.regions import adaptive, screening
 from regioncount.regions.adaptive import adaptive_labels
-from regioncount.regions.lattice import positions, simplex_lattice
+from regioncount.regions.lattice import index_grid, simplex_lattice
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def box(dimension, resolution):
 
 
 def triangle(dimension, resolution):
-    return positions(simplex_lattice(dimension, resolution), resolution)
+    return index_grid(simplex_lattice(dimension, resolution), resolution)
 
 
 def lookup(logits):
@@ -171,9 +171,9 @@ def test_folding_leaves_the_function_as_it_is(name):
     with torch.no_grad():
         logits = model(inputs)
         prepared = screening.prepare(model, inputs, logits, batch_size=8)
-        assert prepared.exact is not model
-        assert torch.allclose(prepared.exact(inputs), logits, rtol=1e-3, atol=1e-5 * logits.abs().max().item())
-    normalizations = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (model, prepared.exact)]
+        assert prepared.float32 is not model
+        assert torch.allclose(prepared.float32(inputs), logits, rtol=1e-3, atol=1e-5 * logits.abs().max().item())
+    normalizations = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (model, prepared.float32)]
     assert normalizations[1] < normalizations[0]
 
 
@@ -188,7 +188,7 @@ def test_convolutions_of_any_dimension_are_folded_and_counted_as_the_grid_counts
     model.eval()
     with torch.no_grad():
         prepared = screening.prepare(model, inputs, model(inputs), batch_size=16)
-    assert not any(isinstance(module, normalization) for module in prepared.exact.modules())
+    assert not any(isinstance(module, normalization) for module in prepared.float32.modules())
     vertices = rc.sample_simplices(3 * inputs, 1, 20, torch.Generator().manual_seed(0))
     auto, grid = (rc.count_regions(model, vertices, method=method) for method in ("auto", "grid"))
     assert (auto.counts == grid.counts).all()

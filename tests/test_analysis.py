@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from regioncount.analysis import correlations, mark
-from regioncount.analysis.correlation import _statistics
+from regioncount.analysis.correlation import weighted_statistics
 from regioncount.errors import InputError
 
 PAPER = Path(__file__).resolve().parents[1] / ".." / "shared" / "paper"
@@ -290,7 +290,7 @@ def test_a_resample_is_items_that_count_several_times(data):
     x, y = (np.array(data.draw(values), dtype=float) for _ in range(2))
     draws = st.lists(st.integers(0, 3), min_size=number, max_size=number).filter(any)
     weights = np.array(data.draw(st.lists(draws, min_size=1, max_size=4)))
-    for row, found in zip(weights, _statistics(x, y, weights), strict=True):
+    for row, found in zip(weights, weighted_statistics(x, y, weights), strict=True):
         repeated = np.repeat(x, row), np.repeat(y, row)
         if min(len(set(values)) for values in repeated) == 1:
             assert np.isnan(found).all()

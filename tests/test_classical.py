@@ -131,7 +131,7 @@ def test_the_seed_and_the_options_reach_scikit_learn():
         (["model=random_forest", "model.n_estimators=-1"], "n_estimators"),
         (["model=nearest_neighbours", "model.n_neighbors=0"], "n_neighbors"),
         (["model=nearest_neighbours", "model.n_neighbors=many"], "n_neighbors"),
-        (["model=nearest_neighbours", "model.n_neighbors=301"], "n_neighbors=301, and there are 300 images"),
+        (["model=nearest_neighbours", "model.n_neighbors=301"], "n_neighbors=301 exceeds the 300 training images"),
         (["model=support_vector_machine", "model.kernel=round"], "kernel"),
         (["model=support_vector_machine", "model.kernel=precomputed"], "model.kernel=precomputed"),
         (["model=logistic_regression", "model.C=-1"], "model.C=-1"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from regioncount import InputError, count_components
 from regioncount.regions.components import region_sizes
-from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, simplex_lattice
+from regioncount.regions.lattice import barycentric, neighbour_offsets, neighbour_pairs, simplex_lattice
 
 
 def are_neighbours(one: tuple, other: tuple, connectivity: str) -> bool:
@@ -62,9 +62,9 @@ def test_counts_equal_a_flood_fill_on_random_arrays(dimension, connectivity):
 def test_regions_of_a_simplex_equal_a_flood_fill(dimension, resolution, connectivity):
     """The lattice of a simplex, where only its points exist, against the same labels in a box that is -1 outside."""
     points = simplex_lattice(dimension, resolution)
-    joins = edges(points, neighbour_offsets(dimension, connectivity))
+    pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
     labels = np.random.default_rng(0).integers(0, 2, size=(40, len(points)))
-    owners, sizes = region_sizes(labels, joins)
+    owners, sizes = region_sizes(labels, pairs)
     box = np.full((40, *[resolution] * dimension), -1)
     for point, column in zip(points, labels.T, strict=True):
         box[(slice(None), *point)] = column
@@ -97,8 +97,8 @@ def test_lattice_connectivity_treats_all_vertices_alike(data):
     full = np.column_stack([resolution - 1 - points.sum(axis=1), points])
     place = {tuple(row): i for i, row in enumerate(full.tolist())}
     permuted = labels[[place[tuple(row)] for row in full[:, order].tolist()]]
-    joins = edges(points, neighbour_offsets(dimension, "lattice"))
-    assert len(region_sizes(labels[None], joins)[0]) == len(region_sizes(permuted[None], joins)[0])
+    pairs = neighbour_pairs(points, neighbour_offsets(dimension, "lattice"))
+    assert len(region_sizes(labels[None], pairs)[0]) == len(region_sizes(permuted[None], pairs)[0])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))

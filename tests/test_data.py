@@ -285,7 +285,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path):
 def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "regioncount-original.npz").mkdir()
-    with pytest.warns(UserWarning, match="not kept"):
+    with pytest.warns(UserWarning, match="not cached"):
         dataset = load("image_folder", root=tmp_path)
     assert len(dataset.train) == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["regioncount-original.npz", "test", "train"]

@@ -310,7 +310,7 @@ def test_bounds_refuse_what_is_not_monotone(activation, named):
         def forward(self, x):
             return activation(x.flatten(1))
 
-    with pytest.raises(InputError, match=f"method=bounds cannot follow {named}, which falls"):
+    with pytest.raises(InputError, match=f"method=bounds cannot follow {named}, which decreases"):
         bounded_lines(Folded(), torch.randn(1, 2, *SHAPE))
     assert exact_lines(Folded(), torch.randn(1, 2, *SHAPE)).proved.tolist() == [1]
 
@@ -396,9 +396,9 @@ def test_callables_and_lattices_are_refused():
     lines = torch.randn(1, 2, 4)
     with pytest.raises(InputError, match="torch module"):
         rc.count_regions(lambda x: x, lines, method="exact")
-    with pytest.raises(InputError, match="lines, vertices"):
+    with pytest.raises(InputError, match="lines need vertices"):
         exact_lines(nn.Linear(4, 2), torch.randn(1, 3, 4))
-    with pytest.raises(InputError, match="triangles, vertices"):
+    with pytest.raises(InputError, match="triangles need vertices"):
         exact_planes(nn.Linear(4, 2), torch.randn(1, 2, 4))
     with pytest.raises(InputError, match="resolution=200"):
         rc.count_regions(nn.Linear(4, 2), lines, method="exact", resolution=200)
@@ -473,9 +473,9 @@ def test_a_run_is_measured_by_bounds(tmp_path):
     [
         (["regions=[line,simplex_3]"], "regions.simplex_3: regions.method=exact counts on lines and in planes"),
         (["regions=[plane]", "regions.method=bounds"], "regions.plane: regions.method=bounds counts on lines;"),
-        (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 is for lines"),
+        (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 applies to lines"),
         (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),
-        (["model=decision_tree"], "model=decision_tree: regions.method=exact looks into networks"),
+        (["model=decision_tree"], "model=decision_tree: regions.method=exact follows networks alone"),
         (["regions.method=auto", "regions.budget=9"], "regions.budget=9: give it with regions.method=exact"),
         (["regions.budget=0"], "regions.budget=0"),
     ],
@@ -574,8 +574,8 @@ def test_triangles_are_counted_together_and_compared_by_area():
 
 
 def test_a_network_that_is_too_large_for_exact_planes_is_given_up(monkeypatch):
-    monkeypatch.setattr("regioncount.regions.triangles.MOST_VALUES", 2000)
-    with pytest.raises(InputError, match="exact is for small networks there"):
+    monkeypatch.setattr("regioncount.regions.triangles.MAX_VALUES", 2000)
+    with pytest.raises(InputError, match="needs a smaller network"):
         exact_plane(network("mlp", 0), 3 * torch.randn(3, *SHAPE))
 
 

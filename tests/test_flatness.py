@@ -10,13 +10,14 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
-from regioncount.measures import flatness, pacbayes, value
-from regioncount.measures.subject import from_tensors
+from regioncount.measures import flatness, gradients, pacbayes, value
+from regioncount.measures.measured_model import from_tensors
+from regioncount.measures.weights import SEED, as_vector, loss_and_gradient
 
 CLASSES = 3
 
 
-def small_subject(points=60, steps=0, seed=0, hidden=5, gain=1.0):
+def small_network(points=60, steps=0, seed=0, hidden=5, gain=1.0):
     """A network of one hidden layer, in place ReLU and all, trained for some steps on what a wider one says."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, CLASSES))
@@ -38,30 +39,30 @@ def small_subject(points=60, steps=0, seed=0, hidden=5, gain=1.0):
 
 @pytest.fixture(scope="module")
 def trained():
-    return small_subject(steps=200)
+    return small_network(steps=200)
 
 
-def logistic_subject():
+def logistic_model():
     """A linear model of two classes and one point, at which everything is known in closed form."""
     torch.manual_seed(3)
     network = nn.Linear(4, 2)
     return from_tensors(network, (torch.tensor([[1.0, -2.0, 0.5, 1.5]]), torch.tensor([1])))
 
 
-def vector_of(subject):
-    return torch.cat([parameter.detach().flatten() for parameter in subject.network.parameters()])
+def vector_of(measured):
+    return torch.cat([parameter.detach().flatten() for parameter in measured.network.parameters()])
 
 
-def loss_of_vector(subject, dtype=torch.float32):
+def loss_of_vector(measured, dtype=torch.float32):
     """L as a function of all weights in one vector, over all sampled points."""
-    inputs, labels = subject.sample
+    inputs, labels = measured.sample
     inputs = inputs.to(dtype)
-    shapes = {name: parameter.shape for name, parameter in subject.network.named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in measured.network.named_parameters()}
 
     def loss(vector):
         parts = vector.split([shape.numel() for shape in shapes.values()])
         weights = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        return cross_entropy(functional_call(subject.network, weights, (inputs,)), labels)
+        return cross_entropy(functional_call(measured.network, weights, (inputs,)), labels)
 
     return loss
 
@@ -71,25 +72,25 @@ def softplus(x):
 
 
 def test_sharpness_of_logistic_loss_in_closed_form():
-    subject = logistic_subject()
-    x = torch.cat([subject.sample[0][0], torch.ones(1)]).double()
-    weights = torch.cat([subject.network.weight, subject.network.bias[:, None]], dim=1).detach().double()
+    measured = logistic_model()
+    x = torch.cat([measured.sample[0][0], torch.ones(1)]).double()
+    weights = torch.cat([measured.network.weight, measured.network.bias[:, None]], dim=1).detach().double()
     margin = (weights[1] - weights[0]) @ x
     steepest = x.norm() * math.sqrt(2)
     expected = softplus(-margin + flatness.RADIUS * steepest) - softplus(-margin)
-    assert flatness.sharpness(subject) == pytest.approx(expected, rel=1e-4)
+    assert flatness.sharpness(measured) == pytest.approx(expected, rel=1e-4)
     steepest = (weights * x).norm()
     expected = softplus(-margin + flatness.ADAPTIVE_RADIUS * steepest) - softplus(-margin)
-    assert flatness.adaptive_sharpness(subject) == pytest.approx(expected, rel=1e-4)
+    assert flatness.adaptive_sharpness(measured) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("steps", [0, 200])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_random_search_finds_nothing_sharper(steps, adaptive):
-    subject = small_subject(steps=steps, points=30, hidden=2)
+    measured = small_network(steps=steps, points=30, hidden=2)
     radius = flatness.ADAPTIVE_RADIUS if adaptive else flatness.RADIUS
-    found = (flatness.adaptive_sharpness if adaptive else flatness.sharpness)(subject)
-    vector, loss = vector_of(subject), loss_of_vector(subject)
+    found = (flatness.adaptive_sharpness if adaptive else flatness.sharpness)(measured)
+    vector, loss = vector_of(measured), loss_of_vector(measured)
     generator = torch.Generator().manual_seed(1)
     highest, centre = 0.0, torch.zeros_like(vector)
     with torch.no_grad():
@@ -108,13 +109,12 @@ def test_random_search_finds_nothing_sharper(steps, adaptive):
 
 def test_the_worst_offset_lies_in_the_ball(trained, monkeypatch):
     seen = []
-    original = flatness._loss_and_gradient
 
-    def noted(subject, weights, batches):
-        seen.append(flatness.as_vector(weights))
-        return original(subject, weights, batches)
+    def noted(measured, weights, batches):
+        seen.append(as_vector(weights))
+        return loss_and_gradient(measured, weights, batches)
 
-    monkeypatch.setattr(flatness, "_loss_and_gradient", noted)
+    monkeypatch.setattr(flatness, "loss_and_gradient", noted)
     flatness.sharpness(trained)
     assert max((vector - seen[0]).norm() for vector in seen) <= flatness.RADIUS * (1 + 1e-5)
     seen.clear()
@@ -125,24 +125,24 @@ def test_the_worst_offset_lies_in_the_ball(trained, monkeypatch):
 
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_average_sharpness_is_near_its_expectation(adaptive, monkeypatch):
-    subject = small_subject(gain=20.0)
+    measured = small_network(gain=20.0)
     deviation = flatness.ADAPTIVE_DEVIATION if adaptive else flatness.DEVIATION
-    vector, loss = vector_of(subject), loss_of_vector(subject)
+    vector, loss = vector_of(measured), loss_of_vector(measured)
     noise = torch.randn(50_000, len(vector), generator=torch.Generator().manual_seed(1)) * deviation
     with torch.no_grad():
         rises = torch.vmap(loss, chunk_size=5000)(vector + (noise * vector.abs() if adaptive else noise)) - loss(vector)
     monkeypatch.setattr(flatness, "DRAWS", 300)
-    found = (flatness.adaptive_average_sharpness if adaptive else flatness.average_sharpness)(subject)
+    found = (flatness.adaptive_average_sharpness if adaptive else flatness.average_sharpness)(measured)
     assert abs(found - rises.mean().item()) < 4 * rises.std().item() / math.sqrt(300)
 
 
 def test_curvature_is_that_of_the_exact_hessian(trained):
-    for subject in (trained, small_subject(seed=2)):
-        hessian = torch.func.hessian(loss_of_vector(subject))(vector_of(subject)).double()
-        product, size = flatness._hessian_product(subject)
+    for measured in (trained, small_network(seed=2)):
+        hessian = torch.func.hessian(loss_of_vector(measured))(vector_of(measured)).double()
+        product, size = flatness._hessian_product(measured)
         columns = torch.stack([product(unit) for unit in torch.eye(size)])
         assert torch.allclose(columns.double(), hessian, atol=1e-6 * hessian.abs().max() + 1e-8, rtol=1e-4)
-        assert flatness.hessian_eigenvalue(subject) == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
+        assert flatness.hessian_eigenvalue(measured) == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
 
 
 def test_hessian_trace_is_right_on_average_and_nearly_so_at_once(trained, monkeypatch):
@@ -157,24 +157,24 @@ def test_hessian_trace_is_right_on_average_and_nearly_so_at_once(trained, monkey
 
 
 def test_gradient_norm_and_variance_by_loops():
-    subject = small_subject(points=230)
-    inputs, labels = subject.sample
-    order = torch.randperm(230, generator=torch.Generator().manual_seed(flatness.SEED))
-    slope = torch.func.grad(loss_of_vector(subject))(vector_of(subject))
-    assert flatness.gradient_norm(subject) == pytest.approx(slope.norm().item(), rel=1e-5)
+    measured = small_network(points=230)
+    inputs, labels = measured.sample
+    order = torch.randperm(230, generator=torch.Generator().manual_seed(SEED))
+    slope = torch.func.grad(loss_of_vector(measured))(vector_of(measured))
+    assert gradients.gradient_norm(measured) == pytest.approx(slope.norm().item(), rel=1e-5)
     slopes = []
     for first in range(0, 200, 50):
         part = order[first : first + 50]
-        of_part = from_tensors(subject.model, (inputs[part], labels[part]))
+        of_part = from_tensors(measured.model, (inputs[part], labels[part]))
         slopes.append(torch.func.grad(loss_of_vector(of_part))(vector_of(of_part)).double())
     mean = sum(slopes) / 4
     expected = sum((slope - mean).square().sum() for slope in slopes) / 4
-    assert flatness.gradient_variance(subject) == pytest.approx(expected.item(), rel=1e-4)
+    assert gradients.gradient_variance(measured) == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_gradient_variance_needs_two_minibatches():
     with pytest.raises(InputError, match="minibatches"):
-        flatness.gradient_variance(small_subject(points=99))
+        gradients.gradient_variance(small_network(points=99))
 
 
 @pytest.mark.parametrize("magnitude", [False, True])
@@ -185,7 +185,7 @@ def test_noise_is_the_largest_that_is_tolerated(trained, magnitude):
     def accuracy(sigma):
         rights = []
         for draw in range(pacbayes.NOISE_DRAWS):
-            generator = torch.Generator().manual_seed(flatness.SEED + draw)
+            generator = torch.Generator().manual_seed(SEED + draw)
             weights = {}
             for name, weight in network.named_parameters():
                 variance = sigma**2 * weight**2 + pacbayes.MAGNITUDE_EPSILON**2 if magnitude else sigma**2 + 0 * weight
@@ -218,19 +218,19 @@ def test_pacbayes_bounds_by_numpy(trained):
 
 
 def test_noise_that_lowers_nothing_is_an_error():
-    subject = small_subject()
-    always_right = from_tensors(subject.model, (subject.sample[0], subject.model(subject.sample[0]).argmax(dim=1)))
+    measured = small_network()
+    always_right = from_tensors(measured.model, (measured.sample[0], measured.model(measured.sample[0]).argmax(dim=1)))
     constant = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     labels = torch.zeros(60, dtype=torch.int64)
     with pytest.raises(InputError, match="does not lower"):
-        pacbayes.pacbayes_flatness(from_tensors(constant, (subject.sample[0], labels)))
+        pacbayes.pacbayes_flatness(from_tensors(constant, (measured.sample[0], labels)))
     assert pacbayes.pacbayes_flatness(always_right) > 0
 
 
 def test_bounds_without_a_beginning_are_an_error(trained):
-    subject = from_tensors(trained.model, trained.sample)
+    measured = from_tensors(trained.model, trained.sample)
     for name in ("pacbayes_initialization", "pacbayes_magnitude_initialization"):
-        assert "before training" in value(name, subject)[f"{name}_error"]
+        assert "before training" in value(name, measured)[f"{name}_error"]
 
 
 MEASURES = [
@@ -242,14 +242,14 @@ MEASURES = [
     flatness.hessian_trace,
     pacbayes.pacbayes_flatness,
     pacbayes.pacbayes_magnitude_flatness,
-    flatness.gradient_norm,
-    flatness.gradient_variance,
+    gradients.gradient_norm,
+    gradients.gradient_variance,
 ]
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
 def test_weights_and_modes_stay_and_values_repeat(measure):
-    first, second = small_subject(points=100, steps=50), small_subject(points=100, steps=50)
+    first, second = small_network(points=100, steps=50), small_network(points=100, steps=50)
     first.model.train()
     before = {name: weight.clone() for name, weight in first.model.state_dict().items()}
     folded = {name: weight.clone() for name, weight in first.network.state_dict().items()}
@@ -265,8 +265,8 @@ def test_weights_and_modes_stay_and_values_repeat(measure):
 
 
 def test_fewer_points_are_taken_evenly():
-    subject = small_subject(points=60)
-    labels = torch.cat([labels for _, labels in subject.sample_batches(points=7)])
+    measured = small_network(points=60)
+    labels = torch.cat([labels for _, labels in measured.sample_batches(points=7)])
     expected = torch.linspace(0, 59, 7, dtype=torch.float64).round().long()
-    assert torch.equal(labels, subject.sample[1][expected])
-    assert sum(len(labels) for _, labels in subject.sample_batches(points=100)) == 60
+    assert torch.equal(labels, measured.sample[1][expected])
+    assert sum(len(labels) for _, labels in measured.sample_batches(points=100)) == 60

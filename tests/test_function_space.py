@@ -9,10 +9,10 @@ from torch.nn import functional
 from regioncount import models, sample_simplices
 from regioncount.errors import InputError
 from regioncount.measures import function_space, value
-from regioncount.measures.subject import from_tensors
+from regioncount.measures.measured_model import from_tensors
 
 
-def subject_of(model, points=40, shape=(4,), seed=0):
+def measured_with(model, points=40, shape=(4,), seed=0):
     torch.manual_seed(seed)
     return from_tensors(model, (torch.randn(points, *shape), torch.randint(0, 2, (points,))))
 
@@ -22,9 +22,9 @@ def two_layers(activation=nn.ReLU):
     return nn.Sequential(nn.Linear(4, 8), activation(), nn.Linear(8, 6), activation(), nn.Linear(6, 3))
 
 
-def segments_of(subject, number):
+def segments_of(measured, number):
     generator = torch.Generator().manual_seed(function_space.SEED)
-    return sample_simplices(subject.sample[0], 1, number, generator)
+    return sample_simplices(measured.sample[0], 1, number, generator)
 
 
 def points_on(segment, number):
@@ -39,27 +39,27 @@ def jacobian_norm_at(model, point):
 
 def test_jacobian_norms_are_those_of_each_point():
     model = models.build("small_cnn", num_classes=5, in_channels=2, width=3)
-    subject = subject_of(model, shape=(2, 8, 8), points=250)
+    measured = measured_with(model, shape=(2, 8, 8), points=250)
     model.eval()
-    inputs = torch.cat([inputs for inputs, _ in subject.sample_batches(points=200)])
+    inputs = torch.cat([inputs for inputs, _ in measured.sample_batches(points=200)])
     assert len(inputs) == 200
     expected = np.mean([jacobian_norm_at(model, point) for point in inputs])
-    assert function_space.jacobian_norm(subject) == pytest.approx(expected, rel=1e-5)
-    points = torch.cat([points_on(segment, 10) for segment in segments_of(subject, 50)])
+    assert function_space.jacobian_norm(measured) == pytest.approx(expected, rel=1e-5)
+    points = torch.cat([points_on(segment, 10) for segment in segments_of(measured, 50)])
     expected = np.mean([jacobian_norm_at(model, point) for point in points])
-    assert function_space.jacobian_norm_on_lines(subject) == pytest.approx(expected, rel=1e-5)
+    assert function_space.jacobian_norm_on_lines(measured) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.LeakyReLU, nn.ReLU6, nn.PReLU])
 def test_activation_changes_by_loops_over_hooks(activation):
     model = two_layers(activation)
-    subject = subject_of(model)
+    measured = measured_with(model)
     patterns, changes = [], 0
     for layer in (model[0], model[2]):
         layer.register_forward_hook(lambda _, inputs, output: patterns.append((output > 0).clone()))
         if activation is nn.ReLU6:
             layer.register_forward_hook(lambda _, inputs, output: patterns.append((output > 6).clone()))
-    segments = segments_of(subject, function_space.PATTERN_SEGMENTS)
+    segments = segments_of(measured, function_space.PATTERN_SEGMENTS)
     for segment in segments:
         previous = None
         for point in points_on(segment, function_space.PATTERN_POINTS):
@@ -70,7 +70,7 @@ def test_activation_changes_by_loops_over_hooks(activation):
             previous = pattern
     assert changes > 0
     # A point at a bend may fall on either side of it, by rounding.
-    assert function_space.activation_changes(subject) == pytest.approx(changes / len(segments), abs=0.05)
+    assert function_space.activation_changes(measured) == pytest.approx(changes / len(segments), abs=0.05)
 
 
 class OneNeuron(nn.Module):
@@ -105,49 +105,49 @@ RECTIFIERS = {
 
 @pytest.mark.parametrize("rectify", RECTIFIERS.values(), ids=RECTIFIERS)
 def test_every_rectifier_is_seen(rectify):
-    subject = subject_of(OneNeuron(rectify))
-    segments = segments_of(subject, function_space.PATTERN_SEGMENTS)
+    measured = measured_with(OneNeuron(rectify))
+    segments = segments_of(measured, function_space.PATTERN_SEGMENTS)
     crossings = (segments[:, 0, 0] * segments[:, 1, 0] < 0).sum().item()
     assert 0 < crossings < len(segments)
-    assert function_space.activation_changes(subject) == crossings / len(segments)
+    assert function_space.activation_changes(measured) == crossings / len(segments)
 
 
 def test_batches_share_their_ends(monkeypatch):
-    subject = subject_of(two_layers())
-    whole = function_space.activation_changes(subject)
+    measured = measured_with(two_layers())
+    whole = function_space.activation_changes(measured)
     for size in (1, 2, 7, 199, 200):
         monkeypatch.setattr(function_space, "evaluation_batch", lambda device, values, size=size: size)
-        assert function_space.activation_changes(subject) == pytest.approx(whole, abs=0.05)
+        assert function_space.activation_changes(measured) == pytest.approx(whole, abs=0.05)
 
 
 def test_a_linear_model_changes_nowhere_and_has_one_jacobian():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    found = value("activation_changes", subject_of(linear))
+    found = value("activation_changes", measured_with(linear))
     assert "no rectifier" in found["activation_changes_error"]
     with pytest.raises(InputError, match="no rectifier"):
-        function_space.activation_changes(subject_of(two_layers(nn.Tanh)))
-    assert function_space.activation_changes(subject_of(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))) > 0
+        function_space.activation_changes(measured_with(two_layers(nn.Tanh)))
+    assert function_space.activation_changes(measured_with(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))) > 0
 
 
 @pytest.mark.parametrize("name", sorted(set(models.names()) - {"torchvision", "mlp"}))
 def test_rectifiers_of_every_network(name):
     torch.manual_seed(0)
-    subject = subject_of(models.build(name, width=8), points=2, shape=(3, 32, 32))
+    measured = measured_with(models.build(name, width=8), points=2, shape=(3, 32, 32))
     seen = function_space.Rectifiers(batch=2)
     with torch.no_grad(), seen:
-        subject.model.eval()(subject.sample[0])
+        measured.model.eval()(measured.sample[0])
     assert (seen.calls > 0) == (name not in ("efficientnet_b0", "vision_transformer"))  # whose activations are smooth
 
 
 @pytest.mark.parametrize("name", ["jacobian_norm", "jacobian_norm_on_lines", "activation_changes"])
 def test_the_model_stays_and_values_repeat(name):
     model = models.build("small_cnn", num_classes=5, in_channels=1, width=2).train()
-    subject = subject_of(model, shape=(1, 8, 8))
+    measured = measured_with(model, shape=(1, 8, 8))
     before = {key: entry.clone() for key, entry in model.state_dict().items()}
     with torch.no_grad():
-        found = getattr(function_space, name)(subject)
+        found = getattr(function_space, name)(measured)
     torch.manual_seed(99)
-    assert found == getattr(function_space, name)(subject)
+    assert found == getattr(function_space, name)(measured)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(entry, before[key]) for key, entry in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -159,11 +159,11 @@ def test_a_clamped_weight_is_no_activation():
             return super().forward(x) * self.bias.sum().clamp(min=0.1) * self.weight.clamp(min=0).sum()
 
     with pytest.raises(InputError, match="no rectifier"):
-        function_space.activation_changes(subject_of(Tempered(4, 3)))
+        function_space.activation_changes(measured_with(Tempered(4, 3)))
 
 
 def test_one_point_has_no_lines():
-    subject = subject_of(two_layers(), points=1)
+    measured = measured_with(two_layers(), points=1)
     for name in ("jacobian_norm_on_lines", "activation_changes"):
         with pytest.raises(InputError, match="span"):
-            getattr(function_space, name)(subject)
+            getattr(function_space, name)(measured)

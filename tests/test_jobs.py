@@ -14,7 +14,7 @@ import regioncount as rc
 from regioncount.config import parse_measuring, parse_run
 from regioncount.models.networks import build_for
 from regioncount.reporting import tracking
-from regioncount.runs import describe, loading, measuring, runner, store
+from regioncount.runs import describe, loading, measuring, runner, store, weights
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
@@ -159,7 +159,7 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             runner.run_or_resume(job)
     assert job.find_run() is None
-    assert store.begun(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
+    assert store.unfinished_names(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
     mended = runner.run_or_resume(job)
     assert mended.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
     for at in (0, 2, 4, 6):
@@ -231,7 +231,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(rc.InputError, match=r"weights\.pt"):
-        store.load_weights(path)
+        weights.load_weights(path)
 
 
 def test_pickled_code_in_weights_is_not_run(tmp_path):
@@ -241,7 +241,7 @@ def test_pickled_code_in_weights_is_not_run(tmp_path):
 
     torch.save({"weight": Mischief()}, tmp_path / "weights.pt")
     with pytest.raises(rc.InputError, match=r"weights\.pt"):
-        store.load_weights(tmp_path / "weights.pt")
+        weights.load_weights(tmp_path / "weights.pt")
     assert not (tmp_path / "touched").exists()
 
 
@@ -275,7 +275,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one
         process.send_signal(number)
         _, said = process.communicate()
         assert process.returncode == status
-        assert said.count("\n") == said.count("the same command goes on") == (number != signal.SIGKILL)
+        assert said.count("\n") == said.count("Rerun the same command to resume") == (number != signal.SIGKILL)
     subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True)
     (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
     one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import regioncount as rc
-from regioncount import data, models
+from regioncount import data, models, registry
 from regioncount.errors import InputError
-from regioncount.measures import MEASURES, margins, norms, performance, value
-from regioncount.measures.subject import Subject, from_tensors
+from regioncount.measures import margins, norms, performance, value
+from regioncount.measures.measured_model import MeasuredModel, from_tensors
 
 INPUTS = torch.randn(40, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(40) % 4
@@ -50,8 +50,8 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(90, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 4))
 
 
-def subject(model: nn.Module, **more) -> Subject:
-    """With the labels that the model gives, so that margins are positive."""
+def measured(model: nn.Module, **more) -> MeasuredModel:
+    """Label inputs as the model does, so that margins are positive."""
     with torch.no_grad():
         labels = model.eval()(INPUTS).argmax(dim=1)
     return from_tensors(model, (INPUTS, labels), **more)
@@ -73,7 +73,7 @@ def test_without_normalization_it_is_the_same_function(name):
 
 def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices():
     """Each layer as a matrix, a column an input value."""
-    of = subject(convolutional())
+    of = measured(convolutional())
     found = norms.operator_norms(of)
     activations = INPUTS[:1]
     expected = []
@@ -90,7 +90,7 @@ def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices()
 
 
 def test_norms_of_matrices_are_those_of_their_singular_values():
-    of = subject(convolutional())
+    of = measured(convolutional())
     gamma = margins.output_margin(of)
     values = [
         np.linalg.svd(layer.weight.detach().flatten(1).double().numpy(), compute_uv=False) for layer in of.layers.values()
@@ -111,7 +111,7 @@ def test_norms_of_matrices_are_those_of_their_singular_values():
         "margin_over_spectral_product": gamma / math.sqrt(spectral),
         "log_product_operator_over_margin": norms.log_product_operator(of) - 2 * math.log(gamma),
     }
-    assert {name: MEASURES[name](of) for name in expected} == pytest.approx(expected, rel=1e-9)
+    assert {name: getattr(norms, name)(of) for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
 def test_norms_and_distances_of_all_parameters():
@@ -119,7 +119,7 @@ def test_norms_and_distances_of_all_parameters():
     with torch.no_grad():
         for parameter in after.parameters():
             parameter.add_(torch.randn_like(parameter))
-    of = subject(after, initial=before)
+    of = measured(after, initial=before)
     pairs = list(zip(after.parameters(), before.parameters(), strict=True))
     moved = [(one - other).detach().double().numpy() for one, other in pairs]
     assert norms.parameter_count(of) == 90 * 5 + 5 + 5 * 3 + 3 + 3 * 4 + 4
@@ -131,7 +131,7 @@ def test_norms_and_distances_of_all_parameters():
 
 
 def test_path_norm_is_the_sum_over_all_paths():
-    of = subject(perceptron())
+    of = measured(perceptron())
     first, second, third = (module for module in of.network.modules() if isinstance(module, nn.Linear))
     weights = [[[w**2 for w in row] for row in layer.weight.tolist()] for layer in (first, second, third)]
     biases = [[b**2 for b in layer.bias.tolist()] for layer in (first, second, third)]
@@ -146,7 +146,7 @@ def test_path_norm_is_the_sum_over_all_paths():
 
 
 def test_fisher_rao_norm_from_the_gradient_of_each_point():
-    of = subject(convolutional())
+    of = measured(convolutional())
     weights = [weight.requires_grad_() for weight in of.network.parameters()]
     squares = []
     for image, label in zip(*of.sample, strict=True):
@@ -166,7 +166,7 @@ def test_output_margins_of_each_point():
     assert margins.output_margin(of) < 0
     with pytest.raises(InputError, match="not positive"):
         margins.inverse_margin(of)
-    of = subject(model)
+    of = measured(model)
     gamma = margins.output_margin(of)
     assert margins.inverse_margin(of) == pytest.approx(1 / gamma)
     assert margins.inverse_squared_margin(of) == pytest.approx(1 / gamma**2)
@@ -174,7 +174,7 @@ def test_output_margins_of_each_point():
 
 def test_input_margin_of_a_linear_model_is_the_distance_to_its_boundary():
     model = nn.Sequential(nn.Flatten(), nn.Linear(90, 4))
-    of = subject(model)
+    of = measured(model)
     weight, bias = model[1].weight.detach().double().numpy(), model[1].bias.detach().double().numpy()
     distances = []
     for point in INPUTS.flatten(1).double().numpy():
@@ -188,7 +188,7 @@ def test_input_margin_of_a_linear_model_is_the_distance_to_its_boundary():
 
 def test_epochs_to_fit_is_the_first_epoch_of_99_percent():
     history = [{"epoch": epoch, "running_accuracy": accuracy} for epoch, accuracy in ((1, 0.5), (2, 0.992), (3, 0.999))]
-    of = subject(perceptron())
+    of = measured(perceptron())
     of.history = lambda: history
     assert performance.epochs_to_fit(of) == 2
     of.history = lambda: history[:1]
@@ -253,9 +253,9 @@ def test_a_data_set_measures_as_its_tensors_do():
 
 
 def test_running_out_of_memory_is_no_property_of_a_model(monkeypatch):
-    def too_large(subject):
+    def too_large(measured):
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setitem(MEASURES, "output_margin", too_large)
+    monkeypatch.setitem(registry.measures._entries, "output_margin", registry.Entry("output_margin", too_large))
     with pytest.raises(torch.OutOfMemoryError):
         rc.measure(perceptron(), (INPUTS, LABELS), ["output_margin"])

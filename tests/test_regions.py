@@ -266,3 +266,21 @@ def test_regions_work_where_the_rest_cannot_be_imported():
     # torch itself imports tqdm or filelock only on demand; nothing here demands it
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1.0"
+
+
+def test_methods_are_known_without_torch():
+    """Configuration reads names, dimensions and default resolutions before anything slow is imported."""
+    program = """
+        import sys
+        from regioncount.regions import methods
+        assert methods.default_resolution(2) == 10
+        print(sorted({"torch", "numpy", "scipy", "pydantic"} & {*sys.modules}))
+        import regioncount.regions
+        assert set(regioncount.regions.__all__) <= {*dir(regioncount.regions)}
+        values = [getattr(regioncount.regions, name) for name in regioncount.regions.__all__]
+        suite = {name.split(".")[1] for name in sys.modules if name.startswith("regioncount.")}
+        print(sorted(suite), "pydantic" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[]", "['errors', 'regions'] False"]

@@ -8,17 +8,19 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import regioncount as rc
-from regioncount import models
-from regioncount.measures import CHANGED_BY_RESCALING, MEASURES, UNCHANGED_BY_RESCALING, function_space, value
-from regioncount.measures.subject import from_tensors
+from regioncount import models, registry
+from regioncount.measures import function_space, value
+from regioncount.measures.measured_model import from_tensors
 
 # Powers of two: floating point rounds both networks alike. So large that the constant in magnitude-aware noise shows, and
 # not so large that this constant alone costs the accuracy.
 FACTORS = {"mlp": 256.0, "small_cnn": 8.0}
 POINTS = 120
 
-UNCHANGED = [function.__name__ for function in UNCHANGED_BY_RESCALING]
-CHANGED = [function.__name__ for function in CHANGED_BY_RESCALING]
+ENTRIES = {name: registry.measures[name] for name in registry.measures.names()}
+MEASURES = {name: entry.load() for name, entry in ENTRIES.items() if not entry.traits.get("suite")}
+UNCHANGED = [name for name in MEASURES if ENTRIES[name].traits["scale_invariant"] is True]
+CHANGED = [name for name in MEASURES if ENTRIES[name].traits["scale_invariant"] is False]
 
 
 def rescaled(model: nn.Module, name: str) -> nn.Module:
@@ -49,9 +51,9 @@ def built(name: str) -> tuple[nn.Module, nn.Module, list[tuple[torch.Tensor, tor
 
 
 def values(model, initial, data):
-    subject = from_tensors(model, *data, initial)
-    subject.history = lambda: [{"epoch": 3, "running_accuracy": 1.0}]
-    return {name: value(name, subject) for name in MEASURES}
+    measured = from_tensors(model, *data, initial)
+    measured.history = lambda: [{"epoch": 3, "running_accuracy": 1.0}]
+    return {name: value(name, measured) for name in MEASURES}
 
 
 @pytest.fixture(scope="module", params=["mlp", "small_cnn"])

@@ -1,10 +1,12 @@
-"""Runs on disk: killed at any step, damaged in any file, trained by several processes at once."""
+"""A run survives a kill at any step, damage to any file, and several processes that train it at once."""
 
 import errno
 import os
 import shutil
+import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,14 +24,14 @@ IDENTITY = "0123456789abcdef"
 
 
 class Killed(BaseException):
-    """What stands for the end of the process: from then on it does nothing more to the disk."""
+    """The simulated end of the process. No `except Exception` catches it."""
 
 
 class Kill:
-    """Ends this process, as it were, at the n-th change it makes below a directory."""
+    """An audit hook that raises Killed at the n-th change that this process makes below a directory."""
 
     def __init__(self):
-        self.directory, self.left = None, 0
+        self.directory, self.remaining = None, 0
         sys.addaudithook(self)
 
     def __call__(self, event, arguments):
@@ -38,12 +40,12 @@ class Kill:
         changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
         changes |= event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
         if changes and str(arguments[0]).startswith(self.directory):
-            self.left -= 1
-            if self.left < 0:
+            self.remaining -= 1
+            if self.remaining < 0:
                 raise Killed
 
     def at(self, directory, change):
-        self.directory, self.left = str(directory), change
+        self.directory, self.remaining = str(directory), change
 
     def never(self):
         self.directory = None
@@ -56,49 +58,49 @@ def kill():
     hook.never()
 
 
-def measured(found, config, job):
-    epochs = [*snapshot_epochs(config, found.epochs_trained), found.epochs_trained]
-    return [measured_values(found, config, job.dataset, epoch) for epoch in epochs]
+def measured(run, config, prepared):
+    epochs = [*snapshot_epochs(config, run.epochs_trained), run.epochs_trained]
+    return [measured_values(run, config, prepared.dataset, epoch) for epoch in epochs]
 
 
-def contents(results):
-    """What lies below a directory but for locks, which stay, and the runs themselves."""
+def leftovers(results):
+    """Return all unfinished and damaged runs and files."""
     return [path for folder in ("unfinished", "damaged") for path in (results / folder).glob("*")]
 
 
-ASKED = {"epochs": 2, "snapshots": {"every": 1}}
+OPTIONS = {"epochs": 2, "snapshots": {"every": 1}}
 
 
 def killed_at_each_change(kill, tmp_path, configure):
-    """For each change of the disk that a run makes: its configuration and job, once it has been killed there."""
+    """Yield a configuration and its run, killed at the first change of the disk, at the second, and so on."""
     change = 0
     while True:
         results = tmp_path / f"killed-{change}"
         config = configure(results)
-        job = runner.prepare(config)
+        prepared = runner.prepare(config)
         kill.at(results, change)
         try:
-            runner.run_or_resume(job)
+            runner.run_or_resume(prepared)
         except Killed:
             pass
         else:
             break
         finally:
             kill.never()
-        yield config, job
+        yield config, prepared
         shutil.rmtree(results)
         change += 1
     assert change > 20
 
 
 def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
-    asked = configuration(tmp_path / "unbroken", **ASKED)
-    unbroken = runner.run_or_resume(runner.prepare(asked))
-    for config, job in killed_at_each_change(kill, tmp_path, lambda results: configuration(results, **ASKED)):
-        found = runner.run_or_resume(job)
-        assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
-        assert measured(found, config, job) == measured(unbroken, asked, job)
-        assert contents(job.results) == []
+    intact = configuration(tmp_path / "unbroken", **OPTIONS)
+    unbroken = runner.run_or_resume(runner.prepare(intact))
+    for config, prepared in killed_at_each_change(kill, tmp_path, lambda results: configuration(results, **OPTIONS)):
+        run = runner.run_or_resume(prepared)
+        assert run.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
+        assert measured(run, config, prepared) == measured(unbroken, intact, prepared)
+        assert leftovers(prepared.results) == []
 
 
 def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
@@ -109,20 +111,21 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
         shutil.copytree(tmp_path / "plain", results)
         return configuration(results, epochs=2, snapshots={"every": 1, "keep": True})
 
-    for _, job in killed_at_each_change(kill, tmp_path, configure):
-        there = job.find_run()  # but between two renames, when it is there in another place
-        assert there is None or measured_values(there, plain, job.dataset) == measured_values(first, plain, job.dataset)
-        found = runner.run_or_resume(job)
-        assert found.snapshot_epochs() == [1]
-        assert measured_values(found, plain, job.dataset) == measured_values(first, plain, job.dataset)
-        assert contents(job.results) == []
+    for _, prepared in killed_at_each_change(kill, tmp_path, configure):
+        expected = measured_values(first, plain, prepared.dataset)
+        survivor = prepared.find_run()  # None between the two renames that replace it
+        assert survivor is None or measured_values(survivor, plain, prepared.dataset) == expected
+        run = runner.run_or_resume(prepared)
+        assert run.snapshot_epochs() == [1]
+        assert measured_values(run, plain, prepared.dataset) == expected
+        assert leftovers(prepared.results) == []
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A results directory with one measured run, and its configuration there."""
+    """Return a results directory with one measured run."""
     results = tmp_path_factory.mktemp("finished")
-    runner.run_or_resume(runner.prepare(configuration(results, **ASKED)))
+    runner.run_or_resume(runner.prepare(configuration(results, **OPTIONS)))
     return results
 
 
@@ -135,10 +138,10 @@ FILES = ("run.json", "history.csv", "initial.pt", "model.pt", "measures.json", "
 def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, finished, name, data):
     results = tmp_path_factory.mktemp("damaged") / "results"
     shutil.copytree(finished, results)
-    config = configuration(results, **ASKED)
-    job = runner.prepare(config)
-    sound = measured(runner.prepare(configuration(finished, **ASKED)).find_run(), config, job)
-    path = store.place(results, job.name, job.identity) / name
+    config = configuration(results, **OPTIONS)
+    prepared = runner.prepare(config)
+    expected = measured(runner.prepare(configuration(finished, **OPTIONS)).find_run(), config, prepared)
+    path = store.run_directory(results, prepared.name, prepared.identity) / name
     content = bytearray(path.read_bytes())
     match data.draw(st.sampled_from(["flipped", "cut", "empty", "other"])):
         case "flipped":
@@ -150,48 +153,48 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
         case "other":
             content = data.draw(st.binary(max_size=100))
     path.write_bytes(content)
-    try:  # a byte may mean nothing, such as the last line break, or a date in an archive
-        seen = job.find_run()
-        believed = not seen.damaged and seen.region_arrays() is not None
+    try:  # some bytes have no meaning, such as the last line break or a date in an archive
+        damaged = prepared.find_run()
+        accepted = not damaged.damaged and damaged.region_arrays() is not None
     except files.Damaged:
-        believed = False
+        accepted = False
 
-    wanted = job  # of weights, damage is seen by those who need them
-    if name in ("model.pt", "initial.pt"):
-        wanted = runner.prepare(configuration(results, **ASKED, measures=["accuracy", "distance_from_initialization"]))
-    found = runner.run_or_resume(wanted)
-    assert measured(found, config, job) == sound
-    assert found.measures.keys() >= {measurement_key(s, 2) for s in measurement_settings(config, job.dataset).values()}
-    assert found.region_arrays().keys() == runner.prepare(configuration(finished, **ASKED)).find_run().region_arrays().keys()
-    assert store.load(found.directory).damaged == {}
-    assert found.weights().keys() == found.weights(0).keys()
-    if not believed:  # damaged weights are seen later, and then replaced by the very same
-        assert any(job.identity in aside.name for aside in (results / "damaged").iterdir())
+    rerun = prepared
+    if name in ("model.pt", "initial.pt"):  # only a measurement that needs the weights reads them
+        rerun = runner.prepare(configuration(results, **OPTIONS, measures=["accuracy", "distance_from_initialization"]))
+    run = runner.run_or_resume(rerun)
+    assert measured(run, config, prepared) == expected
+    assert run.measures.keys() >= {measurement_key(s, 2) for s in measurement_settings(config, prepared.dataset).values()}
+    assert run.region_arrays().keys() == runner.prepare(configuration(finished, **OPTIONS)).find_run().region_arrays().keys()
+    assert store.load(run.directory).damaged == {}
+    assert run.weights().keys() == run.weights(0).keys()
+    if not accepted:  # damaged weights are noticed later, and replaced by equal ones
+        assert any(prepared.identity in aside.name for aside in (results / "damaged").iterdir())
 
 
 def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, monkeypatch, capsys):
     unbroken = runner.run_or_resume(runner.prepare(configuration(tmp_path / "unbroken")))
-    job = runner.prepare(configuration(tmp_path / "broken"))
+    prepared = runner.prepare(configuration(tmp_path / "broken"))
     with monkeypatch.context() as patch:
         patch.setattr(store.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            runner.run_or_resume(job)
+            runner.run_or_resume(prepared)
     (path,) = (tmp_path / "broken" / "unfinished").glob("*/checkpoint.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    found = runner.run_or_resume(job)
+    run = runner.run_or_resume(prepared)
     assert "checkpoint.pt is damaged" in capsys.readouterr().err
-    assert found.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
+    assert run.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
 
 
 def test_a_run_of_another_version_is_neither_believed_nor_touched(tmp_path):
-    job = runner.prepare(configuration(tmp_path))
-    directory = runner.run_or_resume(job).directory
+    prepared = runner.prepare(configuration(tmp_path))
+    directory = runner.run_or_resume(prepared).directory
     record = files.read_json(directory / "run.json")
     files.write_json(directory / "run.json", record | {"format": 99})
     with pytest.raises(rc.InputError, match="format 99"):
-        runner.run_or_resume(job)
+        runner.run_or_resume(prepared)
     assert files.read_json(directory / "run.json")["format"] == 99
 
 
@@ -203,7 +206,7 @@ def trained(run, value):
 @settings(max_examples=150, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["begin", "train", "publish"])), max_size=24))
 def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory, steps):
-    """Four of them in any order of steps, each of which would train another model: the first that is published stays."""
+    """Four processes take steps in any order, and each trains a different model: the first one published is kept."""
     results = tmp_path_factory.mktemp("results")
     held, result = {}, None
     for process, step in steps:
@@ -217,11 +220,11 @@ def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory
                 store.publish(held.pop(process))
         except store.Superseded:
             held.pop(process, None)
-        found = store.find(results, "a", IDENTITY)
-        if result is None and found is not None:
-            result = found.weights()["weight"].item()
-        assert found is None or found.weights()["weight"].item() == result
-        assert found is not None or result is None
+        published = store.find(results, "a", IDENTITY)
+        if result is None and published is not None:
+            result = published.weights()["weight"].item()
+        assert published is None or published.weights()["weight"].item() == result
+        assert published is not None or result is None
     shutil.rmtree(results)
 
 
@@ -235,7 +238,7 @@ def test_what_another_process_has_taken_up_cannot_be_written_any_more(tmp_path):
             write()
     trained(second, 2)
     store.publish(second)
-    assert contents(tmp_path) == []
+    assert leftovers(tmp_path) == []
 
 
 def test_where_locks_do_not_work_there_is_a_warning_and_the_work_is_done(tmp_path, monkeypatch):
@@ -254,6 +257,19 @@ def test_a_run_that_another_process_holds_is_waited_for_or_left(tmp_path):
         warnings.simplefilter("error")
         with store.lock(tmp_path / "runs" / "a", wait=False):
             pass
+
+
+def test_a_run_is_read_without_torch(finished):
+    program = """
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from regioncount.runs import environment, files, identity, plans, record, store
+(directory,) = Path(sys.argv[1], "runs").glob("[!.]*")
+run = store.find(Path(sys.argv[1]), *directory.name.rsplit("-", 1))
+assert run.measures and len(run.history()) == 2 and run.region_arrays() and run.has_weights(0)
+"""
+    subprocess.run([sys.executable, "-c", program, str(finished)], check=True)
 
 
 def test_no_link_out_of_a_run_is_followed(tmp_path, finished):
@@ -277,7 +293,7 @@ def test_no_link_out_of_a_run_is_followed(tmp_path, finished):
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(files.Damaged, match="plain file"):
+    with pytest.raises(files.Damaged, match="regular file"):
         files.read(tmp_path / "pipe")
 
 
@@ -301,6 +317,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     assert caught.value.filename == str(path)
     assert [path] == list(tmp_path.iterdir())
     assert path.read_bytes() == b"before"
+
+
+def test_threads_may_write_one_file(tmp_path):
+    path, contents = tmp_path / "file", [bytes([number]) * 1000 for number in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda content: files.write(path, content), contents))
+    assert path.read_bytes() in contents
+    assert [path] == list(tmp_path.iterdir())
 
 
 TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]))

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import local_slurm
 import pandas as pd
 import pytest
+from grids import make_plan
 
 from regioncount.runs import store
-from regioncount.sweeps import sweeping
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
@@ -80,7 +80,7 @@ def troubled(slurm, results, tmp_path_factory):
     def states():
         return dict(line.split("|") for line in ask("squeue", "-rhtall", "-o", "%i|%T").split())
 
-    plan = sweeping.make_plan([f"results={results}", *TINY, *GRID])
+    plan = make_plan([f"results={results}", *TINY, *GRID])
     directories = [results / "runs" / f"{cell.name}-{cell.identity}" for cell in plan.runs]
     elsewhere = tmp_path_factory.mktemp("basic")
     begun = {}

@@ -1,24 +1,30 @@
 """Sweeps from the command line: the grid, its tables, what is done again, and what a mistake costs."""
 
 import base64
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pandas as pd
 import pytest
-from hydra._internal.callbacks import Callbacks
-from hydra.core.utils import JobReturn
+from grids import make_plan
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 from wandb_log import history, read_runs
 
-from regioncount.commands import compose, hydra_ready
+from regioncount.commands import CONFIGS, compose, hydra_ready
 from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.runs import files, loading, store
-from regioncount.sweeps import sweeping
+from regioncount.sweeps.grid import compose_cells, split_grid
+from regioncount.sweeps.launch import launch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = [
@@ -121,8 +127,8 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
 
 def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
     options = [f"results={tmp_path}", *TINY, "seed=0,1,2"]
-    first = sweeping.make_plan(options).runs[0]
-    with store.lock(store.place(tmp_path, first.name, first.identity)):
+    first = make_plan(options).runs[0]
+    with store.lock(store.run_directory(tmp_path, first.name, first.identity)):
         command = [sys.executable, str(REPOSITORY / "sweep.py"), *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         lines = []
@@ -131,7 +137,7 @@ def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
     rest, _ = process.communicate()
     assert process.returncode == 0
     assert [line.partition(":")[0] for line in lines[1:]] == ["[1/3] seed=0", "[2/3] seed=1", "[3/3] seed=2"]
-    assert "looked at again" in lines[1]
+    assert "postponed to the end" in lines[1]
     assert rest.startswith("[1/3] seed=0: 3 epochs")
 
 
@@ -234,7 +240,7 @@ def test_a_sweep_sets_the_published_figures_and_a_regression_beside_its_own(tmp_
 
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     """One cell's run directory is taken by a file: that run cannot be written."""
-    plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID])
+    plan = make_plan([f"results={tmp_path}", *TINY, *GRID])
     victim = plan.runs[2]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / f"{victim.name}-{victim.identity}").write_text("in the way")
@@ -279,24 +285,81 @@ def test_a_diverged_run_is_kept_in_the_table(tmp_path):
 )
 def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, options, reason):
     with pytest.raises(InputError) as caught:
-        sweeping.make_plan([f"results={tmp_path}", *(o for o in TINY if not o.startswith("model.")), *options])
+        make_plan([f"results={tmp_path}", *(o for o in TINY if not o.startswith("model.")), *options])
     assert reason in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_job_returns_does_not_stay_in_memory():
-    """Hydra keeps it until the sweep is over: with two configurations a run, that of a thousand runs would be 200 MB."""
+@pytest.mark.parametrize("launcher_name", ["basic", "joblib"])
+def test_what_a_job_returns_does_not_stay_in_memory(launcher_name):
+    """A launcher returns two configurations with each job: in a sweep of a thousand runs they would take 200 MB."""
+
+    class Configuration:
+        pass
+
+    class Launcher:
+        def launch(self, job_overrides, initial_job_idx):
+            gc.collect()
+            alive.append(sum(reference() is not None for reference in returned))
+            results = [JobReturn(cfg=Configuration(), status=JobStatus.COMPLETED) for _ in job_overrides]
+            returned.extend(weakref.ref(result.cfg) for result in results)
+            return results
+
+    returned, alive = [], []
+    launch(None, [["seed=0"]] * 1000, Launcher(), launcher_name)
+    assert len(alive) == {"basic": 1000, "joblib": 4}[launcher_name]
+    assert max(alive) <= {"basic": 1, "joblib": 250}[launcher_name]
+
+
+@pytest.mark.parametrize("scale", [[], ["scale=small"]])
+def test_cells_are_composed_as_hydra_composes_them(scale):
+    """For every experiment; Hydra composes each cell from its files, `compose_cells` only a few of them."""
+    folder = CONFIGS / "experiment"
+    names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
     with hydra_ready():
-        composed = compose("sweep", TINY, with_hydra=True)
-        returned = JobReturn(cfg=composed, hydra_cfg=composed)
-        Callbacks(composed).on_job_end(config=composed, job_return=returned)
-    assert returned.cfg is None
-    assert returned.hydra_cfg is None
+        loader = GlobalHydra.instance().config_loader()
+        for name in names[::8] if scale else names:
+            fixed = [f"experiment={name}", *scale, "measures=[accuracy]", "++sweep.published.plane=cifar10"]
+            config = compose("sweep", fixed, with_hydra=True)
+            cells = split_grid([*fixed, "++model.extra=4,8"], config.hydra.sweeper.params, loader)
+            cells = [cells[0], cells[-1]]
+            _, composed = compose_cells(cells, config, loader)
+            expected = hydra.compose("sweep", [override.input_line for override in cells[1]])
+            assert OmegaConf.to_container(composed) == OmegaConf.to_container(expected)
+            assert OmegaConf.to_container(composed, resolve=True) == OmegaConf.to_container(expected, resolve=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["seed=0,1", "regions.line={number:5}", "regions.line.number=7,8"],
+        ["regions.line.number=7,8", "regions.line={number:5}"],
+        ["~regions.line", "seed=0,1"],
+        ["+model.depth=1,2", "seed=range(0,2)"],
+        ["optimizer=choice(sgd,adam)", "optimizer.learning_rate=0.1,0.2"],
+        ["schedule=glob(co*)", "schedule=constant,cosine", "results='a b,c'"],
+    ],
+)
+def test_overrides_of_every_kind_are_composed_as_hydra_composes_them(options):
+    with hydra_ready():
+        loader = GlobalHydra.instance().config_loader()
+        config = compose("sweep", [], with_hydra=True)
+        cells = split_grid(options, {}, loader)
+        assert len(cells) > 1
+        for cell, composed in zip(cells, compose_cells(cells, config, loader), strict=True):
+            assert composed == hydra.compose("sweep", [override.input_line for override in cell])
+
+
+def test_a_grid_varies_its_last_option_fastest():
+    with hydra_ready():
+        cells = split_grid(["seed=0,1", "epochs=3"], {"batch_size": "8,16", "epochs": "1,2"}, None)
+    lines = [" ".join(override.input_line for override in cell) for cell in cells]
+    assert lines == [f"batch_size={size} epochs=3 seed={seed}" for size in (8, 16) for seed in (0, 1)]
 
 
 def test_measuring_settings_make_no_configurations(tmp_path):
     """A grid over the number of lines shares its runs, and each number has correlations of its own."""
-    plan = sweeping.make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
+    plan = make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
     assert len({run.identity for run in plan.runs}) == 6
     assert plan.measuring_columns == ["number"]
 

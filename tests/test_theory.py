@@ -99,7 +99,7 @@ def test_options_out_of_range_are_refused(option, value):
 
 def test_divergence_is_refused_with_what_to_do():
     with pytest.raises(
-        InputError, match=r"model.learning_rate=1000000000.0: training diverges after 1 steps; take a smaller"
+        InputError, match=r"model.learning_rate=1000000000.0: training diverges after 1 steps; pass a smaller"
     ):
         fit(0, learning_rate=1e9)
 

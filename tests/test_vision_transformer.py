@@ -10,8 +10,8 @@ from torchvision.models import VisionTransformer
 
 import regioncount as rc
 from regioncount import data, models
-from regioncount.measures import MEASURES
 from regioncount.regions.screening import folded
+from regioncount.registry import measures
 
 DIGITS = data.load("digits", train_size=120, test_size=100)
 
@@ -118,5 +118,5 @@ def test_measures_are_defined_or_say_why_not(trained):
     assert "history of training is not known" in undefined.pop("epochs_to_fit")
     assert {*undefined} <= {"log_path_norm", "log_path_norm_over_margin"}  # the logarithm of a sum that may be negative
     assert all("path norm is" in reason for reason in undefined.values())
-    assert all(math.isfinite(found[name]) for name in MEASURES if name in found and f"{name}_error" not in found)
+    assert all(math.isfinite(found[name]) for name in measures.names() if name in found and f"{name}_error" not in found)
     assert {"hessian_eigenvalue", "fisher_rao_norm", "pacbayes_origin", "jacobian_norm"} <= {*found}

@@ -1,8 +1,8 @@
-"""Statistics over runs: how a measure goes with generalization, from a table of runs to a table of statistics.
+"""Statistics over runs: how measures relate to generalization, from a table of runs to a table of statistics.
 
-Any table does, with a row a run: columns of hyperparameters, of measures, train_accuracy and test_accuracy. Accuracies are
-fractions in [0, 1], the gap is their difference. docs/statistics.md explains each statistic; `python -m
-regioncount.analysis` ranks the measures of a CSV file.
+The table has one row per run, with columns of hyperparameters and measures, train_accuracy and test_accuracy. Accuracies are
+fractions in [0, 1]; the generalization gap is their difference. docs/statistics.md explains each statistic.
+`python -m regioncount.analysis` ranks the measures of a CSV file.
 """
 
 from regioncount.analysis.correlation import STATISTICS, correlations

@@ -1,17 +1,22 @@
-"""Rank the measures of a CSV file of runs: python -m regioncount.analysis runs.csv --measures region_count_line
+"""Rank the measures of a CSV file of runs.
 
-Prints, for each target, the ranking of the measures by every statistic, and for several measures their multiple regression.
-A mistake is one line on standard error and exit status 2, before anything is written.
+python -m regioncount.analysis runs.csv --measures region_count_line
+
+It prints, for each target, the ranking of the measures by every statistic, and for several measures their multiple
+regression. A wrong option or file gives one line on standard error and exit status 2, and nothing is written.
 """
 
 import argparse
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 
+from regioncount import __version__
 from regioncount.analysis.granulated import granulated_kendall
 from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS
 from regioncount.analysis.ranking import describe_ranking, ranking
@@ -20,130 +25,150 @@ from regioncount.analysis.selection import SELECTIONS, numbers, select
 from regioncount.errors import InputError, one_line
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: The command line; by default, sys.argv[1:].
+
+    Returns:
+        The exit status.
+    """
     try:
-        options = _parser().parse_args(arguments)
-        for name in ("measures", "targets", "group_by"):
-            setattr(options, name, list(dict.fromkeys(getattr(options, name))))
-        if options.out:
-            _check_output(options.out)
-        runs = select(_read(options), options.select)
-        if runs.empty:
-            chosen = "runs" if options.select == "all" else f"{options.select} runs, choose others with --select"
-            raise InputError(f"{options.file} has no {chosen}")
-        common = {"group_by": options.group_by, "keep_seeds": options.keep_seeds}
-        rankings = [
-            ranking(runs, options.measures, target, test_size=options.test_size, **common) for target in options.targets
-        ]
-        regressions = [regression(runs, options.measures, target, **common) for target in options.targets]
-        texts = [describe_ranking(table) for table in rankings]
-        texts += [describe_regression(table) for table in regressions if len(options.measures) > 1]
-        if options.out:
-            granulated = granulated_kendall(runs, options.measures, options.targets, **common)
-            tables = {"ranking": pd.concat(rankings), "granulated_kendall": granulated, "regression": pd.concat(regressions)}
-            _write(tables, options.out)
-        print("\n\n".join(texts))
+        print(_analyse(_parse(arguments)))
     except InputError as error:
         print(f"regioncount.analysis: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
 
+def _analyse(options: argparse.Namespace) -> str:
+    """Write the tables that are asked for, and return the text to print."""
+    if options.out:
+        _check_output(options.out)
+    runs = select(_read(options), options.select)
+    if runs.empty:
+        selected = "runs" if options.select == "all" else f"{options.select} runs; choose others with --select"
+        raise InputError(f"{options.file} has no {selected}")
+    measures, targets, group_by = options.measures, options.targets, options.group_by
+    common = {"group_by": group_by, "keep_seeds": options.keep_seeds}
+    rankings = [ranking(runs, measures, target, test_size=options.test_size, **common) for target in targets]
+    regressions = [regression(runs, measures, target, **common) for target in targets]
+    if options.out:
+        granulated = granulated_kendall(runs, measures, targets, **common)
+        tables = {"ranking": pd.concat(rankings), "granulated_kendall": granulated, "regression": pd.concat(regressions)}
+        _write(tables, options.out)
+    texts = [describe_ranking(table) for table in rankings]
+    texts += [describe_regression(table) for table in regressions if len(measures) > 1]
+    return "\n\n".join(texts)
+
+
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (--help lists the options)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options, each measure, target and hyperparameter once."""
     parser = _Parser(prog="python -m regioncount.analysis", description="Rank the measures of a table of runs.")
-    parser.add_argument("file", type=Path, help="a CSV file with a row a run")
-    parser.add_argument("--measures", nargs="+", required=True, metavar="COLUMN", help="what to correlate with the targets")
+    parser.add_argument("--version", action="version", version=f"regioncount {__version__}")
+    parser.add_argument("file", type=Path, help="a CSV file with one row per run")
+    parser.add_argument(
+        "--measures", nargs="+", required=True, metavar="COLUMN", help="columns to correlate with the targets"
+    )
     parser.add_argument(
         "--targets", nargs="+", default=list(TARGETS), metavar="COLUMN", help=f"default: {' '.join(TARGETS)}"
     )
     parser.add_argument("--train-accuracy", default="train_accuracy", metavar="COLUMN", help="default: train_accuracy")
     parser.add_argument("--test-accuracy", default="test_accuracy", metavar="COLUMN", help="default: test_accuracy")
     parser.add_argument(
-        "--unit", choices=("fraction", "percent"), default="fraction", help="of the accuracies; default: fraction"
+        "--unit", choices=("fraction", "percent"), default="fraction", help="unit of the accuracies; default: fraction"
     )
     default = " ".join(HYPERPARAMETERS)
     parser.add_argument("--group-by", nargs="+", default=list(HYPERPARAMETERS), metavar="COLUMN", help=f"default: {default}")
-    parser.add_argument("--keep-seeds", action="store_true", help="every run an observation; default: seeds are averaged")
-    parser.add_argument("--select", choices=SELECTIONS, default="all", help="which runs; default: all")
-    parser.add_argument("--test-size", type=int, metavar="N", help="test examples, for the noise weights of the sign-error")
+    parser.add_argument("--keep-seeds", action="store_true", help="take every run as an observation; default: average seeds")
+    parser.add_argument("--select", choices=SELECTIONS, default="all", help="the runs to use; default: all")
+    parser.add_argument("--test-size", type=int, metavar="N", help="number of test examples, which weights the sign-error")
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="write the ranking to a .csv file, or all tables to a directory"
     )
-    return parser
+    options = parser.parse_args(arguments)
+    for name in ("measures", "targets", "group_by"):
+        setattr(options, name, list(dict.fromkeys(getattr(options, name))))
+    return options
 
 
 def _read(options: argparse.Namespace) -> pd.DataFrame:
-    """The table, accuracies under their usual names and as fractions."""
+    """Return the table with train_accuracy and test_accuracy as fractions."""
     try:
         runs = pd.read_csv(options.file)
     except OSError as error:
         raise InputError(f"{options.file} cannot be read: {error.strerror}") from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{options.file} is not a table in CSV: {error}") from error
+    names = ", ".join(map(str, runs))
     accuracies = {"train_accuracy": options.train_accuracy, "test_accuracy": options.test_accuracy}
     for name, column in accuracies.items():
         if column not in runs:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{options.file} has no column {column}, name it with {option}; it has {', '.join(runs)}")
+            raise InputError(f"{options.file} has no column {column}; name another with {option}; it has {names}")
     for name in ("measures", "targets", "group_by"):
         wanted = [column for column in getattr(options, name) if column not in (*TARGETS, *accuracies)]
         if missing := [column for column in wanted if column not in runs]:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{options.file} has no column {', '.join(missing)} ({option}); it has {', '.join(runs)}")
+            raise InputError(f"{options.file} has no column {', '.join(missing)} ({option}); it has {names}")
     columns = {name: numbers(runs, column) for name, column in accuracies.items()}
     limit = 1 if options.unit == "fraction" else 100
     for name, column in accuracies.items():
         values = columns[name]
         if options.unit == "fraction" and 1 < values.max() <= 100:
             raise InputError(
-                f"{column} has values up to {values.max():g}: fractions are expected, for percent say --unit percent"
+                f"{column} has values up to {values.max():g}: fractions are expected; for percent, pass --unit percent"
             )
         if options.unit == "percent" and values.max() <= 1:
             raise InputError(
-                f"{column} has no value above {values.max():g}: percent is expected, for fractions say --unit fraction"
+                f"{column} has no value above {values.max():g}: percent is expected; for fractions, pass --unit fraction"
             )
         if values.min() < 0 or values.max() > limit:
-            raise InputError(f"{column} has values from {values.min():g} to {values.max():g}: no accuracy in {options.unit}")
+            raise InputError(
+                f"{column} has values from {values.min():g} to {values.max():g}: these are no accuracies in {options.unit}"
+            )
     return runs.assign(**{name: values / limit for name, values in columns.items()})
 
 
 def _check_output(path: Path) -> None:
-    """Refuse where nothing can be written before anything is computed."""
+    """Raise InputError, before anything is computed, if the output cannot be written."""
     if path.suffix == ".csv" and path.is_dir():
-        raise InputError(f"--out {path} is a directory, and named like a file")
+        raise InputError(f"--out {path} is a directory with the name of a .csv file: choose another name")
     if path.suffix != ".csv" and path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file, but not named .csv: name a .csv file or a directory")
+        raise InputError(f"--out {path} is a file without the ending .csv: choose a .csv file or a directory")
     if not path.parent.is_dir():
         raise InputError(f"--out {path}: there is no directory {path.parent}")
 
 
 def _write(tables: dict[str, pd.DataFrame], path: Path) -> None:
-    """The ranking to a .csv file, or all tables to a directory; each whole or not at all."""
+    """Write the ranking to a .csv file, or all tables to a directory."""
     try:
         if path.suffix == ".csv":
-            _write_whole(tables["ranking"], path)
+            _write_atomically(tables["ranking"], path)
             return
         path.mkdir(exist_ok=True)
         for name, table in tables.items():
-            _write_whole(table, path / f"{name}.csv")
+            _write_atomically(table, path / f"{name}.csv")
     except OSError as error:
         raise InputError(f"--out {path} cannot be written: {error.strerror}") from error
 
 
-def _write_whole(table: pd.DataFrame, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _write_atomically(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, so that the file is complete or unchanged at any time."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        table.to_csv(beside, index=False)
-        beside.replace(path)
+        with open(temporary, "x", encoding="utf-8", newline="") as file:  # "x": it never opens a file or link that exists
+            table.to_csv(file, index=False)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

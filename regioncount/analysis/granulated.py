@@ -1,11 +1,11 @@
-"""Kendall's coefficient one hyperparameter at a time (Jiang et al. 2020, arXiv 1912.02178: the granulated coefficient)."""
+"""Kendall's coefficient, one hyperparameter at a time (Jiang et al. 2020, arXiv 1912.02178)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Observations, combine, tabulate
+from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Observations, Statistics, combine, tabulate
 
 
 def granulated_kendall(
@@ -16,28 +16,36 @@ def granulated_kendall(
     *,
     keep_seeds: bool = False,
 ) -> pd.DataFrame:
-    """The granulated Kendall coefficient of measures and targets: does a measure follow each hyperparameter's effect?
+    """Compute the granulated Kendall coefficient: does a measure follow the effect of each hyperparameter?
 
-    tau(P) = the mean over the pairs P of sign(measure_1 - measure_2) sign(target_1 - target_2): the paper's tau, in which a
-    tie counts 0 (tau-a). psi_i = the mean, over the settings of all hyperparameters but i, of tau over the pairs of
-    observations there that differ in hyperparameter i. Psi = the mean of the psi_i. Settings with a single value of i have
-    no pair and do not enter; nor does a hyperparameter without any pair enter Psi.
+    tau(P) is the mean of sign(measure_1 - measure_2) sign(target_1 - target_2) over a set P of pairs; a tie counts 0 (tau-a,
+    as in the paper). psi_i is the mean of tau over the settings of all hyperparameters except i, where P has the pairs of
+    observations with this setting that differ in hyperparameter i. Psi is the mean of the psi_i. Settings and
+    hyperparameters without such pairs are left out of the means.
 
-    runs, measures, targets, group_by and keep_seeds are those of `correlations`. Returns a row a measure and target:
-    measure, target, runs, configurations, granulated_kendall (Psi), granulated_kendall_learning_rate (psi_i) and so on for
-    each of group_by, and note, which says why Psi is undefined (NaN), else it is empty.
+    Args:
+        runs: One row per run; see `correlations`.
+        measures: Columns of `runs`.
+        targets: Columns of `runs`, or generalization_gap and test_error, which are derived from the accuracies.
+        group_by: The hyperparameters that make a configuration.
+        keep_seeds: Whether every run is an observation; by default, the seeds of a configuration are averaged.
 
-    Raises InputError where a column is missing or not numeric, and where accuracies are in percent.
+    Returns:
+        One row per measure and target: measure, target, runs, configurations, granulated_kendall (Psi), one column such as
+        granulated_kendall_learning_rate (psi_i) per hyperparameter, and note: why Psi is undefined (NaN), else empty.
+
+    Raises:
+        InputError: A column is missing or not numeric, or accuracies are in percent.
     """
     columns = ["granulated_kendall", *(f"granulated_kendall_{name}" for name in group_by)]
     return tabulate(_granulate, columns, runs, measures, targets, group_by, keep_seeds)
 
 
-def _granulate(observed: Observations, measure: str, target: str) -> dict:
+def _granulate(observed: Observations, measure: str, target: str) -> Statistics:
     x, y = observed.pair(measure, target)
     concordance = np.sign(np.subtract.outer(x, x)) * np.sign(np.subtract.outer(y, y))
     levels = observed.levels()
-    psi = {}
+    psi: dict[str, float] = {}
     for position, name in enumerate(observed.settings):
         differ = levels[:, [position]] != levels[:, position]
         others = combine(np.delete(levels, position, axis=1))
@@ -47,4 +55,4 @@ def _granulate(observed: Observations, measure: str, target: str) -> dict:
             psi[f"granulated_kendall_{name}"] = float(np.mean(taus))
     if not psi:
         return {"note": "undefined: no two configurations differ in one hyperparameter alone"}
-    return psi | {"granulated_kendall": float(np.mean(list(psi.values())))}
+    return {**psi, "granulated_kendall": float(np.mean(list(psi.values())))}

@@ -1,4 +1,4 @@
-"""What a measure's order says of a target's, given hyperparameters (Jiang et al. 2020, arXiv 1912.02178)."""
+"""The information of a measure's order about a target's, given hyperparameters (Jiang et al. 2020, arXiv 1912.02178)."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -6,7 +6,16 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Observations, combine, tabulate
+from regioncount.analysis.observations import (
+    HYPERPARAMETERS,
+    TARGETS,
+    Floats,
+    Integers,
+    Observations,
+    Statistics,
+    combine,
+    tabulate,
+)
 
 
 def conditional_mutual_information(
@@ -17,39 +26,48 @@ def conditional_mutual_information(
     *,
     keep_seeds: bool = False,
 ) -> pd.DataFrame:
-    """The least normalized mutual information of the orders of measure and target, given hyperparameters.
+    """Compute the minimum normalized mutual information of the orders of measure and target, given hyperparameters.
 
-    Draw a pair of observations of different configurations, both orders alike. V_m = sign(measure_1 - measure_2), V_g =
-    sign(target_1 - target_2), U_S = the values that the hyperparameters S have in the first and in the second. For a set S
+    For an ordered pair of observations of different configurations, let V_m = sign(measure_1 - measure_2),
+    V_g = sign(target_1 - target_2), and U_S the values of the hyperparameters in a set S in both observations. The sign of a
+    tie is 0, a third value. For a set S, the normalized information is
 
         I(V_m; V_g | U_S) / H(V_g | U_S),    0 = the measure adds nothing to S, 1 = it determines the target's order,
 
-    with probabilities replaced by shares of pairs. The result is the minimum over every S that leaves at least one of the
-    hyperparameters that vary out (the paper: |S| <= 2). A set for which H(V_g | U_S) = 0 has no ratio and does not enter.
-    The sign of a tie is 0, a third value. The association's direction does not matter.
+    with probabilities replaced by shares of pairs. The result is the minimum over all S that leave out at least one of the
+    hyperparameters that vary (in the paper, |S| <= 2). Sets with H(V_g | U_S) = 0 are left out. The direction of the
+    association does not matter.
 
-    Shares of few pairs overstate information, the more so the larger S: with three values of each of three hyperparameters,
-    two of them given leave nine pairs to a value of U_S.
+    Shares of few pairs overestimate information, and more so for large S: with three values of each of three hyperparameters
+    and two of them in S, each value of U_S has nine pairs.
 
-    runs, measures, targets, group_by and keep_seeds are those of `correlations`. Returns a row a measure and target:
-    measure, target, runs, configurations, conditional_mutual_information (the minimum), given (the S that has it, the
-    smallest and first such; empty for none), mutual_information (S empty), and note, which says why they are undefined
-    (NaN).
+    Args:
+        runs: One row per run; see `correlations`.
+        measures: Columns of `runs`.
+        targets: Columns of `runs`, or generalization_gap and test_error, which are derived from the accuracies.
+        group_by: The hyperparameters that make a configuration.
+        keep_seeds: Whether every run is an observation; by default, the seeds of a configuration are averaged.
 
-    Raises InputError where a column is missing or not numeric, and where accuracies are in percent.
+    Returns:
+        One row per measure and target: measure, target, runs, configurations, conditional_mutual_information (the minimum),
+        given (the smallest and first S that attains it; empty for the empty set), mutual_information (for the empty set),
+        and note: why they are undefined (NaN), else empty.
+
+    Raises:
+        InputError: A column is missing or not numeric, or accuracies are in percent.
     """
     columns = ["conditional_mutual_information", "given", "mutual_information"]
     return tabulate(_inform, columns, runs, measures, targets, group_by, keep_seeds)
 
 
-def _inform(observed: Observations, measure: str, target: str) -> dict:
+def _inform(observed: Observations, measure: str, target: str) -> Statistics:
     first, second = np.nonzero(np.not_equal.outer(observed.configuration, observed.configuration))
     # Signs as 0, 1, 2; both in one number.
-    orders = [1 + np.sign(v[first] - v[second]).astype(int) for v in observed.pair(measure, target)]
-    orders = 3 * orders[0] + orders[1]
+    signs = [1 + np.sign(values[first] - values[second]).astype(int) for values in observed.pair(measure, target)]
+    orders = 3 * signs[0] + signs[1]
     levels = observed.levels()
     varying = [position for position in range(levels.shape[1]) if len(np.unique(levels[:, position])) > 1]
-    found = {}
+    normalized: dict[tuple[int, ...], float] = {}
     for size in range(len(varying)):
         for given in combinations(varying, size):
             settings = combine(levels[:, given])
@@ -59,25 +77,25 @@ def _inform(observed: Observations, measure: str, target: str) -> dict:
             if entropy > 1e-12:
                 information = _entropy(shares.sum(axis=2)) + _entropy(shares.sum(axis=1))
                 information -= _entropy(shares) + _entropy(shares.sum(axis=(1, 2)))
-                # Sums of logarithms differ in their last digits: rounded, so that equal sets tie.
-                found[given] = float(np.clip(np.round(information / entropy, 12), 0, 1))
-    given = min(found, key=found.get)
+                # Rounded, so that sets tie whose sums of logarithms differ only in their last digits.
+                normalized[given] = float(np.clip(np.round(information / entropy, 12), 0, 1))
+    given = min(normalized, key=lambda chosen: normalized[chosen])
     return {
-        "conditional_mutual_information": found[given],
+        "conditional_mutual_information": normalized[given],
         "given": ", ".join(observed.settings.columns[list(given)]),
-        "mutual_information": found[()],
+        "mutual_information": normalized[()],
     }
 
 
-def _count(cells: np.ndarray, number: int, orders: np.ndarray) -> np.ndarray:
-    """How many pairs are in each cell and have each order of measure and of target, (cells, 3, 3); cells below `number`."""
-    if number > len(cells):  # most are empty
+def _count(cells: Integers, number: int, orders: Integers) -> Integers:
+    """Return the number of pairs in each cell with each order of measure and of target, (cells, 3, 3); cells < number."""
+    if number > len(cells):  # most cells are empty
         present, cells = np.unique(cells, return_inverse=True)
         number = len(present)
     return np.bincount(9 * cells + orders, minlength=9 * number).reshape(-1, 3, 3)
 
 
-def _entropy(shares: np.ndarray) -> float:
-    """Of a distribution, in nats."""
+def _entropy(shares: Floats) -> float:
+    """Return the entropy of a distribution, in nats."""
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())

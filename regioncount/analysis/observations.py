@@ -1,52 +1,69 @@
-"""What every statistic is computed on: the runs that are complete, their seeds averaged, rounded so that ties tie."""
+"""The observations behind every statistic: complete runs, averaged over seeds, rounded so that equal values tie."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from regioncount.analysis.selection import numbers, require, with_targets
 from regioncount.errors import InputError
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay")
 TARGETS = ("generalization_gap", "test_error")
-FEWEST_CONFIGURATIONS = 3  # through two points every correlation is 1 or -1
+FEWEST_CONFIGURATIONS = 3  # every correlation of two points is 1 or -1
+
+Statistics = dict[str, float | str]
+"""Columns of a table of statistics, for one measure and target."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """n observations: the averages of configurations, or single runs where seeds are kept."""
+    """n observations: averages of configurations, or single runs if seeds are kept."""
 
-    values: pd.DataFrame  # (n, columns): measures and targets
-    settings: pd.DataFrame  # (n, hyperparameters)
-    configuration: np.ndarray  # (n,) integers from 0
+    values: pd.DataFrame
+    """Measures and targets, (n, columns)."""
+    settings: pd.DataFrame
+    """Hyperparameters, (n, hyperparameters)."""
+    configuration: NDArray[np.int64]
+    """The configuration of each observation, (n,), integers from 0."""
     runs: int
+    """The number of runs behind the observations."""
 
     @property
     def configurations(self) -> int:
+        """The number of configurations."""
         return len(np.unique(self.configuration))
 
-    def pair(self, measure: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    def pair(self, measure: str, target: str) -> tuple[Floats, Floats]:
+        """Return the values of a measure and a target, (n,) each."""
         return self.values[measure].to_numpy(), self.values[target].to_numpy()
 
-    def levels(self) -> np.ndarray:
-        """(n, hyperparameters): which of its values a hyperparameter has, as integers from 0; missing is a value."""
+    def levels(self) -> Integers:
+        """Return the index of each hyperparameter's value among its values, (n, hyperparameters). Missing is a value."""
         columns = [pd.factorize(self.settings[name], use_na_sentinel=False)[0] for name in self.settings]
         return np.stack(columns, axis=1)
 
     def undefined(self, columns: Sequence[str]) -> str:
-        """Why no statistic of these columns is defined; empty where it may be."""
+        """Return why no statistic of these columns is defined; empty if it may be."""
         if self.configurations < FEWEST_CONFIGURATIONS:
-            found = f"{self.configurations} configuration{'s' * (self.configurations != 1)}"
-            return f"undefined: {found}, {FEWEST_CONFIGURATIONS} are needed"
+            number = f"{self.configurations} configuration{'s' * (self.configurations != 1)}"
+            return f"undefined: {number}, {FEWEST_CONFIGURATIONS} are needed"
         constant = [name for name in columns if self.values[name].nunique() == 1]
         return f"undefined: {' and '.join(constant)} {'are' if constant[1:] else 'is'} constant" if constant else ""
 
 
 def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
-    """The table with its targets. InputError where a column is missing, group_by empty, or accuracies in percent."""
+    """Return a table of runs with its targets.
+
+    Raises:
+        InputError: A column is missing, group_by is empty, or accuracies are in percent.
+    """
     runs = with_targets(runs)
     if not len(group_by):
         raise InputError("group_by is empty: name the columns that make a configuration, such as learning_rate")
@@ -55,28 +72,29 @@ def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str])
 
 
 def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
-    """The runs with every number there, in an order of their own: sums of floats depend on it in the last digit."""
+    """Return the runs without missing or infinite values, sorted by these: sums of floats depend on the order of runs."""
     needed = list(dict.fromkeys((*columns, "train_accuracy", "test_accuracy")))
     kept = runs[list(dict.fromkeys([*group_by, *needed]))].copy()
     for column in needed:
         kept[column] = numbers(runs, column)
-    return kept[np.isfinite(kept[needed]).all(axis=1)].sort_values(needed)
+    finite = np.isfinite(kept[needed].to_numpy()).all(axis=1)
+    return kept.iloc[np.flatnonzero(finite)].sort_values(needed)
 
 
 def observe(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str], keep_seeds: bool) -> Observations:
-    """Observations of complete runs: the averages over the runs that share group_by, or where seeds are kept each run."""
+    """Return the observations of complete runs: averages over runs that share group_by, or every run if seeds are kept."""
     groups = runs.groupby(list(group_by), dropna=False, observed=True, sort=True)
     if keep_seeds:
-        values, settings, configuration = runs, runs[list(group_by)], groups.ngroup().to_numpy()
+        values, settings, configuration = runs, runs[list(group_by)], np.asarray(groups.ngroup(), dtype=np.int64)
     else:
         values = pd.DataFrame({name: groups[name].mean() for name in columns})
-        settings, configuration = values.index.to_frame(index=False), np.arange(len(values))
+        settings, configuration = values.index.to_frame(index=False), np.arange(len(values), dtype=np.int64)
     rounded = {name: _round(values[name].to_numpy(), name) for name in columns}
     return Observations(pd.DataFrame(rounded), settings.reset_index(drop=True), configuration, len(runs))
 
 
 def tabulate(
-    statistic: Callable[[Observations, str, str], dict],
+    statistic: Callable[[Observations, str, str], Mapping[str, float | str]],
     columns: Sequence[str],
     runs: pd.DataFrame,
     measures: Sequence[str],
@@ -84,31 +102,35 @@ def tabulate(
     group_by: Sequence[str],
     keep_seeds: bool,
 ) -> pd.DataFrame:
-    """A row a measure and target: measure, target, runs, configurations, the statistic's columns, note."""
+    """Return one row per measure and target: measure, target, runs, configurations, the statistic's columns, note."""
     runs = prepare(runs, [*measures, *targets], group_by)
-    rows = []
+    rows: list[Statistics] = []
     for measure in measures:
         for target in targets:
             observed = observe(complete(runs, [measure, target], group_by), [measure, target], group_by, keep_seeds)
-            row = {"measure": measure, "target": target, "runs": observed.runs, "configurations": observed.configurations}
+            row: Statistics = {"measure": measure, "target": target}
+            row |= {"runs": observed.runs, "configurations": observed.configurations}
             note = observed.undefined([measure, target])
-            rows.append(row | {"note": note} | ({} if note else statistic(observed, measure, target)))
+            row["note"] = note
+            if not note:
+                row |= statistic(observed, measure, target)
+            rows.append(row)
     return pd.DataFrame(rows, columns=["measure", "target", "runs", "configurations", *columns, "note"])
 
 
-def combine(levels: np.ndarray) -> np.ndarray:
-    """(n,) integers that are equal where the rows of levels (n, k), integers from 0, are equal."""
+def combine(levels: Integers) -> Integers:
+    """Return integers (n,) that are equal where the rows of levels (n, k), integers from 0, are equal."""
     codes = np.zeros(len(levels), dtype=np.int64)
     for column in levels.T:
         codes = np.unique(codes * (column.max(initial=0) + 1) + column, return_inverse=True)[1]
     return codes
 
 
-def _round(values: np.ndarray, name: str) -> np.ndarray:
-    """Round, so that averages that differ by floating point error alone tie: to 8 decimals for what accuracies give, else to
-    6.
+def _round(values: Floats, name: str) -> Floats:
+    """Return rounded values, so that averages that differ only by floating point error tie.
 
-    Measures come in every size: decimals count from the largest value where that is below 1 or above a million.
+    Targets that follow from accuracies are rounded to 8 decimals, others to 6. If the largest value is below 1 or above a
+    million, decimals are counted from it.
     """
     if name in TARGETS:
         return np.round(values, 8)

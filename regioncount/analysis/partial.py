@@ -1,4 +1,4 @@
-"""What is left of a correlation once hyperparameters are held fixed."""
+"""Correlations of measures and targets with hyperparameters held fixed."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -6,11 +6,11 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Observations, tabulate
+from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Floats, Observations, Statistics, tabulate
 from regioncount.errors import InputError
 
 FORMS = ("categories", "log_linear")
-EXPLAINED = 1 - 1e-10  # a share of variance beyond which what is left is rounding
+EXPLAINED = 1 - 1e-10  # if a larger share of the variance is explained, the residuals are rounding errors
 
 
 def partial_correlations(
@@ -24,37 +24,50 @@ def partial_correlations(
     level: float = 0.95,
     keep_seeds: bool = False,
 ) -> pd.DataFrame:
-    """The partial correlation of measures and targets given the hyperparameters `given`, by default all of group_by.
+    """Compute partial correlations of measures and targets, with hyperparameters held fixed.
 
-    Pearson's r of the residuals of measure and target after least squares on a constant and, by form,
-    - categories: an indicator of each value of each hyperparameter, so an effect of any shape, but no interactions;
-    - log_linear: the logarithm of each hyperparameter that varies, one slope each.
-    The interval is Fisher's (1924): tanh(artanh r -+ z / sqrt(configurations - k - 3)), k the rank of what is held fixed
-    without the constant, z the normal quantile of `level`. It takes residuals for normal and, where seeds are kept, a
-    configuration's runs for one observation.
+    This is Pearson's r of the residuals of measure and target after a least-squares fit on a constant and, depending on
+    `form`,
+    - categories: an indicator of each value of each hyperparameter, for effects of any shape, without interactions;
+    - log_linear: the logarithm of each hyperparameter that varies, with one slope each.
+    The interval is Fisher's (1924): tanh(artanh r -+ z / sqrt(configurations - k - 3)), where k is the rank of the
+    regressors without the constant and z the normal quantile of `level`. It assumes that residuals are normal and, if seeds
+    are kept, counts the runs of a configuration as one observation.
 
-    runs, measures, targets, group_by and keep_seeds are those of `correlations`. Returns a row a measure and target:
-    measure, target, runs, configurations, partial_correlation, partial_correlation_low, partial_correlation_high (NaN where
-    configurations - k - 3 is not positive), and note, which says why it is undefined (NaN): a hyperparameter without a
-    logarithm, too few configurations for what is held fixed, or a measure or target that follows from it.
+    Args:
+        runs: One row per run; see `correlations`.
+        measures: Columns of `runs`.
+        targets: Columns of `runs`, or generalization_gap and test_error, which are derived from the accuracies.
+        group_by: The hyperparameters that make a configuration.
+        form: categories or log_linear.
+        given: The hyperparameters that are held fixed, among `group_by`; all of them by default.
+        level: The nominal coverage of the interval.
+        keep_seeds: Whether every run is an observation; by default, the seeds of a configuration are averaged.
 
-    Raises InputError where a column is missing or not numeric, where accuracies are in percent, for another form, and
-    where a column of `given` is not in group_by.
+    Returns:
+        One row per measure and target: measure, target, runs, configurations, partial_correlation, partial_correlation_low,
+        partial_correlation_high (NaN unless configurations - k - 3 is positive), and note: why the correlation is undefined
+        (NaN), else empty. It is undefined if a hyperparameter has no logarithm, if there are too few configurations for the
+        regressors, or if these determine the measure or target.
+
+    Raises:
+        InputError: A column is missing or not numeric, accuracies are in percent, the form is unknown, or a column of
+            `given` is not in `group_by`.
     """
     given = list(group_by if given is None else given)
     if form not in FORMS:
-        raise InputError(f"no form {form} of a partial correlation: one of {', '.join(FORMS)}")
+        raise InputError(f"no form {form} of a partial correlation: choose one of {', '.join(FORMS)}")
     if outside := [name for name in given if name not in group_by]:
         raise InputError(f"{', '.join(outside)} cannot be held fixed: not in group_by")
 
-    def statistic(observed: Observations, measure: str, target: str) -> dict:
+    def statistic(observed: Observations, measure: str, target: str) -> Statistics:
         return _partial(observed, measure, target, form, given, level)
 
     columns = [f"partial_correlation{end}" for end in ("", "_low", "_high")]
     return tabulate(statistic, columns, runs, measures, targets, group_by, keep_seeds)
 
 
-def _partial(observed: Observations, measure: str, target: str, form: str, given: list[str], level: float) -> dict:
+def _partial(observed: Observations, measure: str, target: str, form: str, given: list[str], level: float) -> Statistics:
     if form == "categories":
         fixed = _indicators(observed.settings[given])
     else:
@@ -66,31 +79,32 @@ def _partial(observed: Observations, measure: str, target: str, form: str, given
     if observed.configurations < rank + 2:
         held = f"{rank - 1} degree{'s' * (rank != 2)} of freedom held fixed"
         return {"note": f"undefined: {observed.configurations} configurations, {rank + 2} are needed with {held}"}
-    residuals = []
+    residuals: list[Floats] = []
     for name in (measure, target):
         values = observed.values[name].to_numpy()
         values = (values - values.mean()) / np.abs(values - values.mean()).max()
-        left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-        if left @ left <= (1 - EXPLAINED) * (values @ values):
+        residual = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+        if residual @ residual <= (1 - EXPLAINED) * (values @ values):
             return {"note": f"undefined: {name} follows from {', '.join(given)}"}
-        residuals.append(left / np.sqrt(left @ left))
+        residuals.append(residual / np.sqrt(residual @ residual))
     correlation = float(np.clip(residuals[0] @ residuals[1], -1, 1))
-    found = {"partial_correlation": correlation}
+    result: Statistics = {"partial_correlation": correlation}
     if observed.configurations > rank + 2:
         error = 1 / np.sqrt(observed.configurations - rank - 2)  # rank counts the constant: k = rank - 1
         with np.errstate(divide="ignore"):
             ends = np.tanh(np.arctanh(correlation) + NormalDist().inv_cdf((1 + level) / 2) * error * np.array([-1, 1]))
-        found |= dict(zip(["partial_correlation_low", "partial_correlation_high"], map(float, ends), strict=True))
-    return found
+        result |= dict(zip(["partial_correlation_low", "partial_correlation_high"], map(float, ends), strict=True))
+    return result
 
 
-def _indicators(settings: pd.DataFrame) -> np.ndarray:
+def _indicators(settings: pd.DataFrame) -> Floats:
+    """Return an indicator of each value but the first of each hyperparameter, (n, indicators)."""
     codes = [pd.factorize(settings[name], use_na_sentinel=False)[0] for name in settings]
     return np.column_stack([np.equal.outer(code, np.unique(code)[1:]) for code in codes] or [np.empty((len(settings), 0))])
 
 
-def _logarithms(settings: pd.DataFrame) -> tuple[np.ndarray, str]:
-    """The logarithms, or why there are none."""
+def _logarithms(settings: pd.DataFrame) -> tuple[Floats, str]:
+    """Return the centred logarithms of hyperparameters that vary, (n, k), and why one is undefined, or an empty string."""
     columns = [np.empty((len(settings), 0))]
     for name in settings:
         if settings[name].nunique(dropna=False) == 1:

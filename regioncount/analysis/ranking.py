@@ -1,4 +1,4 @@
-"""All measures by all statistics: one table, best first, and its text."""
+"""Rankings: every statistic of every measure in one table, and its text."""
 
 from collections.abc import Sequence
 
@@ -24,20 +24,32 @@ def ranking(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every statistic of every measure against one target: a row a measure, by decreasing |Kendall's tau-b|, undefined last.
+    """Compute every statistic of every measure against one target, sorted by decreasing |Kendall's tau-b|.
 
-    Kendall's, because it counts pairs ordered alike, whatever the units and shape of a measure, as the granulated
-    coefficient, the mutual information and the sign-error do. Signs are kept: of two measures with the same
-    |tau|, the one that falls where the target rises ranks alike, but its sign-errors are near 1.
+    Kendall's tau depends only on the order of pairs, not on the units or the shape of a measure, as do the granulated
+    coefficient, the mutual information and the sign-error. Measures are ranked regardless of the sign of tau, but a measure
+    that decreases as the target increases has sign-errors near 1.
 
-    Arguments are those of `correlations` and `robust_sign_error`. Choose runs with `select` before. Returns the columns
-    measure, target, runs, configurations; kendall, spearman, pearson, each with _low and _high; granulated_kendall;
-    conditional_mutual_information and given, mutual_information; robust_sign_error, mean_sign_error, environments,
-    worst_environment; partial_correlation_categories and partial_correlation_log_linear, each with _low and _high; note.
-    note has the reason of every undefined statistic, behind its column's name where only some are undefined.
+    Args:
+        runs: One row per run; see `correlations`. Use `select` first to rank measures among a selection of runs.
+        measures: Columns of `runs`.
+        target: A column of `runs`, or generalization_gap or test_error, which are derived from the accuracies.
+        group_by: The hyperparameters that make a configuration.
+        keep_seeds: Whether every run is an observation; by default, the seeds of a configuration are averaged.
+        test_size: The number of test examples; see `robust_sign_error`.
+        resamples: The number of bootstrap samples.
+        level: The nominal coverage of the intervals.
+        seed: The seed of the bootstrap.
 
-    Raises InputError where a column is missing or not numeric, where accuracies are in percent, and where test_size is not
-    positive.
+    Returns:
+        One row per measure; measures without tau come last. Columns: measure, target, runs, configurations; kendall,
+        spearman, pearson, each with _low and _high; granulated_kendall; conditional_mutual_information, given,
+        mutual_information; robust_sign_error, mean_sign_error, environments, worst_environment;
+        partial_correlation_categories and partial_correlation_log_linear, each with _low and _high; note. The note gives the
+        reason for every undefined statistic, after its column's name if only some are undefined.
+
+    Raises:
+        InputError: A column is missing or not numeric, accuracies are in percent, or test_size is not positive.
     """
     common = (runs, measures, [target], group_by)
     plain = correlations(*common, keep_seeds=keep_seeds, resamples=resamples, level=level, seed=seed)
@@ -56,14 +68,14 @@ def ranking(
     parts = [table.drop(columns=[*kept, "note", *per_hyperparameter], errors="ignore") for table in tables.values()]
     ranked = pd.concat([plain[[*kept, *intervals]], *parts], axis=1)
     notes = pd.DataFrame({name: table["note"] for name, table in tables.items()})
-    # What makes a correlation undefined makes all of them so.
+    # If a correlation is undefined, so is every other statistic.
     ranked["note"] = plain["note"].where(plain["note"] != "", [_join(row) for _, row in notes.iterrows()])
     order = ranked["kendall"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
     return ranked.loc[order].reset_index(drop=True)
 
 
 def describe_ranking(table: pd.DataFrame) -> str:
-    """A table of `ranking` as text: a heading, a line a measure, and below it what is undefined and why."""
+    """Return a table of `ranking` as text: a heading, one line per measure, and the reasons for undefined statistics."""
     if table.empty:
         return "no ranking: no measures"
     heading = f"measures against {table['target'].iloc[0]}, by |Kendall's tau|"
@@ -80,7 +92,7 @@ def describe_ranking(table: pd.DataFrame) -> str:
 
 
 def format_ranking(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a table of `ranking` that are for reading, as text, each statistic with its interval."""
+    """Return the main columns of a table of `ranking` as text, each statistic with its interval."""
     shown = pd.DataFrame({"measure": table["measure"]})
     for name in reversed(STATISTICS):
         shown[name.capitalize()] = [_interval(row, name) for _, row in table.iterrows()]

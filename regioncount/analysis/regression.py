@@ -1,11 +1,11 @@
-"""Several measures at once: what each adds to the others in a linear regression of a target."""
+"""Linear regression of a target on several measures: what each adds to the others."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.observations import HYPERPARAMETERS, complete, observe, prepare
+from regioncount.analysis.observations import HYPERPARAMETERS, Floats, complete, observe, prepare
 from regioncount.analysis.partial import EXPLAINED
 from regioncount.errors import InputError
 
@@ -20,32 +20,38 @@ def regression(
     *,
     keep_seeds: bool = False,
 ) -> pd.DataFrame:
-    """Multiple linear regression of a target on measures by ordinary least squares.
+    """Fit a multiple linear regression of a target on measures by ordinary least squares.
 
-    target = intercept + sum over j of coefficient_j measure_j. Runs that lack any of the measures are left out; seeds are
-    averaged unless kept. With n observations, p measures, SS the sum of squares of the target about its mean and RSS that of
-    the residuals:
+    The model is target = intercept + sum_j coefficient_j measure_j. Runs that lack any of the measures are left out. With n
+    observations, p measures, SS the sum of squares of the target about its mean and RSS that of the residuals:
 
         R^2 = 1 - RSS / SS,    adjusted R^2 = 1 - (1 - R^2) (n - 1) / (n - p - 1),
-        partial R^2 of measure j = 1 - RSS / RSS without j: the share that j explains of what the others leave,
+        partial R^2 of measure j = 1 - RSS / (RSS without j), the share that j explains of the others' residual variance,
         standardized coefficient = coefficient times the standard deviation of the measure over that of the target.
 
-    runs, group_by and keep_seeds are those of `correlations`. Returns a row a measure: measure, target, runs,
-    configurations, coefficient (units of the target per unit of the measure), standardized_coefficient, partial_r_squared,
-    and, the same in every row, intercept, r_squared, adjusted_r_squared, note. They are undefined (NaN), and note says why,
-    where there are fewer than p + 2 configurations, where measure or target is constant, and where a measure is a linear
-    function of the others.
+    Args:
+        runs: One row per run; see `correlations`.
+        measures: Columns of `runs`.
+        target: A column of `runs`, or generalization_gap or test_error, which are derived from the accuracies.
+        group_by: The hyperparameters that make a configuration.
+        keep_seeds: Whether every run is an observation; by default, the seeds of a configuration are averaged.
 
-    Raises InputError where a column is missing or not numeric, where accuracies are in percent, and for a measure given
-    twice.
+    Returns:
+        One row per measure: measure, target, runs, configurations, note, coefficient (units of the target per unit of the
+        measure), standardized_coefficient, partial_r_squared and, the same in every row, intercept, r_squared,
+        adjusted_r_squared. They are undefined (NaN), and note gives the reason, if there are fewer than p + 2
+        configurations, if the target or a measure is constant, or if a measure is a linear function of the others.
+
+    Raises:
+        InputError: A column is missing or not numeric, accuracies are in percent, or a measure is given twice.
     """
     measures = list(measures)
     if len(set(measures)) < len(measures) or target in measures:
         raise InputError(f"a regression takes each measure once, and not the target: {', '.join(measures)} on {target}")
     runs = prepare(runs, [*measures, target], group_by)
     observed = observe(complete(runs, [*measures, target], group_by), [*measures, target], group_by, keep_seeds)
-    found = {"target": target, "runs": observed.runs, "configurations": observed.configurations, "note": ""}
-    table = pd.DataFrame({"measure": measures} | found, columns=["measure", *list(found)[:-1], *COLUMNS, "note"])
+    table = pd.DataFrame({"measure": measures}, columns=["measure", "target", "runs", "configurations", *COLUMNS, "note"])
+    table = table.assign(target=target, runs=observed.runs, configurations=observed.configurations, note="")
     note = observed.undefined([*measures, target])
     if not note and observed.configurations < len(measures) + 2:
         needed = f"{len(measures) + 2} are needed with {len(measures)} measures"
@@ -71,7 +77,7 @@ def regression(
     table["intercept"] = means[-1] - table["coefficient"] @ means[:-1]
     table["r_squared"] = 1 - unexplained
     table["adjusted_r_squared"] = 1 - unexplained * (len(y) - 1) / (len(y) - len(measures) - 1)
-    # Where the other measures leave nothing but rounding, there is no share of it.
+    # If the residuals without the measure are rounding errors, there is no variance of which to take a share.
     table["partial_r_squared"] = np.where(
         without > 1 - EXPLAINED, np.clip(1 - unexplained / np.maximum(without, 1e-300), 0, 1), np.nan
     )
@@ -79,7 +85,7 @@ def regression(
 
 
 def describe_regression(table: pd.DataFrame) -> str:
-    """A table of `regression` as text: a heading with R^2, and a line a measure."""
+    """Return a table of `regression` as text: a heading with R^2, and one line per measure."""
     if table.empty:
         return "no regression: no measures"
     row = table.iloc[0]
@@ -97,7 +103,7 @@ def describe_regression(table: pd.DataFrame) -> str:
     return "\n".join([*lines, shown.to_string(index=False, formatters=formats, na_rep="-")])
 
 
-def _residual(x: np.ndarray, y: np.ndarray) -> float:
-    """The share of y's variance that x leaves; x (n, p) and y (n,) standardized."""
-    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return float(left @ left / (y @ y))
+def _residual(x: Floats, y: Floats) -> float:
+    """Return the share of y's variance that x does not explain; x (n, p) and y (n,) are standardized."""
+    residual = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return float(residual @ residual / (y @ y))

@@ -1,4 +1,4 @@
-"""Which runs: the targets derived from the accuracies, and the runs that fit or that are degenerate."""
+"""Selections of runs, and the targets that follow from their accuracies."""
 
 from collections.abc import Sequence
 
@@ -11,32 +11,39 @@ SELECTIONS = ("all", "fitted", "nondegenerate")
 
 
 def select(runs: pd.DataFrame, selection: str) -> pd.DataFrame:
-    """The runs of a selection: all, fitted (see `mark`), or nondegenerate, those not marked degenerate.
+    """Return the runs of a selection.
 
-    Raises InputError for another selection, where no column says what is degenerate, and where accuracies are missing or in
-    percent.
+    Args:
+        runs: One row per run.
+        selection: all, fitted or nondegenerate; see `mark`.
+
+    Raises:
+        InputError: The selection is unknown, no column tells which runs are degenerate, or accuracies are missing or in
+            percent.
     """
     if selection not in SELECTIONS:
-        raise InputError(f"no selection {selection}: one of {', '.join(SELECTIONS)}")
+        raise InputError(f"no selection {selection}: choose one of {', '.join(SELECTIONS)}")
     if selection == "all":
         return runs
-    if selection == "nondegenerate" and not any(_tells_degenerate(column) for column in runs):
-        raise InputError("nothing says which runs are degenerate: a column num_classes or region_share_one_* is needed")
+    if selection == "nondegenerate" and not any(_tells_degenerate(str(column)) for column in runs):
+        raise InputError("no column tells which runs are degenerate: add num_classes or region_share_one_*")
     marked = mark(runs)
     return runs[marked["fitted"] if selection == "fitted" else ~marked["degenerate"]]
 
 
 def mark(runs: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a table of runs with two more columns, both boolean: fitted and degenerate.
+    """Return a copy of a table of runs with two more boolean columns, fitted and degenerate.
 
-    fitted: train accuracy at least 0.99. degenerate: test accuracy at or below 1.5 / num_classes, where the table has a
-    column num_classes, or a single region on more than half of the subspaces of some kind (columns region_share_one_*).
+    A run is fitted if its train accuracy is at least 0.99. It is degenerate if its test accuracy is at most 1.5 /
+    num_classes, provided that the table has a column num_classes, or if it has a single region on more than half of the
+    subspaces of some kind (columns region_share_one_*).
 
-    Raises InputError where accuracies are missing or in percent.
+    Raises:
+        InputError: Accuracies are missing or in percent.
     """
     marked = with_targets(runs)[list(runs.columns)]
     marked["fitted"] = marked["train_accuracy"] >= FITTED_ACCURACY
-    # A constant predictor has one region everywhere: the lowest count there is, and yet no sign of a good solution.
+    # A constant predictor has one region everywhere: the lowest possible count, although it does not generalize.
     degenerate = pd.Series(False, index=marked.index)
     if "num_classes" in marked:
         degenerate |= marked["test_accuracy"] <= 1.5 / numbers(marked, "num_classes")
@@ -48,13 +55,14 @@ def mark(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tells_degenerate(column: str) -> bool:
-    return column == "num_classes" or str(column).startswith("region_share_one_")
+    return column == "num_classes" or column.startswith("region_share_one_")
 
 
 def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a table of runs with generalization_gap and test_error, derived from the accuracies.
+    """Return a copy of a table of runs with generalization_gap and test_error, derived from the accuracies.
 
-    Raises InputError where accuracies are missing or in percent.
+    Raises:
+        InputError: Accuracies are missing or in percent.
     """
     require(runs, ["train_accuracy", "test_accuracy"])
     runs = runs.copy()
@@ -71,14 +79,22 @@ def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def require(runs: pd.DataFrame, columns: Sequence[str]) -> None:
-    """InputError that names the columns a table of runs lacks."""
+    """Require that a table of runs has these columns.
+
+    Raises:
+        InputError: Some are missing.
+    """
     missing = [column for column in dict.fromkeys(columns) if column not in runs]
     if missing:
         raise InputError(f"the table of runs has no column {', '.join(missing)}; it has {', '.join(map(str, runs))}")
 
 
 def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
-    """A column as floats; InputError where it is not numeric."""
+    """Return a column as floats.
+
+    Raises:
+        InputError: It is not numeric.
+    """
     try:
         return pd.to_numeric(runs[column]).astype(float)
     except (TypeError, ValueError) as error:

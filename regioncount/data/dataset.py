@@ -1,4 +1,4 @@
-"""Data sets: loading them by name, class-balanced subsets, label noise and normalization."""
+"""Loading of data sets by name, with class-balanced subsets, label noise and normalization."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regioncount.data.sources import DatasetOptions
+from regioncount.data.sources import Arrays, DatasetOptions
 from regioncount.data.splits import Split, StreamedSplit
 from regioncount.errors import InputError
 from regioncount.options import validate_options
@@ -19,17 +19,17 @@ from regioncount.registry import Entry, datasets, unknown_choice
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training split, a test split, and their normalization."""
+    """A training split, a test split, and the normalization of their images."""
 
     name: str
-    """The name in tables."""
+    """The name shown in tables."""
     train: Split | StreamedSplit
     test: Split | StreamedSplit
     classes: tuple[str, ...]
     mean: tuple[float, ...]
-    """Per channel, of images scaled to [0, 1]."""
+    """The mean of each channel, for pixels scaled to [0, 1]."""
     std: tuple[float, ...]
-    """Per channel, of images scaled to [0, 1]."""
+    """The standard deviation of each channel, for pixels scaled to [0, 1]."""
 
     @property
     def num_classes(self) -> int:
@@ -48,26 +48,26 @@ class Dataset:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of the content of both splits, independent of names and paths: {"train": hex, "test": hex}."""
+        """Hashes of the content of "train" and "test", in hexadecimal. Names and paths of data sets do not enter them."""
         splits = {"train": self.train, "test": self.test}
         return {name: split.fingerprint(self.num_classes, self.mean, self.std) for name, split in splits.items()}
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set with its tensors on a device."""
         moved = replace(self, train=self.train.to(device), test=self.test.to(device))
-        if "fingerprints" in self.__dict__:  # computed already, and the same on every device
+        if "fingerprints" in self.__dict__:  # keep the cached value: it is the same on all devices
             moved.__dict__["fingerprints"] = self.fingerprints
         return moved
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W) as models take them: float32, (image / 255 - mean) / std."""
+        """Return (images / 255 - mean) / std, float32 (B, C, H, W), for uint8 images (B, C, H, W)."""
         mean, std = _channel_constants(self.mean, self.std, images.device)
         return images.float().div_(255).sub_(mean).div_(std)
 
 
 @functools.lru_cache
 def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    # Cached, so that batches do not copy from the host and wait for it.
+    # Cached, because a copy from the host for each batch would synchronize with the device.
     return torch.tensor(mean, device=device).view(-1, 1, 1), torch.tensor(std, device=device).view(-1, 1, 1)
 
 
@@ -75,15 +75,15 @@ def load(name: str, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:
-        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, or one of a plugin.
-        **options: Its options, see `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
+        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, or one from a plugin.
+        **options: Fields of `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
             label_noise, title, workers.
 
     Returns:
         The data set, on the CPU.
 
     Raises:
-        InputError: An option is wrong, or the files cannot be read or downloaded.
+        InputError: The name or an option is invalid, or the files cannot be read or downloaded.
     """
     entry = datasets.get(name)
     if entry is None:
@@ -92,9 +92,9 @@ def load(name: str, **options: Any) -> Dataset:
 
 
 def load_checked(options: DatasetOptions) -> Dataset:
-    """Load the data set that checked options name; see `load`."""
+    """Load the data set described by validated options; see `load`."""
     entry = datasets[options.name]
-    # Independent streams: the noisy labels and the test subset do not depend on the size of the training subset.
+    # Independent random streams: label noise and the test subset do not depend on the size of the training subset.
     train_generator, test_generator, noise_generator = (np.random.default_rng([options.seed, i]) for i in range(3))
     train_source, test_source, classes = entry.load()(options)
     train = _as_split(train_source)
@@ -118,8 +118,8 @@ def load_checked(options: DatasetOptions) -> Dataset:
     return Dataset(title, train, test, classes, mean, std)
 
 
-def _as_split(source) -> Split | StreamedSplit:
-    """Return a source's images and labels as tensors."""
+def _as_split(source: Arrays | StreamedSplit) -> Split | StreamedSplit:
+    """Convert the arrays of a source to tensors; a streamed split is returned as it is."""
     if not isinstance(source, tuple):
         return source
     images, labels = source
@@ -127,43 +127,45 @@ def _as_split(source) -> Split | StreamedSplit:
 
 
 def _draw_training_split(
-    everything: Split | StreamedSplit, size: int, num_classes: int, generator: np.random.Generator
+    images: Split | StreamedSplit, size: int, num_classes: int, generator: np.random.Generator
 ) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
-    """Draw the training images of a data set without an official split; the others are the test split."""
-    chosen = balanced_subset(everything.labels.numpy(), size, num_classes, generator, "train")
-    rest = np.setdiff1d(np.arange(len(everything)), chosen)
-    if len(rest) < num_classes:
+    """Draw a training split from a data set without an official split; the other images become the test split."""
+    train = balanced_subset(images.labels.numpy(), size, num_classes, generator, "train")
+    test = np.setdiff1d(np.arange(len(images)), train)
+    if len(test) < num_classes:
         raise InputError(
-            f"dataset.train_size={size} leaves fewer than one test image per class; there are {len(everything)} images"
+            f"dataset.train_size={size} leaves {len(test)} of {len(images)} images for testing, fewer than one per class; "
+            "pass a smaller size"
         )
-    return everything.select(torch.from_numpy(chosen)), everything.select(torch.from_numpy(rest))
+    return images.select(torch.from_numpy(train)), images.select(torch.from_numpy(test))
 
 
 def _normalization(entry: Entry, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel: the usual ones of a data set, or those of its training images."""
+    """Return the registered mean and standard deviation of each channel; if there are none, those of the training images."""
     if entry.traits.get("mean") is not None:
         return entry.traits["mean"], entry.traits["std"]
     if isinstance(train, StreamedSplit):
-        raise InputError(f"dataset={entry.name} is streamed, so that it must be registered with its mean and std")
+        raise InputError(f"dataset={entry.name} is streamed: register it with its mean and std")
     return _channel_statistics(train.images)
 
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of uint8 images scaled to [0, 1], rounded to 4 digits.
-
-    They are computed from a histogram, so that rounding depends neither on the device nor on the number of threads.
-    """
+    """Return mean and standard deviation of each channel of uint8 images scaled to [0, 1], rounded to 4 decimals."""
+    # From histograms: a direct sum over pixels depends on the number of threads in its last digits.
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).numpy() / channel.numel()
-        mean.append(float(share @ levels))
-        std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
-    # A constant channel is not scaled.
+        frequencies = torch.bincount(channel.flatten(), minlength=256).numpy() / channel.numel()
+        mean.append(float(frequencies @ levels))
+        std.append(float(np.sqrt(frequencies @ (levels - mean[-1]) ** 2)))
+    # A constant channel is centred, but not scaled.
     return tuple(round(value, 4) for value in mean), tuple(round(value, 4) or 1.0 for value in std)
 
 
-def _subset(split, size: int | None, num_classes: int, generator: np.random.Generator, name: str):
+def _subset(
+    split: Split | StreamedSplit, size: int | None, num_classes: int, generator: np.random.Generator, name: str
+) -> Split | StreamedSplit:
+    """Return a class-balanced subset of `size` images; None for all images."""
     if size is None:
         return split
     indices = balanced_subset(split.labels.numpy(), size, num_classes, generator, name)
@@ -173,9 +175,24 @@ def _subset(split, size: int | None, num_classes: int, generator: np.random.Gene
 def balanced_subset(
     labels: np.ndarray, size: int, num_classes: int, generator: np.random.Generator, name: str
 ) -> np.ndarray:
-    """Return the sorted indices of a class-balanced subset; what does not divide evenly comes from random classes.
+    """Draw a class-balanced subset.
 
-    A smaller subset drawn from the same state of the generator is part of a larger one.
+    If `size` is not a multiple of the number of classes, the remaining images come from random classes. A class with too
+    few images contributes all of them, and the others contribute more. With the same state of the generator, a smaller
+    subset is contained in a larger one.
+
+    Args:
+        labels: int (N,).
+        size: The number of images to draw.
+        num_classes: The number of classes.
+        generator: The source of randomness.
+        name: The split, "train" or "test", for the error message.
+
+    Returns:
+        The sorted indices of the drawn images, int64 (size,).
+
+    Raises:
+        InputError: `size` is below the number of classes or above the number of images.
     """
     if not num_classes <= size <= len(labels):
         raise InputError(
@@ -187,20 +204,35 @@ def balanced_subset(
     while np.minimum(available, level + 1).sum() <= size and level < available.max():
         level += 1
     quota = np.minimum(available, level)
-    luck = generator.permutation(num_classes)
-    quota[luck[available[luck] > level][: size - quota.sum()]] += 1
+    order = generator.permutation(num_classes)
+    quota[order[available[order] > level][: size - quota.sum()]] += 1
     return np.sort(np.concatenate([indices[:number] for indices, number in zip(shuffled, quota, strict=True)]))
 
 
 def noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: np.random.Generator) -> Tensor:
+    """Return labels, int64 (N,), of which a random fraction is replaced by uniformly random classes.
+
+    A random class may equal the original label. With the same state of the generator, the labels replaced at a smaller
+    fraction are also replaced at a larger one.
+
+    Args:
+        labels: int64 (N,), on the CPU.
+        fraction: The fraction of labels to replace, in [0, 1].
+        num_classes: The number of classes.
+        generator: The source of randomness.
+
+    Returns:
+        The noisy labels, int64 (N,); the argument is unchanged.
+    """
     number = round(fraction * len(labels))
-    chosen = generator.permutation(len(labels))[:number]
+    replaced = generator.permutation(len(labels))[:number]
     noisy = labels.clone()
-    noisy[torch.from_numpy(chosen)] = torch.from_numpy(generator.integers(num_classes, size=number))
+    noisy[torch.from_numpy(replaced)] = torch.from_numpy(generator.integers(num_classes, size=number))
     return noisy
 
 
 def _resize(split: Split | StreamedSplit, size: int) -> Split | StreamedSplit:
+    """Resize images in memory to `size` x `size` pixels; streamed images are resized when they are decoded."""
     if isinstance(split, StreamedSplit) or split.image_shape[1:] == (size, size):
         return split
     return replace(split, images=F.interpolate(split.images, size=(size, size), mode="bilinear", antialias=True))

@@ -1,10 +1,10 @@
-"""Images in folders, root/train/<class>/* and root/test/<class>/* (or root/val/...): listed, decoded, cached."""
+"""Image folders in the layout root/train/<class>/* and root/test/<class>/* (or root/val/...), with a cache of the pixels."""
 
 import hashlib
 import os
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +16,41 @@ from tqdm import tqdm
 from regioncount.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no format that would start another program
-LARGEST = 2**26  # pixels: a small file may hold so many that they fill the memory
-CACHE_VERSION = 1  # raised when decoding changes, so that older caches are not read
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS is left out: Pillow decodes it with Ghostscript
+MAX_PIXELS = 2**26  # a small compressed file can decode to an image that exhausts the memory
+CACHE_VERSION = 1  # increment when decoding changes, to invalidate existing caches
 
 
 @dataclass(frozen=True)
-class Files:
-    """The image files of one split, sorted by class and name; times are in nanoseconds."""
+class ImageFiles:
+    """The image files of one split, sorted by class and then by name."""
 
     paths: list[str]
     labels: list[int]
     sizes: list[int]
+    """File sizes in bytes."""
     modified: list[int]
+    """Modification times in nanoseconds."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def list_folder(root: Path) -> tuple[Files, Files, tuple[str, ...]]:
-    """The train files, the test files and the class names (sorted, as their labels are) below `root`.
+def list_folder(root: Path) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
+    """List the images of both splits.
 
-    Files that do not end like an image, and hidden ones, are left out. Raises InputError where the layout is not
-    `train/<class>/*` with `test/<class>/*` or `val/<class>/*`, where the classes differ, and where a class is empty.
+    Hidden files and files without an image extension are ignored.
+
+    Args:
+        root: A folder with train/<class>/* and test/<class>/* or val/<class>/*.
+
+    Returns:
+        The training files, the test files, and the class names in sorted order. A label is an index into the names.
+
+    Raises:
+        InputError: The layout differs, the splits have different classes, or a class has no images.
     """
-    layout = "expected train/<class>/* and test/<class>/* (or val/<class>/*) in it"
+    layout = "expected train/<class>/* and test/<class>/* (or val/<class>/*)"
     train = root / "train"
     test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not train.is_dir():
@@ -52,12 +62,13 @@ def list_folder(root: Path) -> tuple[Files, Files, tuple[str, ...]]:
         raise InputError(f"{train} has no class folders; {layout}")
     if different := set(classes) ^ set(_list_classes(test)):
         name = min(different)
-        where, missing = (train, test) if name in classes else (test, train)
-        raise InputError(f"class '{name}' is in {where} and not in {missing}; both need the same class folders")
+        present, absent = (train, test) if name in classes else (test, train)
+        raise InputError(f"class '{name}' is in {present} but not in {absent}; both need the same class folders")
     return _list_files(train, classes), _list_files(test, classes), classes
 
 
-def _scan(folder: Path) -> list[os.DirEntry]:
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not hidden, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -67,17 +78,17 @@ def _scan(folder: Path) -> list[os.DirEntry]:
 
 def _list_classes(folder: Path) -> tuple[str, ...]:
     names = tuple(entry.name for entry in _scan(folder) if entry.is_dir())
-    if odd := [name for name in names if not name.isprintable()]:
-        raise InputError(f"{folder} has a class folder named {odd[0]!r}, which cannot be printed; rename it")
+    if unprintable := [name for name in names if not name.isprintable()]:
+        raise InputError(f"{folder}: the class folder {unprintable[0]!r} has unprintable characters in its name; rename it")
     return names
 
 
-def _list_files(folder: Path, classes: tuple[str, ...]) -> Files:
-    files = Files([], [], [], [])
+def _list_files(folder: Path, classes: tuple[str, ...]) -> ImageFiles:
+    files = ImageFiles([], [], [], [])
     for label, name in enumerate(classes):
         entries = [e for e in _scan(folder / name) if e.name.lower().endswith(EXTENSIONS) and e.is_file()]
         if not entries:
-            raise InputError(f"{folder / name} has no images ({' '.join(EXTENSIONS)}); fill or remove it")
+            raise InputError(f"{folder / name} has no images ({' '.join(EXTENSIONS)}); add some or remove the folder")
         for entry in entries:
             status = entry.stat()
             files.paths.append(entry.path)
@@ -88,22 +99,27 @@ def _list_files(folder: Path, classes: tuple[str, ...]) -> Files:
 
 
 def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndarray:
-    """The image in a file as RGB, uint8 (3, H, W).
+    """Decode an image file as RGB.
 
-    With `size`, its central square that spans `fraction` of the shorter side, resampled (bilinear, antialiased) to
-    size x size: what resizing the shorter side to size / fraction and taking the centre crop gives, but without
-    rounding to whole pixels in between, and a thin image's long side is never blown up. Raises InputError naming the
-    file when it cannot be decoded.
+    Args:
+        path: The file.
+        size: Height and width of the result in pixels; None for the whole image at its own size.
+        fraction: The side of the central square that is resampled to `size`, relative to the image's shorter side.
+            Up to rounding, this equals resizing the shorter side to size / fraction and taking the centre crop.
+
+    Returns:
+        The image, uint8 (3, H, W).
+
+    Raises:
+        InputError: The file cannot be decoded, or has more than `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            if opened.width * opened.height > LARGEST:
-                raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
-            image = opened.convert("RGB")
-    except Exception as error:  # a damaged file can raise nearly anything
+        image = _read_rgb(path)
+    except Exception as error:  # Pillow raises many types of exceptions for damaged files
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
     if size is not None:
+        # Cropping and resizing in one call avoids a huge intermediate image where one side is much longer than the other.
         side = min(image.size) * fraction
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
@@ -111,33 +127,65 @@ def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndar
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
+def _read_rgb(path: str) -> Image.Image:
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many; the limit is {MAX_PIXELS}")
+        return image.convert("RGB")
+
+
 def decode_all(paths: Sequence[str], size: int | None, fraction: float = 1.0, progress: bool = False) -> np.ndarray:
-    """All images in one array, uint8 (n, 3, H, W); n > 0."""
+    """Decode images in parallel threads.
+
+    Args:
+        paths: At least one image file.
+        size: See `decode`.
+        fraction: See `decode`.
+        progress: Whether to show a progress bar when the output is a terminal.
+
+    Returns:
+        The images, uint8 (len(paths), 3, H, W).
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(lambda path: decode(path, size, fraction), paths)
-        quiet = None if progress else True  # None: only on a terminal
+        disable = None if progress else True  # None enables the bar on a terminal only
         try:
-            for index, image in enumerate(tqdm(decoded, "decoding images", len(paths), disable=quiet)):
-                if index == 0:
-                    images = np.empty((len(paths), *image.shape), np.uint8)
-                elif image.shape != images.shape[1:]:
-                    sizes = [f"{width} x {height}" for _, height, width in (images.shape[1:], image.shape)]
-                    raise InputError(
-                        f"{paths[0]} is {sizes[0]} pixels and {paths[index]} is {sizes[1]}; "
-                        "give one size for all, such as dataset.resize=32"
-                    )
-                images[index] = image
+            return _stack(paths, tqdm(decoded, "decoding images", len(paths), disable=disable))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return images
 
 
-def read_images(root: Path, train: Files, test: Files, resize: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The decoded images of both splits, uint8 (n, 3, H, W), by way of a cache file in `root`.
+def _stack(paths: Sequence[str], images: Iterable[np.ndarray]) -> np.ndarray:
+    """Copy images (3, H, W) of one size into an array (N, 3, H, W) as they arrive, so that they are in memory once."""
+    stacked = np.empty((0, 3, 0, 0), np.uint8)
+    for index, image in enumerate(images):
+        if index == 0:
+            stacked = np.empty((len(paths), *image.shape), np.uint8)
+        elif image.shape != stacked.shape[1:]:
+            first, other = (f"{width} x {height}" for _, height, width in (stacked[0].shape, image.shape))
+            raise InputError(
+                f"{paths[0]} is {first} pixels and {paths[index]} is {other}; "
+                "pass one size for all images, such as dataset.resize=32"
+            )
+        stacked[index] = image
+    return stacked
 
-    The cache counts only for the very files it was made from (names, sizes, modification times) and this `resize`;
-    stale or damaged, it is made anew. Raises InputError for a file that is no image, and for images of several sizes.
+
+def read_images(root: Path, train: ImageFiles, test: ImageFiles, resize: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the decoded images of both splits, from the cache file in `root` if it is up to date.
+
+    The cache is used only if the files' names, sizes and modification times and `resize` are those it was written for.
+    Otherwise, or if it is damaged, the images are decoded and the cache is written again.
+
+    Args:
+        root: The folder of the data set.
+        train: The training files.
+        test: The test files.
+        resize: Height and width of the images in pixels; None for their own size, which must be the same for all.
+
+    Returns:
+        The training images and the test images, uint8 (N, 3, H, W).
     """
     paths = train.paths + test.paths
     cache = root / f"regioncount-{resize or 'original'}.npz"
@@ -149,7 +197,8 @@ def read_images(root: Path, train: Files, test: Files, resize: int | None) -> tu
     return images[: len(train)], images[len(train) :]
 
 
-def _listing_key(root: Path, splits: Sequence[Files], resize: int | None) -> str:
+def _listing_key(root: Path, splits: Sequence[ImageFiles], resize: int | None) -> str:
+    """Return a hash of the files' relative paths, sizes and modification times, and of `resize`."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {resize}".encode())
     for files in splits:
         for path, size, modified in zip(files.paths, files.sizes, files.modified, strict=True):
@@ -158,25 +207,32 @@ def _listing_key(root: Path, splits: Sequence[Files], resize: int | None) -> str
 
 
 def _read_cache(cache: Path, key: str, number: int) -> np.ndarray | None:
+    """Return the `number` cached images, uint8 (N, 3, H, W); None if the cache is absent, damaged or out of date."""
     try:
         with np.load(cache, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             images = stored["images"]
-    except Exception:  # absent, or damaged in any way: the images themselves are still there
+    except Exception:  # numpy raises many types of exceptions for damaged files
         return None
     return images if images.dtype == np.uint8 and images.ndim == 4 and images.shape[:2] == (number, 3) else None
 
 
 def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
+    """Write the cache atomically; warn if it cannot be written."""
     temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}")
     try:
         try:
-            with open(temporary, "xb") as file:
+            with open(temporary, "xb", opener=_open_without_links) as file:
                 np.savez(file, key=np.array(key), images=images)
             os.replace(temporary, cache)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        message = f"the decoded images are not kept for next time: {cache} cannot be written ({error.strerror})"
+        message = f"the decoded images are not cached: {cache} cannot be written ({error.strerror})"
         warnings.warn(message, stacklevel=2)
+
+
+def _open_without_links(path: str, flags: int) -> int:
+    """Open a new file; mode "x" adds O_CREAT and O_EXCL to `flags`."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -1,124 +1,158 @@
-"""The images and labels of one split, in memory or streamed from files, with one interface; and their fingerprints."""
+"""The images and labels of one split, in memory or streamed from files, behind one interface."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils import data as torch_data
 
 from regioncount.data.image_folder import decode, decode_all
 from regioncount.errors import InputError
 
-CROP_FRACTION = 224 / 256  # of the shorter side: ImageNet's "resize to 256, centre crop 224" in one step
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# Of the shorter side: the usual evaluation transform of ImageNet, resizing to 256 and cropping the central 224, in one step.
+CROP_FRACTION = 224 / 256
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images, uint8 (N, C, H, W), and labels, int64 (N,), in the memory of one device: a batch is an index."""
+    """A split that is in the memory of one device, so that a batch is taken by indexing."""
 
     images: Tensor
+    """uint8 (N, C, H, W)."""
     labels: Tensor
+    """int64 (N,)."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return tuple(self.images.shape[1:])
+        """Channels, height and width."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
 
     def to(self, device: torch.device | str) -> "Split":
+        """Return the split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
     def select(self, indices: Tensor) -> "Split":
-        """The split of these images only."""
+        """Return the split of the images at `indices`, int64 (k,)."""
         return Split(self.take(indices), self.labels[indices.to(self.labels.device)])
 
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """The images at these k indices, uint8 (k, C, H, W)."""
+        """Return the images at k indices, uint8 (k, C, H, W)."""
         return self.images[torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)]
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels, batch by batch, in `order` (indices, int64) or as they lie; the last may be smaller."""
+        """Iterate over batches; the last one may be smaller.
+
+        Args:
+            batch_size: The number of images in a batch.
+            order: The indices of the images, int64 (k,); None for all images in stored order.
+
+        Yields:
+            Images, uint8 (B, C, H, W), and labels, int64 (B,).
+        """
         if order is None:
             yield from zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
         else:
-            for chosen in order.to(self.labels.device).split(batch_size):
-                yield self.images[chosen], self.labels[chosen]
+            for indices in order.to(self.labels.device).split(batch_size):
+                yield self.images[indices], self.labels[indices]
 
     def fingerprint(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> str:
-        """SHA-256 over the shape, every pixel, every label and the normalization; the same on every device."""
+        """Return a SHA-256 hash of the shape, all pixels, all labels and the normalization, the same on all devices."""
         digest = _begin_fingerprint(self.images.shape, num_classes, mean, std)
         digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
         for images in self.images.split(1024):
-            digest.update(images.cpu().contiguous().numpy())
+            digest.update(images.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """A split whose images are decoded as they are asked for: central squares, uint8 (3, size, size).
-
-    `labels` is int64 (N,), on the device where batches go too; `file_sizes` is in bytes. `workers` is the number of
-    processes that decode batches; with 0 this process does.
-    """
+    """A split whose images are decoded from files when a batch needs them: central squares, uint8 (3, size, size)."""
 
     paths: list[str]
+    """N image files."""
     file_sizes: list[int]
+    """N sizes in bytes."""
     labels: Tensor
+    """int64 (N,), on the device to which batches are copied."""
     size: int
+    """Height and width in pixels."""
     workers: int
+    """The number of processes that decode batches; 0 to decode in the calling process."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
         return 3, self.size, self.size
 
     def to(self, device: torch.device | str) -> "StreamedSplit":
+        """Return the split with its labels on a device, to which batches are then copied."""
         return replace(self, labels=self.labels.to(device))
 
     def select(self, indices: Tensor) -> "StreamedSplit":
-        """The split of these images only."""
-        chosen = indices.tolist()
+        """Return the split of the images at `indices`, int64 (k,)."""
+        positions = indices.tolist()
         return replace(
             self,
-            paths=[self.paths[i] for i in chosen],
-            file_sizes=[self.file_sizes[i] for i in chosen],
+            paths=[self.paths[i] for i in positions],
+            file_sizes=[self.file_sizes[i] for i in positions],
             labels=self.labels[indices.to(self.labels.device)],
         )
 
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """The images at these k indices, uint8 (k, 3, size, size); k > 0."""
+        """Return the images at k > 0 indices, uint8 (k, 3, size, size)."""
         paths = [self.paths[i] for i in torch.as_tensor(indices).tolist()]
         return torch.from_numpy(decode_all(paths, self.size, CROP_FRACTION)).to(self.labels.device)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels, batch by batch, in `order` (indices, int64) or as listed; the last may be smaller."""
+        """Iterate over batches; the last one may be smaller.
+
+        Args:
+            batch_size: The number of images in a batch.
+            order: The indices of the images, int64 (k,); None for all images in stored order.
+
+        Yields:
+            Images, uint8 (B, 3, size, size), and labels, int64 (B,).
+
+        Raises:
+            InputError: A file cannot be decoded.
+        """
         order = torch.arange(len(self)) if order is None else order
-        chunks = order.cpu().split(batch_size)
-        pinned = self.labels.device.type == "cuda"
-        loader = DataLoader(
-            _Decoder(self.paths, self.size),
-            batch_size=None,  # the sampler's elements are whole batches
-            sampler=[chunk.tolist() for chunk in chunks],
+        pin_memory = self.labels.device.type == "cuda"
+        loader = torch_data.DataLoader(
+            _DecodedBatches(self.paths, self.size),
+            batch_size=None,  # each element of the sampler is a whole batch
+            sampler=[indices.tolist() for indices in order.cpu().split(batch_size)],
             num_workers=self.workers,
-            pin_memory=pinned,
-            generator=torch.Generator(),  # else starting the workers would draw from the global one
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # keeps the loader from drawing the workers' seed from the global generator
         )
         labels = self.labels[order.to(self.labels.device)].split(batch_size)
         for images, batch_labels in zip(loader, labels, strict=True):
             if isinstance(images, InputError):
                 raise images
-            yield images.to(self.labels.device, non_blocking=pinned), batch_labels
+            yield images.to(self.labels.device, non_blocking=pin_memory), batch_labels
 
     def fingerprint(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> str:
-        """SHA-256 over every file's label, name and size, the crop and the normalization: the files are not read."""
+        """Return a SHA-256 hash of all labels, file names and file sizes, the image size and the normalization.
+
+        The files themselves are not read.
+        """
         digest = _begin_fingerprint((len(self), *self.image_shape), num_classes, mean, std)
         for path, size, label in zip(self.paths, self.file_sizes, self.labels.tolist(), strict=True):
             digest.update(b"\0%d %d %b" % (label, size, os.fsencode(os.path.basename(path))))
@@ -126,10 +160,10 @@ class StreamedSplit:
 
 
 @dataclass(frozen=True)
-class _Decoder:
-    """Maps a list of indices to their images, uint8 (k, 3, size, size), or to the InputError of the first bad one.
+class _DecodedBatches(torch_data.Dataset[Tensor | InputError]):
+    """Map a list of k indices to images, uint8 (k, 3, size, size), or to the InputError of the first undecodable file.
 
-    Handed over, not raised: a worker's exception would reach the user wrapped into a traceback of many lines.
+    The error is returned, not raised, because a DataLoader wraps exceptions of its workers into multi-line tracebacks.
     """
 
     paths: list[str]
@@ -143,7 +177,7 @@ class _Decoder:
         return torch.from_numpy(np.stack(images))
 
 
-def _begin_fingerprint(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]):
+def _begin_fingerprint(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]) -> "_Hash":
     header = {
         "shape": list(shape),
         "num_classes": num_classes,

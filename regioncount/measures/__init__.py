@@ -1,131 +1,108 @@
 """Generalization measures of a trained model, by name.
 
-A measure is a function of a `Subject`; it returns a number, or a mapping of columns to numbers, and raises InputError where
-it is undefined, saying why.
+A measure is a function of a `MeasuredModel`, declared with `regioncount.registry.register_measure`. It returns a number or a
+mapping of columns to numbers, and raises InputError with the reason if it is undefined.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from regioncount.data import Dataset
+from regioncount import registry
 from regioncount.errors import InputError
-from regioncount.measures import flatness, function_space, margins, norms, pacbayes, performance
-from regioncount.measures.subject import Subject, from_dataset, from_tensors
+from regioncount.measures.measured_model import DatasetLike, MeasuredModel, Model, device_of, from_dataset, from_tensors
 
-# Whether rescaling one layer by a and the next by 1/a, which leaves the function as it is, leaves the measure as it is.
-UNCHANGED_BY_RESCALING = (
-    performance.accuracy,
-    performance.epochs_to_fit,
-    margins.output_margin,
-    margins.inverse_margin,
-    margins.inverse_squared_margin,
-    margins.input_margin,
-    norms.parameter_count,
-    norms.margin_over_spectral_product,
-    norms.log_product_frobenius,
-    norms.log_product_frobenius_over_margin,
-    norms.sum_frobenius,
-    norms.sum_frobenius_over_margin,
-    norms.log_product_spectral,
-    norms.log_product_spectral_over_margin,
-    norms.sum_spectral,
-    norms.sum_spectral_over_margin,
-    norms.frobenius_over_spectral,
-    norms.log_product_operator,
-    norms.log_product_operator_over_margin,
-    norms.log_path_norm,
-    norms.log_path_norm_over_margin,
-    norms.fisher_rao_norm,
-    flatness.adaptive_sharpness,
-    flatness.adaptive_average_sharpness,
-    function_space.jacobian_norm,
-    function_space.jacobian_norm_on_lines,
-    function_space.activation_changes,
-)
-CHANGED_BY_RESCALING = (
-    norms.parameter_norm,
-    norms.margin_over_norm,
-    norms.distance_from_initialization,
-    norms.frobenius_distance,
-    flatness.sharpness,
-    flatness.average_sharpness,
-    flatness.hessian_eigenvalue,
-    flatness.hessian_trace,
-    pacbayes.pacbayes_flatness,
-    pacbayes.pacbayes_origin,
-    pacbayes.pacbayes_initialization,
-    pacbayes.pacbayes_magnitude_flatness,
-    pacbayes.pacbayes_magnitude_origin,
-    pacbayes.pacbayes_magnitude_initialization,
-    flatness.gradient_norm,
-    flatness.gradient_variance,
-)
+# Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
+# isort: off
+from regioncount.measures import performance as performance
+from regioncount.measures import margins as margins
+from regioncount.measures import norms as norms
+from regioncount.measures import flatness as flatness
+from regioncount.measures import function_space as function_space
+from regioncount.measures import pacbayes as pacbayes
+from regioncount.measures import gradients as gradients
+# isort: on
 
-MEASURES = {function.__name__: function for function in (*UNCHANGED_BY_RESCALING, *CHANGED_BY_RESCALING)}
-
-# All that can be asked for of a sweep's runs: how far the decision regions of one seed are those of another takes two, and
-# the parts of the theorem exist for the two-layer network alone.
-NAMES = (*MEASURES, "seed_agreement", "theorem")
+__all__ = ["MeasuredModel", "from_dataset", "from_tensors", "measure", "value"]
 
 
 def measure(
-    model: nn.Module,
-    data: tuple[Tensor, Tensor] | Dataset,
+    model: Model,
+    data: tuple[Tensor, Tensor] | DatasetLike,
     names: Sequence[str] | None = None,
     *,
     test: tuple[Tensor, Tensor] | None = None,
     initial: nn.Module | None = None,
 ) -> dict[str, float | str]:
-    """Generalization measures of a model of one's own.
+    """Compute generalization measures of a model.
 
-    data: the training set, inputs (N, *input_shape) normalized as the model takes them and labels int64 (N,), and test the
-    same of the test set; or a data set of `regioncount.data`, which has both. The model is evaluated where its parameters
-    are, in evaluation mode, and left as it was. names: of `MEASURES`, all of them unless given. initial: the model as it
-    was before training.
+    Args:
+        model: A network, or another callable from inputs to logits (B, classes) or to labels (B,), for which most measures
+            are undefined. It is evaluated on the device of its parameters, in evaluation mode, and left as it was.
+        data: The training set: inputs (N, *input_shape), normalized as the model takes them, and labels int64 (N,). Or a
+            data set of `regioncount.data`, which has a training and a test set.
+        names: Registered measures; all of them by default.
+        test: The test set, in the form of `data`.
+        initial: The model as it was before training.
 
-    Returns a value a measure; where one is undefined, not a number, and why under its name and "_error". Raises
-    InputError for a name there is no measure of, and for data that are not such tensors.
+    Returns:
+        The value of each measure. Where one is undefined, its value is NaN, and its name with "_error" gives the reason.
+
+    Raises:
+        InputError: A name is unknown, or the data have other shapes or types.
     """
-    unknown = [name for name in names or () if name not in MEASURES]
+    known = _available()
+    unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise InputError(f"no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
-    if isinstance(data, Dataset):
-        place = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        subject = from_dataset(model, data.to(place), place, None if initial is None else lambda: initial)
+        raise InputError(f"no measure {unknown[0]!r}; there are {', '.join(known)}")
+    if isinstance(data, DatasetLike):
+        device = device_of(model, torch.device("cpu"))
+        measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
     else:
-        subject = from_tensors(model, data, test, initial)
-    found = {}
-    for name in tqdm(names or MEASURES, unit=" measures", disable=None, leave=False):
-        found |= value(name, subject)
-    return found
+        measured = from_tensors(model, data, test, initial)
+    values: dict[str, float | str] = {}
+    for name in tqdm(names or known, unit=" measures", disable=None, leave=False):
+        values |= value(name, measured)
+    return values
 
 
-def value(name: str, subject: Subject) -> dict[str, float | str]:
-    """The columns of one measure; where it fails, not a number and why."""
+def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
+    """Compute one measure.
+
+    Args:
+        name: A registered measure.
+        measured: The model and its data.
+
+    Returns:
+        The measure's columns. Where one is undefined, its value is NaN, and its name with "_error" gives the reason.
+
+    Raises:
+        OutOfMemoryError: The device has too little memory, which is not a property of the model.
+    """
+    function = registry.measures[name].load()
     try:
         with warnings.catch_warnings():
-            # torch's own forward derivatives load what torch has deprecated.
+            # torch.func's forward derivatives use what torch has deprecated.
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
-            result = MEASURES[name](subject)
+            result: float | Mapping[str, float | str] = function(measured)
     except torch.OutOfMemoryError:
-        raise  # it says nothing of the model
+        raise
     except (InputError, RuntimeError, ArithmeticError) as error:
         return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
-    result = result if isinstance(result, dict) else {name: result}
-    undefined = [column for column, number in result.items() if not math.isfinite(number)]
-    return result | {f"{column}_error": f"it is {result[column]}" for column in undefined}
+    columns: dict[str, float | str] = dict(result) if isinstance(result, Mapping) else {name: result}
+    undefined = {
+        f"{column}_error": f"it is {number}"
+        for column, number in columns.items()
+        if not isinstance(number, str) and not math.isfinite(number)
+    }
+    return columns | {column: reason for column, reason in undefined.items() if column not in columns}
 
 
-def _register() -> None:
-    from regioncount.registry import register_measure
-
-    for function in MEASURES.values():
-        register_measure(scale_invariant=function in UNCHANGED_BY_RESCALING)(function)
-
-
-_register()
+def _available() -> list[str]:
+    """Return the measures that need one model and its data alone, in the order of tables."""
+    table = registry.measures
+    return [name for name in table.names() if not table[name].traits.get("suite")]

@@ -1,134 +1,165 @@
-"""Measures of the function alone: how it bends and how steep it is at training points and between them.
+"""Measures of the function alone: its slope and its bends at training points and between them.
 
-Novak et al. 2018, "Sensitivity and generalization in neural networks". What leaves the function as it is leaves these.
+Novak et al. 2018, "Sensitivity and generalization in neural networks". They depend on the function, not on its weights, so
+that rescaling layers does not change them.
 """
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regioncount.errors import InputError
-from regioncount.measures.subject import Subject
+from regioncount.measures.measured_model import MeasuredModel
 from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, interpolate, true_float32
 from regioncount.regions.lattice import barycentric, simplex_lattice
 from regioncount.regions.subspaces import sample_simplices
+from regioncount.registry import register_measure
 
 SEED = 0
 
-# A Jacobian takes a backward pass a class.
+# A Jacobian takes one backward pass per class.
 JACOBIAN_POINTS = 200
 JACOBIAN_SEGMENTS = 50
 JACOBIAN_POINTS_PER_SEGMENT = 10
 
 PATTERN_SEGMENTS = 50
-PATTERN_POINTS = 200  # as many as regions are counted on
+PATTERN_POINTS = 200  # per segment, as in the paper's region counts
 
 
-def jacobian_norm(subject: Subject) -> float:
-    """mean_x ||d p(x) / d x||_F over sampled training points, p the class probabilities (Novak et al. 2018, section 3.1), in
-    probability a unit of normalized input. Rescaling layers does not change it."""
-    found = [_jacobian_norms(subject, inputs) for inputs, _ in subject.sample_batches(points=JACOBIAN_POINTS)]
-    return torch.cat(found).mean().item()
+@register_measure(scale_invariant=True)
+def jacobian_norm(measured: MeasuredModel) -> float:
+    """Return mean_x ||d p(x) / d x||_F over sampled training points, where p are the class probabilities.
 
-
-def jacobian_norm_on_lines(subject: Subject) -> float:
-    """The same as `jacobian_norm`, averaged over points along segments between training points, ends included (Novak et al.
-    2018 average along trajectories through them). Rescaling layers does not change it.
-
-    Raises InputError where there are fewer than two training points.
+    Novak et al. 2018, section 3.1, in probability per unit of normalized input. Rescaling layers does not change it.
     """
-    segments = _segments(subject, JACOBIAN_SEGMENTS)
+    norms = [_jacobian_norms(measured, inputs) for inputs, _ in measured.sample_batches(points=JACOBIAN_POINTS)]
+    return torch.cat(norms).mean().item()
+
+
+@register_measure(scale_invariant=True)
+def jacobian_norm_on_lines(measured: MeasuredModel) -> float:
+    """Return the mean of ||d p(x) / d x||_F, as in `jacobian_norm`, over points x of segments between training points.
+
+    The ends of the segments are included. Novak et al. 2018 average over trajectories through training points. Rescaling
+    layers does not change it.
+
+    Raises:
+        InputError: There are fewer than two training points.
+    """
+    segments = _segments(measured, JACOBIAN_SEGMENTS)
     weights = _lattice(segments, JACOBIAN_POINTS_PER_SEGMENT)
-    places = torch.cartesian_prod(torch.arange(len(segments)), torch.arange(len(weights))).to(segments.device)
+    indices = torch.cartesian_prod(torch.arange(len(segments)), torch.arange(len(weights))).to(segments.device)
     size = evaluation_batch(segments.device, segments[0, 0].numel())
-    found = [_jacobian_norms(subject, interpolate(segments, weights, *part.T)) for part in places.split(size)]
-    return torch.cat(found).mean().item()
+    norms = [_jacobian_norms(measured, interpolate(segments, weights, *part.unbind(1))) for part in indices.split(size)]
+    return torch.cat(norms).mean().item()
 
 
-def activation_changes(subject: Subject) -> float:
-    """The mean over segments between training points of how many times a unit passes a bend of its rectifier: the sum of
-    Hamming distances between the activation patterns of neighbours among 200 points of a segment.
+@register_measure(scale_invariant=True)
+def activation_changes(measured: MeasuredModel) -> float:
+    """Return how often units pass a threshold of their rectifier along a segment between training points, on average.
 
-    The transitions of Novak et al. 2018; Hanin and Rolnick 2019 count the linear regions between them. Rescaling layers does
+    For each segment, this is the sum of Hamming distances between the activation patterns of neighbours among 200 points:
+    the transitions of Novak et al. 2018. Hanin and Rolnick 2019 count the linear regions between them. Rescaling layers does
     not change it.
 
-    Seen are ReLU, leaky ReLU, PReLU, threshold, ReLU6 (hardtanh) and clamps, as modules or functions. Raises
-    InputError where the model has none, or there are fewer than two training points.
+    It counts ReLU, leaky ReLU, PReLU, threshold, ReLU6 (hardtanh) and clamps, as modules or functions.
+
+    Raises:
+        InputError: The model has none of these, or there are fewer than two training points.
     """
-    segments = _segments(subject, PATTERN_SEGMENTS)
+    model = measured.require_network()
+    segments = _segments(measured, PATTERN_SEGMENTS)
     weights = _lattice(segments, PATTERN_POINTS)
     size = max(2, evaluation_batch(segments.device, segments[0, 0].numel()))
-    seen = Rectifiers(batch=size)
-    with torch.no_grad(), evaluation_mode(subject.model), true_float32():
-        for number in range(len(segments)):
+    counter = Rectifiers(batch=size)
+    with torch.no_grad(), evaluation_mode(model), true_float32():
+        for segment in range(len(segments)):
             # Each batch begins with the last point of the one before.
             for first in range(0, PATTERN_POINTS - 1, size - 1):
                 points = torch.arange(first, min(first + size, PATTERN_POINTS), device=segments.device)
-                inputs = fast_layout(interpolate(segments, weights, torch.full_like(points, number), points))
-                seen.batch = len(inputs)
-                with seen:
-                    subject.model(inputs)
-    if not seen.calls:
-        raise InputError(f"{type(subject.model).__name__} has no rectifier, such as ReLU, whose activation could change")
-    return int(seen.changes) / len(segments)
+                inputs = fast_layout(interpolate(segments, weights, torch.full_like(points, segment), points))
+                counter.batch = len(inputs)
+                with counter:
+                    model(inputs)
+    if not counter.calls:
+        raise InputError(f"{type(model).__name__} has no rectifier, such as ReLU, whose activation could change")
+    return int(counter.changes) / len(segments)
 
 
 class Rectifiers(TorchDispatchMode):
-    """Counts changes of activation between neighbours in a batch, at every rectifier that runs meanwhile.
+    """Counts changes of activation between neighbours in a batch, at every rectifier that runs in this context.
 
-    What is not of so many inputs, such as a weight that a layer clamps, is no activation.
+    A tensor whose first dimension is not `batch`, such as a weight that a layer clamps, is not counted.
+
+    Args:
+        batch: The number of inputs that the model is called with.
     """
 
-    def __init__(self, batch: int):
+    def __init__(self, batch: int) -> None:
         super().__init__()
         self.batch = batch
         self.calls = 0
-        self.changes = 0
+        self.changes: Tensor | int = 0
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        bends = BENDS.get(operation.overloadpacket.__name__.removesuffix("_"))
-        # Before the operation runs: in place, it overwrites what is looked at.
-        if bends is not None and args[0].shape[:1] == (self.batch,):
-            for bend in bends(*args[1:], **kwargs):
-                active = args[0] > bend
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        thresholds = THRESHOLDS.get(func.overloadpacket.__name__.removesuffix("_"))
+        # Before the operation runs: in place, it overwrites its input.
+        if thresholds is not None and args[0].shape[:1] == (self.batch,):
+            for threshold in thresholds(*args[1:], **options):
+                active = args[0] > threshold
                 self.changes = self.changes + (active[1:] != active[:-1]).sum()
             self.calls += 1
-        return operation(*args, **kwargs)
+        return func(*args, **options)
 
 
-# Where each rectifier bends, from its arguments after the input.
-BENDS = {
-    "relu": lambda: [0.0],
-    "leaky_relu": lambda *slope, **_: [0.0],
-    "rrelu_with_noise": lambda *options, **_: [0.0],
-    "_prelu_kernel": lambda slope: [0.0],
+def _zero(*args: Any, **options: Any) -> list[float]:
+    return [0.0]
+
+
+def _clamp_bounds(min: Any = None, max: Any = None) -> list[Any]:
+    return [bound for bound in (min, max) if bound is not None]
+
+
+# Where each rectifier changes its slope, as a function of its arguments after the input.
+THRESHOLDS: dict[str, Callable[..., list[Any]]] = {
+    "relu": _zero,
+    "leaky_relu": _zero,
+    "rrelu_with_noise": _zero,
+    "_prelu_kernel": _zero,
     "threshold": lambda threshold, value: [threshold],
     "hardtanh": lambda min_val=-1.0, max_val=1.0: [min_val, max_val],
     "relu6": lambda: [0.0, 6.0],
-    "clamp": lambda min=None, max=None: [bound for bound in (min, max) if bound is not None],
+    "clamp": _clamp_bounds,
     "clamp_min": lambda min: [min],
     "clamp_max": lambda max: [max],
 }
 
 
-def _jacobian_norms(subject: Subject, inputs: Tensor) -> Tensor:
-    """||d p / d x||_F at each input: (B,), in float64."""
-    with torch.enable_grad(), evaluation_mode(subject.model), true_float32():
+def _jacobian_norms(measured: MeasuredModel, inputs: Tensor) -> Tensor:
+    """Return ||d p / d x||_F at each input, (B,), in float64."""
+    model = measured.require_network()
+    with torch.enable_grad(), evaluation_mode(model), true_float32():
         inputs = fast_layout(inputs.detach()).requires_grad_()
-        probabilities = subject.model(inputs).softmax(dim=1)
+        probabilities = model(inputs).softmax(dim=1)
         squares = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-        for of_class in probabilities.sum(dim=0).unbind():
-            (slopes,) = torch.autograd.grad(of_class, inputs, retain_graph=True)
+        for class_sum in probabilities.sum(dim=0).unbind():
+            (slopes,) = torch.autograd.grad(class_sum, inputs, retain_graph=True)
             squares += slopes.flatten(1).double().square().sum(dim=1)
     return squares.sqrt()
 
 
-def _segments(subject: Subject, number: int) -> Tensor:
-    """Segments between sampled training points: (S, 2, *input_shape)."""
-    return sample_simplices(subject.sample[0], 1, number, torch.Generator().manual_seed(SEED))
+def _segments(measured: MeasuredModel, number: int) -> Tensor:
+    """Return segments between sampled training points, (S, 2, *input_shape)."""
+    measured.require_network()
+    return sample_simplices(measured.sample[0], 1, number, torch.Generator().manual_seed(SEED))
 
 
 def _lattice(segments: Tensor, points: int) -> Tensor:
-    """Weights of the ends of a segment at evenly spaced points of it: (P, 2)."""
+    """Return the weights of a segment's ends at evenly spaced points of it, (P, 2)."""
     return torch.from_numpy(barycentric(simplex_lattice(1, points), points)).to(segments)

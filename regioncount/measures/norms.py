@@ -1,172 +1,220 @@
-"""Norms of weights, batch normalization folded in first (Dziugaite et al. 2020).
+"""Norms of weights, after batch normalization was folded in (Dziugaite et al. 2020).
 
-W_l is the weight of the l-th of d layers, convolution or linear, as a matrix (outputs, inputs x kernel) unless said
-otherwise; biases are not in it. W_l^0 is the same before training, gamma is `margins.output_margin`. Products come as their
-logarithms, which do not overflow. Formulas: Jiang et al. 2020, "Fantastic generalization measures", appendix C.
+W_l is the weight of the l-th of d layers, convolutions and linear layers, as a matrix (outputs, inputs x kernel) unless said
+otherwise. Biases are not part of it. W_l^0 is the same weight before training, and gamma is `margins.output_margin`.
+Measures that are products are given as logarithms, which do not overflow. Formulas: Jiang et al. 2020, "Fantastic
+generalization measures and where to find them", appendix C.
+
+"Rescaling layers" means multiplying one layer by a and the next by 1 / a, which does not change the function of a ReLU
+network.
 """
 
 import copy
-import functools
 import math
+from typing import cast
 
-import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
+from regioncount.measures.layer_norms import frobenius_norms, operator_norms, spectral_norms
 from regioncount.measures.margins import output_margin, positive_margin
-from regioncount.measures.subject import Subject
+from regioncount.measures.measured_model import Layer, MeasuredModel
+from regioncount.measures.weights import Weights
 from regioncount.regions.evaluation import true_float32
+from regioncount.registry import register_measure
 
 
-def parameter_count(subject: Subject) -> float:
-    """The number of trained parameters, those of batch normalization included. Rescaling layers does not change it."""
-    return float(sum(parameter.numel() for parameter in subject.model.parameters()))
+@register_measure(scale_invariant=True)
+def parameter_count(measured: MeasuredModel) -> float:
+    """Return the number of parameters, those of batch normalization included. Rescaling layers does not change it."""
+    return float(sum(parameter.numel() for parameter in measured.require_network().parameters()))
 
 
-def parameter_norm(subject: Subject) -> float:
-    """||w||_2 over all weights and biases. Rescaling layers changes it."""
-    return _vector(subject.network).norm().item()
+@register_measure(scale_invariant=False)
+def parameter_norm(measured: MeasuredModel) -> float:
+    """Return ||w||_2 over all weights and biases. Rescaling layers changes it."""
+    return _parameter_vector(measured.network).norm().item()
 
 
-def distance_from_initialization(subject: Subject) -> float:
-    """||w - w^0||_2 over all weights and biases. Rescaling layers changes it.
+@register_measure(scale_invariant=False)
+def margin_over_norm(measured: MeasuredModel) -> float:
+    """Return gamma / ||w||_2 over all weights and biases: the normalized margin of Li et al. 2025.
 
-    Raises InputError where the weights before training are not known.
+    Rescaling layers changes the norm, but not gamma.
     """
-    return (_vector(subject.network) - _vector(subject.initial_network)).norm().item()
+    return output_margin(measured) / parameter_norm(measured)
 
 
-def frobenius_distance(subject: Subject) -> float:
-    """sum_l ||W_l - W_l^0||_F^2. Rescaling layers changes it.
+@register_measure(scale_invariant=False)
+def distance_from_initialization(measured: MeasuredModel) -> float:
+    """Return ||w - w^0||_2 over all weights and biases. Rescaling layers changes it.
 
-    Raises InputError where the weights before training are not known.
+    Raises:
+        InputError: The weights before training are not known.
     """
-    before = subject.initial_network
-    pairs = [(layer.weight, before.get_submodule(name).weight) for name, layer in subject.layers.items()]
-    return sum((after.double() - at_start.double()).square().sum().item() for after, at_start in pairs)
+    return (_parameter_vector(measured.network) - _parameter_vector(measured.initial_network)).norm().item()
 
 
-def log_product_frobenius(subject: Subject) -> float:
-    """log prod_l ||W_l||_F^2. Rescaling one layer by a and the next by 1/a does not change it.
+@register_measure(scale_invariant=False)
+def frobenius_distance(measured: MeasuredModel) -> float:
+    """Return sum_l ||W_l - W_l^0||_F^2. Rescaling layers changes it.
 
-    Raises InputError where a layer is zero.
+    Raises:
+        InputError: The weights before training are not known.
     """
-    return _log_product(frobenius_norms(subject))
+    initial = measured.initial_network
+    pairs = [(layer, cast(Layer, initial.get_submodule(name))) for name, layer in measured.layers.items()]
+    return sum((after.weight.double() - before.weight.double()).square().sum().item() for after, before in pairs)
 
 
-def log_product_frobenius_over_margin(subject: Subject) -> float:
-    """log(prod_l ||W_l||_F^2 / gamma^2). Rescaling one layer by a and the next by 1/a does not change it.
+@register_measure(scale_invariant=True)
+def margin_over_spectral_product(measured: MeasuredModel) -> float:
+    """Return gamma / prod_l ||W_l||_2 (Bartlett et al. 2017, without their (2,1) norms).
 
-    Raises InputError where gamma is not positive or a layer is zero.
+    Rescaling layers does not change it.
+
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    return log_product_frobenius(subject) - 2 * math.log(positive_margin(subject))
+    return output_margin(measured) / math.exp(log_product_spectral(measured) / 2)
 
 
-def sum_frobenius(subject: Subject) -> float:
-    """d (prod_l ||W_l||_F^2)^(1/d): the least that the sum of squares becomes when layers are rescaled.
+@register_measure(scale_invariant=True)
+def log_product_frobenius(measured: MeasuredModel) -> float:
+    """Return log prod_l ||W_l||_F^2. Rescaling layers does not change it.
 
-    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    return _balanced_sum(log_product_frobenius(subject), subject)
+    return _log_product(frobenius_norms(measured))
 
 
-def sum_frobenius_over_margin(subject: Subject) -> float:
-    """d (prod_l ||W_l||_F^2 / gamma^2)^(1/d). Rescaling one layer by a and the next by 1/a does not change it.
+@register_measure(scale_invariant=True)
+def log_product_frobenius_over_margin(measured: MeasuredModel) -> float:
+    """Return log(prod_l ||W_l||_F^2 / gamma^2). Rescaling layers does not change it.
 
-    Raises InputError where gamma is not positive or a layer is zero.
+    Raises:
+        InputError: gamma is not positive, or the weight of a layer is zero.
     """
-    return _balanced_sum(log_product_frobenius_over_margin(subject), subject)
+    return log_product_frobenius(measured) - 2 * math.log(positive_margin(measured))
 
 
-def log_product_spectral(subject: Subject) -> float:
-    """log prod_l ||W_l||_2^2, of the reshaped matrices. Rescaling one layer by a and the next by 1/a does not change it.
+@register_measure(scale_invariant=True)
+def sum_frobenius(measured: MeasuredModel) -> float:
+    """Return d (prod_l ||W_l||_F^2)^(1/d), the minimum of sum_l ||W_l||_F^2 over rescalings.
 
-    Raises InputError where a layer is zero.
+    Rescaling layers does not change it.
+
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    return _log_product(spectral_norms(subject))
+    return _balanced_sum(log_product_frobenius(measured), measured)
 
 
-def log_product_spectral_over_margin(subject: Subject) -> float:
-    """log(prod_l ||W_l||_2^2 / gamma^2), of the reshaped matrices.
+@register_measure(scale_invariant=True)
+def sum_frobenius_over_margin(measured: MeasuredModel) -> float:
+    """Return d (prod_l ||W_l||_F^2 / gamma^2)^(1/d). Rescaling layers does not change it.
 
-    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a
-    layer is zero.
+    Raises:
+        InputError: gamma is not positive, or the weight of a layer is zero.
     """
-    return log_product_spectral(subject) - 2 * math.log(positive_margin(subject))
+    return _balanced_sum(log_product_frobenius_over_margin(measured), measured)
 
 
-def sum_spectral(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2)^(1/d), of the reshaped matrices.
+@register_measure(scale_invariant=True)
+def log_product_spectral(measured: MeasuredModel) -> float:
+    """Return log prod_l ||W_l||_2^2. Rescaling layers does not change it.
 
-    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    return _balanced_sum(log_product_spectral(subject), subject)
+    return _log_product(spectral_norms(measured))
 
 
-def sum_spectral_over_margin(subject: Subject) -> float:
-    """d (prod_l ||W_l||_2^2 / gamma^2)^(1/d), of the reshaped matrices.
+@register_measure(scale_invariant=True)
+def log_product_spectral_over_margin(measured: MeasuredModel) -> float:
+    """Return log(prod_l ||W_l||_2^2 / gamma^2). Rescaling layers does not change it.
 
-    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a
-    layer is zero.
+    Raises:
+        InputError: gamma is not positive, or the weight of a layer is zero.
     """
-    return _balanced_sum(log_product_spectral_over_margin(subject), subject)
+    return log_product_spectral(measured) - 2 * math.log(positive_margin(measured))
 
 
-def frobenius_over_spectral(subject: Subject) -> float:
-    """sum_l ||W_l||_F^2 / ||W_l||_2^2, the sum of stable ranks. Rescaling layers does not change it.
+@register_measure(scale_invariant=True)
+def sum_spectral(measured: MeasuredModel) -> float:
+    """Return d (prod_l ||W_l||_2^2)^(1/d). Rescaling layers does not change it.
 
-    Raises InputError where a layer is zero.
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    _log_product(spectral_norms(subject))
-    return float((frobenius_norms(subject) / spectral_norms(subject)).square().sum())
+    return _balanced_sum(log_product_spectral(measured), measured)
 
 
-def log_product_operator(subject: Subject) -> float:
-    """log prod_l sigma_l^2, sigma_l the largest singular value of layer l as a map of whole images.
+@register_measure(scale_invariant=True)
+def sum_spectral_over_margin(measured: MeasuredModel) -> float:
+    """Return d (prod_l ||W_l||_2^2 / gamma^2)^(1/d). Rescaling layers does not change it.
 
-    Zero padding and stride are part of that map (Sedghi et al. 2019 take circular padding). Rescaling one layer by a and
-    the next by 1/a does not change it. Raises InputError where a layer is zero.
+    Raises:
+        InputError: gamma is not positive, or the weight of a layer is zero.
     """
-    return _log_product(operator_norms(subject))
+    return _balanced_sum(log_product_spectral_over_margin(measured), measured)
 
 
-def log_product_operator_over_margin(subject: Subject) -> float:
-    """log(prod_l sigma_l^2 / gamma^2), sigma_l as of `log_product_operator`.
+@register_measure(scale_invariant=True)
+def frobenius_over_spectral(measured: MeasuredModel) -> float:
+    """Return sum_l ||W_l||_F^2 / ||W_l||_2^2, the sum of stable ranks. Rescaling layers does not change it.
 
-    Where layers follow one another, an upper bound on the Lipschitz constant over the margin, squared. Rescaling one layer
-    by a and the next by 1/a does not change it. Raises InputError where gamma is not positive or a layer is zero.
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    return log_product_operator(subject) - 2 * math.log(positive_margin(subject))
+    spectral = spectral_norms(measured)
+    _require_nonzero(spectral)
+    return float((frobenius_norms(measured) / spectral).square().sum())
 
 
-def margin_over_norm(subject: Subject) -> float:
-    """gamma / ||w||_2, over the norm of all weights and biases: the normalized margin of Li et al. 2025.
+@register_measure(scale_invariant=True)
+def log_product_operator(measured: MeasuredModel) -> float:
+    """Return log prod_l sigma_l^2, where sigma_l is the largest singular value of layer l as a map of whole images.
 
-    Rescaling layers changes it: the norm moves, the margin does not.
+    Zero padding and stride are part of this map; Sedghi et al. 2019 assume circular padding. Rescaling layers does not
+    change it.
+
+    Raises:
+        InputError: The weight of a layer is zero.
     """
-    return output_margin(subject) / parameter_norm(subject)
+    return _log_product(operator_norms(measured))
 
 
-def margin_over_spectral_product(subject: Subject) -> float:
-    """gamma / prod_l ||W_l||_2, of the reshaped matrices (Bartlett et al. 2017, without their (2,1) norms).
+@register_measure(scale_invariant=True)
+def log_product_operator_over_margin(measured: MeasuredModel) -> float:
+    """Return log(prod_l sigma_l^2 / gamma^2), with the sigma_l of `log_product_operator`.
 
-    Rescaling one layer by a and the next by 1/a does not change it. Raises InputError where a layer is zero.
+    For a chain of layers, it bounds the logarithm of the squared ratio of Lipschitz constant and margin from above.
+    Rescaling layers does not change it.
+
+    Raises:
+        InputError: gamma is not positive, or the weight of a layer is zero.
     """
-    return output_margin(subject) / math.exp(log_product_spectral(subject) / 2)
+    return log_product_operator(measured) - 2 * math.log(positive_margin(measured))
 
 
-def log_path_norm(subject: Subject) -> float:
-    """log sum_k f(1; w^2)_k: every parameter squared, the input all ones, the logits summed (Neyshabur et al. 2015).
+@register_measure(scale_invariant=True)
+def log_path_norm(measured: MeasuredModel) -> float:
+    """Return log sum_k f(1; w^2)_k: the sum of the logits of an input of ones, with every parameter squared.
 
-    In a network of ReLUs, the sum over all paths from an input (or a bias) to a logit of the product of squared weights.
-    Where there are other nonlinearities it is the same expression, and no such sum. Rescaling layers does not change it.
+    In a ReLU network, the sum runs over all paths from an input or a bias to a logit; each path contributes the product of
+    its squared weights (Neyshabur et al. 2015). With other nonlinearities, the same expression is not a sum over paths.
+    Rescaling layers does not change it.
+
+    Raises:
+        InputError: The sum is not positive and finite.
     """
-    network = copy.deepcopy(subject.network).double()
-    inputs = torch.ones_like(subject.sample[0][:1], dtype=torch.float64)
+    network = copy.deepcopy(measured.network).double()
+    inputs = torch.ones_like(measured.sample[0][:1], dtype=torch.float64)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.square_()
@@ -176,108 +224,54 @@ def log_path_norm(subject: Subject) -> float:
     return math.log(total)
 
 
-def log_path_norm_over_margin(subject: Subject) -> float:
-    """log(path norm / gamma^2), see `log_path_norm`. Rescaling layers does not change it.
+@register_measure(scale_invariant=True)
+def log_path_norm_over_margin(measured: MeasuredModel) -> float:
+    """Return log(path norm / gamma^2), see `log_path_norm`. Rescaling layers does not change it.
 
-    Raises InputError where gamma is not positive.
+    Raises:
+        InputError: gamma is not positive, or the path norm is undefined.
     """
-    return log_path_norm(subject) - 2 * math.log(positive_margin(subject))
+    return log_path_norm(measured) - 2 * math.log(positive_margin(measured))
 
 
-def fisher_rao_norm(subject: Subject) -> float:
-    """sqrt(mean_i <w, grad_w loss_i>^2) over sampled training points, w all weights and biases.
+@register_measure(scale_invariant=True)
+def fisher_rao_norm(measured: MeasuredModel) -> float:
+    """Return sqrt(mean_i <w, grad_w loss_i>^2) over sampled training points, where w are all weights and biases.
 
     Liang et al. 2019, with the empirical Fisher information. Rescaling layers does not change it.
     """
-    weights = dict(subject.network.named_parameters())
-    network = subject.network
-    squares = []
+    network = measured.network
+    weights: Weights = dict(network.named_parameters())
+    squares: list[Tensor] = []
     with true_float32():
-        for inputs, labels in subject.sample_batches():
+        for inputs, labels in measured.sample_batches():
 
-            def losses(parameters, inputs=inputs, labels=labels):
+            def losses(parameters: Weights, inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
                 return cross_entropy(functional_call(network, parameters, (inputs,)), labels, reduction="none")
 
             with torch.no_grad():
-                _, along = jvp(losses, (weights,), (weights,))
-            squares.append(along.double().square())
+                derivatives: Tensor = jvp(losses, (weights,), (weights,))[1]
+            squares.append(derivatives.double().square())
     return torch.cat(squares).mean().sqrt().item()
 
 
-@functools.lru_cache(maxsize=1)
-def frobenius_norms(subject: Subject) -> Tensor:
-    """||W_l||_F of each layer: (d,)."""
-    return torch.stack([layer.weight.detach().double().norm().cpu() for layer in subject.layers.values()])
-
-
-@functools.lru_cache(maxsize=1)
-def spectral_norms(subject: Subject) -> Tensor:
-    """||W_l||_2 of each layer's weight reshaped to (outputs, inputs x kernel): (d,)."""
-    matrices = [layer.weight.detach().flatten(1).double().cpu() for layer in subject.layers.values()]
-    return torch.stack([torch.linalg.matrix_norm(matrix, 2) for matrix in matrices])
-
-
-@functools.lru_cache(maxsize=1)
-def operator_norms(subject: Subject) -> Tensor:
-    """The largest singular value of each layer as a linear map of what it is given: (d,)."""
-    shapes = {}
-
-    def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        shapes[layer] = inputs[0].shape[1:]
-
-    hooks = [layer.register_forward_pre_hook(note) for layer in subject.layers.values()]
-    with torch.no_grad():
-        subject.network(subject.sample[0][:1])
-    for hook in hooks:
-        hook.remove()
-    unused = [name for name, layer in subject.layers.items() if layer not in shapes]
-    if unused:
-        raise InputError(f"the layer {unused[0]} takes no part in what the model computes")
-    return torch.tensor([_operator_norm(layer, shapes[layer]) for layer in subject.layers.values()], dtype=torch.float64)
-
-
-def _operator_norm(layer: nn.Module, shape: torch.Size) -> float:
-    """The largest singular value of a layer without its bias, applied to one input of this shape, in float32."""
-    if isinstance(layer, nn.Linear):
-        return torch.linalg.matrix_norm(layer.weight.detach().double(), 2).item()
-    linear = copy.deepcopy(layer).requires_grad_(False)
-    linear.bias = None
-    example = torch.zeros(1, *shape, dtype=layer.weight.dtype, device=layer.weight.device)
-
-    def forward(vector: np.ndarray) -> np.ndarray:
-        inputs = torch.as_tensor(vector, dtype=example.dtype, device=example.device).view_as(example)
-        return linear(inputs).flatten().cpu().numpy()
-
-    # The layer is linear: its transpose is what its gradient applies to the output's.
-    inputs = example.clone().requires_grad_()
-    with torch.enable_grad(), true_float32():
-        outputs = linear(inputs)
-
-    def transposed(vector: np.ndarray) -> np.ndarray:
-        cotangent = torch.as_tensor(vector, dtype=outputs.dtype, device=outputs.device).view_as(outputs)
-        return torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True)[0].flatten().cpu().numpy()
-
-    size = (outputs.numel(), inputs.numel())
-    if min(size) == 1 or not layer.weight.any():
-        return layer.weight.detach().double().norm().item() if layer.weight.any() else 0.0
-    operator = LinearOperator(size, matvec=forward, rmatvec=transposed, dtype=np.float32)
-    with torch.no_grad(), true_float32():
-        start = np.random.default_rng(0).standard_normal(min(size)).astype(np.float32)
-        return float(svds(operator, k=1, v0=start, return_singular_vectors=False, tol=1e-6)[0])
-
-
-def _vector(network: nn.Module) -> Tensor:
-    """All parameters, (n,), in float64."""
+def _parameter_vector(network: nn.Module) -> Tensor:
+    """Return all parameters, (k,), in float64."""
     return torch.cat([parameter.detach().double().flatten() for parameter in network.parameters()])
 
 
 def _log_product(norms: Tensor) -> float:
-    """log prod_l n_l^2."""
-    if not (norms > 0).all():
-        raise InputError("a layer's weight is zero")
+    """Return log prod_l n_l^2."""
+    _require_nonzero(norms)
     return 2 * norms.log().sum().item()
 
 
-def _balanced_sum(log_product: float, subject: Subject) -> float:
-    depth = len(subject.layers)
+def _require_nonzero(norms: Tensor) -> None:
+    if not (norms > 0).all():
+        raise InputError("a layer's weight is zero")
+
+
+def _balanced_sum(log_product: float, measured: MeasuredModel) -> float:
+    """Return d exp(log_product / d)."""
+    depth = len(measured.layers)
     return depth * math.exp(log_product / depth)

@@ -1,20 +1,24 @@
-"""How a model fits its training set, how well it generalizes, and how fast it was fitted."""
+"""How well a model fits its training set and generalizes, and how fast it was fitted."""
 
 from regioncount.errors import InputError
-from regioncount.measures.subject import Subject
+from regioncount.measures.measured_model import LABELS_ALONE, MeasuredModel
+from regioncount.registry import register_measure
 
 FITTED_ACCURACY = 0.99
 
 
-def accuracy(subject: Subject) -> dict[str, float]:
-    """Accuracy and loss on the whole training and test set, in evaluation mode and true float32.
+@register_measure(scale_invariant=True)
+def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
+    """Return accuracy and loss on the whole training and test set, in evaluation mode and true float32.
 
-    Returns train_accuracy and test_accuracy (fractions), train_loss and test_loss (mean cross-entropy, in nats),
-    generalization_gap = train_accuracy - test_accuracy and test_error = 1 - test_accuracy (Li et al. 2025, section 3).
-    Rescaling layers does not change them.
+    A model that returns labels has accuracies, and no losses. Rescaling layers does not change any of them.
+
+    Returns:
+        train_accuracy and test_accuracy (fractions), train_loss and test_loss (mean cross-entropy in nats),
+        generalization_gap = train_accuracy - test_accuracy and test_error = 1 - test_accuracy (Li et al. 2025, section 3).
     """
-    train, test = subject.train_outputs, subject.test_outputs
-    return {
+    train, test = measured.train_outputs, measured.test_outputs
+    values: dict[str, float | str] = {
         "train_accuracy": train.accuracy,
         "test_accuracy": test.accuracy,
         "train_loss": train.loss,
@@ -22,18 +26,25 @@ def accuracy(subject: Subject) -> dict[str, float]:
         "generalization_gap": train.accuracy - test.accuracy,
         "test_error": 1 - test.accuracy,
     }
+    if train.margins is None:
+        values |= {f"{name}_error": f"it needs logits: {LABELS_ALONE}" for name in ("train_loss", "test_loss")}
+    return values
 
 
-def epochs_to_fit(subject: Subject) -> float:
-    """The first epoch whose running training accuracy is at least 0.99.
+@register_measure(scale_invariant=True)
+def epochs_to_fit(measured: MeasuredModel) -> float:
+    """Return the first epoch whose running training accuracy is at least 0.99.
 
-    The running accuracy is that of the batches as they were trained on (Jiang et al. 2020, section 7, count steps to a
-    loss). Rescaling layers afterwards does not change it. Raises InputError where the history is not known, or no
-    epoch came so far.
+    The running accuracy is computed on the training batches during the epoch. Jiang et al. 2020, section 7, count the steps
+    to a given loss instead. Rescaling layers afterwards does not change it.
+
+    Raises:
+        InputError: The training history is not known, or no epoch reached this accuracy.
     """
-    if subject.history is None:
+    measured.require_network()
+    if measured.history is None:
         raise InputError("the history of training is not known")
-    for row in subject.history():
+    for row in measured.history():
         if max(row["running_accuracy"], row.get("train_accuracy") or 0.0) >= FITTED_ACCURACY:
             return float(row["epoch"])
-    raise InputError(f"no epoch came to a training accuracy of {FITTED_ACCURACY}")
+    raise InputError(f"no epoch reached a training accuracy of {FITTED_ACCURACY}")

@@ -1,7 +1,7 @@
-"""The models by name: what builds each one, of which kind it is, and which options it takes.
+"""Registration of the built-in models with their options and kinds.
 
-This module imports no torch and no scikit-learn, so that configurations can be read without them. Names of scikit-learn's
-options are scikit-learn's.
+This module imports neither torch nor scikit-learn, so that configurations can be read without them. Options of scikit-learn
+classifiers have scikit-learn's names.
 """
 
 from typing import Annotated, Any, Literal
@@ -11,16 +11,16 @@ from pydantic import Field, create_model
 from regioncount.options import Count, Integer, Name, Number, Options
 from regioncount.registry import register_model
 
-MAX_SIZE = 2**16  # of widths, depths, classes and images, in pixels
+MAX_SIZE = 2**16  # for widths, depths, numbers of classes and channels, and image sides in pixels
 
 Size = Annotated[Integer, Field(ge=1, le=MAX_SIZE)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0)]
-Steps = Annotated[Integer, Field(ge=1, le=10**7)]
+LargeCount = Annotated[Integer, Field(ge=1, le=10**7)]
 
 
-def _width(default: int) -> type[Options]:
-    """Return the options of a convolutional network: the channels of its first convolution, with which all others scale."""
+def _convolutional_options(default: int) -> type[Options]:
+    """Return an options model with one field, width: the channels of the first convolution; all others scale with it."""
     fields: dict[str, Any] = {"width": (Size, default)}
     return create_model("ConvolutionalOptions", __base__=Options, **fields)
 
@@ -38,37 +38,40 @@ for _name, _factory, _default in (
     ("mobilenetv2", "mobilenet:mobilenetv2", 32),
     ("small_cnn", "small_cnn:small_cnn", 16),
 ):
-    register_model(_name, f"regioncount.models.{_factory}", options=_width(_default))
+    register_model(_name, f"regioncount.models.{_factory}", options=_convolutional_options(_default))
 
 
 class PerceptronOptions(Options):
     """The options of a multilayer perceptron."""
 
     width: Size = 128
-    """Units of a hidden layer."""
+    """The units of each hidden layer."""
     depth: Size = 2
-    """Hidden layers."""
+    """The number of hidden layers."""
 
 
 class TransformerOptions(Options):
     """The options of a vision transformer."""
 
     patch_size: Size = 4
-    """Height and width of a patch, in pixels."""
+    """Height and width of a patch in pixels; must divide the image size."""
     width: Size = 512
-    """The dimension of a token."""
+    """The dimension of a token; a multiple of `heads`."""
     depth: Size = 6
-    """Encoder layers."""
+    """The number of encoder layers."""
     heads: Size = 8
+    """The number of attention heads in each layer."""
     mlp_width: Size = 512
-    """Hidden units of the perceptron in each layer."""
+    """The hidden units of the perceptron in each layer."""
     dropout: Fraction = 0.1
+    """The dropout rate."""
 
 
 class TorchvisionOptions(Options):
-    """The options of a network of torchvision."""
+    """The options of a torchvision classifier."""
 
     architecture: Name = "resnet18"
+    """A name from `torchvision.models.list_models()`."""
 
 
 register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions)
@@ -77,27 +80,27 @@ register_model("torchvision", "regioncount.models.torchvision:torchvision_classi
 
 
 class DecisionTreeOptions(Options):
-    """The options of sklearn.tree.DecisionTreeClassifier that can be set."""
+    """The supported options of `sklearn.tree.DecisionTreeClassifier`."""
 
     max_depth: Count | None = None
     min_samples_leaf: Count = 1
 
 
 class RandomForestOptions(DecisionTreeOptions):
-    """The options of sklearn.ensemble.RandomForestClassifier that can be set."""
+    """The supported options of `sklearn.ensemble.RandomForestClassifier`."""
 
     n_estimators: Count = 100
 
 
 class NearestNeighboursOptions(Options):
-    """The options of sklearn.neighbors.KNeighborsClassifier that can be set."""
+    """The supported options of `sklearn.neighbors.KNeighborsClassifier`."""
 
     n_neighbors: Count = 5
     weights: Literal["uniform", "distance"] = "uniform"
 
 
 class SupportVectorMachineOptions(Options):
-    """The options of sklearn.svm.SVC that can be set."""
+    """The supported options of `sklearn.svm.SVC`."""
 
     C: Positive = 1.0
     kernel: Literal["linear", "poly", "rbf", "sigmoid"] = "rbf"
@@ -105,7 +108,7 @@ class SupportVectorMachineOptions(Options):
 
 
 class LogisticRegressionOptions(Options):
-    """The options of sklearn.linear_model.LogisticRegression that can be set."""
+    """The supported options of `sklearn.linear_model.LogisticRegression`."""
 
     C: Positive = 1.0
     max_iter: Count = 1000
@@ -124,15 +127,16 @@ for _name, _factory, _options in (
 class TwoLayerOptions(Options):
     """The options of the two-layer network of the theorem."""
 
-    width: Steps = 200
-    """Hidden units."""
+    width: LargeCount = 200
+    """The number of hidden units."""
     learning_rate: Positive = 0.1
-    steps: Steps = 20000
-    """Steps of gradient descent at most."""
+    """The step size of gradient descent."""
+    steps: LargeCount = 20000
+    """The maximum number of gradient descent steps."""
     tolerance: Positive = 0.001
-    """The loss at which training ends."""
+    """Training stops when the loss is below this value."""
     scale: Positive = 1.0
-    """Standard deviation of the first layer's initial weights."""
+    """The standard deviation of the initial weights of the first layer."""
 
 
 register_model("two_layer", "regioncount.models.two_layer:fit", options=TwoLayerOptions, kind="two_layer")

@@ -1,6 +1,6 @@
-"""Classifiers that are fitted at once to images as points, such as scikit-learn's.
+"""Classifiers with scikit-learn's interface, fitted to images as vectors of pixels.
 
-Nothing of a fitted classifier is stored: its options, seed and data give the same classifier every time.
+Fitted classifiers are not stored: fitting again with the same options, seed and data gives the same classifier.
 """
 
 import functools
@@ -18,18 +18,20 @@ from regioncount.errors import InputError
 from regioncount.options import validate_options
 from regioncount.registry import models
 
-MAX_SEED = 2**32 - 1  # of scikit-learn
+MAX_SEED = 2**32 - 1  # the largest random_state of scikit-learn
 
 
 def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
-    """Return 0; see `ModelKind.check`."""
+    """Check a classifier and return 0; see `ModelKind.check`."""
     name = model["name"]
     if exact_method:
-        raise InputError(f"model={name}: regions.method={exact_method} follows networks alone; pass regions.method=auto")
+        raise InputError(f"model={name}: regions.method={exact_method} supports networks only; pass regions.method=auto")
     require_in_memory(name, dataset)
-    _fit_to_four_points(json.dumps(dict(model)))
+    _check_options(json.dumps(dict(model)))
     if model.get("n_neighbors", 1) > len(dataset.train):
-        raise InputError(f"model={name}: n_neighbors={model['n_neighbors']}, and there are {len(dataset.train)} images")
+        raise InputError(
+            f"model={name}: n_neighbors={model['n_neighbors']} exceeds the {len(dataset.train)} training images"
+        )
     return 0
 
 
@@ -41,7 +43,7 @@ def restorer(
 
 
 def measured_as(model: Callable[[Tensor], np.ndarray], dataset: Dataset) -> tuple[Callable[[Tensor], np.ndarray], Dataset]:
-    """Return both as they are; see `ModelKind.measured_as`."""
+    """Return the arguments unchanged; see `ModelKind.measured_as`."""
     return model, dataset
 
 
@@ -49,38 +51,39 @@ def fit(model: Mapping[str, Any], seed: int, dataset: Dataset) -> Callable[[Tens
     """Fit a classifier to the training split.
 
     Args:
-        model: Its name and options.
-        seed: The seed of its random choices.
-        dataset: The data, in memory.
+        model: The name and options of the classifier.
+        seed: The `random_state` of the classifier.
+        dataset: A data set in memory.
 
     Returns:
-        A function from normalized images (B, C, H, W), on any device, to labels int64 (B,). The last classifier that was
-        fitted is kept in memory.
+        A function from normalized images (B, C, H, W), on any device, to labels, int64 (B,). The most recently fitted
+        classifier is cached.
 
     Raises:
-        InputError: It cannot be fitted with these options.
+        InputError: The classifier cannot be fitted with these options.
     """
     return _fit(json.dumps(dict(model), sort_keys=True), seed, dataset)
 
 
 def as_points(images: Tensor) -> np.ndarray:
-    """Return the pixels of images (B, C, H, W) as points, float32 (B, C * H * W)."""
+    """Flatten images (B, C, H, W) to points, float32 (B, C * H * W), on the CPU."""
     return images.flatten(1).float().cpu().numpy()
 
 
 def require_in_memory(name: str, dataset: Dataset) -> None:
-    """Raise InputError where the training images are streamed, since the model needs all of them at once."""
+    """Raise an InputError if the training images are streamed: the model needs all of them at once."""
     if not isinstance(dataset.train, Split):
-        raise InputError(f"model={name} is fitted to all images at once, and {dataset.name} is streamed: take other data")
+        raise InputError(f"model={name} needs all images in memory, but {dataset.name} is streamed; choose another dataset")
 
 
-# scikit-learn checks values when it fits. In a sweep, most seeds share their options.
+# Cached, because most runs of a sweep share their options.
 @functools.lru_cache(maxsize=64)
-def _fit_to_four_points(model: str) -> None:
+def _check_options(model: str) -> None:
+    """Fit the classifier to four points, because scikit-learn validates options when it fits."""
     _fit_points(json.loads(model), 0, np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]))
 
 
-# The last one: a run is fitted, measured in several ways, and drawn.
+# One classifier is cached for the steps of one run: fitting, measuring and plotting.
 @functools.lru_cache(maxsize=1)
 def _fit(model: str, seed: int, dataset: Dataset) -> Callable[[Tensor], np.ndarray]:
     assert isinstance(dataset.train, Split)
@@ -90,7 +93,7 @@ def _fit(model: str, seed: int, dataset: Dataset) -> Callable[[Tensor], np.ndarr
 
 
 def _fit_points(model: Mapping[str, Any], seed: int, points: np.ndarray, labels: np.ndarray) -> Any:
-    """Return a classifier fitted to points (N, features) and labels (N,)."""
+    """Fit a classifier to points (N, features) and labels (N,)."""
     name = model["name"]
     entry = models[name]
     given = {option: value for option, value in model.items() if option != "name"}
@@ -106,6 +109,6 @@ def _fit_points(model: Mapping[str, Any], seed: int, points: np.ndarray, labels:
     except (ValueError, TypeError) as error:
         raise InputError(f"model={name}: {' '.join(str(error).split())}") from error
     if name == "random_forest":
-        # Several threads add up the votes in any order, so that ties would not always fall the same way.
+        # Several threads sum the probabilities of the trees in any order, so that predictions near ties would vary.
         classifier.set_params(n_jobs=1)
     return classifier

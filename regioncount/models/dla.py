@@ -1,14 +1,14 @@
-"""Deep layer aggregation (Yu et al. 2018), in the simplified form of pytorch-cifar."""
+"""The simplified deep layer aggregation network (Yu et al. 2018) of pytorch-cifar."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regioncount.models.layers import classifier, normalized_convolution
 from regioncount.models.resnet import BasicBlock
 
 
 class Tree(nn.Module):
-    """A binary tree of residual blocks, `levels` deep; a 1x1 convolution merges what its two subtrees give."""
+    """A binary tree of residual blocks of depth `levels`; a 1x1 convolution merges the outputs of the two subtrees."""
 
     def __init__(self, in_channels: int, out_channels: int, levels: int, stride: int):
         super().__init__()
@@ -20,12 +20,14 @@ class Tree(nn.Module):
             self.right = Tree(out_channels, out_channels, levels - 1, stride=1)
         self.root = normalized_convolution(2 * out_channels, out_channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H', W')."""
         left = self.left(x)
         return self.root(torch.cat([left, self.right(left)], dim=1))
 
 
 def simple_dla(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build SimpleDLA: images (B, in_channels, H, W) to logits (B, num_classes)."""
     return nn.Sequential(
         normalized_convolution(in_channels, width),
         normalized_convolution(width, width),

@@ -1,6 +1,6 @@
-"""What the suite needs of a model of any kind: a network, a classifier that is fitted at once, the two-layer network.
+"""The interface to the three kinds of models: networks, scikit-learn classifiers, and the two-layer network of the theorem.
 
-A kind is a module with the functions of `ModelKind`.
+Each kind is a module that implements the functions of `ModelKind`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from regioncount.data.dataset import Dataset
 
-# The kind of an entry is its trait "kind".
+# The modules by the trait "kind" of a registry entry.
 KINDS = {
     "network": "regioncount.models.networks",
     "classifier": "regioncount.models.classifiers",
@@ -24,73 +24,94 @@ KINDS = {
 
 
 class ModelKind(Protocol):
-    """The functions that every kind of model has."""
+    """The functions that each kind of model implements."""
 
     def check(self, model: Mapping[str, Any], dataset: "Dataset", exact_method: str | None) -> int:
-        """Return the multiply-adds of one image, 0 if they do not matter.
+        """Check that a model can be trained on a data set and that its regions can be counted.
 
         Args:
             model: The model's name and options.
-            dataset: The data it is to be trained on.
-            exact_method: The exact counting method that is to follow the model; None for a lattice.
+            dataset: The data set.
+            exact_method: The method of exact region counting; None if regions are counted on a lattice.
+
+        Returns:
+            The multiply-adds of a forward pass on one image; 0 for models that are not trained in epochs.
 
         Raises:
-            InputError: The model does not suit the data or the method.
+            InputError: The model does not support the data set or the method.
         """
         ...
 
     def restorer(
         self, model: Mapping[str, Any], seed: int, dataset: "Dataset", device: "torch.device", source: object
     ) -> "Callable[[Callable[[], dict[str, Any]]], Callable[..., Any]]":
-        """Return a function that restores a trained model: from one that reads weights to the model.
+        """Prepare to restore trained models, for example all snapshots of a run.
 
-        Kinds that keep no weights fit the model again, which gives the same model. Messages name the source of the weights.
+        Args:
+            model: The model's name and options.
+            seed: The training seed.
+            dataset: The data set the model was trained on.
+            device: The device of the restored model.
+            source: The origin of the weights, for error messages.
+
+        Returns:
+            A function that maps a function reading a state dictionary to the model with these weights. Kinds that store no
+            weights ignore its argument and fit the model again, with the same result. The models that two calls return may
+            be the same object.
         """
         ...
 
     def measured_as(self, model: Any, dataset: "Dataset") -> "tuple[Callable[..., Any], Dataset]":
-        """Return the model and the data as generalization measures see them."""
+        """Return the callable and the data set that generalization measures are evaluated on."""
         ...
 
 
 def entry(model: Mapping[str, Any]) -> Entry:
-    """Return the registry's entry of a model, or one that its `_target_` names.
+    """Return the registry entry of a model, or an entry for the class that its `_target_` names.
+
+    Args:
+        model: A name or a `_target_`, "module.attribute", and options.
+
+    Returns:
+        The entry.
 
     Raises:
-        InputError: There is no such model, or the module of its `_target_` cannot be imported.
+        InputError: The name is not registered, or the `_target_` cannot be imported.
     """
     target = model.get("_target_")
     if target is None:
         return models[model["name"]]
     module, _, attribute = str(target).rpartition(".")
     if not module:
-        raise InputError(f"model._target_={target}: give a module and a class, such as my_module.MyNet")
+        raise InputError(f"model._target_={target}: pass a module and a class, such as my_module.MyNet")
     load_plugins([module])
-    factory = f"{module}:{attribute}"
-    built_by = Entry(attribute, factory, plugin=module)
+    target_entry = Entry(attribute, f"{module}:{attribute}", plugin=module)
     try:
-        built_by.load()
+        target_entry.load()
     except AttributeError as error:
         raise InputError(f"model._target_={target}: {one_line(error)}") from error
-    return built_by
+    return target_entry
 
 
 def is_importable(model: Mapping[str, Any]) -> bool:
-    """Whether a recorded model can be built from what was imported already: a record never imports anything itself."""
+    """Return whether a recorded model can be built from registered or already imported code.
+
+    Records are untrusted, so they must not cause imports.
+    """
     target = model.get("_target_")
     return model.get("name") in models if target is None else is_loaded(str(target).rpartition(".")[0])
 
 
 def kind_name(model: Mapping[str, Any]) -> str:
-    """Return the name of a model's kind: network, classifier or two_layer."""
+    """Return the name of a model's kind: "network", "classifier" or "two_layer"."""
     return "network" if "_target_" in model else cast(str, models[model["name"]].traits.get("kind", "network"))
 
 
 def trained_in_epochs(model: Mapping[str, Any]) -> bool:
-    """Whether a model is trained by an optimizer in epochs, and its weights are stored. Other kinds are fitted at once."""
+    """Return whether a model is trained in epochs and its weights are stored. Other kinds are fitted in a single call."""
     return kind_name(model) == "network"
 
 
 def kind_of(model: Mapping[str, Any]) -> ModelKind:
-    """Return the functions for a model's kind."""
+    """Return the module that implements a model's kind."""
     return cast(ModelKind, import_module(KINDS[kind_name(model)]))

@@ -1,17 +1,17 @@
 """MobileNet (Howard et al. 2017) and MobileNetV2 (Sandler et al. 2018)."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from regioncount.models.layers import classifier, normalized_convolution, projection, scaled
 
-# Output channels and stride of each block.
+# For each block: output channels, stride.
 MOBILENET_BLOCKS = (
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
     *5 * ((512, 1),),
     *((1024, 2), (1024, 1)),
 )
 
-# Expansion, output channels, blocks and first stride of each stage.
+# For each stage: expansion, output channels, number of blocks, stride of the first block.
 MOBILENETV2_STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -24,6 +24,7 @@ MOBILENETV2_STAGES = (
 
 
 def mobilenet(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build MobileNet: images (B, in_channels, H, W) to logits (B, num_classes)."""
     layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, stride in MOBILENET_BLOCKS:
@@ -37,9 +38,9 @@ def mobilenet(num_classes: int, in_channels: int, *, width: int) -> nn.Sequentia
 
 
 class InvertedResidual(nn.Module):
-    """Expansion by a 1x1 convolution, depthwise 3x3 convolution, linear 1x1 convolution.
+    """Expansion by a 1x1 convolution, depthwise 3x3 convolution and linear 1x1 convolution.
 
-    Unlike in the paper, a block that keeps the image size has a shortcut even if it changes the number of channels.
+    As in pytorch-cifar and unlike in the paper, a block of stride 1 that changes the number of channels has a shortcut too.
     """
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int):
@@ -52,12 +53,14 @@ class InvertedResidual(nn.Module):
         )
         self.shortcut = projection(in_channels, out_channels) if stride == 1 else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H', W')."""
         residual = self.residual(x)
         return residual if self.shortcut is None else residual + self.shortcut(x)
 
 
 def mobilenetv2(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build MobileNetV2: images (B, in_channels, H, W) to logits (B, num_classes)."""
     layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for expansion, published_channels, depth, first_stride in MOBILENETV2_STAGES:

@@ -1,4 +1,4 @@
-"""Networks: built by name, checked against a data set, and restored from their weights."""
+"""Networks: building by name, checks against a data set, and restoring from weights."""
 
 import inspect
 import json
@@ -12,27 +12,33 @@ from torch import Tensor, nn
 
 from regioncount.data.dataset import Dataset
 from regioncount.errors import InputError
+from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SIZE
-from regioncount.models.kinds import entry
 from regioncount.options import options_model, validate_options
 from regioncount.regions.bounds import check_monotone
 from regioncount.regions.evaluation import evaluation_mode, lay_out
 from regioncount.regions.piecewise import trace
 from regioncount.registry import models, unknown_choice
 
-MAX_WEIGHT_BYTES = 16 * 2**30  # more is a mistyped number, or a record of somebody else's
+MAX_WEIGHT_BYTES = 16 * 2**30  # larger sizes come from a mistyped option or an untrusted record
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all networks, those of plugins included."""
+    """Return the names of all networks, including those of plugins."""
     return tuple(name for name in models.names() if models[name].traits.get("kind", "network") == "network")
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """Return the options of a model with their defaults.
+    """Return the default options of a model.
+
+    Args:
+        name: The name of a model of any kind.
+
+    Returns:
+        The default value of each option.
 
     Raises:
-        InputError: There is no model of this name.
+        InputError: The name is not registered.
     """
     return {key: field.default for key, field in options_model(models[name]).model_fields.items()}
 
@@ -45,23 +51,21 @@ def build(
     image_size: int | tuple[int, int] = 32,
     **options: Any,
 ) -> nn.Module:
-    """Build a network that maps images (B, in_channels, height, width) to logits (B, num_classes).
-
-    Weights are initialized with PyTorch's defaults, unless the network's own code says otherwise.
+    """Build a network from images (B, in_channels, H, W) to logits (B, num_classes), with random weights.
 
     Args:
-        name: The name of a network, see `names`.
+        name: The name of a network; see `names`.
         num_classes: The number of classes.
         in_channels: The number of channels of an image.
-        image_size: Height and width in pixels, or one number for both. Only networks of a fixed input size use it.
-        **options: The network's own options, see `default_options`. `width`, where a convolutional network has it, is the
-            number of channels of its first convolution; all other channel counts scale with it.
+        image_size: Height and width in pixels, or one number for both. Only networks with a fixed input size use it.
+        **options: The options of the network; see `default_options`. The `width` of a convolutional network is the number
+            of channels of its first convolution; all other channel counts scale with it.
 
     Returns:
         The network, on the CPU and in training mode.
 
     Raises:
-        InputError: The name or an option is unknown, or a value cannot be used.
+        InputError: The name or an option is unknown, or a value is invalid.
     """
     if name not in names():
         raise InputError(unknown_choice("model", name, names()))
@@ -71,20 +75,20 @@ def build(
 def build_model(
     model: Mapping[str, Any], num_classes: int, in_channels: int, image_size: int | tuple[int, int]
 ) -> nn.Module:
-    """Build the network of a configuration: a name and options, or a `_target_` and options. See `build`."""
-    built_by = entry(model)
+    """Build the network of a configuration, which has a name or a `_target_`, and options; see `build`."""
+    entry = kinds.entry(model)
     given = {key: value for key, value in model.items() if key not in ("name", "_target_")}
-    options = validate_options(built_by, given, "model").model_dump()
+    options = validate_options(entry, given, "model").model_dump()
     for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         _require_size(option, value)
-    data = {"num_classes": num_classes, "in_channels": in_channels, "image_size": _height_and_width(image_size)}
-    factory = built_by.load()
-    taken = inspect.signature(factory).parameters
-    return factory(**{key: value for key, value in data.items() if key in taken}, **options)
+    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": _height_and_width(image_size)}
+    factory = entry.load()
+    parameters = inspect.signature(factory).parameters
+    return factory(**{key: value for key, value in sizes.items() if key in parameters}, **options)
 
 
 def build_for(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
-    """Build the network of a configuration for the classes, channels and image size of a data set."""
+    """Build the network of a configuration for the number of classes and the image shape of a data set."""
     return build_model(model, dataset.num_classes, dataset.in_channels, dataset.image_size)
 
 
@@ -94,10 +98,10 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: object) 
     Args:
         network: The network.
         state: The state dictionary.
-        source: Where it comes from, for the message.
+        source: The origin of the state dictionary, for the error message.
 
     Raises:
-        InputError: The weights are not those of such a network.
+        InputError: Keys or shapes differ from those of the network.
     """
     try:
         network.load_state_dict(state)
@@ -107,7 +111,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: object) 
 
 
 def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
-    """Return the multiply-adds of convolutions and linear layers for one image; see `ModelKind.check`."""
+    """Check a network and return the multiply-adds of its convolutions and linear layers; see `ModelKind.check`."""
     shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
     multiply_adds = _count_multiply_adds(json.dumps(dict(model)), *shape)
     if exact_method:
@@ -118,7 +122,7 @@ def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) 
 def restorer(
     model: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, source: object
 ) -> Callable[[Callable[[], dict[str, Any]]], nn.Module]:
-    """Return a function that loads weights into a network, which is built once; see `ModelKind.restorer`."""
+    """Return a function that loads weights into a network that is built once; see `ModelKind.restorer`."""
     network = lay_out(build_for(model, dataset).to(device))
 
     def restore(read_weights: Callable[[], dict[str, Any]]) -> nn.Module:
@@ -129,25 +133,26 @@ def restorer(
 
 
 def measured_as(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
-    """Return both as they are; see `ModelKind.measured_as`."""
+    """Return the arguments unchanged; see `ModelKind.measured_as`."""
     return model, dataset
 
 
-# A check takes a forward pass; most cells of a sweep share their model.
+# Cached, because each check runs a forward pass and most runs of a sweep share their model.
 @lru_cache(maxsize=64)
 def _count_multiply_adds(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> int:
     options = json.loads(model)
     name = options["name"]
     try:
-        with torch.device("meta"):  # without memory for its weights
-            sketch = build_model(options, num_classes, in_channels, image_size)
-        size = sum(weight.numel() * weight.element_size() for weight in sketch.parameters())
+        with torch.device("meta"):  # allocates no memory for the weights
+            meta_network = build_model(options, num_classes, in_channels, image_size)
+        size = sum(weight.numel() * weight.element_size() for weight in meta_network.parameters())
         if size > MAX_WEIGHT_BYTES:
-            raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than {MAX_WEIGHT_BYTES / 2**30:.0f}")
+            limit = MAX_WEIGHT_BYTES / 2**30
+            raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than the limit of {limit:.0f}")
         network = build_model(options, num_classes, in_channels, image_size)
     except (InputError, RuntimeError, MemoryError) as error:
         raise InputError(f"model={name}: {str(error).splitlines()[0]}") from None
-    multiply_adds = []
+    multiply_adds: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = module.get_parameter("weight")

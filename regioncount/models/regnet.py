@@ -1,15 +1,16 @@
 """RegNetX-200MF (Radosavovic et al. 2020)."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from regioncount.models.layers import classifier, normalized_convolution, projection, scaled
 
-STAGES = ((24, 1, 1), (56, 1, 1), (152, 4, 2), (368, 7, 2))  # channels, blocks and first stride of each stage
-GROUP_WIDTH = 8
+# For each stage: output channels, number of blocks, stride of the first block.
+STAGES = ((24, 1, 1), (56, 1, 1), (152, 4, 2), (368, 7, 2))
+GROUP_WIDTH = 8  # channels in a group of the 3x3 convolutions
 
 
 class Block(nn.Module):
-    """1x1, grouped 3x3 and 1x1 convolution beside a shortcut; no bottleneck."""
+    """A residual block of 1x1, grouped 3x3 and 1x1 convolutions, all with `out_channels` channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -21,11 +22,13 @@ class Block(nn.Module):
         )
         self.activation = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H', W')."""
         return self.activation(self.shortcut(x) + self.residual(x))
 
 
 def regnetx_200mf(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build RegNetX-200MF: images (B, in_channels, H, W) to logits (B, num_classes)."""
     layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for published_channels, depth, first_stride in STAGES:

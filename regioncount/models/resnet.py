@@ -1,12 +1,14 @@
 """Residual networks (He et al. 2016, "Deep Residual Learning for Image Recognition")."""
 
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from regioncount.models.layers import classifier, normalized_convolution, projection
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """A residual block of two 3x3 convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
@@ -17,14 +19,26 @@ class BasicBlock(nn.Module):
         self.shortcut = projection(in_channels, out_channels, stride)
         self.activation = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H', W')."""
         return self.activation(self.residual(x) + self.shortcut(x))
 
 
 def residual_network(
-    block: type[nn.Module], depths: tuple[int, ...], num_classes: int, in_channels: int, width: int
+    block: Callable[[int, int, int], nn.Module], depths: tuple[int, ...], num_classes: int, in_channels: int, width: int
 ) -> nn.Sequential:
-    """A stem, stages of `depths` blocks, a classifier; later stages halve the image and double the channels."""
+    """Build a residual network; each stage after the first halves the image size and doubles the channels.
+
+    Args:
+        block: Builds a block from its input channels, output channels and stride.
+        depths: The number of blocks in each stage.
+        num_classes: The number of classes.
+        in_channels: The channels of an image.
+        width: The channels of the first convolution and of the first stage.
+
+    Returns:
+        A network from images (B, in_channels, H, W) to logits (B, num_classes).
+    """
     layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
     for stage, depth in enumerate(depths):
@@ -36,8 +50,10 @@ def residual_network(
 
 
 def resnet18(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build ResNet-18: images (B, in_channels, H, W) to logits (B, num_classes)."""
     return residual_network(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, width)
 
 
 def resnet34(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build ResNet-34: images (B, in_channels, H, W) to logits (B, num_classes)."""
     return residual_network(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, width)

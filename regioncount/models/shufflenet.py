@@ -1,19 +1,21 @@
 """ShuffleNetV2 at scale 1x (Ma et al. 2018)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regioncount.models.layers import classifier, normalized_convolution, scaled
 
-CHANNELS_AND_DEPTHS = ((116, 4), (232, 8), (464, 4))  # one pair a stage; each begins by halving the image
+# For each stage: output channels, number of blocks. The first block halves the image size.
+STAGES = ((116, 4), (232, 8), (464, 4))
 
 
-def shuffle(x: torch.Tensor) -> torch.Tensor:
-    """Interleaves the two halves of the channels of x (B, C, H, W): 0, C/2, 1, C/2 + 1, ..."""
+def shuffle(x: Tensor) -> Tensor:
+    """Interleave the two halves of the channels of x (B, C, H, W), in the order 0, C/2, 1, C/2 + 1, ..."""
     return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def main_branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Return a 1x1 convolution, a depthwise 3x3 convolution and a 1x1 convolution."""
     return nn.Sequential(
         normalized_convolution(in_channels, out_channels, 1),
         normalized_convolution(out_channels, out_channels, stride=stride, groups=out_channels, activation=None),
@@ -22,19 +24,20 @@ def main_branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
 
 
 class SplitBlock(nn.Module):
-    """Half of the channels passes by, the other half goes through the convolutions."""
+    """A block that applies convolutions to one half of the channels and leaves the other half unchanged."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.branch = main_branch(channels // 2, channels // 2, stride=1)
 
-    def forward(self, x):
-        passing, changing = x.chunk(2, dim=1)
-        return shuffle(torch.cat([passing, self.branch(changing)], dim=1))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        unchanged, convolved = x.chunk(2, dim=1)
+        return shuffle(torch.cat([unchanged, self.branch(convolved)], dim=1))
 
 
 class DownBlock(nn.Module):
-    """Both halves of the output are computed from the whole input, at half the image size."""
+    """A block that halves the image size. Each of two branches computes half of the output channels from the whole input."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -44,14 +47,16 @@ class DownBlock(nn.Module):
         )
         self.right = main_branch(in_channels, out_channels // 2, stride=2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H / 2, W / 2)."""
         return shuffle(torch.cat([self.left(x), self.right(x)], dim=1))
 
 
 def shufflenetv2(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+    """Build ShuffleNetV2: images (B, in_channels, H, W) to logits (B, num_classes)."""
     layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
     channels = width
-    for published_channels, depth in CHANNELS_AND_DEPTHS:
+    for published_channels, depth in STAGES:
         out_channels = scaled(published_channels, width, 24, divisor=2)
         layers.append(DownBlock(channels, out_channels))
         layers += [SplitBlock(out_channels) for _ in range(depth - 1)]

@@ -1,4 +1,4 @@
-"""A small convolutional network for small images, such as handwritten digits of 8 x 8 pixels; fast on a CPU."""
+"""A convolutional network for small images, such as digits of 8 x 8 pixels, that trains fast on a CPU."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from regioncount.models.layers import classifier, normalized_convolution
 
 
 def small_cnn(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    """Halves the image twice, so it needs at least 4 x 4 pixels."""
+    """Build three convolutions: images (B, in_channels, H, W) of at least 4 x 4 pixels to logits (B, num_classes)."""
     return nn.Sequential(
         normalized_convolution(in_channels, width),
         nn.MaxPool2d(2),

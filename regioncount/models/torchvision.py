@@ -1,6 +1,7 @@
-"""Any classifier of torchvision, untrained."""
+"""Image classifiers of torchvision, without pretrained weights."""
 
 from difflib import get_close_matches
+from typing import Any
 
 from torch import nn
 
@@ -10,11 +11,21 @@ from regioncount.errors import InputError
 def torchvision_classifier(
     num_classes: int, in_channels: int, image_size: tuple[int, int], *, architecture: str
 ) -> nn.Module:
-    """What torchvision calls `architecture`, just as it defines it: the ImageNet variant, with its own initialization.
+    """Build a torchvision classifier unchanged: the ImageNet variant with torchvision's initialization.
 
-    Raises InputError if there is no classifier of this name or it cannot take such images.
+    Args:
+        num_classes: The number of classes.
+        in_channels: The channels of an image, which must be 3.
+        image_size: Height and width of an image in pixels.
+        architecture: A name from `torchvision.models.list_models()`.
+
+    Returns:
+        A network from images (B, 3, *image_size) to logits (B, num_classes).
+
+    Raises:
+        InputError: There is no classifier of this name, or it does not support such images.
     """
-    # Imported here because it is slow to import and no other network needs it.
+    # Imported here, because the import is slow and no other network needs it.
     import torchvision
 
     classifiers = torchvision.models.list_models(module=torchvision.models)
@@ -27,13 +38,13 @@ def torchvision_classifier(
     if in_channels != 3:
         raise InputError(f"torchvision's networks take images of 3 channels, not {in_channels}; choose another model")
 
-    settings = {}
+    settings: dict[str, Any] = {}
     if architecture in ("googlenet", "inception_v3"):
-        settings = {"aux_logits": False, "init_weights": True}  # auxiliary heads would be further outputs in training
+        settings = {"aux_logits": False, "init_weights": True}  # auxiliary heads return further outputs in training
     elif architecture.startswith("vit_"):
         height, width = image_size
         if height != width:
-            raise InputError(f"torchvision's {architecture!r} takes square images, not {height} x {width}")
+            raise InputError(f"torchvision's {architecture!r} takes square images only, not {height} x {width}")
         settings = {"image_size": height}
     elif architecture == "maxvit_t":
         settings = {"input_size": image_size}

@@ -1,7 +1,7 @@
-"""The paper's theorem where each of its parts can be computed: a two-layer ReLU network, its first layer trained.
+"""A two-layer ReLU network for which every quantity in the paper's theorem can be computed exactly.
 
-f(x) = sum_j a_j relu(w_j . x) with fixed a_j = +-1 / sqrt(width), trained by full-batch gradient descent on
-L = 1/(2n) sum_i (f(x_i) - y_i)^2 with labels -1 and 1. docs/theory.md derives the inequality.
+f(x) = sum_j a_j relu(w_j . x), where the a_j = +-1 / sqrt(width) are fixed. Full-batch gradient descent on
+L = 1/(2n) sum_i (f(x_i) - y_i)^2 with targets y_i = +-1 trains the w_j. docs/theory.md derives the inequality.
 """
 
 import functools
@@ -23,15 +23,22 @@ from regioncount.options import validate_options
 from regioncount.regions.exact import exact_lines
 from regioncount.registry import models
 
-# Steps at which the Hessian's eigenvalue is kept, spread evenly over their logarithm.
-RECORDED = 100
-
-# By how much, relatively, rounding may break an inequality.
-ROUNDING = 1e-9
+RECORDED_STEPS = 100  # evenly spaced on a logarithmic scale
+ROUNDING_TOLERANCE = 1e-9  # relative, for the inequality with the bound
+MAX_LOSS = 1e12  # training has diverged above it
 
 
 class TwoLayer(nn.Module):
-    """Logits (B, 2) = (-f, f): the sign of f. history: steps, loss and largest Hessian eigenvalue through training."""
+    """The trained network as a classifier of two classes by the sign of f.
+
+    Args:
+        weight: The weights w of the first layer, float64 (width, d).
+        outer: The weights a of the second layer, float64 (width,).
+        learning_rate: The learning rate of the training.
+        history: The recorded "steps", "losses" and largest "eigenvalues" of the Hessian, (k,) each.
+    """
+
+    outer: Tensor
 
     def __init__(self, weight: np.ndarray, outer: np.ndarray, learning_rate: float, history: dict[str, np.ndarray]):
         super().__init__()
@@ -40,12 +47,13 @@ class TwoLayer(nn.Module):
         self.learning_rate, self.history = learning_rate, history
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) or points (B, d) to logits (-f, f), float64 (B, 2)."""
         value = nn.functional.linear(x.flatten(1).to(self.weight.dtype), self.weight).relu() @ self.outer
         return torch.stack([-value, value], dim=1)
 
 
 def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
-    """Return 0; see `ModelKind.check`. Every exact method follows this network."""
+    """Check that the data are in memory and return 0; see `ModelKind.check`. All exact methods support this network."""
     require_in_memory(model["name"], dataset)
     return 0
 
@@ -58,25 +66,25 @@ def restorer(
 
 
 def measured_as(model: TwoLayer, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor], Dataset]:
-    """Return the network as a classifier that gives labels, and the data with two classes; see `ModelKind.measured_as`."""
+    """Return a function from images to labels, and the data with two classes; see `ModelKind.measured_as`."""
     splits = (dataset.train, dataset.test)
     train, test = (replace(split, labels=(split.labels >= dataset.num_classes / 2).long()) for split in splits)
-    halves = replace(dataset, train=train, test=test, classes=("first half", "second half"))
-    return lambda images: model(images).argmax(dim=1), halves
+    binary = replace(dataset, train=train, test=test, classes=("first half", "second half"))
+    return lambda images: model(images).argmax(dim=1), binary
 
 
-# The last one: a run is trained, measured in several ways, and drawn.
+# One network is cached for the steps of one run: training, measuring and plotting.
 @functools.lru_cache(maxsize=1)
 def _train(model: str, seed: int, dataset: Dataset) -> TwoLayer:
     assert isinstance(dataset.train, Split)
     given = {key: value for key, value in json.loads(model).items() if key != "name"}
     options = validate_options(models["two_layer"], given, "model").model_dump()
     points = as_points(dataset.normalize(dataset.train.images))
-    return fit(points, signs(dataset.train.labels.cpu().numpy(), dataset.num_classes), seed, **options)
+    return fit(points, binary_targets(dataset.train.labels.cpu().numpy(), dataset.num_classes), seed, **options)
 
 
-def signs(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The targets of labels (n,): -1 for the first half of the classes, 1 for the second."""
+def binary_targets(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return targets, float64 (n,), for labels (n,): -1 for the first half of the classes, 1 for the second."""
     return np.where(labels >= num_classes / 2, 1.0, -1.0)
 
 
@@ -91,10 +99,23 @@ def fit(
     tolerance: float,
     scale: float,
 ) -> TwoLayer:
-    """Train by full-batch gradient descent in float64 until the loss is below `tolerance`, or for so many steps.
+    """Train by full-batch gradient descent in float64.
 
-    points: (n, d). targets: -1 or 1, (n,). scale: standard deviation of the first layer's weights at the beginning, which
-    are normal. Raises InputError where an option is out of range, or training diverges.
+    Args:
+        points: (n, d).
+        targets: -1 or 1, (n,).
+        seed: The seed of the initial weights and of the signs of the a_j.
+        width: The number of hidden units.
+        learning_rate: The step size.
+        steps: The maximum number of steps.
+        tolerance: Training stops when the loss is below this value.
+        scale: The standard deviation of the normally distributed initial weights.
+
+    Returns:
+        The trained network.
+
+    Raises:
+        InputError: An option is out of range, or training diverges.
     """
     options = {"width": width, "learning_rate": learning_rate, "steps": steps, "tolerance": tolerance, "scale": scale}
     validate_options(models["two_layer"], options, "model")
@@ -102,69 +123,90 @@ def fit(
     points = points.astype(np.float64)
     weight = generator.normal(size=(width, points.shape[1]), scale=scale)
     outer = generator.choice([-1.0, 1.0], width) / math.sqrt(width)
-    recorded = {0, *np.geomspace(1, steps, RECORDED).astype(int)}
-    rows = []
+    recorded_steps = {0, *np.geomspace(1, steps, RECORDED_STEPS).astype(int)}
+    rows: list[tuple[int, float, float]] = []
     for step in range(steps + 1):
         inner = points @ weight.T
-        error = np.maximum(inner, 0) @ outer - targets
-        loss = (error**2).mean() / 2
-        if not loss < 1e12:
+        residuals = np.maximum(inner, 0) @ outer - targets
+        loss = (residuals**2).mean() / 2
+        if not loss < MAX_LOSS:  # also true if the loss is not a number
             raise InputError(
-                f"model.learning_rate={learning_rate}: training diverges after {step} steps; take a smaller one"
+                f"model.learning_rate={learning_rate}: training diverges after {step} steps; pass a smaller one"
             )
         last = loss < tolerance or step == steps
-        if last or step in recorded:
-            rows.append((step, loss, hessian_eigenvalue(points, inner > 0, outer)))
+        if last or step in recorded_steps:
+            rows.append((step, float(loss), hessian_eigenvalue(points, inner > 0, outer)))
         if last:
             break
-        weight -= learning_rate / len(points) * (((inner > 0) * outer) * error[:, None]).T @ points
+        weight -= learning_rate / len(points) * (((inner > 0) * outer) * residuals[:, None]).T @ points
     names = ("steps", "losses", "eigenvalues")
     return TwoLayer(weight, outer, learning_rate, dict(zip(names, np.array(rows).T, strict=True)))
 
 
 def hessian_eigenvalue(points: np.ndarray, active: np.ndarray, outer: np.ndarray) -> float:
-    """The largest eigenvalue of the loss's Hessian J'J / n, by way of the n x n matrix J J' / n, which has the same.
+    """Return the largest eigenvalue of the Hessian J'J / n of the loss, computed from the n x n matrix J J' / n.
 
-    points: (n, d). active: bool (n, width), where a neuron's input is above 0. outer: (width,).
+    Args:
+        points: (n, d).
+        active: Whether w_j . x_i > 0, bool (n, width).
+        outer: The weights a of the second layer, (width,).
+
+    Returns:
+        The eigenvalue.
     """
     gram = (points @ points.T) * ((active * outer**2) @ active.T.astype(np.float64))
     return float(np.linalg.eigvalsh(gram / len(points))[-1])
 
 
 def measure(model: TwoLayer, points: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Every part of the inequality, on the segments between all pairs of points (n, d): means, and the arrays behind them.
+    """Compute all quantities of the theorem's inequality on the segments between all pairs of points.
 
-    For each pair i, k: the neurons that change, of which there are not more than N_i + N_k, N_i the neurons active at x_i;
-    not more than n lambda / a^2 (1 / |x_i|^2 + 1 / |x_k|^2), the bound; not more affine pieces than changes and one; and not
-    more regions than affine pieces and one. `violations` counts the pairs for which any of these fails.
+    On the segment from x_i to x_k, with N_i the number of neurons active at x_i, lambda the largest eigenvalue of the
+    Hessian and a = min_j |a_j|:
+
+        activation changes <= N_i + N_k <= bound = n lambda / a^2 (1 / |x_i|^2 + 1 / |x_k|^2)
+        affine pieces <= activation changes + 1
+        regions <= affine pieces + 1
+
+    Args:
+        model: The trained network.
+        points: (n, d), with n > 1.
+
+    Returns:
+        Means over the pairs and properties of the network, under "theorem_<name>", where "theorem_violations" is the number
+        of pairs for which an inequality fails; and arrays: "changes", "pieces", "counts" (regions) and "bounds", one value
+        per pair, and the history of the training.
     """
     points = points.astype(np.float64)
     weight, outer = model.weight.numpy(), model.outer.numpy()
     first, second = np.triu_indices(len(points), 1)
     active = points @ weight.T > 0
-    neurons = active.sum(axis=1)
+    active_neurons = active.sum(axis=1)
     changes = np.concatenate([(active[i] != active[i + 1 :]).sum(axis=1) for i in range(len(points) - 1)])
     eigenvalue = hessian_eigenvalue(points, active, outer)
-    each = len(points) * eigenvalue / ((outer**2).min() * (points**2).sum(axis=1))
-    bound = each[first] + each[second]
+    bound_at_point = len(points) * eigenvalue / ((outer**2).min() * (points**2).sum(axis=1))
+    bound = bound_at_point[first] + bound_at_point[second]
     lines = exact_lines(model, torch.from_numpy(np.stack([points[first], points[second]], axis=1)))
+    pieces, counts = lines.pieces, lines.counts
+    assert pieces is not None  # `exact_lines` always counts them
+    active_at_ends = active_neurons[first] + active_neurons[second]
     holds = (
-        (changes <= neurons[first] + neurons[second])
-        & (neurons[first] + neurons[second] <= bound * (1 + ROUNDING))
-        & (lines.pieces <= changes + 1)
-        & (lines.counts <= lines.pieces + 1)
+        (changes <= active_at_ends)
+        & (active_at_ends <= bound * (1 + ROUNDING_TOLERANCE))
+        & (pieces <= changes + 1)
+        & (counts <= pieces + 1)
     )
     means = {
         "width": len(outer),
         "learning_rate": model.learning_rate,
         "hessian_eigenvalue": eigenvalue,
-        "active_neurons": neurons.mean(),
+        "active_neurons": active_neurons.mean(),
         "activation_changes": changes.mean(),
-        "affine_pieces": lines.pieces.mean(),
-        "region_count_all_pairs": lines.counts.mean(),
+        "affine_pieces": pieces.mean(),
+        "region_count_all_pairs": counts.mean(),
         "bound": bound.mean(),
         "bound_over_changes": bound.sum() / max(1, changes.sum()),
         "violations": int((~holds).sum()),
     }
-    arrays = {"changes": changes, "pieces": lines.pieces, "counts": lines.counts, "bounds": bound, **model.history}
+    arrays = {"changes": changes, "pieces": pieces, "counts": counts, "bounds": bound, **model.history}
     return {f"theorem_{name}": float(value) for name, value in means.items()}, arrays

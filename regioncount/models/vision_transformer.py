@@ -1,15 +1,16 @@
-"""A vision transformer (Dosovitskiy et al. 2021), with normalization before each layer and a class token."""
+"""The vision transformer (Dosovitskiy et al. 2021), with pre-normalization and a class token."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regioncount.errors import InputError
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k' / sqrt(d)) v in each head, d the width of a head, then a linear layer over all heads' outputs.
+    """Multi-head self-attention: softmax(q k' / sqrt(d)) v in each head of width d, then a linear layer on all heads.
 
-    Written out: torch's fused attention has no forward derivatives, which several measures take.
+    It is written out, because torch's fused attention does not support the forward-mode derivatives that several measures
+    need.
     """
 
     def __init__(self, width: int, heads: int):
@@ -18,8 +19,9 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, tokens):
-        # (B, tokens, 3 width) as three of (B, heads, tokens, d)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, N, width) to tokens (B, N, width)."""
+        # (B, N, 3 * width) to (3, B, heads, N, d)
         parts = self.query_key_value(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts[0], parts[1], parts[2]
         weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
@@ -27,7 +29,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention among tokens, then a multilayer perceptron on each; both are normalized before and added to what came in."""
+    """Residual self-attention, then a residual perceptron on each token, both after layer normalization."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, dropout: float):
         super().__init__()
@@ -41,24 +43,26 @@ class EncoderLayer(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, tokens):
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, N, width) to tokens (B, N, width)."""
         tokens = tokens + self.attention(tokens)
         return tokens + self.perceptron(tokens)
 
 
 class VisionTransformer(nn.Module):
-    """Patches and a class token, with learned positions, through encoder layers; logits from the class token."""
+    """An encoder of patch tokens and a class token with learned position embeddings; the class token gives the logits."""
 
     def __init__(self, patches: int, embedding: nn.Conv2d, layers: list[nn.Module], num_classes: int, dropout: float):
         super().__init__()
         width = embedding.out_channels
         self.embedding = embedding
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, patches + 1, width))  # as their code initializes them
+        self.positions = nn.Parameter(0.02 * torch.randn(1, patches + 1, width))  # initialized as in the authors' code
         self.encoder = nn.Sequential(nn.Dropout(dropout), *layers)
         self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to logits (B, num_classes)."""
         patches = self.embedding(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches], dim=1)
         return self.classifier(self.encoder(tokens + self.positions)[:, 0])
@@ -76,11 +80,25 @@ def vision_transformer(
     mlp_width: int,
     dropout: float,
 ) -> VisionTransformer:
-    """`depth` encoder layers on tokens of `width` numbers, one a patch of patch_size x patch_size pixels.
+    """Build a vision transformer.
 
-    mlp_width: hidden units of the perceptron in each layer. dropout: after the embedding and after each linear layer but
-    that of queries, keys and values, as in the paper. Raises InputError where patches do not fill the image, or heads do
-    not share the width evenly.
+    Args:
+        num_classes: The number of classes.
+        in_channels: The channels of an image.
+        image_size: Height and width of an image in pixels.
+        patch_size: Height and width of a patch in pixels.
+        width: The dimension of a token.
+        depth: The number of encoder layers.
+        heads: The number of attention heads in each layer.
+        mlp_width: The hidden units of the perceptron in each layer.
+        dropout: The dropout rate after the embedding and after each linear layer except the projection to queries, keys
+            and values, as in the paper.
+
+    Returns:
+        A network from images (B, in_channels, *image_size) to logits (B, num_classes).
+
+    Raises:
+        InputError: `patch_size` does not divide the image size, or `heads` does not divide `width`.
     """
     height, image_width = image_size
     if height % patch_size or image_width % patch_size:

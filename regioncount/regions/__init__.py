@@ -1,21 +1,46 @@
-"""Counting the connected regions of a classifier's input space in low-dimensional subspaces.
+"""Count the connected regions into which a classifier divides low-dimensional subspaces of its input space.
 
-Depends on torch, numpy and scipy alone, so that it serves models trained anywhere.
+Requires torch, numpy and scipy only, so that it can be used with any model.
 """
 
-from regioncount.regions.bounds import bounded_lines
-from regioncount.regions.components import count_components
-from regioncount.regions.counting import RegionCount, count_regions, default_resolution
-from regioncount.regions.exact import ExactLines, exact_lines
-from regioncount.regions.planes import label_planes, plane_grid
-from regioncount.regions.subspaces import (
-    extend_segments,
-    random_directions,
-    sample_indices,
-    sample_simplices,
-    shorten_segments,
-)
-from regioncount.regions.triangles import ExactPlane, exact_planes
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regioncount.regions.bounds import bounded_lines
+    from regioncount.regions.components import count_components
+    from regioncount.regions.counting import RegionCount, count_regions
+    from regioncount.regions.exact import ExactLines, exact_lines
+    from regioncount.regions.methods import default_resolution
+    from regioncount.regions.planes import label_planes, plane_grid
+    from regioncount.regions.subspaces import (
+        extend_segments,
+        random_directions,
+        sample_indices,
+        sample_simplices,
+        shorten_segments,
+    )
+    from regioncount.regions.triangles import ExactPlane, exact_planes
+
+# A name is imported at its first use: `regioncount.regions.methods` can then be imported without torch.
+_MODULE_OF_NAME = {
+    "ExactLines": "exact",
+    "ExactPlane": "triangles",
+    "RegionCount": "counting",
+    "bounded_lines": "bounds",
+    "count_components": "components",
+    "count_regions": "counting",
+    "default_resolution": "methods",
+    "exact_lines": "exact",
+    "exact_planes": "triangles",
+    "extend_segments": "subspaces",
+    "label_planes": "planes",
+    "plane_grid": "planes",
+    "random_directions": "subspaces",
+    "sample_indices": "subspaces",
+    "sample_simplices": "subspaces",
+    "shorten_segments": "subspaces",
+}
 
 __all__ = [
     "ExactLines",
@@ -35,3 +60,13 @@ __all__ = [
     "sample_simplices",
     "shorten_segments",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module 'regioncount.regions' has no attribute {name!r}")
+    return getattr(import_module(f"regioncount.regions.{_MODULE_OF_NAME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,171 +1,187 @@
-"""Labels of a whole lattice from a model's logits at some of its points.
+"""Labels at all points of a lattice from the logits at some of them.
 
-A coarse sub-lattice is evaluated first. Then cells (intervals, squares, cubes, ...) inside which a label might change are
-halved, level by level, all subspaces together, down to the lattice itself. A cell whose corners share a label is left alone
-where the lead of that label over each other one would stay positive if it ran between the corners like a parabola, bent
-`SAFETY` times as much as the lead is seen to bend at the corners.
+A coarse sub-lattice is evaluated first. It divides each subspace into cells (intervals, squares, cubes, ...). A cell is
+certified if its corners share a label, and if the lead of this label over every other one would stay positive along a
+parabola between the corners with `SAFETY` times the curvature estimated there. This is an estimate, not a proof. All points
+of a certified cell receive its label. All other cells are bisected along each axis, level by level, down to single lattice
+points. Each level is one pass over all subspaces.
 """
 
 from collections.abc import Callable
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# On lines, in planes, and beyond: cells along an axis of the coarse sub-lattice, and the factor on the bend, which on a line
-# is seen in one direction only. benchmarks/README.md has the evaluations and the agreement that other values give.
+# Values for lines, planes, and higher dimensions: cells along each axis of the coarse sub-lattice, and the factor on the
+# curvature, which on a line is observed in one direction only. benchmarks/README.md lists the number of evaluations and the
+# agreement with the grid for other values.
 COARSE_CELLS = (16, 12, 6)
 SAFETY = (24.0, 4.0, 4.0)
 
+_Value = TypeVar("_Value", int, float)
+
 
 def adaptive_labels(
-    evaluate: Callable[[Tensor, Tensor, Tensor], Tensor], number: int, positions: np.ndarray, device: torch.device
+    evaluate: Callable[[Tensor, Tensor, Tensor], Tensor], number: int, index_grid: np.ndarray, device: torch.device
 ) -> Tensor:
-    """Labels int64 (number, P) of all lattice points of all subspaces.
+    """Return the labels of all lattice points of all subspaces.
 
-    evaluate(subspace, point, expected): logits (N, C) of N lattice points, each asked for once. Subspace and point are
-    int64 (N,), on `device`; expected, float (N,), is the margin between the two highest logits that is expected there.
-    positions: int64 (n, ..., n), the index of the lattice point at each place, -1 where there is none: a full box, or a
-    simplex with its right angle at the origin.
+    Args:
+        evaluate: Function of (subspace, point, expected margin), each (N,), the first two int64, that returns logits (N, C).
+            Each point is evaluated at most once. The expected margin estimates the difference of the two highest logits, so
+            that `evaluate` can choose a precision.
+        number: Number of subspaces S.
+        index_grid: Index of the lattice point at each integer coordinate, int64 (n, ..., n), -1 where there is none. The
+            points fill the box, or a simplex with its right angle at the origin.
+        device: Device of the tensors passed to `evaluate`.
+
+    Returns:
+        int64 (S, P).
     """
-    table = torch.as_tensor(positions, device=device)
-    known = _Known(evaluate, number, table)
-    filled = torch.full((number, known.points), -1, dtype=torch.int64, device=device)
-    owner, box = _coarse_cells(table, number)
-    expected = torch.full((len(owner),), torch.inf, device=device)
-    while len(owner):
-        corners = _corners(box, table)
-        known.ask(owner, corners, expected)
-        label, safe, middle = known.judge(owner, box, corners)
-        _fill(filled, table, owner[safe], box[safe], label[safe])
-        divided = ~safe & (box[:, 1] - box[:, 0] > 1).any(dim=1)
-        owner, box, expected = _halves(owner[divided], box[divided], middle[divided], table)
-    return known.laid_over(filled)
+    grid = torch.as_tensor(index_grid, device=device)
+    evaluated = _EvaluatedPoints(evaluate, number, grid)
+    labels = torch.full((number, evaluated.points), -1, dtype=torch.int64, device=device)
+    subspace, cells = _coarse_cells(grid, number)
+    expected_margin = torch.full((len(subspace),), torch.inf, device=device)
+    while len(subspace):
+        corners = _corner_points(cells, grid)
+        evaluated.evaluate_missing(subspace, corners, expected_margin)
+        label, certified, centre_margin = evaluated.certify(subspace, cells, corners)
+        _fill(labels, grid, subspace[certified], cells[certified], label[certified])
+        divided = ~certified & (cells[:, 1] - cells[:, 0] > 1).any(dim=1)
+        subspace, cells, expected_margin = _bisect(subspace[divided], cells[divided], centre_margin[divided], grid)
+    return evaluated.overlay(labels)
 
 
-class _Known:
-    """The lattice points evaluated so far: which of all points they are (N,), and their logits (N, C)."""
+class _EvaluatedPoints:
+    """The points evaluated so far, (N,), as subspace * P + point, and their logits (N, C)."""
 
-    def __init__(self, evaluate: Callable, number: int, table: Tensor) -> None:
+    def __init__(self, evaluate: Callable[[Tensor, Tensor, Tensor], Tensor], number: int, grid: Tensor) -> None:
         self.evaluate = evaluate
-        self.places = (table >= 0).nonzero()[table[table >= 0].argsort()]  # (P, d): where each point lies
-        self.points, self.side = len(self.places), table.shape[0]
-        self.row = torch.full((number * self.points,), -1, dtype=torch.int64, device=table.device)  # of a point, in these:
-        self.flat, self.logits = None, None
+        self.coordinates = (grid >= 0).nonzero()[grid[grid >= 0].argsort()]  # (P, d)
+        self.points, self.side = len(self.coordinates), grid.shape[0]
+        self.flat = torch.empty(0, dtype=torch.int64, device=grid.device)
+        self.logits = torch.empty(0, 0, device=grid.device)
+        # The row of each point of each subspace in `flat` and `logits`, -1 if not evaluated.
+        self.row = torch.full((number * self.points,), -1, dtype=torch.int64, device=grid.device)
 
-    def ask(self, owner: Tensor, index: Tensor, expected: Tensor) -> None:
-        """Evaluate those of the points index (K, M) of subspaces owner (K,) that are not known yet; -1 is none.
-
-        expected: the margin expected at new points of each cell, (K,).
-        """
-        flat = owner.unsqueeze(1) * self.points + index
-        new = (index >= 0) & (self.row[flat.clamp(min=0)] < 0)
-        wanted, place = flat[new].unique(return_inverse=True)
-        if not len(wanted):
+    def evaluate_missing(self, subspace: Tensor, corners: Tensor, expected_margin: Tensor) -> None:
+        """Evaluate the corners (K, M) of cells that have not been evaluated; -1 marks absent corners."""
+        flat = subspace.unsqueeze(1) * self.points + corners
+        is_missing = (corners >= 0) & (self.row[flat.clamp(min=0)] < 0)
+        missing, inverse = flat[is_missing].unique(return_inverse=True)
+        if not len(missing):
             return
-        margin = torch.full((len(wanted),), torch.inf, dtype=expected.dtype, device=wanted.device)
-        margin = margin.scatter_reduce(0, place, expected.unsqueeze(1).expand_as(flat)[new], "amin")
-        logits = self.evaluate(wanted // self.points, wanted % self.points, margin)
-        self.flat = wanted if self.flat is None else torch.cat([self.flat, wanted])
-        self.logits = logits if self.logits is None else torch.cat([self.logits, logits])
-        self.row[wanted] = torch.arange(len(self.flat) - len(wanted), len(self.flat), device=wanted.device)
+        # A corner of several cells takes the smallest of the margins expected in them.
+        margin = torch.full((len(missing),), torch.inf, dtype=expected_margin.dtype, device=missing.device)
+        margin = margin.scatter_reduce(0, inverse, expected_margin.unsqueeze(1).expand_as(flat)[is_missing], "amin")
+        logits = self.evaluate(missing // self.points, missing % self.points, margin)
+        self.logits = torch.cat([self.logits, logits]) if len(self.flat) else logits
+        self.flat = torch.cat([self.flat, missing])
+        self.row[missing] = torch.arange(len(self.flat) - len(missing), len(self.flat), device=missing.device)
 
-    def judge(self, owner: Tensor, box: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The label at the lower corner of each cell, whether all its points have it, the margin expected in its middle.
-
-        A lead that is a and b at two corners and dips by e below the chord halfway between them is positive all the way
-        where (sqrt(a) + sqrt(b))^2 > 4 e; a slope that changes by s over the distance h makes e = s h / 8.
-        """
-        whole = (corners >= 0).all(dim=1)
-        row = self.row[owner.unsqueeze(1) * self.points + corners.clamp(min=0)]  # (K, 2^d)
+    def certify(self, subspace: Tensor, cells: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the label of each cell's lower corner, whether all its points share it, and the margin in its centre."""
+        complete = (corners >= 0).all(dim=1)
+        row = self.row[subspace.unsqueeze(1) * self.points + corners.clamp(min=0)]  # (K, 2^d)
         logits = self.logits[row]
         label = logits[:, 0].argmax(dim=1)
-        same = (logits.argmax(dim=2) == label.unsqueeze(1)).all(dim=1)
-        lowest = _lead(logits, label).clamp(min=0).sort(dim=1).values[:, :2].sqrt().sum(dim=1).square()
-        bend = torch.zeros_like(lowest)
-        for axis in range(box.shape[2]):
+        corners_agree = (logits.argmax(dim=2) == label.unsqueeze(1)).all(dim=1)
+        # A parabola with values a and b at two corners that is e below its chord halfway between them stays positive if
+        # (sqrt(a) + sqrt(b))^2 > 4 e. If its slope changes by s over a distance h, then e = s h / 8.
+        smallest_leads = _lead(logits, label).clamp(min=0).sort(dim=1).values[:, :2]
+        allowed = smallest_leads.sqrt().sum(dim=1).square()
+        bend = torch.zeros_like(allowed)
+        for axis in range(cells.shape[2]):
             changes = _lead(self._slope_changes(axis)[row], label).abs().amax(dim=1)
-            bend += changes * (box[:, 1, axis] - box[:, 0, axis]).unsqueeze(1)
-        safety = _of_dimension(SAFETY, box.shape[2])
-        itself = torch.arange(logits.shape[2], device=label.device) == label.unsqueeze(1)
-        safe = whole & same & ((lowest > safety / 2 * bend) | itself).all(dim=1)
-        return label, safe, margins(logits.mean(dim=1))
+            bend += changes * (cells[:, 1, axis] - cells[:, 0, axis]).unsqueeze(1)
+        safety = _for_dimension(SAFETY, cells.shape[2])
+        is_label = torch.arange(logits.shape[2], device=label.device) == label.unsqueeze(1)
+        certified = complete & corners_agree & ((allowed > safety / 2 * bend) | is_label).all(dim=1)
+        return label, certified, margins(logits.mean(dim=1))
 
     def _slope_changes(self, axis: int) -> Tensor:
-        """At each known point, the slope to the next known one along an axis less that from the last: (N, C).
-
-        Zero where there is none on one of the two sides.
-        """
-        place = self.places[self.flat % self.points]
+        """Return the change of slope along an axis at each evaluated point, (N, C); 0 without neighbours on both sides."""
+        coordinates = self.coordinates[self.flat % self.points]
         line = self.flat // self.points
-        for other in range(place.shape[1]):
-            line = line if other == axis else line * self.side + place[:, other]
-        order = (line * self.side + place[:, axis]).argsort()
-        line, place, logits = line[order], place[order, axis], self.logits[order]
-        slopes = logits.diff(dim=0) / place.diff().unsqueeze(1)
-        between = (line[2:] == line[:-2]).unsqueeze(1)
+        for other in range(coordinates.shape[1]):
+            line = line if other == axis else line * self.side + coordinates[:, other]
+        order = (line * self.side + coordinates[:, axis]).argsort()
+        line, position, logits = line[order], coordinates[order, axis], self.logits[order]
+        slopes = logits.diff(dim=0) / position.diff().unsqueeze(1)
+        has_neighbours = (line[2:] == line[:-2]).unsqueeze(1)
         changes = torch.zeros_like(logits)
-        changes[order[1:-1]] = torch.where(between, slopes.diff(dim=0), 0)
+        changes[order[1:-1]] = torch.where(has_neighbours, slopes.diff(dim=0), 0)
         return changes
 
-    def laid_over(self, filled: Tensor) -> Tensor:
-        """Labels (S, P) with those of the points known in their places."""
-        labels = filled.flatten()
-        labels[self.flat] = self.logits.argmax(dim=1)
-        return labels.view(filled.shape)
+    def overlay(self, labels: Tensor) -> Tensor:
+        """Return the labels (S, P) with those of the evaluated points set from their logits."""
+        flat_labels = labels.flatten()
+        flat_labels[self.flat] = self.logits.argmax(dim=1)
+        return flat_labels.view(labels.shape)
 
 
 def margins(logits: Tensor) -> Tensor:
-    """The highest logit less the second highest: (B,) from (B, C)."""
+    """Return the highest logit less the second highest.
+
+    Args:
+        logits: (B, C).
+
+    Returns:
+        (B,), at least 0.
+    """
     first, second = logits.topk(2, dim=1).values.unbind(dim=1)
     return first - second
 
 
 def _lead(logits: Tensor, label: Tensor) -> Tensor:
-    """By how much the logit of each cell's label (K,) leads over every other: (K, M, C)."""
+    """Return the logit of each cell's label (K,) less every logit, (K, M, C)."""
     return logits.gather(2, label.view(-1, 1, 1).expand(-1, logits.shape[1], 1)) - logits
 
 
-def _of_dimension(values: tuple, dimension: int):
+def _for_dimension(values: tuple[_Value, ...], dimension: int) -> _Value:
+    """Return the value for a dimension; the last one holds for all higher dimensions."""
     return values[min(dimension, len(values)) - 1]
 
 
-def _coarse_cells(table: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The cells of the coarse sub-lattice in all subspaces: the subspace (K,), lower and upper corner (K, 2, d)."""
-    dimension, last = table.dim(), table.shape[0] - 1
-    cells = _of_dimension(COARSE_CELLS, dimension)
-    places = torch.linspace(0, last, cells + 1, dtype=torch.float64).round().long().unique().to(table.device)
-    sides = (torch.cartesian_prod(*[ends] * dimension).view(-1, dimension) for ends in (places[:-1], places[1:]))
-    box = torch.stack(list(sides), dim=1)
-    box = box[table[box[:, 0].unbind(dim=1)] >= 0]
-    owner = torch.arange(number, device=table.device).repeat_interleave(len(box))
-    return owner, box.repeat(number, 1, 1)
+def _coarse_cells(grid: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Return the cells of the coarse sub-lattice: subspace (K,), lower and upper corner (K, 2, d)."""
+    dimension, last = grid.dim(), grid.shape[0] - 1
+    cells_per_axis = _for_dimension(COARSE_CELLS, dimension)
+    ticks = torch.linspace(0, last, cells_per_axis + 1, dtype=torch.float64).round().long().unique().to(grid.device)
+    lower, upper = (torch.cartesian_prod(*[ends] * dimension).view(-1, dimension) for ends in (ticks[:-1], ticks[1:]))
+    cells = torch.stack([lower, upper], dim=1)
+    cells = cells[grid[cells[:, 0].unbind(dim=1)] >= 0]
+    subspace = torch.arange(number, device=grid.device).repeat_interleave(len(cells))
+    return subspace, cells.repeat(number, 1, 1)
 
 
-def _corners(box: Tensor, table: Tensor) -> Tensor:
-    """The indices (K, 2^d) of the lattice points at the corners of cells, the lower corner first; -1 outside."""
-    sides = product((0, 1), repeat=table.dim())
-    return torch.stack([table[tuple(box[:, end, axis] for axis, end in enumerate(side))] for side in sides], dim=1)
+def _corner_points(cells: Tensor, grid: Tensor) -> Tensor:
+    """Return the points at the corners of cells, (K, 2^d), the lower corner first; -1 outside the lattice."""
+    corners = product((0, 1), repeat=grid.dim())
+    return torch.stack([grid[tuple(cells[:, end, axis] for axis, end in enumerate(corner))] for corner in corners], dim=1)
 
 
-def _halves(owner: Tensor, box: Tensor, expected: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells cut in two along each axis on which they are longer than a step: those parts in which lattice points lie."""
-    places = torch.stack([box[:, 0], box.sum(dim=1) // 2, box[:, 1]], dim=1)  # (K, 3, d)
-    parts = []
-    for side in product((0, 1), repeat=table.dim()):
-        lower = torch.tensor(side, device=table.device).expand(len(box), 1, -1)
-        parts.append(torch.cat([places.gather(1, lower), places.gather(1, lower + 1)], dim=1))
-    owner, box, expected = owner.repeat(len(parts)), torch.cat(parts), expected.repeat(len(parts))
-    kept = (box[:, 1] > box[:, 0]).all(dim=1) & (table[box[:, 0].unbind(dim=1)] >= 0)
-    return owner[kept], box[kept], expected[kept]
+def _bisect(subspace: Tensor, cells: Tensor, margin: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return cells halved along each axis on which they are longer than 1, without parts that contain no lattice point."""
+    ticks = torch.stack([cells[:, 0], cells.sum(dim=1) // 2, cells[:, 1]], dim=1)  # (K, 3, d)
+    parts: list[Tensor] = []
+    for side in product((0, 1), repeat=grid.dim()):
+        lower = torch.tensor(side, device=grid.device).expand(len(cells), 1, -1)
+        parts.append(torch.cat([ticks.gather(1, lower), ticks.gather(1, lower + 1)], dim=1))
+    subspace, cells, margin = subspace.repeat(len(parts)), torch.cat(parts), margin.repeat(len(parts))
+    kept = (cells[:, 1] > cells[:, 0]).all(dim=1) & (grid[cells[:, 0].unbind(dim=1)] >= 0)
+    return subspace[kept], cells[kept], margin[kept]
 
 
-def _fill(filled: Tensor, table: Tensor, owner: Tensor, box: Tensor, label: Tensor) -> None:
-    """Give all lattice points of cells that lie wholly inside their cell's label."""
-    sizes = box[:, 1] - box[:, 0]
+def _fill(labels: Tensor, grid: Tensor, subspace: Tensor, cells: Tensor, label: Tensor) -> None:
+    """Set the labels of all lattice points of cells."""
+    sizes = cells[:, 1] - cells[:, 0]
     for size in sizes.unique(dim=0):
         chosen = (sizes == size).all(dim=1)
-        steps = torch.cartesian_prod(*[torch.arange(extent + 1, device=table.device) for extent in size.tolist()])
-        places = box[chosen, :1] + steps.view(-1, table.dim())  # (K, points of a cell, d)
-        filled[owner[chosen].unsqueeze(1), table[places.unbind(dim=-1)]] = label[chosen].unsqueeze(1)
+        steps = torch.cartesian_prod(*[torch.arange(extent + 1, device=grid.device) for extent in size.tolist()])
+        coordinates = cells[chosen, :1] + steps.view(-1, grid.dim())  # (K, points of a cell, d)
+        labels[subspace[chosen].unsqueeze(1), grid[coordinates.unbind(dim=-1)]] = label[chosen].unsqueeze(1)

@@ -1,54 +1,57 @@
-"""Regions on lines by bounds: one label is proved on whole intervals, which are not cut wherever the network bends.
+"""Regions on lines from bounds: one label is proved on whole intervals, without cutting them wherever the network bends.
 
-On an interval each value of the network is a chord, the straight line between its values at the two ends, and a deviation
-that lies between two constants, -below and above. An affine operation takes chords to chords, and a deviation of middle m
-and radius r to one of middle A m and radius |A| r. A monotone function of a chord and a deviation departs from its own chord
-the most at an end, or where it passes a threshold at its lowest or highest. Where one logit at its lowest is above all
-others at their highest at both ends, it is so in between. (Linear relaxation, carried forward, as in Zhang et al. 2018,
-"Efficient Neural Network Robustness Certification"; here the input has one dimension, and the ends are evaluated.)
+On an interval, each value of the network is written as its chord (the straight line between its values at the two ends) plus
+a deviation between two constants, -below and above. An affine operation with matrix A maps chords to chords, and a deviation
+with middle m and radius r to one with middle A m and radius |A| r. The result of a monotone activation departs from its own
+chord furthest at an end of the interval, or where the operand, shifted by -below or above, crosses a threshold. A label is
+proved if the lower bound of its logit exceeds the upper bound of every other logit at both ends, hence in between. This is
+linear relaxation, propagated forward (Zhang et al. 2018, "Efficient Neural Network Robustness Certification"), with a
+one-dimensional input and evaluated ends.
 
-An interval on which that proves nothing is split, where its parts promise to be proved at less cost than an exact count
-would have; else it is counted exactly.
+An interval on which no label is proved is split if proving its parts is expected to cost less than an exact count, and is
+counted exactly otherwise.
 """
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
-from torch.utils._pytree import tree_map
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import true_float32
-from regioncount.regions.exact import (
-    CHUNK_VALUES,
-    TOUCHING,
-    ExactLines,
-    check_lines,
-    follow,
-    merged,
-    open_parts,
-    proved_share,
-)
-from regioncount.regions.piecewise import Operation, Program, call, operation_name, trace
+from regioncount.regions.evaluation import Model, refuse_nan, true_float32
+from regioncount.regions.exact import ExactLines, check_lines, chunk_size, propagate
+from regioncount.regions.intervals import TOUCHING, Intervals, covered_share, find_gaps, merge_intervals
+from regioncount.regions.piecewise import Program, call, operation_name, trace
+from regioncount.regions.relaxation import bend, linear_part, linear_radius, zero_values
 
-# To bound an interval: its two ends, the middles and the radii of deviations.
+# Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
 EVALUATIONS = 4
 
-# A logit is above another one where the difference is more than this share of the largest one: less may be rounding.
+# A logit exceeds another if the difference is above this share of the largest logit: a smaller one may be rounding.
 ROUNDING = 1e-9
 
 
-def bounded_lines(model: nn.Module, vertices: Tensor, budget: int | None = None) -> ExactLines:
-    """The regions of `exact_lines`, most of each line proved by bounds; affine pieces are not counted.
+def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> ExactLines:
+    """Compute the regions of `exact_lines`, proving most of each line with bounds.
 
-    Without a budget all is proved, and the regions are the same. With one, `counts` bounds them from below, and `most` from
-    above. It saves evaluations in networks of few layers. Bounds widen with every layer; in deep networks an interval on
-    which they prove a label is no longer than an affine piece, and all is left to the exact count.
+    This saves evaluations in networks of few layers. Bounds widen with every layer: in deep networks, an interval on which
+    they prove a label is no longer than an affine piece, and everything is left to the exact count.
 
-    Parameters as of `exact_lines`. Raises InputError as that does, and where an activation is not monotone.
+    Args:
+        model: A torch module that gives logits (B, classes), as for `exact_lines`, with non-decreasing activations.
+        vertices: The two ends of each line, floating point (S, 2, *input_shape).
+        budget: Number of network evaluations after which the proof stops; None proves every line completely.
+
+    Returns:
+        Intervals of constant label on each line; `pieces` is None. Without a budget they are those of `exact_lines`. With
+        one, `counts` is a lower bound and `most` an upper bound on the regions.
+
+    Raises:
+        InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
     """
     check_lines(vertices, budget)
     program = trace(model, vertices.shape[2:])
@@ -57,237 +60,186 @@ def bounded_lines(model: nn.Module, vertices: Tensor, budget: int | None = None)
         return _prove(program, vertices.to(program.device, torch.float64), budget)
 
 
+def check_monotone(program: Program) -> None:
+    """Check that all activations of a network are non-decreasing.
+
+    Args:
+        program: The network.
+
+    Raises:
+        InputError: If an activation decreases as its operand increases.
+    """
+    zeros = zero_values(program)
+    for operation in program.operations:
+        if not operation.thresholds:
+            continue
+        levels = [operation.thresholds[0] - 1, *operation.thresholds, operation.thresholds[-1] + 1]
+        increasing = torch.cat([zeros[operation.operand] + level for level in levels])
+        results = call(operation.node, {**program.constants, operation.operand: increasing}, len(increasing))
+        if (results.diff(dim=0) < 0).any():
+            name = operation_name(operation.node)
+            raise InputError(
+                f"method=bounds cannot follow {name}, which decreases as its operand increases; use method=exact"
+            )
+
+
 @dataclass(frozen=True)
-class _Intervals:
-    """Parts of lines."""
+class _Undecided:
+    """N intervals of lines on which no label is proved."""
 
     line: np.ndarray
-    """int64 (N,)"""
+    """int64 (N,): the line of each interval."""
     ends: np.ndarray
-    """float64 (N, 2), shares of the line"""
-    most: np.ndarray
-    """float64 (N,): regions that each has at most"""
-    bends: np.ndarray
-    """int64 (N,): affine pieces that it seems to have"""
+    """float64 (N, 2): start and stop, as shares of the line."""
+    max_regions: np.ndarray
+    """float64 (N,): upper bound on the regions of each interval."""
+    pieces: np.ndarray
+    """int64 (N,): estimate of the affine pieces of each interval."""
 
-    def __getitem__(self, which) -> "_Intervals":
-        return _Intervals(self.line[which], self.ends[which], self.most[which], self.bends[which])
+    def __getitem__(self, index: Any) -> "_Undecided":
+        return _Undecided(self.line[index], self.ends[index], self.max_regions[index], self.pieces[index])
 
-    def halves(self) -> "_Intervals":
-        (start, stop), twice = self.ends.T, self[np.arange(len(self.line)).repeat(2)]
+    def bisect(self) -> "_Undecided":
+        """Return both halves of each interval."""
+        start, stop = self.ends.T
         middle = (start + stop) / 2
-        return replace(twice, ends=np.stack([start, middle, middle, stop], axis=1).reshape(-1, 2))
+        halves = self[np.arange(len(self.line)).repeat(2)]
+        return replace(halves, ends=np.stack([start, middle, middle, stop], axis=1).reshape(-1, 2))
 
-    def parts(self, size: int) -> list["_Intervals"]:
-        return [self[at : at + size] for at in range(0, len(self.line), size)]
+    def chunks(self, size: int) -> list["_Undecided"]:
+        """Return the intervals in chunks of a size."""
+        return [self[start : start + size] for start in range(0, len(self.line), size)]
 
     def inputs(self, vertices: Tensor) -> Tensor:
-        """The network's inputs at the ends: (N, 2, *input_shape)."""
+        """Return the network's inputs at both ends, (N, 2, *input_shape)."""
         first, last = vertices[torch.from_numpy(self.line)].split(1, dim=1)
         return torch.lerp(first, last, torch.from_numpy(self.ends).to(vertices).view(-1, 2, *[1] * (vertices.dim() - 2)))
 
 
-def _together(parts: list[_Intervals]) -> _Intervals:
-    columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Intervals))
-    return _Intervals(*columns)
-
-
-def check_monotone(program: Program) -> None:
-    """Raises InputError where an activation falls while its operand rises."""
-    zeros = _zeros(program)
-    for operation in (operation for stage in program.stages for operation in stage if operation.thresholds):
-        levels = [operation.thresholds[0] - 1, *operation.thresholds, operation.thresholds[-1] + 1]
-        rising = torch.cat([zeros[operation.operand] + level for level in levels])
-        if (_applied(operation, program.constants, rising).diff(dim=0) < 0).any():
-            name = operation_name(operation.node)
-            raise InputError(f"method=bounds cannot follow {name}, which falls as its operand rises; take method=exact")
-
-
-def _zeros(program: Program) -> dict[Node, Tensor]:
-    """Of one point, for each value of the network."""
-
-    def zero(value: Tensor) -> Tensor:
-        return torch.zeros(1, *value.shape[1:], dtype=value.dtype, device=program.device)
-
-    nodes = [program.input, *(operation.node for stage in program.stages for operation in stage)]
-    return {node: tree_map(zero, node.meta["val"]) for node in nodes}
+def _concatenate(parts: list[_Undecided]) -> _Undecided:
+    columns = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Undecided))
+    return _Undecided(*columns)
 
 
 def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
+    """Return the regions: bound and bisect intervals, widest first, then count exactly where bounds do not pay."""
     number = len(vertices)
-    sizes = {node: value.abs() for node, value in program.constants.items() if isinstance(value, Tensor)}
-    zeros = _zeros(program)
-    many = max(1, CHUNK_VALUES.get(program.device.type, CHUNK_VALUES["cuda"]) // (2 * EVALUATIONS * program.width))
+    magnitudes = {node: value.abs() for node, value in program.constants.items() if isinstance(value, Tensor)}
+    zeros = zero_values(program)
+    chunk = max(1, chunk_size(program) // (2 * EVALUATIONS))
     limit, evaluations = math.inf if budget is None else budget, 0
-    ends = np.tile([0.0, 1.0], (number, 1))
-    whole = _Intervals(np.arange(number), ends, np.full(number, np.inf), np.zeros(number, dtype=int))
-    waiting, left, found = whole.parts(many), [whole[:0]], []
-    while waiting and evaluations < limit:
-        now = waiting.pop(0)  # the widest first
-        evaluations += EVALUATIONS * len(now.line)
-        label, cost, most, bends = _bound(program, sizes, zeros, now.inputs(vertices))
-        proved = label >= 0
-        found.append((now.line[proved], *now.ends[proved].T, label[proved]))
-        now = replace(now, most=most, bends=bends)
-        waiting += now[~proved & (cost < bends)].halves().parts(many)
-        left.append(now[~proved & (cost >= bends)])
-    hard = _together(left)
-    hard = hard[np.argsort(hard.bends / np.diff(hard.ends).squeeze(1), kind="stable")]  # the cheapest of a length first
-    for part in hard.parts(many):
+    whole_lines = _Undecided(
+        np.arange(number), np.tile([0.0, 1.0], (number, 1)), np.full(number, np.inf), np.zeros(number, dtype=int)
+    )
+    queue, hard = whole_lines.chunks(chunk), [whole_lines[:0]]
+    proved: list[Intervals] = []
+    while queue and evaluations < limit:
+        intervals = queue.pop(0)
+        evaluations += EVALUATIONS * len(intervals.line)
+        bounds = _bound(program, magnitudes, zeros, intervals.inputs(vertices))
+        decided = bounds.label >= 0
+        start, stop = intervals.ends[decided].T
+        proved.append(Intervals(intervals.line[decided], start, stop, bounds.label[decided]))
+        intervals = replace(intervals, max_regions=bounds.max_regions, pieces=bounds.pieces)
+        pays = bounds.cost < bounds.pieces
+        queue += intervals[~decided & pays].bisect().chunks(chunk)
+        hard.append(intervals[~decided & ~pays])
+    remaining = _concatenate(hard)
+    # Those with the fewest pieces per length first: they prove the most of a line for a budget.
+    remaining = remaining[np.argsort(remaining.pieces / np.diff(remaining.ends).squeeze(1), kind="stable")]
+    for part in remaining.chunks(chunk):
         if evaluations < limit:
-            exact = follow(program, part.inputs(vertices), None if budget is None else budget - evaluations)
+            exact = propagate(program, part.inputs(vertices), None if budget is None else budget - evaluations)
             evaluations += exact.evaluations
-            start, stop = part.ends[exact.line].T
-            places = [start + place * (stop - start) for place in (exact.start, exact.stop)]
-            found.append((part.line[exact.line], *places, exact.label))
-    line, start, stop, label = merged(found)
-    most = _most(line, open_parts(line, start, stop, number), _together([hard, *waiting]), number)
-    return ExactLines(line, start, stop, label, proved_share(line, start, stop, number), most, None, evaluations)
+            offset, end = part.ends[exact.line].T
+            start, stop = (offset + position * (end - offset) for position in (exact.start, exact.stop))
+            proved.append(Intervals(part.line[exact.line], start, stop, exact.label))
+    merged = merge_intervals(proved)
+    most = _max_regions(merged, _concatenate([remaining, *queue]), number)
+    return ExactLines(*merged, covered_share(merged, number), most, None, evaluations)
 
 
-def _most(line: np.ndarray, gaps: tuple[np.ndarray, ...], intervals: _Intervals, number: int) -> np.ndarray:
-    """Regions that each line has at most: float64 (number,).
+def _max_regions(proved: Intervals, undecided: _Undecided, number: int) -> np.ndarray:
+    """Return an upper bound on the regions of each line, float64 (number,).
 
-    line: that of each interval of one label. gaps: what these leave open. Where a gap meets another interval, it shares its
-    region there.
+    A gap between proved intervals has at most the regions of the undecided intervals in it. Neighbouring intervals, whether
+    proved or undecided, share the region of the point at which they meet.
     """
-    most = np.bincount(line, minlength=number).astype(float)
-    for owner, start, stop in zip(*gaps, strict=True):
+    most = np.bincount(proved.line, minlength=number).astype(float)
+    for line, start, stop in zip(*find_gaps(proved, number), strict=True):
         inside = (
-            (intervals.line == owner) & (intervals.ends[:, 0] < stop - TOUCHING) & (intervals.ends[:, 1] > start + TOUCHING)
+            (undecided.line == line) & (undecided.ends[:, 0] < stop - TOUCHING) & (undecided.ends[:, 1] > start + TOUCHING)
         )
-        neighbours = inside.sum() - 1 + (start > 0) + (stop < 1)
-        most[owner] += intervals.most[inside].sum() - neighbours
+        shared = inside.sum() - 1 + (start > 0) + (stop < 1)
+        most[line] += undecided.max_regions[inside].sum() - shared
     return most
 
 
-def _bound(program: Program, sizes: dict[Node, Tensor], zeros: dict[Node, Tensor], ends: Tensor) -> tuple[np.ndarray, ...]:
-    """What is known of intervals with inputs (N, 2, *input_shape) at their ends.
+class _Bounds(NamedTuple):
+    """What is known of N intervals, (N,) each."""
 
-    sizes: the constants without their signs. zeros: of one point, for every value. Returns (N,) each: the label that is
-    proved on all of it, or -1; about how many evaluations would prove one by splitting; how many regions, and (about) how
-    many affine pieces, it has.
+    label: np.ndarray
+    """The label that is proved on the whole interval, or -1."""
+    cost: np.ndarray
+    """Estimate of the evaluations to prove labels on the interval's parts."""
+    max_regions: np.ndarray
+    """Upper bound on the regions."""
+    pieces: np.ndarray
+    """Estimate of the affine pieces."""
+
+
+def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, Any], ends: Tensor) -> _Bounds:
+    """Return bounds of intervals with inputs (N, 2, *input_shape) at their ends.
+
+    `magnitudes` are the absolute values of the network's constants, and `zeros` are those of `zero_values`.
     """
     points = len(ends)
-    values = {program.input: ends.transpose(0, 1).flatten(0, 1)}
-    middles, radii = ({program.input: torch.zeros_like(ends[:, 0])} for _ in range(2))
-    pieces, bends = ends.new_ones(points), ends.new_zeros(points)
-    for operation in (operation for stage in program.stages for operation in stage):
-        node = operation.node
-        result = call(node, program.constants | values, 2 * points)
+    values: dict[Node, Any] = {program.input: ends.transpose(0, 1).flatten(0, 1)}
+    middles: dict[Node, Any] = {program.input: torch.zeros_like(ends[:, 0])}
+    radii: dict[Node, Any] = {program.input: torch.zeros_like(ends[:, 0])}
+    max_pieces, crossings = ends.new_ones(points), ends.new_zeros(points)
+    for operation in program.operations:
+        node, operand = operation.node, operation.operand
+        result = call(node, {**program.constants, **values}, 2 * points)
         if operation.affine:
-            middle = _linear(node, program.constants, zeros, middles, points)
-            radius = _radius(node, sizes, zeros, radii, middle, points)
+            middle = linear_part(node, program.constants, zeros, middles, points)
+            radius = linear_radius(node, magnitudes, zeros, radii, middle, points)
         else:
-            below = radii[operation.operand] - middles[operation.operand]
-            above = radii[operation.operand] + middles[operation.operand]
-            bent = _pooled if operation.windows is not None else _activated
-            operand, chord = values[operation.operand].chunk(2), result.chunk(2)
-            below, above, unsure, crossed = bent(operation, program.constants, operand, chord, below, above)
-            middle, radius = (above - below) / 2, (above + below) / 2
-            pieces, bends = pieces * (1 + unsure), bends + crossed
+            below, above = radii[operand] - middles[operand], radii[operand] + middles[operand]
+            bent = bend(operation, program.constants, values[operand], result, below, above)
+            middle, radius = (bent.above - bent.below) / 2, (bent.above + bent.below) / 2
+            max_pieces, crossings = max_pieces * (1 + bent.possible_crossings), crossings + bent.crossings
         values, middles, radii = (
-            {kept: value for kept, value in (known | {node: new}).items() if kept in operation.kept}
+            {kept: value for kept, value in {**known, node: new}.items() if kept in operation.kept}
             for known, new in ((values, result), (middles, middle), (radii, radius))
         )
     logits, middle, radius = (known[program.output] for known in (values, middles, radii))
-    if logits.isnan().any():
-        raise InputError("the model gives logits that are not a number: its regions cannot be counted")
-    return tuple(
-        value.cpu().numpy() for value in _labels(logits.view(2, points, -1), radius - middle, radius + middle, pieces, bends)
-    )
+    refuse_nan(logits.isnan().any())
+    return _decide(logits.view(2, points, -1), radius - middle, radius + middle, max_pieces, crossings)
 
 
-def _labels(logits: Tensor, below: Tensor, above: Tensor, pieces: Tensor, bends: Tensor) -> tuple[Tensor, ...]:
-    """As `_bound`; logits at the two ends (2, N, classes), their deviations (N, classes)."""
-    own = logits.argmax(dim=2, keepdim=True)
+def _decide(logits: Tensor, below: Tensor, above: Tensor, max_pieces: Tensor, crossings: Tensor) -> _Bounds:
+    """Return the bounds that follow from the logits at both ends, (2, N, classes), and their deviations, (N, classes)."""
+    winners = logits.argmax(dim=2, keepdim=True)
     slack = ROUNDING * logits.abs().amax()
-    label = own[0]
 
-    def needed(label: Tensor) -> Tensor:
-        """What the deviations may make up, as a share of how far a label's logit is ahead: (2, N, classes), 0 for itself."""
-        ahead = logits.gather(2, label.expand(2, -1, -1)) - logits
-        share = (below.gather(1, label) + above + slack) / ahead
-        return torch.where(ahead > 0, share, torch.inf).scatter(2, label.expand(2, -1, -1), 0.0)
+    def lead_used(winner: Tensor) -> Tensor:
+        """Return the share of a label's lead that the deviations may use up, (2, N, classes); 0 for the label itself."""
+        index = winner.expand(2, -1, -1)
+        lead = logits.gather(2, index) - logits
+        share = (below.gather(1, winner) + above + slack) / lead
+        return torch.where(lead > 0, share, torch.inf).scatter(2, index, 0.0)
 
-    first, last = needed(own[0]), needed(own[1])
+    first, last = lead_used(winners[0]), lead_used(winners[1])
+    # A class that the label of one end beats on the whole interval is never the label. On an affine piece, the label changes
+    # at most once for each other class but one.
     beaten = ((first < 1) & (first > 0)).all(dim=0) | ((last < 1) & (last > 0)).all(dim=0)
-    most = 1 + pieces * ((~beaten).sum(dim=1) - 1)
-    short = torch.stack([first[0].amax(dim=1), last[1].amax(dim=1)])
-    same = (own[0] == own[1]).squeeze(1)
-    short = torch.where(same, short.amax(dim=0), short.amin(dim=0).clamp(min=1))
-    label = torch.where(same & (short < 1), own[0].squeeze(1), -1)
-    # A deviation shrinks with the square of the length; all the splitting takes twice what the last parts take.
-    return label, 2 * EVALUATIONS * short.sqrt().ceil(), most, bends
-
-
-def _linear(node: Node, constants: dict, zeros: dict, known: dict, points: int):
-    """The linear part of an affine operation, on known values."""
-    return tree_map(torch.sub, call(node, constants | known, points), call(node, constants | zeros, 1))
-
-
-def _radius(node: Node, sizes: dict, zeros: dict, radii: dict, like, points: int):
-    """The absolute values of its coefficients, on the radii: of each operand alone, as in a difference they would cancel.
-
-    Of the operations there are, those without constants have coefficients of one sign, or one for each value.
-    """
-    total = tree_map(torch.zeros_like, like)
-    nothing = {known: tree_map(torch.zeros_like, radius) for known, radius in radii.items()}
-    for operand in node.all_input_nodes:
-        if operand in radii:
-            part = _linear(node, sizes, zeros, nothing | {operand: radii[operand]}, points)
-            total = tree_map(lambda total, part: total + part.abs(), total, part)
-    return total
-
-
-def _applied(operation: Operation, constants: dict, values: Tensor) -> Tensor:
-    return call(operation.node, constants | {operation.operand: values}, len(values))
-
-
-def _activated(operation: Operation, constants: dict, operand, chord, below: Tensor, above: Tensor) -> tuple[Tensor, ...]:
-    """Bounds of the deviation of a monotone function of each value, how many values may pass a threshold, how many do.
-
-    operand and chord: the values that it takes and gives at the two ends.
-    """
-
-    def departures(shift: Tensor) -> Tensor:
-        """From the chord, where the values are shifted: at the ends, and where they pass thresholds."""
-        first, last = (value + shift for value in operand)
-        found = [_applied(operation, constants, end) - top for end, top in zip((first, last), chord, strict=True)]
-        for threshold in operation.thresholds:
-            passes = (first - threshold) * (last - threshold) < 0
-            place = torch.where(passes, (threshold - first) / (last - first), 0.0)
-            passing = torch.lerp(first, last, place)
-            found.append(_applied(operation, constants, passing) - torch.lerp(*chord, place))
-        return torch.stack(found)
-
-    low, high = torch.minimum(*operand) - below, torch.maximum(*operand) + above
-    unsure = sum(((low < level) & (high > level)).flatten(1).sum(1) for level in operation.thresholds)
-    crossed = sum((((operand[0] - level) * (operand[1] - level)) < 0).flatten(1).sum(1) for level in operation.thresholds)
-    return -departures(-below).amin(dim=0), departures(above).amax(dim=0), unsure, crossed
-
-
-def _pooled(operation: Operation, constants: dict, operand, chord, below: Tensor, above: Tensor) -> tuple[Tensor, ...]:
-    """The same of a max pooling."""
-
-    def windows(values: Tensor) -> Tensor:
-        return values.flatten(2)[..., operation.windows]  # (N, channels, outputs, values)
-
-    shape, chord = chord[0].shape, [value.flatten(2) for value in chord]
-    first, last = map(windows, operand)
-    lowest, highest = windows(below), windows(above)
-    winners = [value.argmax(dim=-1, keepdim=True) for value in (first, last)]
-    upper = torch.maximum(*((value + highest).amax(dim=-1) - top for value, top in zip((first, last), chord, strict=True)))
-    # From below by two straight lines, those of the winners at the ends: at the ends, and where they meet.
-    low = [[(value - lowest).gather(-1, winner).squeeze(-1) for winner in winners] for value in (first, last)]
-    ahead = [one - other for one, other in low]
-    meet = ahead[0] * ahead[1] < 0
-    place = torch.where(meet, ahead[0] / (ahead[0] - ahead[1]), 0.0)
-    lower = [torch.maximum(*pair) - top for pair, top in zip(low, chord, strict=True)]
-    lower.append(torch.lerp(low[0][0], low[1][0], place) - torch.lerp(*chord, place))
-    lower[2] = torch.where(meet, lower[2], lower[0])
-    others = [(value + highest).scatter(-1, winners[0], -torch.inf).amax(dim=-1) for value in (first, last)]
-    sure = torch.stack([pair[0] > other for pair, other in zip(low, others, strict=True)]).all(dim=0)
-    unsure = (~sure).flatten(1).sum(1) * (first.shape[-1] - 1)
-    crossed = (winners[0] != winners[1]).flatten(1).sum(1)
-    return -torch.stack(lower).amin(dim=0).view(shape), upper.view(shape), unsure, crossed
+    max_regions = 1 + max_pieces * ((~beaten).sum(dim=1) - 1)
+    used = torch.stack([first[0].amax(dim=1), last[1].amax(dim=1)])
+    same_label = (winners[0] == winners[1]).squeeze(1)
+    used = torch.where(same_label, used.amax(dim=0), used.amin(dim=0).clamp(min=1))
+    label = torch.where(same_label & (used < 1), winners[0].squeeze(1), -1)
+    # A deviation shrinks with the square of the length, so that sqrt(used) parts suffice. All levels of bisection together
+    # cost twice the last one.
+    cost = 2 * EVALUATIONS * used.sqrt().ceil()
+    return _Bounds(*(value.cpu().numpy() for value in (label, cost, max_regions, crossings)))

@@ -1,76 +1,84 @@
-"""Region counts: a model and subspaces in, counts with their uncertainty out."""
+"""Region counts of a model in subspaces, with their uncertainty."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
-from torch import Tensor, nn
+from torch import Tensor
 
 from regioncount.errors import InputError
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.components import region_sizes
+from regioncount.regions.evaluation import Model
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
-from regioncount.regions.lattice import barycentric, edges, neighbour_offsets, positions, simplex_lattice
+from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
+from regioncount.regions.methods import EXACT_METHODS, default_resolution, exact_scope
 from regioncount.regions.triangles import ExactPlane, exact_planes
-
-# These take no lattice: the most dimensions of a subspace that each counts in.
-EXACT_METHODS = {"exact": 2, "bounds": 1}
 
 
 @dataclass(frozen=True)
 class RegionCount:
-    """Region counts over S subspaces, and how they were made."""
+    """Region counts in S subspaces, and how they were computed."""
 
     counts: np.ndarray
-    """int64 (S,): regions in each subspace; at least so many, where an exact count ran out of its budget"""
+    """int64 (S,): regions in each subspace; a lower bound if an exact method exhausted its budget."""
     entropies: np.ndarray
-    """float64 (S,): region entropy -sum p log p of each subspace, in nats, p a region's share of the lattice points; of the
-    line's length or the triangle's area, where the count is exact"""
+    """float64 (S,): region entropy -sum p log p of each subspace, in nats, where p is a region's share of the lattice points
+    (of the length or area, if exact)."""
     dimension: int
+    """Dimension d of the subspaces."""
     resolution: int | None
-    """lattice points per axis; None where the count is exact"""
+    """Lattice points per axis; None if exact."""
     connectivity: str
+    """Definition of neighbouring lattice points, "paper" or "lattice"."""
     method: str
+    """The method that was used; what "auto" was resolved to."""
     evaluations: int
-    """model evaluations, in inputs"""
+    """Model evaluations, in inputs."""
     screening_bound: float | None = None
-    """points whose margin in bfloat16 is below it were evaluated in float32 too; None where all are evaluated in float32"""
+    """Margin in bfloat16 below which points were evaluated in float32 too; None if all points were evaluated in float32."""
     exact: ExactLines | list[ExactPlane] | None = None
-    """of an exact count: where the boundaries are, the network's affine pieces, the share of each line that is proved"""
+    """Result of an exact method: boundaries, affine pieces of the network, and the share of each line that is proved."""
 
     @property
     def mean(self) -> float:
-        """The region count: the mean over subspaces."""
+        """Region count: the mean over subspaces."""
         return float(self.counts.mean())
 
     @property
     def entropy(self) -> float:
-        """Mean region entropy, in nats."""
+        """Mean region entropy over subspaces, in nats."""
         return float(self.entropies.mean())
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean over subspaces; not a number for a single one."""
+        """Standard error of the mean over subspaces; NaN for a single subspace."""
         number = len(self.counts)
         return float(self.counts.std(ddof=1) / np.sqrt(number)) if number > 1 else float("nan")
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Student's t interval (low, high) of the mean; speaks of the choice of subspaces, not of training seeds."""
+        """Return Student's t interval of the mean.
+
+        It covers the random choice of subspaces, not the variation between training seeds.
+
+        Args:
+            level: Confidence level, between 0 and 1.
+
+        Returns:
+            Lower and upper end.
+
+        Raises:
+            InputError: If the level is not between 0 and 1.
+        """
         if not 0 < level < 1:
-            raise InputError(f"level={level}: a confidence level lies between 0 and 1")
-        half = stdtrit(max(1, len(self.counts) - 1), (1 + level) / 2) * self.standard_error
-        return float(self.mean - half), float(self.mean + half)
-
-
-def default_resolution(dimension: int) -> int:
-    """Lattice points per axis in the paper: 200 on lines, 10 in planes, 5 beyond."""
-    return {1: 200, 2: 10}.get(dimension, 5)
+            raise InputError(f"level={level}: a confidence level must be between 0 and 1")
+        half_width = stdtrit(max(1, len(self.counts) - 1), (1 + level) / 2) * self.standard_error
+        return float(self.mean - half_width), float(self.mean + half_width)
 
 
 def count_regions(
-    model: Callable,
+    model: Model,
     vertices: Tensor,
     *,
     resolution: int | None = None,
@@ -79,81 +87,97 @@ def count_regions(
     batch_size: int | None = None,
     budget: int | None = None,
 ) -> RegionCount:
-    """Count the connected regions of constant predicted label that meet each of S simplices.
+    """Count the connected regions of constant predicted label in each of S simplices.
 
-    model: any callable from a batch of inputs (B, *input_shape) to logits (B, classes) or to integer labels (B,). A
-    module is evaluated where its parameters are, in evaluation mode, and put back as it was.
-    vertices: floating point (S, d + 1, *input_shape), normalized as the model takes them.
-    resolution: lattice points per axis, ends included; 200 for d = 1, 10 for d = 2, 5 beyond unless given.
-    method: "grid" evaluates every lattice point in true float32 (no TF32, no autocast). "adaptive" evaluates only those
-    it needs to tell where labels change (see `regioncount.regions.adaptive`); it takes logits, not labels. "auto" is the
-    fastest way shown to agree with the grid: for a module that gives logits, adaptive, with batch normalization folded and
-    with bfloat16 evaluations, where the hardware is fast at them, wherever these are sure of the label; for every other
-    callable, the grid. "exact" takes no lattice: through networks of piecewise linear operations it finds every boundary,
-    on lines (see `regioncount.regions.exact`) and, where they are small, in triangles (`regioncount.regions.triangles`).
-    "bounds" finds the same on lines, at less cost in networks of few layers (see `regioncount.regions.bounds`).
-    connectivity: "paper" or "lattice", see `count_components`.
-    batch_size: inputs evaluated at once; by default it follows from the input's shape.
-    budget: of "exact" and "bounds", the evaluations after which no more is proved.
+    The methods "auto", "grid" and "adaptive" evaluate points of a lattice, so that a region between lattice points is
+    missed. "exact" and "bounds" compute every boundary, for torch modules that are piecewise linear in evaluation mode.
 
-    Raises InputError where an argument is out of range, the model's output is neither logits nor labels, or a logit is
-    not a number. Source: Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space",
-    section 3.
+    - "grid" evaluates every lattice point in IEEE float32, without TF32 and autocast.
+    - "adaptive" evaluates only the points needed to locate changes of the label; see `regioncount.regions.adaptive`. It
+      needs logits.
+    - "auto" is the fastest way shown to agree with "grid". For modules that return logits it is "adaptive" with batch
+      normalization folded and, on hardware with fast bfloat16, float32 evaluations only where bfloat16 does not decide the
+      label; see `regioncount.regions.screening`. For every other callable it is "grid".
+    - "exact" computes the boundaries on lines (`regioncount.regions.exact`) and, for small networks, in triangles
+      (`regioncount.regions.triangles`).
+    - "bounds" finds the same regions on lines, with fewer evaluations for networks of few layers
+      (`regioncount.regions.bounds`).
+
+    Args:
+        model: Any callable from inputs (B, *input_shape) to logits (B, classes) or integer labels (B,). A module is
+            evaluated on its own device in evaluation mode; its mode is restored afterwards.
+        vertices: Floating point (S, d + 1, *input_shape), normalized as the model expects.
+        resolution: Lattice points per axis, ends included. By default 200 for d = 1, 10 for d = 2, 5 for larger d.
+        method: One of the methods above.
+        connectivity: "paper" or "lattice"; see `count_components`.
+        batch_size: Inputs evaluated at once. By default it follows from the input's shape and the device.
+        budget: For "exact" and "bounds" on lines, the number of evaluations after which the proof stops.
+
+    Returns:
+        Counts and entropies of the subspaces, with their mean and its standard error.
+
+    Raises:
+        InputError: If an argument is out of range, the model returns neither logits nor labels, or a logit is not a number.
+
+    References:
+        Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space", section 3.
     """
     if vertices.dim() < 3 or vertices.shape[1] < 2 or len(vertices) < 1:
         raise InputError(f"vertices of shape (S, d + 1, *input_shape) are needed, not {tuple(vertices.shape)}")
     if method in EXACT_METHODS:
         return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:
-        raise InputError(f"budget={budget}: method={method} has none, only {' and '.join(EXACT_METHODS)} have")
+        raise InputError(f"budget={budget}: only method={' and method='.join(EXACT_METHODS)} accept a budget, not {method}")
     dimension = vertices.shape[1] - 1
     resolution = default_resolution(dimension) if resolution is None else resolution
     if resolution < 2:
         raise InputError(f"resolution={resolution}: at least 2 lattice points per axis are needed")
 
     points = simplex_lattice(dimension, resolution)
-    joins = edges(points, neighbour_offsets(dimension, connectivity))
+    pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
     weights = barycentric(points, resolution)
-    label = Labeller(model, vertices, weights, positions(points, resolution), method, batch_size)
-    counts, entropies = [], []
-    for block in vertices.split(label.block):
-        labels = label(block)
-        # A classifier's own labels may be negative (-1 and 1, say), where -1 means outside on a lattice.
-        owners, sizes = region_sizes(labels - labels.min(), joins)
+    labeller = Labeller(model, vertices, weights, index_grid(points, resolution), method, batch_size)
+    counts: list[np.ndarray] = []
+    entropies: list[np.ndarray] = []
+    for block in vertices.split(labeller.block_size):
+        labels = labeller(block)
+        # Shift the labels to start at 0: classifiers may use negative ones (-1 and 1), and -1 means outside on a lattice.
+        subspaces, sizes = region_sizes(labels - labels.min(), pairs)
         share = sizes / len(points)
-        counts.append(np.bincount(owners, minlength=len(block)))
-        entropies.append(np.bincount(owners, weights=-share * np.log(share), minlength=len(block)))
+        counts.append(np.bincount(subspaces, minlength=len(block)))
+        entropies.append(np.bincount(subspaces, weights=-share * np.log(share), minlength=len(block)))
     return RegionCount(
         counts=np.concatenate(counts),
-        entropies=np.concatenate(entropies) + 0.0,  # -0.0, of a single region, reads better as 0.0
+        entropies=np.concatenate(entropies) + 0.0,  # turns the -0.0 of a single region into 0.0
         dimension=dimension,
         resolution=resolution,
         connectivity=connectivity,
-        method=label.method,
-        evaluations=label.evaluations,
-        screening_bound=label.screening_bound,
+        method=labeller.method,
+        evaluations=labeller.evaluations,
+        screening_bound=labeller.screening_bound,
     )
 
 
-def where_exact(method: str) -> str:
-    """In what an exact method counts, for a message."""
-    return "on lines" if EXACT_METHODS[method] == 1 else "on lines and in planes"
-
-
 def _count_exactly(
-    model: nn.Module, vertices: Tensor, resolution: int | None, method: str, connectivity: str, budget: int | None
+    model: Model, vertices: Tensor, resolution: int | None, method: str, connectivity: str, budget: int | None
 ) -> RegionCount:
+    """Return the count of a method that uses no lattice.
+
+    Raises:
+        InputError: If the method does not support the dimension, or an argument that it does not use is given.
+    """
     dimension = vertices.shape[1] - 1
     if dimension > EXACT_METHODS[method]:
-        raise InputError(f"method={method} counts {where_exact(method)}, not in {dimension} dimensions")
+        raise InputError(f"method={method} counts {exact_scope(method)}, not in {dimension} dimensions")
     if resolution is not None:
-        raise InputError(f"resolution={resolution}: method={method} takes no lattice; leave it out")
+        raise InputError(f"resolution={resolution}: method={method} uses no lattice; omit the resolution")
     if dimension == 2:
         if budget is not None:
-            raise InputError(f"budget={budget}: exact counts in triangles have none; leave it out")
+            raise InputError(f"budget={budget}: exact counts in triangles have none; omit the budget")
         planes = exact_planes(model, vertices)
-        counts, entropies = (np.array([getattr(plane, name) for plane in planes]) for name in ("count", "entropy"))
+        counts = np.array([plane.count for plane in planes])
+        entropies = np.array([plane.entropy for plane in planes])
         evaluations = sum(plane.evaluations for plane in planes)
         return RegionCount(counts, entropies, 2, None, connectivity, method, evaluations, exact=planes)
-    found = (bounded_lines if method == "bounds" else exact_lines)(model, vertices, budget)
-    return RegionCount(found.counts, found.entropies, 1, None, connectivity, method, found.evaluations, exact=found)
+    lines = (bounded_lines if method == "bounds" else exact_lines)(model, vertices, budget)
+    return RegionCount(lines.counts, lines.entropies, 1, None, connectivity, method, lines.evaluations, exact=lines)

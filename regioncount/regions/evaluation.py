@@ -1,64 +1,120 @@
-"""How a model is evaluated at points of subspaces: where, in which precision, in which mode, how many at once."""
+"""Evaluation of a model at points of subspaces: device, precision, mode, memory layout and batch size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regioncount.errors import InputError
 
-# Input values evaluated in one batch: what a CPU's caches hold, what keeps a GPU busy. It follows from the input's shape
-# and the kind of device alone, so that it is the same every time.
+Model = Callable[[Tensor], Any]
+"""Any callable from inputs (B, *input_shape) to logits (B, classes) or integer labels (B,)."""
+
+# Input values in one batch: as many as a CPU's caches hold, or as keep a GPU busy. The batch size depends only on the
+# input's shape and the type of device, so that it is the same in every run.
 BATCH_VALUES = {"cpu": 64 * 3072, "cuda": 1024 * 3072}
 
 
 def evaluation_batch(device: torch.device, values: int) -> int:
-    """How many inputs of so many values each are evaluated at once."""
+    """Return the number of inputs to evaluate in one batch.
+
+    Args:
+        device: Device of the evaluation.
+        values: Number of values in one input.
+
+    Returns:
+        The batch size, at least 1.
+    """
     return max(1, BATCH_VALUES.get(device.type, BATCH_VALUES["cuda"]) // max(1, values))
 
 
 def fast_layout(inputs: Tensor) -> Tensor:
-    """Images (B, C, H, W) as convolutions run fastest on them, other inputs as they are.
+    """Return images in the memory layout on which convolutions run fastest.
 
-    That is channels last in memory; on a GPU only in bfloat16: without TF32, a narrow ResNet-18 took 2.4 times as long.
+    This is channels-last on a CPU. On a GPU it is channels-last in bfloat16 only: in float32 without TF32, a narrow
+    ResNet-18 takes 2.4 times as long with it.
+
+    Args:
+        inputs: Images (B, C, H, W), or a tensor of another shape.
+
+    Returns:
+        The same values; a tensor that does not have four dimensions is returned unchanged.
     """
     if inputs.dim() != 4:
         return inputs
-    last = inputs.device.type != "cuda" or inputs.dtype == torch.bfloat16
-    return inputs.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    channels_last = inputs.device.type != "cuda" or inputs.dtype == torch.bfloat16
+    return inputs.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def lay_out(module: nn.Module) -> nn.Module:
-    """Have a module's convolution weights in memory as `fast_layout` has its inputs; returns the module."""
+    """Convert a module's convolution weights to the layout of `fast_layout`, in place.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        The same module.
+    """
     for parameter in module.parameters():
         parameter.data = fast_layout(parameter.data)
     return module
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16."""
+    """Return whether the hardware multiplies in bfloat16.
+
+    Args:
+        device: Device of the evaluation.
+
+    Returns:
+        False where bfloat16 is only emulated.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    supports = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return any(support() for support in supports if support is not None)
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(check() for check in checks if check is not None)
 
 
 def interpolate(vertices: Tensor, weights: Tensor, subspace: Tensor, point: Tensor) -> Tensor:
-    """The inputs (B, *input_shape) sum_k weights[point, k] * vertices[subspace, k]; both indices int64 (B,)."""
+    """Return points of simplices, sum_k weights[point, k] * vertices[subspace, k].
+
+    Args:
+        vertices: (S, d + 1, *input_shape).
+        weights: Barycentric coordinates (P, d + 1).
+        subspace: Index of the simplex of each point, int64 (B,).
+        point: Index into `weights`, int64 (B,).
+
+    Returns:
+        Inputs (B, *input_shape).
+    """
     shape = [-1, *[1] * (vertices.dim() - 2)]
-    return sum(weights[point, k].view(shape) * vertices[subspace, k] for k in range(vertices.shape[1]))
+    inputs = weights[point, 0].view(shape) * vertices[subspace, 0]
+    for k in range(1, vertices.shape[1]):
+        inputs = inputs + weights[point, k].view(shape) * vertices[subspace, k]
+    return inputs
 
 
-def placement(model: Callable, vertices: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Where and in which type points are evaluated: where the module's parameters are, in float32 or float64."""
+def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the dtype in which a model is evaluated.
+
+    Args:
+        model: The model. A module is evaluated on the device and in the dtype of its first floating point parameter.
+        vertices: Vertices of the subspaces, floating point. They decide for a callable without parameters.
+
+    Returns:
+        The device, and float32 or float64.
+
+    Raises:
+        InputError: If the vertices are not floating point, or the parameters are neither float32 nor float64.
+    """
     if not vertices.is_floating_point():
-        raise InputError(f"vertices must be floating point and normalized as the model takes them, not {vertices.dtype}")
-    dtype = torch.promote_types(vertices.dtype, torch.float32)
+        raise InputError(f"vertices must be floating point and normalized as the model expects, not {vertices.dtype}")
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     first = next((p for p in parameters if p.is_floating_point()), None)
     if first is None:
-        return vertices.device, dtype
+        return vertices.device, torch.promote_types(vertices.dtype, torch.float32)
     if first.dtype not in (torch.float32, torch.float64):
         # Labels in half precision flicker along decision boundaries and inflate the count.
         raise InputError(
@@ -67,11 +123,32 @@ def placement(model: Callable, vertices: Tensor) -> tuple[torch.device, torch.dt
     return first.device, first.dtype
 
 
+def refuse_nan(has_nan: Tensor) -> None:
+    """Raise if any logit of the model is not a number.
+
+    Args:
+        has_nan: One boolean.
+
+    Raises:
+        InputError: If `has_nan` is true.
+    """
+    if has_nan:
+        raise InputError("the model returns logits that are not a number: its regions cannot be counted")
+
+
 @contextmanager
-def evaluation_mode(model: Callable) -> Iterator[None]:
-    """Put a module in evaluation mode, and every part of it back as it was."""
-    before = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
-    if before:
+def evaluation_mode(model: Model) -> Generator[None]:
+    """Put a module in evaluation mode, and restore the mode of each of its submodules on exit.
+
+    Args:
+        model: A module, or another callable, which is left alone.
+
+    Yields:
+        Nothing.
+    """
+    before: dict[nn.Module, bool] = {}
+    if isinstance(model, nn.Module):
+        before = {module: module.training for module in model.modules()}
         model.eval()
     try:
         yield
@@ -81,8 +158,12 @@ def evaluation_mode(model: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def true_float32() -> Iterator[None]:
-    """float32 as IEEE has it: no TF32, no autocast; the settings are put back afterwards."""
+def true_float32() -> Generator[None]:
+    """Compute in IEEE float32, without TF32 and autocast, and restore the settings on exit.
+
+    Yields:
+        Nothing.
+    """
     matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

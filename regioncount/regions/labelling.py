@@ -1,7 +1,6 @@
-"""What the model says at every lattice point of subspaces: by evaluating each of them, or only those that are needed."""
+"""Predicted labels at all lattice points of subspaces: every point evaluated, or only those that the labels depend on."""
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,160 +9,185 @@ from torch import Tensor, nn
 from regioncount.errors import InputError
 from regioncount.regions.adaptive import adaptive_labels, margins
 from regioncount.regions.evaluation import (
+    Model,
+    device_and_dtype,
     evaluation_batch,
     evaluation_mode,
     fast_layout,
     interpolate,
-    placement,
+    refuse_nan,
     true_float32,
 )
+from regioncount.regions.methods import LATTICE_METHODS
 from regioncount.regions.screening import Prepared, prepare
 
-LATTICE_METHODS = ("auto", "grid", "adaptive")
-
-# Labels, or logits, that are held at a time; bounds memory however many subspaces are asked for.
+# Labels or logits in memory at a time, however many subspaces there are.
 BLOCK_VALUES = 2**21
 
-# Points, spread over all subspaces, at which a model's copies are compared with it.
+# Points, spread evenly over all subspaces, at which faster copies of the model are compared with it.
 CALIBRATION_POINTS = 128
 
 
 class Labeller:
-    """Labels of all lattice points of subspaces, block after block, with an account of what that took.
+    """Labels of all lattice points of subspaces, one block of subspaces per call.
 
-    method: "grid" or "adaptive", as resolved. screening_bound: the margin in bfloat16 below which points are evaluated in
-    float32 too; None where all are. evaluations: of the model so far, in inputs. block: how many subspaces to give at once.
+    Args:
+        model: Any model.
+        vertices: All subspaces, (S, d + 1, *input_shape). They determine the batch size and calibrate the faster copies.
+        weights: Weights of the vertices at each lattice point, (P, d + 1).
+        index_grid: Index of the lattice point at each integer coordinate; see `adaptive_labels`.
+        method: A name in `LATTICE_METHODS`.
+        batch_size: Inputs evaluated at once; None chooses it from the input's shape and the device.
+
+    Attributes:
+        method: "grid" or "adaptive"; what "auto" was resolved to.
+        evaluations: Model evaluations so far, in inputs.
+        block_size: Number of subspaces to pass in one call.
+
+    Raises:
+        InputError: If the method is unknown, the batch size is below 1, the model or the vertices have an unsupported dtype,
+            or the adaptive method is used with a model that returns labels.
     """
 
     def __init__(
         self,
-        model: Callable,
+        model: Model,
         vertices: Tensor,
         weights: np.ndarray,
-        positions: np.ndarray,
+        index_grid: np.ndarray,
         method: str,
         batch_size: int | None = None,
     ) -> None:
-        """vertices: all subspaces (S, d + 1, *input_shape). weights: (P, d + 1). positions: as in `adaptive_labels`."""
         if method not in LATTICE_METHODS:
-            raise InputError(f"method={method}: one of {', '.join(LATTICE_METHODS)} is needed")
+            raise InputError(f"method={method} is unknown; use one of {', '.join(LATTICE_METHODS)}")
         if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size={batch_size}: at least 1 input a batch is needed")
-        self.device, self.dtype = placement(model, vertices)
-        self.model, self.positions = model, positions
+            raise InputError(f"batch_size={batch_size}: must be at least 1")
+        self.device, self.dtype = device_and_dtype(model, vertices)
+        self.model, self.index_grid = model, index_grid
         self.weights = torch.as_tensor(weights, dtype=self.dtype, device=self.device)
         self.batch_size = batch_size or evaluation_batch(self.device, vertices[0, 0].numel())
         self.evaluations = 0
-        self.prepared = Prepared(model, None, None)
+        self.prepared = Prepared(model)
         self.method, self.classes = "grid", 1
         if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
-            self._choose(method, vertices)
-        self.block = max(1, BLOCK_VALUES // (len(self.weights) * self.classes))
+            self._choose_method(method, vertices)
+        self.block_size = max(1, BLOCK_VALUES // (len(self.weights) * self.classes))
 
     @property
     def screening_bound(self) -> float | None:
+        """Margin in bfloat16 below which points are evaluated in float32 too; None if all points are."""
         return self.prepared.bound
 
     def __call__(self, vertices: Tensor) -> np.ndarray:
-        """Labels, integers (S, P), of some of the subspaces."""
+        """Return the labels of some of the subspaces.
+
+        Args:
+            vertices: A block of the subspaces, (B, d + 1, *input_shape).
+
+        Returns:
+            Integers (B, P).
+        """
         vertices = vertices.to(self.device, self.dtype)
         with torch.no_grad(), evaluation_mode(self.model), true_float32():
             if self.method == "grid":
-                return self._all_labels(vertices).cpu().numpy()
-            evaluate = functools.partial(self._screened, vertices)
-            return adaptive_labels(evaluate, len(vertices), self.positions, self.device).cpu().numpy()
+                return self._evaluate_all(vertices).cpu().numpy()
+            evaluate = functools.partial(self._evaluate_screened, vertices)
+            return adaptive_labels(evaluate, len(vertices), self.index_grid, self.device).cpu().numpy()
 
-    def _choose(self, method: str, vertices: Tensor) -> None:
-        """Take the adaptive method if the model gives logits; for `auto`, with copies of it that are faster."""
+    def _choose_method(self, method: str, vertices: Tensor) -> None:
+        """Switch to the adaptive method if the model returns logits, and for "auto" to faster copies of the model.
+
+        Raises:
+            InputError: If the adaptive method was asked for and the model returns labels.
+        """
         points = len(self.weights)
         total = len(vertices) * points
-        spread = torch.linspace(0, total - 1, min(total, CALIBRATION_POINTS), dtype=torch.float64).long()
-        subspaces, places = (spread // points).unique(return_inverse=True)
-        corners = vertices[subspaces.to(vertices.device)].to(self.device, self.dtype)
-        inputs = interpolate(corners, self.weights, places.to(self.device), (spread % points).to(self.device))
+        sample = torch.linspace(0, total - 1, min(total, CALIBRATION_POINTS), dtype=torch.float64).long()
+        subspaces, row = (sample // points).unique(return_inverse=True)
+        sampled_vertices = vertices[subspaces.to(vertices.device)].to(self.device, self.dtype)
+        inputs = interpolate(sampled_vertices, self.weights, row.to(self.device), (sample % points).to(self.device))
         with torch.no_grad(), evaluation_mode(self.model), true_float32():
             outputs = [torch.as_tensor(self.model(fast_layout(batch))) for batch in inputs.split(self.batch_size)]
             for output, batch in zip(outputs, inputs.split(self.batch_size), strict=True):
-                _refuse_undefined(to_labels(output, len(batch))[1])
+                refuse_nan(to_labels(output, len(batch))[1])
             output = torch.cat(outputs)
             self.evaluations += len(inputs)
             if not output.is_floating_point():
                 if method == "adaptive":
-                    raise InputError("method=adaptive needs logits (batch, classes), not labels: take grid")
+                    raise InputError("method=adaptive needs logits (batch, classes), not labels; use method=grid")
                 return
             self.method, self.classes = "adaptive", output.shape[1]
-            if method == "auto":
+            if method == "auto" and isinstance(self.model, nn.Module):
                 self.prepared = prepare(self.model, inputs, output, self.batch_size)
                 self.evaluations += self.prepared.evaluations
 
-    def _all_labels(self, vertices: Tensor) -> Tensor:
-        """Every point evaluated: int32 (S, P)."""
+    def _evaluate_all(self, vertices: Tensor) -> Tensor:
+        """Return the labels, int32 (S, P), from an evaluation of every lattice point."""
         number, points = len(vertices), len(self.weights)
         labels = torch.empty(number * points, dtype=torch.int32, device=self.device)
-        undefined = torch.zeros((), dtype=torch.bool, device=self.device)
+        has_nan = torch.zeros((), dtype=torch.bool, device=self.device)
         for flat in torch.arange(number * points, device=self.device).split(self.batch_size):
             inputs = interpolate(vertices, self.weights, flat // points, flat % points)
-            batch_labels, batch_undefined = to_labels(self.model(fast_layout(inputs)), len(flat))
+            batch_labels, batch_has_nan = to_labels(self.model(fast_layout(inputs)), len(flat))
             labels[flat] = batch_labels.to(self.device)
-            undefined |= batch_undefined.to(self.device)  # looked at once, at the end: no synchronization a batch
+            has_nan |= batch_has_nan.to(self.device)  # checked after the loop, as a check waits for the GPU
         self.evaluations += len(labels)
-        _refuse_undefined(undefined)
+        refuse_nan(has_nan)
         return labels.view(number, points)
 
-    def _screened(self, vertices: Tensor, subspace: Tensor, point: Tensor, expected: Tensor) -> Tensor:
-        """Logits (N, C) of points; in bfloat16, where that is enough to tell the label.
-
-        Where the expected margin is below the bound already, bfloat16 is not tried.
-        """
-        exact, rough, bound = self.prepared.exact, self.prepared.rough, self.prepared.bound
-        if rough is None:
-            return self._logits(exact, vertices, subspace, point)
-        close = expected < bound
+    def _evaluate_screened(self, vertices: Tensor, subspace: Tensor, point: Tensor, expected_margin: Tensor) -> Tensor:
+        """Return logits (N, C): bfloat16 where the margin is clear, float32 elsewhere."""
+        float32, bfloat16, bound = self.prepared.float32, self.prepared.bfloat16, self.prepared.bound
+        if bfloat16 is None or bound is None:
+            return self._evaluate(float32, vertices, subspace, point)
+        logits = torch.empty(len(point), self.classes, dtype=self.dtype, device=self.device)
+        close = expected_margin < bound  # bfloat16 would not decide these: evaluate them in float32 only
         screened = (~close).nonzero().squeeze(1)
         if len(screened):
-            found = self._logits(rough, vertices, subspace[screened], point[screened])
-            close[screened] = margins(found) < bound
+            logits[screened] = self._evaluate(bfloat16, vertices, subspace[screened], point[screened])
+            close[screened] = margins(logits[screened]) < bound
         close = close.nonzero().squeeze(1)
-        logits = torch.empty(len(point), self.classes, dtype=self.dtype, device=self.device)
-        if len(screened):
-            logits[screened] = found
         if len(close):
-            logits[close] = self._logits(exact, vertices, subspace[close], point[close])
+            logits[close] = self._evaluate(float32, vertices, subspace[close], point[close])
         return logits
 
-    def _logits(self, model: Callable, vertices: Tensor, subspace: Tensor, point: Tensor) -> Tensor:
-        """Logits (N, C) of points. The last batch is filled up to quarters of a whole one: few shapes, few kernels."""
-        dtype = torch.bfloat16 if model is self.prepared.rough else self.dtype
+    def _evaluate(self, model: Model, vertices: Tensor, subspace: Tensor, point: Tensor) -> Tensor:
+        """Return logits (N, C), padding the last batch to a multiple of a quarter batch to limit the number of shapes."""
+        dtype = torch.bfloat16 if model is self.prepared.bfloat16 else self.dtype
         quarter = max(1, self.batch_size // 4)
-        found = []
-        for chosen in torch.arange(len(point), device=self.device).split(self.batch_size):
-            filled = torch.cat([chosen, chosen[-1:].expand(-len(chosen) % quarter)])
-            inputs = interpolate(vertices, self.weights, subspace[filled], point[filled]).to(dtype)
+        outputs: list[Tensor] = []
+        for batch in torch.arange(len(point), device=self.device).split(self.batch_size):
+            padded = torch.cat([batch, batch[-1:].expand(-len(batch) % quarter)])
+            inputs = interpolate(vertices, self.weights, subspace[padded], point[padded]).to(dtype)
             output = torch.as_tensor(model(fast_layout(inputs)))
-            found.append(output[: len(chosen)].to(self.device, self.dtype))
+            outputs.append(output[: len(batch)].to(self.device, self.dtype))
         self.evaluations += len(point)
-        logits = torch.cat(found)
-        _refuse_undefined(logits.isnan().any())
+        logits = torch.cat(outputs)
+        refuse_nan(logits.isnan().any())
         return logits
 
 
-def to_labels(output, batch: int) -> tuple[Tensor, Tensor]:
-    """Labels int32 (B,) from a model's output, and whether any logit was not a number (a tensor of one bool).
+def to_labels(output: object, batch: int) -> tuple[Tensor, Tensor]:
+    """Return the predicted labels in a model's output.
 
-    The highest logit wins, a tie goes to the lowest index. Raises InputError where the output has another shape.
+    Args:
+        output: Logits (B, classes) or integer labels (B,); a tensor or what `torch.as_tensor` accepts.
+        batch: Number of inputs B.
+
+    Returns:
+        Labels, int32 (B,): the index of the highest logit, or the lowest such index if logits tie. And one boolean: whether
+        any logit is not a number.
+
+    Raises:
+        InputError: If the output is neither logits nor labels.
     """
     output = torch.as_tensor(output)
     if output.dim() == 2 and output.shape[0] == batch and output.shape[1] >= 2:
-        undefined = output.isnan().any() if output.is_floating_point() else torch.zeros((), dtype=torch.bool)
-        return output.argmax(dim=1).int(), undefined  # argmax returns the first of equal maxima
+        has_nan = output.isnan().any() if output.is_floating_point() else torch.zeros((), dtype=torch.bool)
+        return output.argmax(dim=1).int(), has_nan  # argmax returns the first of equal maxima
     if output.shape == (batch,) and not output.is_floating_point() and not output.is_complex():
         return output.int(), torch.zeros((), dtype=torch.bool)
     raise InputError(
-        f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}: "
-        "logits (batch, classes) with two classes or more, or integer labels (batch,), are needed"
+        f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; "
+        "it must return logits (batch, classes) with two classes or more, or integer labels (batch,)"
     )
-
-
-def _refuse_undefined(undefined: Tensor) -> None:
-    if undefined:
-        raise InputError("the model gives logits that are not a number: its regions cannot be counted")

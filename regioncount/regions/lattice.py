@@ -1,52 +1,85 @@
-"""The lattice in a simplex, in integers.
+"""The regular lattice in a simplex.
 
-A lattice point is (a_1, ..., a_d) with a_i >= 0 and a_1 + ... + a_d <= n - 1; its barycentric coordinates are
-(n - 1 - sum a, a_1, ..., a_d) / (n - 1). In floating point, a test such as a + b <= 1 loses points; here nothing is tested
-in floating point.
+A lattice point has integer coordinates (a_1, ..., a_d) with a_i >= 0 and a_1 + ... + a_d <= n - 1, where n is the
+resolution. Its barycentric coordinates are (n - 1 - sum a, a_1, ..., a_d) / (n - 1). Membership and neighbourhood are
+decided in
+integers: in floating point, a test such as a + b <= 1 loses points at the border.
 """
 
 import numpy as np
 
 from regioncount.errors import InputError
-
-CONNECTIVITIES = ("paper", "lattice")
+from regioncount.regions.methods import CONNECTIVITIES
 
 
 def simplex_lattice(dimension: int, resolution: int) -> np.ndarray:
-    """All lattice points of a simplex, int64 (P, d) in lexicographic order, with `resolution` points along an axis.
+    """Return all lattice points of a simplex in lexicographic order.
 
-    P is binomial(resolution - 1 + d, d): 200 for a line of 200, 55 for a triangle of 10, 126 for a 5-simplex of 5.
+    Args:
+        dimension: Dimension d of the simplex.
+        resolution: Lattice points n along each edge, ends included.
+
+    Returns:
+        Integer coordinates, int64 (P, d) with P = binomial(n - 1 + d, d): 200 points for d = 1 and n = 200, 55 for d = 2 and
+        n = 10, 126 for d = 5 and n = 5.
     """
     points = np.zeros((1, 0), dtype=np.int64)
-    left = np.array([resolution - 1])  # how much of n - 1 each partial point has not used up
+    remaining = np.array([resolution - 1])  # n - 1 less the coordinates so far, for each partial point
     for _ in range(dimension):
-        choices = left + 1
+        choices = remaining + 1
         parent = np.repeat(np.arange(len(points)), choices)
         value = np.arange(len(parent)) - np.repeat(np.cumsum(choices) - choices, choices)
         points = np.column_stack([points[parent], value])
-        left = left[parent] - value
+        remaining = remaining[parent] - value
     return points
 
 
 def barycentric(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Barycentric coordinates of lattice points: float64 (P, d + 1), each row summing to 1."""
+    """Return the barycentric coordinates of lattice points.
+
+    Args:
+        points: Integer coordinates, int64 (P, d).
+        resolution: Lattice points n along each edge.
+
+    Returns:
+        float64 (P, d + 1); each row sums to 1.
+    """
     first = (resolution - 1) - points.sum(axis=1, keepdims=True)
     return np.concatenate([first, points], axis=1) / (resolution - 1)
 
 
-def positions(points: np.ndarray, resolution: int) -> np.ndarray:
-    """The index in `points` (P, d) of the point at each place of an n x ... x n box, -1 where there is none: int64."""
-    box = np.full([resolution] * points.shape[1], -1, dtype=np.int64)
-    box[tuple(points.T)] = np.arange(len(points))
-    return box
+def index_grid(points: np.ndarray, resolution: int) -> np.ndarray:
+    """Return a d-dimensional array that maps integer coordinates to the index of the lattice point there.
+
+    Args:
+        points: Integer coordinates, int64 (P, d).
+        resolution: Length n of the array along each axis.
+
+    Returns:
+        int64 (n, ..., n); -1 at coordinates outside the simplex.
+    """
+    grid = np.full([resolution] * points.shape[1], -1, dtype=np.int64)
+    grid[tuple(points.T)] = np.arange(len(points))
+    return grid
 
 
 def neighbour_offsets(dimension: int, connectivity: str) -> np.ndarray:
-    """The steps that join lattice points, one of each pair of opposite steps: int64 (k, d).
+    """Return the coordinate differences between neighbouring lattice points.
 
-    `paper`: in the plane at most one step on each axis (8 neighbours), otherwise one step on one axis (2d neighbours).
-    `lattice`: one step moved from one barycentric coordinate to another, d (d + 1) neighbours, so that the d + 1 vertices
-    are treated alike. Both are the two neighbours on a line. Raises InputError for another name.
+    Both connectivities give the two neighbours of a point on a line.
+
+    Args:
+        dimension: Dimension d of the lattice.
+        connectivity: "paper": in the plane the 8 points that differ by at most 1 in each coordinate; otherwise the 2 d
+        points
+            that differ by 1 in one coordinate (Li et al. 2025, section 3). "lattice": the d (d + 1) points reached by moving
+            one unit from one barycentric coordinate to another, which treats all d + 1 vertices alike.
+
+    Returns:
+        int64 (k, d), one of each pair of opposite offsets.
+
+    Raises:
+        InputError: If the connectivity is unknown.
     """
     unit = np.eye(dimension, dtype=np.int64)
     differences = [unit[i] - unit[j] for i in range(dimension) for j in range(i + 1, dimension)]
@@ -54,21 +87,26 @@ def neighbour_offsets(dimension: int, connectivity: str) -> np.ndarray:
         return np.array([*unit, *differences])
     if connectivity == "paper":
         return np.array([*unit, [1, 1], *differences]) if dimension == 2 else unit
-    raise InputError(f"connectivity={connectivity}: one of {', '.join(CONNECTIVITIES)} is needed")
+    raise InputError(f"connectivity={connectivity} is unknown; use one of {', '.join(CONNECTIVITIES)}")
 
 
-def edges(points: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """All pairs of points that differ by one of the offsets, as positions in `points`: int64 (E, 2).
+def neighbour_pairs(points: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return all pairs of points that differ by one of the offsets.
 
-    points: int64 (P, d), distinct, none negative, in lexicographic order.
+    Args:
+        points: Distinct, non-negative integer coordinates, int64 (P, d), in lexicographic order.
+        offsets: int64 (k, d), such as those of `neighbour_offsets`.
+
+    Returns:
+        Pairs of indices into `points`, int64 (E, 2).
     """
-    # One axis wider than the points on every side, so that a step past the border is the key of no point.
-    shape = points.max(axis=0) + 3
-    keys = np.ravel_multi_index(tuple((points + 1).T), shape)
-    pairs = []
+    # The key of a point is its index in a box with a margin of 1, so that no offset wraps around to another point.
+    shape = tuple(int(extent) for extent in points.max(axis=0) + 3)
+    keys = np.atleast_1d(np.ravel_multi_index(tuple((points + 1).T), shape))
+    pairs: list[np.ndarray] = []
     for offset in offsets:
-        wanted = np.ravel_multi_index(tuple((points + 1 + offset).T), shape)
-        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        start = np.flatnonzero(keys[found] == wanted)
-        pairs.append(np.stack([start, found[start]], axis=1))
+        neighbour_keys = np.ravel_multi_index(tuple((points + 1 + offset).T), shape)
+        candidates = np.minimum(np.searchsorted(keys, neighbour_keys), len(keys) - 1)
+        start = np.flatnonzero(keys[candidates] == neighbour_keys)
+        pairs.append(np.stack([start, candidates[start]], axis=1))
     return np.concatenate(pairs)

@@ -1,15 +1,16 @@
-"""A network in evaluation mode as a list of operations, affine in what depends on the input, or affine in pieces.
+"""A network in evaluation mode as a list of operations that are affine, or affine in pieces, in the network's input.
 
-The network is traced (`torch.export`), not hooked, so that no functional call goes unseen; an operation on what depends on
-the input that is not on the lists below is refused by its name.
+The network is traced with `torch.export` rather than with hooks, which would miss functional calls. An operation that
+depends on the input and is not in the tables below is refused by name.
 """
 
 import copy
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,78 +19,114 @@ from torch.nn.functional import unfold
 from torch.utils._pytree import arg_tree_leaves
 
 from regioncount.errors import InputError, one_line
-from regioncount.regions.evaluation import placement
+from regioncount.regions.evaluation import Model, device_and_dtype
 
-# Affine in their first operand, where the others do not depend on the input; in several operands together; in either of two.
-# None of them, where inputs lie along the first dimension of its result, makes one input depend on another.
-AFFINE = """
+# Operations that are affine in their first operand if the others do not depend on the input; in several operands jointly;
+# and in either of two. None of them lets one input of a batch affect another.
+AFFINE = frozenset(
+    """
     conv1d conv2d conv3d linear div neg alias clone contiguous detach dropout _native_batch_norm_legit_no_training batch_norm
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean sum view reshape
     _unsafe_view flatten unflatten squeeze unsqueeze transpose permute expand select slice narrow split split_with_sizes
     chunk unbind getitem constant_pad_nd pad pixel_shuffle channel_shuffle upsample_nearest2d upsample_bilinear2d zeros
     ones full zeros_like ones_like full_like to _to_copy
-"""
+    """.split()  # noqa: SIM905
+)
 JOINTLY_AFFINE = {"add", "sub", "rsub", "cat", "stack"}
 PRODUCTS = {"mul", "matmul"}
-# Affine between thresholds: these, from the arguments after the first.
-THRESHOLDS = {
-    "relu": lambda: (0.0,),
-    "leaky_relu": lambda slope=None: (0.0,),
-    "prelu": lambda slopes: (0.0,),
-    "abs": lambda: (0.0,),
+
+
+def _zero_threshold(*_: Any) -> tuple[float, ...]:
+    return (0.0,)
+
+
+def _clamp_thresholds(low: float | None = None, high: float | None = None) -> tuple[float, ...]:
+    return tuple(level for level in (low, high) if level is not None)
+
+
+# Activations that are affine between thresholds, which follow from the arguments after the first.
+THRESHOLDS: dict[str, Callable[..., tuple[float, ...]]] = {
+    "relu": _zero_threshold,
+    "leaky_relu": _zero_threshold,
+    "prelu": _zero_threshold,
+    "abs": _zero_threshold,
     "relu6": lambda: (0.0, 6.0),
     "hardtanh": lambda low=-1.0, high=1.0: (low, high),
-    "clamp": lambda low=None, high=None: tuple(level for level in (low, high) if level is not None),
+    "clamp": _clamp_thresholds,
 }
+
+Values = Mapping[Node, Any]
+"""The values of graph nodes: tensors, or lists of tensors for operations such as `split`."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on values that depend on the input."""
+    """An operation on values that depend on the network's input."""
 
     node: Node
+    """Its node in the traced graph."""
     operand: Node
+    """The value that decides on which of its affine pieces the operation acts."""
     thresholds: tuple[float, ...] = ()
-    """between which it is affine in each value of its operand"""
+    """Of an activation: operand values between which it is affine."""
     windows: Tensor | None = None
-    """int64 (outputs, values), of a max pooling: which of an image's values each output is the largest of"""
+    """Of max pooling: indices of the pixels of each window, int64 (outputs, pixels of a window)."""
     kept: frozenset[Node] = frozenset()
-    """the values that operations after it take"""
+    """The values that later operations use."""
 
     @property
     def affine(self) -> bool:
+        """Whether the operation is affine for all inputs."""
         return not self.thresholds and self.windows is None
 
 
 @dataclass(frozen=True)
 class Program:
-    """A traced network: its operations in order, and all that they take besides the input."""
+    """A traced network: its operations in order, and the constants that they use."""
 
     stages: list[list[Operation]]
-    """each but the first begins with an operation that is affine only in pieces; the others are affine"""
-    constants: dict[Node, Tensor]
+    """Operations in order. Each stage but the first begins with one that is affine in pieces; all others are affine."""
+    constants: dict[Node, Any]
+    """Parameters, buffers, and values that do not depend on the input."""
     input: Node
+    """The network's input."""
     output: Node
+    """The logits."""
     device: torch.device
-    width: int
-    """the most values of one input that are kept at a time"""
+    """Device of the constants."""
+    values_per_input: int
+    """Largest number of values in memory at a time for one input."""
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The operations of all stages in order."""
+        return [operation for stage in self.stages for operation in stage]
 
 
-def trace(model: nn.Module, shape: torch.Size) -> Program:
-    """The operations of a network, copied in evaluation mode and float64, on inputs (B, *shape).
+def trace(model: Model, shape: Sequence[int]) -> Program:
+    """Trace a copy of a network in evaluation mode and float64.
 
-    Raises InputError where it is no torch module, cannot be traced, or has an operation that is neither affine nor affine
-    in pieces in what depends on the input.
+    Args:
+        model: A torch module that gives logits (B, classes).
+        shape: Shape of one input.
+
+    Returns:
+        The network's operations on inputs (B, *shape), where B is free.
+
+    Raises:
+        InputError: If the model is not a torch module, cannot be traced, or has an operation that is neither affine nor
+            affine in pieces.
     """
     if not isinstance(model, nn.Module):
-        raise InputError("an exact count looks into the network: a torch module is needed, not any callable")
-    device, _ = placement(model, torch.empty(0))
+        raise InputError("an exact count analyses the network's operations: it needs a torch module, not another callable")
+    device, _ = device_and_dtype(model, torch.empty(0))
     exported = _export(copy.deepcopy(model).double().eval(), torch.zeros(2, *shape, dtype=torch.float64, device=device))
     constants, nodes = _constants(exported), _in_order(exported.graph)
-    (given,) = (node for node in nodes if node.op == "placeholder" and node not in constants)
-    output = nodes[-1].args[0][-1]
+    (input_node,) = (node for node in nodes if node.op == "placeholder" and node not in constants)
+    output: Node = _arguments(nodes[-1])[0][-1]
 
-    dependent, operations = [given], []
+    dependent: list[Node] = [input_node]
+    operations: list[Operation] = []
     for node in nodes:
         if node.op != "call_function" or _is_size(node) or operation_name(node).startswith("_assert"):
             continue
@@ -97,108 +134,171 @@ def trace(model: nn.Module, shape: torch.Size) -> Program:
             constants[node] = call(node, constants, 0)
             continue
         operations.append(_operation(node, dependent, device))
-        for value in _tensors(node.meta["val"]):
-            if value.numel() and value.dtype != torch.float64:
-                raise InputError(
-                    f"an exact count cannot follow {operation_name(node)}: it gives {value.dtype}, and exact is in float64"
-                )
-            if value.numel() and (not value.dim() or value.shape[0] != given.meta["val"].shape[0]):
-                raise InputError(
-                    f"an exact count cannot follow {operation_name(node)}: what it gives does not keep inputs apart"
-                )
+        _check_result(node, input_node)
         dependent.append(node)
     if output not in dependent or output.meta["val"].dim() != 2:
         raise InputError("an exact count needs a network that gives logits (batch, classes) for inputs (batch, ...)")
 
-    kept = {output}
-    for place, operation in reversed([*enumerate(operations)]):
-        operations[place] = replace(operation, kept=frozenset(kept))
-        kept = kept - {operation.node} | {used for used in operation.node.all_input_nodes if used in dependent}
-    stages = [[]]
+    operations = _with_kept_values(operations, dependent, output)
+    stages: list[list[Operation]] = [[]]
     for operation in operations:
         if not operation.affine:
             stages.append([])
         stages[-1].append(operation)
-    width = max(sum(map(_size, {*operation.kept, operation.operand})) for operation in operations)
-    return Program(stages, constants, given, output, device, width)
+    values_per_input = max(sum(map(_size, {*operation.kept, operation.operand})) for operation in operations)
+    return Program(stages, constants, input_node, output, device, values_per_input)
 
 
-def apply(program: Program, operation: Operation, values: dict[Node, Tensor]) -> dict[Node, Tensor]:
-    """Carry out an operation on the values of P inputs; returns those that are needed after it."""
+def apply(program: Program, operation: Operation, values: Values) -> dict[Node, Any]:
+    """Apply an operation to the values of P inputs.
+
+    Args:
+        program: The network.
+        operation: One of its operations.
+        values: The values that this and later operations use, (P, ...) each.
+
+    Returns:
+        The values that later operations use.
+    """
     points = len(next(iter(values.values())))
-    values = values | {operation.node: call(operation.node, program.constants | values, points)}
+    values = {**values, operation.node: call(operation.node, {**program.constants, **values}, points)}
     return {node: value for node, value in values.items() if node in operation.kept}
 
 
+def call(node: Node, values: Values, points: int) -> Any:
+    """Evaluate the operation of a graph node.
+
+    Args:
+        node: A node that calls a function.
+        values: The values of its operands.
+        points: Number of inputs, which replaces the batch size.
+
+    Returns:
+        A tensor or a list of tensors.
+    """
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, list | tuple):
+            return [resolve(part) for part in argument]
+        if not isinstance(argument, Node):
+            return argument
+        return values[argument] if argument in values else _size_at(argument, points)
+
+    return _function(node)(*map(resolve, node.args), **{name: resolve(argument) for name, argument in node.kwargs.items()})
+
+
+def operation_name(node: Node) -> str:
+    """Return the name of a node's operation without its namespace.
+
+    Args:
+        node: A node that calls a function.
+
+    Returns:
+        A name such as "relu".
+    """
+    function = _function(node)
+    schema = getattr(function, "_schema", None)
+    return schema.name.rpartition("::")[2] if schema else function.__name__
+
+
 def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
-    logging.disable()  # what is wrong is said here, in one line
+    """Return a module exported with a free batch size.
+
+    Raises:
+        InputError: If the module cannot be traced.
+    """
+    logging.disable()  # the reason of a failure is in the InputError
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-            return exported.run_decompositions({})  # so that nothing is done in place
-    except Exception as error:  # of any kind: the model's own code runs here
+            return exported.run_decompositions({})  # replaces in-place operations
+    except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise InputError(f"an exact count cannot trace the network: {one_line(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _in_order(graph: torch.fx.Graph) -> list[Node]:
-    """The nodes, the parts of a tuple right after it: it is kept no longer."""
+    """Return the nodes with the items of a tuple directly after it, so that the tuple need not be kept."""
     nodes = [node for node in graph.nodes if node.target is not getitem]
     return [later for node in nodes for later in (node, *(user for user in node.users if user.target is getitem))]
 
 
-def _constants(exported: torch.export.ExportedProgram) -> dict[Node, Tensor]:
-    """Parameters, buffers and constant tensors."""
-    of = exported.graph_signature
-    names = {**of.inputs_to_parameters, **of.inputs_to_buffers, **of.inputs_to_lifted_tensor_constants}
-    held = {**exported.constants, **exported.state_dict}
-    return {node: held[names[node.name]].detach() for node in exported.graph.nodes if node.name in names}
+def _constants(exported: torch.export.ExportedProgram) -> dict[Node, Any]:
+    """Return the parameters, buffers and constant tensors."""
+    signature = exported.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    tensors: dict[str, Any] = {**exported.constants, **exported.state_dict}
+    return {node: tensors[names[node.name]].detach() for node in exported.graph.nodes if node.name in names}
+
+
+def _check_result(node: Node, input_node: Node) -> None:
+    """Check the type and the shape of a node's result.
+
+    Raises:
+        InputError: If the result is not float64, or its first dimension is not the batch.
+    """
+    for value in _tensors(node.meta["val"]):
+        if value.numel() and value.dtype != torch.float64:
+            raise InputError(
+                f"an exact count cannot follow {operation_name(node)}: its result is {value.dtype}, not float64"
+            )
+        if value.numel() and (not value.dim() or value.shape[0] != input_node.meta["val"].shape[0]):
+            raise InputError(f"an exact count cannot follow {operation_name(node)}: its result has no batch dimension")
 
 
 def _operation(node: Node, dependent: list[Node], device: torch.device) -> Operation:
-    """dependent: the values so far that depend on the input."""
-    name, first = operation_name(node), node.args[0]
-    taken = [used for used in arg_tree_leaves(*node.args, **node.kwargs) if isinstance(used, Node) and used in dependent]
-    numbers = not any(isinstance(argument, Node) for argument in node.args[1:])
-    if taken == [first] and name in THRESHOLDS and (numbers or name == "prelu"):
-        return Operation(node, first, thresholds=THRESHOLDS[name](*node.args[1:]))
-    if taken == [first] and name == "max_pool2d":
+    """Return the operation of a node, given the nodes before it that depend on the input.
+
+    Raises:
+        InputError: If the operation is in no table.
+    """
+    name, arguments = operation_name(node), _arguments(node)
+    first = arguments[0]
+    leaves = arg_tree_leaves(*node.args, **node.kwargs)
+    operands = [leaf for leaf in leaves if isinstance(leaf, Node) and leaf in dependent]
+    others_are_numbers = not any(isinstance(argument, Node) for argument in arguments[1:])
+    if operands == [first] and name in THRESHOLDS and (others_are_numbers or name == "prelu"):
+        return Operation(node, first, thresholds=THRESHOLDS[name](*arguments[1:]))
+    if operands == [first] and name == "max_pool2d":
         return Operation(node, first, windows=_windows(node, device))
-    if (
-        name in JOINTLY_AFFINE
-        or (name in AFFINE.split() and taken in ([], [first]))
-        or (name in PRODUCTS and len(taken) == 1)
-    ):
-        return Operation(node, taken[0] if taken else node)
-    known = name in {*AFFINE.split(), *PRODUCTS, *THRESHOLDS, "max_pool2d"}
-    which = "of several values that depend on the input" if known else "which is not on its list of piecewise linear ones"
-    raise InputError(f"an exact count cannot follow the operation {name}, {which}; method=auto takes any network")
+    if name in JOINTLY_AFFINE or (name in AFFINE and operands in ([], [first])) or (name in PRODUCTS and len(operands) == 1):
+        return Operation(node, operands[0] if operands else node)
+    known = name in {*AFFINE, *PRODUCTS, *THRESHOLDS, "max_pool2d"}
+    reason = "which is not supported with these operands" if known else "which is not known to be piecewise linear"
+    raise InputError(f"an exact count cannot follow the operation {name}, {reason}; method=auto supports any network")
 
 
 def _windows(pool: Node, device: torch.device) -> Tensor:
-    """Places outside the image stand for one inside: that changes no maximum."""
-    kernel, stride, padding, dilation, ceil = (*pool.args[1:], *[[], 0, 1, False][len(pool.args) - 2 :])
+    """Return the pixels of each pooling window; padding is replaced by a pixel of the window, which changes no maximum.
+
+    Raises:
+        InputError: If the pooling uses ceil_mode.
+    """
+    operand, *given = _arguments(pool)
+    defaults: list[Any] = [[], [], 0, 1, False]
+    kernel, stride, padding, dilation, ceil = (*given, *defaults[len(given) :])
     if ceil:
-        raise InputError("an exact count cannot follow max_pool2d with ceil_mode; method=auto takes any network")
-    height, width = pool.args[0].meta["val"].shape[-2:]
-    places = torch.arange(1.0, height * width + 1, dtype=torch.float64, device=device).view(1, 1, height, width)
-    windows = unfold(places, kernel, dilation, padding, stride or kernel)[0].T.long() - 1
+        raise InputError("an exact count cannot follow max_pool2d with ceil_mode; method=auto supports any network")
+    height, width = operand.meta["val"].shape[-2:]
+    # Numbered from 1, as unfold pads with 0.
+    pixels = torch.arange(1.0, height * width + 1, dtype=torch.float64, device=device).view(1, 1, height, width)
+    windows = unfold(pixels, kernel, dilation, padding, stride or kernel)[0].T.long() - 1
     return torch.where(windows < 0, windows.amax(dim=1, keepdim=True), windows)
 
 
-def call(node: Node, known: dict[Node, Tensor], points: int):
-    """What an operation makes of known values, those that depend on the input being of so many points."""
-
-    def value(argument):
-        if isinstance(argument, list | tuple):
-            return [value(part) for part in argument]
-        if not isinstance(argument, Node):
-            return argument
-        return known[argument] if argument in known else _size_at(argument, points)
-
-    return node.target(*map(value, node.args), **{name: value(argument) for name, argument in node.kwargs.items()})
+def _with_kept_values(operations: list[Operation], dependent: list[Node], output: Node) -> list[Operation]:
+    """Return the operations with the values that must be kept after each."""
+    kept, result = {output}, list[Operation]()
+    for operation in reversed(operations):
+        result.append(replace(operation, kept=frozenset(kept)))
+        kept = kept - {operation.node} | {used for used in operation.node.all_input_nodes if used in dependent}
+    return result[::-1]
 
 
 def _is_size(node: Node) -> bool:
@@ -206,21 +306,27 @@ def _is_size(node: Node) -> bool:
 
 
 def _size_at(node: Node, points: int) -> int:
-    """A number worked out from the batch's size."""
+    """Return a number that is computed from the batch size."""
     if node.target is torch.ops.aten.sym_size.int:
-        return points  # of what depends on the input, only the first size is not fixed
-    return node.target(*(_size_at(part, points) if isinstance(part, Node) else part for part in node.args))
+        return points  # only the batch dimension has a symbolic size
+    return _function(node)(*(_size_at(part, points) if isinstance(part, Node) else part for part in node.args))
 
 
-def operation_name(node: Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    return schema.name.rpartition("::")[2] if schema else node.target.__name__
+def _arguments(node: Node) -> tuple[Any, ...]:
+    """Return a node's positional arguments, which torch.fx types as a union of everything."""
+    return node.args
 
 
-def _tensors(value) -> Iterable[Tensor]:
+def _function(node: Node) -> Callable[..., Any]:
+    """Return the function that a node calls."""
+    assert callable(node.target)  # true of every node with op "call_function"
+    return node.target
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
     return value if isinstance(value, list | tuple) else [value]
 
 
 def _size(node: Node) -> int:
-    """Values of one input."""
+    """Return the number of values of a node for one input."""
     return sum(value[0].numel() for value in _tensors(node.meta["val"]) if value.numel())

@@ -1,4 +1,8 @@
-"""A module prepared for counting: batch normalization folded, and a bfloat16 copy that says where float32 is needed."""
+"""Faster copies of a module: batch normalization folded into convolutions, and bfloat16 where it decides the label.
+
+Points are first evaluated in bfloat16. Those whose margin there is below a bound are evaluated in float32 too. The bound is
+calibrated on points at which both copies are compared with the model.
+"""
 
 import copy
 from dataclasses import dataclass
@@ -8,63 +12,81 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from regioncount.regions.adaptive import margins
-from regioncount.regions.evaluation import fast_bfloat16, fast_layout, lay_out
+from regioncount.regions.evaluation import Model, fast_bfloat16, fast_layout, lay_out
 
-# The bound on the margin below which a point is evaluated in float32, in units of the largest error that was seen in a
-# difference of two logits; labels differed only at margins below half that error.
+# Bound on the bfloat16 margin, in units of the largest error observed in a difference of two logits. In the benchmarks,
+# labels differed only at margins below half that error.
 BOUND_ERRORS = 2.0
 
-# How far folding may move a logit, in units of the logits' spread: far above rounding, far below a mistake. A mistake shows
-# on any input, so that a few are enough.
+# Largest change of a logit by folding, relative to the range of the logits: far above rounding, far below what a wrong fold
+# causes. A wrong fold shows at any input, so a few inputs suffice.
 FOLDING_TOLERANCE = 1e-3
 FOLDING_INPUTS = 16
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A module's copies for counting."""
+    """A model and its faster copies."""
 
-    exact: nn.Module
-    """gives the module's logits up to rounding"""
-    rough: nn.Module | None
-    """gives them in bfloat16; None where that does not pay"""
-    bound: float | None
-    """the margin (highest logit less the second) in bfloat16 from which the label is taken to be that in float32"""
+    float32: Model
+    """Gives the model's logits up to rounding, in the dtype of its parameters."""
+    bfloat16: nn.Module | None = None
+    """Gives the logits in bfloat16; None if bfloat16 is not used."""
+    bound: float | None = None
+    """Margin (highest logit less the second highest) in bfloat16 below which a point is evaluated in float32."""
     evaluations: int = 0
-    """inputs evaluated to compare the copies with the model"""
+    """Inputs evaluated to compare the copies with the model."""
 
 
 def prepare(model: nn.Module, inputs: Tensor, logits: Tensor, batch_size: int) -> Prepared:
-    """Copies that agree with the model, in evaluation mode, on these inputs (B, *input_shape); logits: its own there."""
-    exact, evaluations = model, 0
-    fused = folded(model)
-    if fused is not None:
-        few = slice(None, None, -(-len(inputs) // FOLDING_INPUTS))
-        moved = (_in_batches(fused, inputs[few], batch_size) - logits[few]).abs().max()
-        if moved <= FOLDING_TOLERANCE * (logits.max() - logits.min()):
-            exact = fused
-        evaluations += len(inputs[few])
+    """Return faster copies of a module that agree with it on calibration inputs.
+
+    Args:
+        model: Module in evaluation mode.
+        inputs: Calibration inputs (B, *input_shape).
+        logits: The model's logits at these inputs, (B, classes).
+        batch_size: Inputs evaluated at once.
+
+    Returns:
+        The copies. A copy that cannot be made, disagrees with the model or does not pay is left out.
+    """
+    float32, evaluations = model, 0
+    folded_model = folded(model)
+    if folded_model is not None:
+        sample = slice(None, None, -(-len(inputs) // FOLDING_INPUTS))
+        change = (_in_batches(folded_model, inputs[sample], batch_size) - logits[sample]).abs().max()
+        if change <= FOLDING_TOLERANCE * (logits.max() - logits.min()):
+            float32 = folded_model
+        evaluations += len(inputs[sample])
     if not fast_bfloat16(inputs.device):
-        return Prepared(exact, None, None, evaluations)
+        return Prepared(float32, evaluations=evaluations)
     evaluations += len(inputs)
     try:
-        rough = lay_out(copy.deepcopy(exact).to(torch.bfloat16))
-        error = _in_batches(rough, inputs.bfloat16(), batch_size).to(logits) - logits
-    except (RuntimeError, TypeError):
-        return Prepared(exact, None, None, evaluations)  # some operation of this model is not made for bfloat16
+        bfloat16 = lay_out(copy.deepcopy(float32).to(torch.bfloat16))
+        error = _in_batches(bfloat16, inputs.bfloat16(), batch_size).to(logits) - logits
+    except (RuntimeError, TypeError):  # an operation of this model does not support bfloat16
+        return Prepared(float32, evaluations=evaluations)
     bound = BOUND_ERRORS * (error.amax(dim=1) - error.amin(dim=1)).max()
-    if not (margins(logits) < bound).double().mean() < 0.5:  # most points would be evaluated twice
-        return Prepared(exact, None, None, evaluations)
-    return Prepared(exact, rough, bound.item(), evaluations)
+    share_below = (margins(logits) < bound).double().mean()
+    if not share_below < 0.5:  # most points would be evaluated twice
+        return Prepared(float32, evaluations=evaluations)
+    return Prepared(float32, bfloat16, bound.item(), evaluations)
+
+
+def folded(model: nn.Module) -> nn.Module | None:
+    """Return a copy with batch normalization folded into the preceding convolutions.
+
+    Args:
+        model: Module in evaluation mode.
+
+    Returns:
+        The copy, or None if torch.fx cannot trace the module.
+    """
+    try:
+        return lay_out(fuse(model))
+    except Exception:  # tracing runs the model's own code, which may raise anything
+        return None
 
 
 def _in_batches(model: nn.Module, inputs: Tensor, size: int) -> Tensor:
     return torch.cat([model(fast_layout(batch)) for batch in inputs.split(size)])
-
-
-def folded(model: nn.Module) -> nn.Module | None:
-    """A copy with batch normalization folded into the convolutions before it; None where the model cannot be traced."""
-    try:
-        return lay_out(fuse(model))
-    except Exception:  # whatever a model's own code makes of a tracer's placeholders
-        return None

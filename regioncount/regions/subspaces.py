@@ -1,7 +1,7 @@
-"""Where regions are counted: simplices in input space, as the vertices that span them.
+"""Random simplices in input space, given by their vertices.
 
-Every subspace is an array of vertices (S, d + 1, *input_shape): a segment has two vertices, a triangle three. What is
-special about a kind of subspace (a random direction, a line extended past its images) ends here; counting sees vertices.
+Every kind of subspace is an array of vertices (S, d + 1, *input_shape): a segment has two vertices, a triangle three.
+Counting depends on the vertices only.
 """
 
 import torch
@@ -11,13 +11,24 @@ from regioncount.errors import InputError
 
 
 def sample_indices(population: int, dimension: int, number: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draw, for each of `number` simplices, d + 1 distinct indices below `population`: int64 (S, d + 1).
+    """Draw d + 1 distinct indices for each of S simplices.
 
-    The first simplices of a longer draw from the same seed are those of a shorter one, so that counts over 10, 100 and
-    1,000 lines are nested. Raises InputError where a simplex needs more vertices than there are images.
+    With the same seed, a shorter draw is the beginning of a longer one: the first 10 of 100 lines are the same 10 lines.
+
+    Args:
+        population: Number of images; indices are below it.
+        dimension: Dimension d of the simplices, at least 1.
+        number: Number of simplices S, at least 1.
+        generator: Source of randomness; by default torch's global one.
+
+    Returns:
+        int64 (S, d + 1).
+
+    Raises:
+        InputError: If the dimension or the number is below 1, or there are fewer than d + 1 images.
     """
     if dimension < 1:
-        raise InputError(f"dimension={dimension}: a subspace has dimension 1 (a line) or more")
+        raise InputError(f"dimension={dimension}: a subspace needs dimension 1 (a line) or more")
     if number < 1:
         raise InputError(f"number={number}: at least 1 subspace is needed")
     if population < dimension + 1:
@@ -26,11 +37,11 @@ def sample_indices(population: int, dimension: int, number: int, generator: torc
     uniform = torch.rand(number, dimension + 1, dtype=torch.float64, generator=generator, device=device).cpu()
     indices = torch.empty(number, dimension + 1, dtype=torch.int64)
     for k in range(dimension + 1):
-        # The k-th vertex is uniform among the population - k images left; stepping over the taken ones in ascending
-        # order turns its rank among those left into an index.
+        # The k-th vertex is uniform among the population - k unused images. Its rank among these becomes an index by
+        # skipping the used images in ascending order.
         drawn = (uniform[:, k] * (population - k)).long()
-        for taken in indices[:, :k].sort(dim=1).values.unbind(dim=1):
-            drawn += drawn >= taken
+        for used in indices[:, :k].sort(dim=1).values.unbind(dim=1):
+            drawn += drawn >= used
         indices[:, k] = drawn
     return indices
 
@@ -40,19 +51,36 @@ def sample_simplices(
 ) -> Tensor:
     """Draw simplices whose vertices are distinct random images.
 
-    images: (N, *input_shape), as the model takes them (normalized). Returns (S, d + 1, *input_shape) with S = number:
-    for dimension 1 two images a segment, the paper's default subspace (Li et al. 2025, section 3). Within one simplex
-    the images are distinct; different simplices may share some. Raises InputError where dimension or number is below 1,
-    or fewer than d + 1 images are given.
+    Dimension 1 is the default subspace of Li et al. 2025, section 3. Different simplices may share images.
+
+    Args:
+        images: (N, *input_shape), normalized as the model expects.
+        dimension: Dimension d of the simplices, at least 1.
+        number: Number of simplices S, at least 1.
+        generator: Source of randomness; by default torch's global one.
+
+    Returns:
+        Vertices (S, d + 1, *input_shape).
+
+    Raises:
+        InputError: If the dimension or the number is below 1, or there are fewer than d + 1 images.
     """
     indices = sample_indices(len(images), dimension, number, generator)
     return images[indices.to(images.device)]
 
 
 def shorten_segments(segments: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The part of each segment between two uniform random points of it (the paper's "short segment").
+    """Cut each segment to the part between two uniform random points of it ("short segment" in Li et al. 2025).
 
-    segments: (S, 2, *input_shape); returns the same shape. Raises InputError for simplices of higher dimension.
+    Args:
+        segments: (S, 2, *input_shape).
+        generator: Source of randomness; by default torch's global one.
+
+    Returns:
+        Segments (S, 2, *input_shape).
+
+    Raises:
+        InputError: If `segments` does not have two vertices per subspace.
     """
     _require_segments(segments)
     device = "cpu" if generator is None else generator.device
@@ -61,24 +89,41 @@ def shorten_segments(segments: Tensor, generator: torch.Generator | None = None)
 
 
 def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) -> Tensor:
-    """Segments lengthened (or cut) to the parameters start..stop of the line through their ends (the paper's "wider scope").
+    """Move the ends of each segment along its line ("wider scope" in Li et al. 2025).
 
-    segments: (S, 2, *input_shape), whose own ends are at 0 and 1; returns the same shape. Raises InputError for simplices
-    of higher dimension or where start is not below stop.
+    Args:
+        segments: (S, 2, *input_shape).
+        start: New first end, as a position on the line on which the old ends are at 0 and 1.
+        stop: New second end, above `start`.
+
+    Returns:
+        Segments (S, 2, *input_shape).
+
+    Raises:
+        InputError: If `segments` does not have two vertices per subspace, or `start` is not below `stop`.
     """
     _require_segments(segments)
     if not start < stop:
-        raise InputError(f"start={start}, stop={stop}: the start of a segment must lie below its stop")
+        raise InputError(f"start={start}, stop={stop}: start must be below stop")
     return _points_on(segments, torch.tensor([start, stop], dtype=torch.float64).expand(len(segments), 2))
 
 
 def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Generator | None = None) -> Tensor:
-    """Segments from each image x to x + scale * z with z standard normal noise (the paper's "random direction").
+    """Draw a segment from each image x to x + scale * z, with z standard normal ("random direction" in Li et al. 2025).
 
-    images: (S, *input_shape), normalized; returns (S, 2, *input_shape). Raises InputError where scale is not positive.
+    Args:
+        images: (S, *input_shape), normalized as the model expects.
+        scale: Standard deviation of the noise, above 0.
+        generator: Source of randomness; by default torch's global one.
+
+    Returns:
+        Segments (S, 2, *input_shape).
+
+    Raises:
+        InputError: If the scale is not above 0.
     """
     if not scale > 0:
-        raise InputError(f"scale={scale}: the noise along which a segment runs needs a scale above 0")
+        raise InputError(f"scale={scale}: the standard deviation of the noise must be above 0")
     device = "cpu" if generator is None else generator.device
     noise = torch.randn(images.shape, generator=generator, device=device).to(images)
     return torch.stack([images, images + scale * noise], dim=1)
@@ -89,7 +134,7 @@ def _require_segments(segments: Tensor) -> None:
         raise InputError(f"segments of shape (S, 2, *input_shape) are needed, not {tuple(segments.shape)}")
 
 
-def _points_on(segments: Tensor, parameters: Tensor) -> Tensor:
-    """The points at the given parameters (S, 2) of the lines through the segments' ends."""
-    parameters = parameters.to(segments).view(len(segments), 2, *[1] * (segments.dim() - 2))
-    return (1 - parameters) * segments[:, :1] + parameters * segments[:, 1:]
+def _points_on(segments: Tensor, positions: Tensor) -> Tensor:
+    """Return the points at positions (S, 2) on the lines through the segments' ends, which are at 0 and 1."""
+    positions = positions.to(segments).view(len(segments), 2, *[1] * (segments.dim() - 2))
+    return (1 - positions) * segments[:, :1] + positions * segments[:, 1:]

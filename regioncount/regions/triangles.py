@@ -1,107 +1,126 @@
-"""Exact regions in triangles, through small networks that are piecewise linear in evaluation mode.
+"""Exact regions in triangles, for small networks that are piecewise linear in evaluation mode.
 
-The triangle is cut into convex pieces, operation after operation, along the lines on which an operation passes from one of
-its pieces to another (as Humayun et al. 2023, SplineCam, do); at the end along the lines on which two logits are equal.
-Pieces that share an edge and a label are of one region. All pieces are cut in the same order, so that what two of them share
-is cut at the same places in both. In float64: two points that are nearly on a line that cuts are taken to be on it.
+The triangle is divided into convex cells on which the network is affine. Operation by operation, cells are cut along the
+lines on which an operation changes from one affine piece to another (as in SplineCam, Humayun et al. 2023), and finally
+along the lines on which two logits are equal. Cells of equal label that share an edge belong to one region. The lines are
+applied to all cells in the same order, so that neighbouring cells have the same vertices on a shared edge. Arithmetic is in
+float64; a vertex that is on a line up to rounding is taken to be on it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, nn
+from torch import Tensor
+from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import true_float32
+from regioncount.regions.evaluation import Model, refuse_nan, true_float32
 from regioncount.regions.piecewise import Operation, Program, apply, trace
 
-# Values at the vertices of all pieces that are kept at a time: 2 GB. A network with more is not small.
-MOST_VALUES = 2**28
+# Values at the vertices of all cells in memory at a time: 2 GB. A network that needs more is too large for this method.
+MAX_VALUES = 2**28
 
-# A value this far from zero, relative to the largest there is, may be rounding.
+# A value this close to zero, relative to the largest value, may be rounding.
 ROUNDING = 1e-12
+
+Interpolate = Callable[[Tensor], Tensor]
+"""Function from values at the vertices before a cut, (P, ...), to values at the vertices after it."""
 
 
 @dataclass(frozen=True)
 class ExactPlane:
-    """The regions of one triangle."""
+    """The regions of one triangle, as N convex polygons."""
 
     polygons: list[np.ndarray]
-    """float64 (k, 2) each, convex: where x and y are the shares of the second and third vertex"""
+    """Vertices of each polygon, float64 (k, 2): x and y are the barycentric coordinates of the triangle's second and third
+    vertex."""
     labels: np.ndarray
-    """int64 (N,): of each polygon"""
+    """int64 (N,): label of each polygon."""
     regions: np.ndarray
-    """int64 (N,): the region that each polygon is part of"""
+    """int64 (N,): index of the region that contains each polygon."""
     pieces: int
-    """on which the network is affine, its activation pattern constant; with max pooling there are more than it needs, as
-    every two values of a window are told apart"""
+    """Number of cells on which the network is affine (its activation pattern is constant). With max pooling it is too high,
+    as cells are cut wherever two values of a window are equal."""
 
     evaluations: int
-    """of the network, in inputs: the vertices of these pieces"""
+    """Network evaluations, in inputs: the vertices of these cells."""
 
     @cached_property
     def areas(self) -> np.ndarray:
-        """float64 (N,): the share of the triangle's area that each polygon has."""
-        return np.array([abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) for x, y in (each.T for each in self.polygons)])
+        """float64 (N,): share of the triangle's area in each polygon."""
+        columns = (polygon.T for polygon in self.polygons)
+        return np.array([abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) for x, y in columns])
 
     @property
     def count(self) -> int:
-        """Connected regions of constant predicted label."""
+        """Number of connected regions of constant predicted label."""
         return int(self.regions.max()) + 1
 
     @property
     def entropy(self) -> float:
-        """-sum p log p in nats, p a region's share of the area."""
+        """Region entropy -sum p log p in nats, where p is a region's share of the area."""
         share = np.bincount(self.regions, weights=self.areas)
         share = share[share > 0]
         return float(-(share * np.log(share)).sum()) + 0.0
 
 
-def exact_planes(model: nn.Module, triangles: Tensor) -> list[ExactPlane]:
-    """The regions of constant predicted label in each of S triangles.
+def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
+    """Compute the regions of constant predicted label in each of S triangles.
 
-    model: as of `exact_lines`, and small: the work grows with the number of pieces, cell by cell. triangles: floating point
-    (S, 3, *input_shape).
+    Args:
+        model: A torch module, as for `exact_lines`. It must be small: the cost grows with the number of affine pieces, which
+            are cut one at a time.
+        triangles: Floating point (S, 3, *input_shape).
 
-    Raises InputError where the vertices are no triangles, the network has an operation that is not piecewise linear or is
-    affine in too many pieces, or a logit is not a number. Source: Humayun et al. 2023, "SplineCam".
+    Returns:
+        The regions of each triangle.
+
+    Raises:
+        InputError: If the vertices are not triangles, the network has an operation that is not piecewise linear or too many
+            affine pieces, or a logit is not a number.
+
+    References:
+        Humayun et al. 2023, "SplineCam: Exact Visualization and Characterization of Deep Network Geometry and Decision
+        Boundaries".
     """
     if triangles.dim() < 3 or triangles.shape[1] != 3 or len(triangles) < 1:
-        raise InputError(f"triangles, vertices (S, 3, *input_shape), are needed, not {tuple(triangles.shape)}")
+        raise InputError(f"triangles need vertices of shape (S, 3, *input_shape), not {tuple(triangles.shape)}")
     program = trace(model, triangles.shape[2:])
     with torch.no_grad(), true_float32():
-        return [_follow(program, triangle.to(program.device, torch.float64)) for triangle in triangles]
+        return [_divide(program, triangle.to(program.device, torch.float64)) for triangle in triangles]
 
 
-def _follow(program: Program, triangle: Tensor) -> ExactPlane:
-    cells, places = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    values, most = {program.input: triangle}, MOST_VALUES // program.width
+def _divide(program: Program, triangle: Tensor) -> ExactPlane:
+    """Return the regions of one triangle."""
+    cells, positions = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    values: dict[Node, Any] = {program.input: triangle}
+    max_vertices = MAX_VALUES // program.values_per_input
     for stage in program.stages:
         if stage is not program.stages[0]:
-            cells, between = _cut(cells, _lines(stage[0], values[stage[0].operand]), most)
-            places = between(torch.from_numpy(places)).numpy()
-            values = {node: between(value) for node, value in values.items()}
+            cells, interpolate = _cut(cells, _piece_boundaries(stage[0], values[stage[0].operand]), max_vertices)
+            positions = interpolate(torch.from_numpy(positions)).numpy()
+            values = {node: interpolate(value) for node, value in values.items()}
         for operation in stage:
             values = apply(program, operation, values)
     logits = values[program.output]
-    if logits.isnan().any():
-        raise InputError("the model gives logits that are not a number: its regions cannot be counted")
-    pieces, evaluations = len(cells), len(places)
+    refuse_nan(logits.isnan().any())
+    pieces, evaluations = len(cells), len(positions)
     pairs = torch.tensor([*combinations(range(logits.shape[1]), 2)], device=logits.device)
-    cells, between = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], most)
-    places, logits = between(torch.from_numpy(places)).numpy(), between(logits).cpu().numpy()
+    cells, interpolate = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], max_vertices)
+    positions, logits = interpolate(torch.from_numpy(positions)).numpy(), interpolate(logits).cpu().numpy()
     labels = np.array([logits[cell].mean(axis=0).argmax() for cell in cells])
-    return ExactPlane([places[cell] for cell in cells], labels, _regions(cells, labels), pieces, evaluations)
+    return ExactPlane([positions[cell] for cell in cells], labels, _connect(cells, labels), pieces, evaluations)
 
 
-def _lines(operation: Operation, operand: Tensor) -> Tensor:
-    """Values (P, M) that are zero where an operation passes from one of its pieces to another."""
+def _piece_boundaries(operation: Operation, operand: Tensor) -> Tensor:
+    """Return values (P, M) that are zero where an operation changes from one affine piece to another."""
     if operation.windows is None:
         return torch.cat([operand.reshape(len(operand), -1) - threshold for threshold in operation.thresholds], dim=1)
     images, windows = operand.flatten(2), operation.windows
@@ -109,72 +128,93 @@ def _lines(operation: Operation, operand: Tensor) -> Tensor:
     return torch.cat([(images[..., windows[:, a]] - images[..., windows[:, b]]).flatten(1) for a, b in pairs], dim=1)
 
 
-def _cut(cells: list[list[int]], lines: Tensor, most: int) -> tuple[list[list[int]], Callable[[Tensor], Tensor]]:
-    """Convex cells, vertices in order, cut along each of the lines that passes through them.
+def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list[list[int]], Interpolate]:
+    """Return convex cells cut along each line that passes through them, and a function for values at the vertices.
 
-    lines: (P, M), the values at the vertices of functions that are affine in each cell, and 0 on a line. most: vertices
-    that there may be; InputError where there are more. Returns the cells, and a function from values at the vertices there
-    were (P, ...) to values at all that there are now.
+    Args:
+        cells: The vertices of each cell, in order.
+        lines: Values (P, M) at the vertices of M functions that are affine on each cell and zero on a line.
+        max_vertices: Largest number of vertices.
+
+    Returns:
+        The new cells, and a function from values at the old vertices, (P, ...), to values at all vertices.
+
+    Raises:
+        InputError: If there are more than `max_vertices` vertices.
     """
     rows = list(lines.cpu().numpy())
     tolerance = ROUNDING * max(1e-300, float(lines.abs().max())) if lines.numel() else 0.0
-    made, parents = {}, []
+    crossings: dict[tuple[int, int, int], int] = {}
+    new_vertices: list[tuple[int, int, float]] = []  # the two ends of the edge that each is on, and the share of the way
 
     def crossing(u: int, v: int, line: int) -> int:
-        """The vertex at which a line crosses an edge, the same for both cells that share it."""
+        """Return the vertex at which a line crosses an edge, the same one for both cells that share the edge."""
         u, v = min(u, v), max(u, v)
-        if (u, v, line) not in made:
+        if (u, v, line) not in crossings:
             share = rows[u][line] / (rows[u][line] - rows[v][line])
-            made[u, v, line] = len(rows)
-            parents.append((u, v, share))
+            crossings[u, v, line] = len(rows)
+            new_vertices.append((u, v, float(share)))
             row = rows[u] + share * (rows[v] - rows[u])
             row[line] = 0.0
             rows.append(row)
-        return made[u, v, line]
+        return crossings[u, v, line]
 
-    found = []
+    new_cells: list[list[int]] = []
     for cell in cells:
-        if len(rows) > most:
-            raise InputError(f"a triangle has over {most:,} vertices of affine pieces: exact is for small networks there")
-        ends = np.stack([rows[vertex] for vertex in cell])
+        if len(rows) > max_vertices:
+            raise InputError(
+                f"a triangle has over {max_vertices:,} vertices of affine pieces; method=exact needs a smaller network"
+            )
+        corners = np.stack([rows[vertex] for vertex in cell])
         parts = [cell]
-        for line in np.flatnonzero((ends.min(axis=0) < -tolerance) & (ends.max(axis=0) > tolerance)):
-            parts = [half for part in parts for half in _halves(part, rows, line, tolerance, crossing)]
-        found += parts
+        for line in np.flatnonzero((corners.min(axis=0) < -tolerance) & (corners.max(axis=0) > tolerance)).tolist():
+            sides = [[_side(rows[vertex][line], tolerance) for vertex in part] for part in parts]
+            parts = [half for part, side in zip(parts, sides, strict=True) for half in _split(part, side, line, crossing)]
+        new_cells += parts
 
-    def between(values: Tensor) -> Tensor:
-        known = torch.cat([values, values.new_empty(len(parents), *values.shape[1:])])
-        for vertex, (u, v, share) in enumerate(parents, start=len(values)):
-            known[vertex] = torch.lerp(known[u], known[v], float(share))
-        return known
+    def interpolate(values: Tensor) -> Tensor:
+        result = torch.cat([values, values.new_empty(len(new_vertices), *values.shape[1:])])
+        for vertex, (u, v, share) in enumerate(new_vertices, start=len(values)):
+            result[vertex] = torch.lerp(result[u], result[v], share)
+        return result
 
-    return found, between
+    return new_cells, interpolate
 
 
-def _halves(cell: list[int], rows: list[np.ndarray], line: int, tolerance: float, crossing: Callable) -> list[list[int]]:
-    """The two parts of a cell, or the cell itself where the line does not pass through it."""
-    sides = [0 if abs(rows[vertex][line]) <= tolerance else int(np.sign(rows[vertex][line])) for vertex in cell]
+def _side(value: float, tolerance: float) -> int:
+    """Return the side of a line that a vertex is on: -1, 1, or 0 on the line."""
+    return 0 if abs(value) <= tolerance else int(np.sign(value))
+
+
+def _split(cell: list[int], sides: list[int], line: int, crossing: Callable[[int, int, int], int]) -> list[list[int]]:
+    """Return the two parts of a cell, or the cell itself if the line does not pass through it."""
     if not (-1 in sides and 1 in sides):
         return [cell]
-    halves = {-1: [], 1: []}
-    for vertex, side, after, next_side in zip(cell, sides, cell[1:] + cell[:1], sides[1:] + sides[:1], strict=True):
+    halves: dict[int, list[int]] = {-1: [], 1: []}
+    for (vertex, next_vertex), (side, next_side) in zip(_edges(cell), _edges(sides), strict=True):
         for half in (-1, 1) if side == 0 else (side,):
             halves[half].append(vertex)
         if side * next_side < 0:
-            place = crossing(vertex, after, line)
-            halves[-1].append(place)
-            halves[1].append(place)
+            new_vertex = crossing(vertex, next_vertex, line)
+            halves[-1].append(new_vertex)
+            halves[1].append(new_vertex)
     return [half for half in halves.values() if len(half) > 2]
 
 
-def _regions(cells: list[list[int]], labels: np.ndarray) -> np.ndarray:
-    """For each cell the number of its region: cells of one label that hang together by edges."""
-    owners, joined = {}, []
+def _edges(cell: list[int]) -> Iterator[tuple[int, int]]:
+    """Return each vertex of a cell with the next one, cyclically."""
+    return zip(cell, cell[1:] + cell[:1], strict=True)
+
+
+def _connect(cells: list[list[int]], labels: np.ndarray) -> np.ndarray:
+    """Return the region of each cell, int64 (N,): cells of equal label are connected by shared edges."""
+    cell_of_edge: dict[tuple[int, int], int] = {}
+    pairs: list[tuple[int, int]] = []
     for number, cell in enumerate(cells):
-        for edge in zip(cell, cell[1:] + cell[:1], strict=True):
-            other = owners.setdefault((min(edge), max(edge)), number)
+        for u, v in _edges(cell):
+            other = cell_of_edge.setdefault((min(u, v), max(u, v)), number)
             if other != number and labels[other] == labels[number]:
-                joined.append((other, number))
-    one, other = np.array(joined, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(cells), len(cells)))
+                pairs.append((other, number))
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(cells), len(cells)))
     return connected_components(graph, directed=False)[1].astype(np.int64)

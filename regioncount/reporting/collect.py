@@ -20,7 +20,7 @@ from regioncount.runs import plans, store
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, seed_agreement
 from regioncount.runs.plans import RESERVED, Plan, PlannedRun
-from regioncount.runs.store import Run
+from regioncount.runs.record import Run
 
 # Columns that differ between repetitions of one sweep.
 LAST_COLUMNS = ("error", "seconds", "directory")
@@ -67,7 +67,7 @@ def collect(plan: Plan) -> SweepResults:
     """Read a sweep's runs from disk and compute its statistics."""
     rows, counts, environments = [], [], []
     finished: dict[int, Run] = {}
-    unfinished = store.begun(Path(plan.runs[0].config.results))
+    unfinished = store.unfinished_names(Path(plan.runs[0].config.results))
     for position, planned in enumerate(plan.runs):
         run, status, error = _find_run(planned, unfinished)
         settings = _settings(planned)

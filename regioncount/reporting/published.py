@@ -5,6 +5,7 @@ first, then statistics are taken over configurations. The authors' train accurac
 in training mode. Ours are of the whole training set in evaluation mode, so more of our runs count as fitted.
 """
 
+import csv
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ import pandas as pd
 
 from regioncount.analysis.observations import HYPERPARAMETERS
 from regioncount.columns import Column
-from regioncount.reporting.frames import records
 
 # One row per experiment and network. Correlations are those of the region count and the generalization gap; in the last
 # rows, those of the measure that the experiment is named after. Fitted configurations have a train accuracy of at least
@@ -91,5 +91,9 @@ def compare(
 @functools.cache
 def table() -> dict[tuple[str, str], dict[str, float]]:
     """Return all published figures, by experiment and network."""
-    rows = pd.read_csv(FILE, index_col=["experiment", "network"], float_precision="round_trip").astype(float)
-    return {tuple(key): row for key, row in zip(rows.index, records(rows), strict=True)}
+    with FILE.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (row.pop("experiment"), row.pop("network")): {key: float(value or "nan") for key, value in row.items()}
+        for row in rows
+    }

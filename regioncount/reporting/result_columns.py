@@ -11,7 +11,7 @@ from regioncount.reporting.frames import keys
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import epochs_to_measure, measurement_settings
 from regioncount.runs.plans import Plan, PlannedRun
-from regioncount.runs.store import Run
+from regioncount.runs.record import Run
 
 
 @dataclass(frozen=True)

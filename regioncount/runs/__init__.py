@@ -1,10 +1,9 @@
-"""Runs on disk: what identifies a run, how it is stored, what is measured of it, and how it is trained."""
+"""Store runs on disk, train them, and measure them."""
 
 from importlib import import_module
 
 
 def __getattr__(name: str):
-    # Reading a record must not import torch: `load` is looked up when it is first used.
-    if name == "load":
-        return import_module("regioncount.runs.store").load
+    if name == "load":  # on first use, so that identities alone do not import pandas
+        return import_module("regioncount.runs.record").load
     raise AttributeError(f"module 'regioncount.runs' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import pandas as pd
 from regioncount.columns import Column
 from regioncount.config import MeasuringConfig, RunConfig
 from regioncount.runs.measurements import measured_values
-from regioncount.runs.store import Run
+from regioncount.runs.record import Run
 
 
 def describe(run: Run, config: RunConfig | MeasuringConfig, dataset, epochs: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""The machine a figure was made on, and the code that made it."""
+"""Describe the hardware and the software that produced a result."""
 
 import platform
 import subprocess
@@ -6,14 +6,23 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import regioncount
 
+if TYPE_CHECKING:
+    import torch
 
-def environment(device: torch.device, precision: str) -> dict:
-    """What the figures of a run depend on besides its configuration."""
+
+def environment(device: "torch.device", precision: str) -> dict[str, Any]:
+    """Return what the results of a run depend on besides its configuration, as run.json records it.
+
+    Args:
+        device: Where the model is trained.
+        precision: Training precision as resolved, "float32" or "bfloat16".
+    """
+    import torch
+
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),
@@ -27,8 +36,10 @@ def environment(device: torch.device, precision: str) -> dict:
     }
 
 
-def device_name(device: torch.device) -> str:
-    """What a device is called; of a processor, how many threads work on it too."""
+def device_name(device: "torch.device") -> str:
+    """Return the model name of a device; for a CPU, also the number of threads that torch uses."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads"
@@ -36,7 +47,7 @@ def device_name(device: torch.device) -> str:
 
 @lru_cache
 def _processor() -> str:
-    """The processor's name where the system tells it, else "cpu"."""
+    """Return the processor's model name, or "cpu" if the system does not provide it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
@@ -46,9 +57,13 @@ def _processor() -> str:
 
 @lru_cache
 def commit(package: Path = Path(__file__).parent.parent) -> str | None:
-    """The git commit of the package, with -dirty after it where files have changed since.
+    """Return the git commit of the package, followed by "-dirty" if tracked files have changed since.
 
-    None where there is no git, or the package is not one of the files of the checkout that it lies in.
+    Args:
+        package: The package's directory.
+
+    Returns:
+        40 hexadecimal digits; None if git is not available or does not track the package.
     """
 
     def git(*arguments: str) -> str:
@@ -56,7 +71,7 @@ def commit(package: Path = Path(__file__).parent.parent) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # An environment that lies in somebody's own repository is not a checkout of this one.
+        # An environment inside the repository of another project is not a checkout of this one.
         git("ls-files", "--error-unmatch", "__init__.py")
         return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     except (OSError, subprocess.SubprocessError):

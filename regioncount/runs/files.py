@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, and that are read as data, whoever wrote them.
+"""Read and write files safely.
 
-Reading opens plain files alone, follows no link, and takes no more than a limit; of what is read nothing is executed.
+Writing is atomic: a file has its old content or all of the new. Reading treats every file as untrusted: only regular files
+are opened, links are not followed, sizes are limited, and nothing that was read is executed.
 """
 
 import hashlib
@@ -8,174 +9,199 @@ import io
 import json
 import math
 import os
+import secrets
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
-import torch
 
 from regioncount.errors import InputError
 
-TEXT_LIMIT = 64 * 2**20
+TEXT_LIMIT = 64 * 2**20  # bytes
 BINARY_LIMIT = 16 * 2**30
+
+# Not defined on every system.
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
 class Damaged(InputError):
-    """A file is not as it was written: cut short, changed, missing, or something else altogether."""
+    """A file is missing, or its content is not what was written."""
 
 
 def read(path: Path, limit: int = TEXT_LIMIT) -> bytes:
-    """The content of a plain file of at most `limit` bytes. Damaged where it is something else."""
+    """Return the content of a regular file.
+
+    Args:
+        path: The file.
+        limit: Its maximum size in bytes.
+
+    Raises:
+        Damaged: The file is missing, larger than `limit`, a link, or not a regular file.
+    """
     try:
-        # Without waiting, should it be a pipe.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | NO_FOLLOW | NO_WAIT)  # opening a pipe would wait for its writer
     except OSError as error:
         reason = "it is a link" if path.is_symlink() else error.strerror
         raise Damaged(f"{path} cannot be read: {reason}") from error
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Damaged(f"{path} cannot be read: it is not a plain file")
+            raise Damaged(f"{path} cannot be read: it is not a regular file")
         if status.st_size > limit:
-            raise Damaged(f"{path} is larger than {limit} bytes: not a file of ours")
+            raise Damaged(f"{path} cannot be read: it is larger than {limit} bytes")
         return file.read(limit)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, into a directory that is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a file atomically. Its directory must exist.
+
+    Raises:
+        OSError: The file cannot be written; `filename` is its path. What was there before is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666)
+        with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # a full disk does not say where it is
+            error.filename, error.filename2 = str(path), None  # the error of a full disk has no path
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all."""
+    """Write a text atomically, in UTF-8."""
     write(path, text.encode())
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
+    """Write a table atomically, without its index."""
     write(path, table.to_csv(index=False).encode())
 
 
-def write_json(path: Path, value: dict) -> None:
-    """Write a mapping with its checksum, whole or not at all. What is not a number becomes null."""
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a mapping and its checksum atomically. NaN and infinity are written as null."""
     plain = json.loads(json.dumps(_without_nan(value), allow_nan=False))
-    write(path, (json.dumps(plain | {"checksum": _json_digest(plain)}, indent=1) + "\n").encode())
+    write(path, (json.dumps(plain | {"checksum": json_digest(plain)}, indent=1) + "\n").encode())
 
 
-def read_json(path: Path) -> dict:
-    """A mapping that `write_json` wrote. Damaged where it is not as it was written."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a mapping that `write_json` wrote.
+
+    Raises:
+        Damaged: The file cannot be read, or its content is not what was written.
+    """
+    content = read(path)
     try:
-        value = json.loads(read(path), parse_constant=_refuse)
-        _check_texts(value)
-    except InputError:
-        raise
+        value = json.loads(content, parse_constant=_refuse_constant)
+        _check_printable(value)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise Damaged(f"{path} is damaged: it is not a mapping")
-    if value.pop("checksum", None) != _json_digest(value):
-        raise Damaged(f"{path} is damaged: it is not what was written (its checksum differs)")
+    if value.pop("checksum", None) != json_digest(value):
+        raise Damaged(f"{path} is damaged: its checksum differs")
     return value
 
 
+def json_digest(value: dict[str, Any]) -> str:
+    """Return the checksum of a mapping as `write_json` records it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def seal(content: bytes) -> bytes:
-    """Content with its checksum in front."""
+    """Return content preceded by its SHA-256 checksum, 32 bytes."""
     return hashlib.sha256(content).digest() + content
 
 
 def unseal(sealed: bytes, path: Path) -> bytes:
-    """The content that was sealed. Damaged where it has changed."""
+    """Return the content that was passed to `seal`.
+
+    Args:
+        sealed: What was read from the file.
+        path: The file, for error messages.
+
+    Raises:
+        Damaged: The content has changed.
+    """
     content = sealed[32:]
     if hashlib.sha256(content).digest() != sealed[:32]:
-        raise Damaged(f"{path} is damaged: it is not what was written (its checksum differs)")
+        raise Damaged(f"{path} is damaged: its checksum differs")
     return content
 
 
-def tensor_bytes(state: dict) -> bytes:
-    """A nested dictionary of tensors and plain values as a file for `load_tensors` or torch.load."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def load_tensors(content: bytes, path: Path) -> dict:
-    """The dictionary in a file of weights; code in it is not executed. Damaged, naming the path, where there is none."""
-    try:
-        if zipfile.is_zipfile(io.BytesIO(content)):
-            _check_unpacked(content, len(content))  # torch packs without compression
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler and archive reader happen to meet
-        raise Damaged(f"{path} is not a file of weights, or is cut short ({type(error).__name__})") from error
-    if not isinstance(state, dict):
-        raise Damaged(f"{path} is not a state dictionary")
-    return state
-
-
 def array_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """Arrays by name as a file for `load_arrays` or numpy.load."""
+    """Return named arrays as the content of a file for `numpy.load`."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
 
 
 def load_arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
-    """The arrays in a file, by name. Damaged, naming the path, where it cannot be read."""
+    """Return the arrays that a file holds, by name.
+
+    Args:
+        content: What was read from the file.
+        path: The file, for error messages.
+
+    Raises:
+        Damaged: The content is not an archive of arrays.
+    """
     try:
-        _check_unpacked(content, BINARY_LIMIT)
+        check_unpacked_size(content, BINARY_LIMIT)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # as above
+    except Exception as error:  # numpy and the archive reader raise many kinds
         raise Damaged(f"{path} is damaged: it cannot be read ({type(error).__name__})") from error
 
 
 def array_digest(array: np.ndarray) -> str:
-    """A hash of an array's type, shape and values."""
+    """Return a hash of an array's type, shape and values."""
     return hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _check_unpacked(content: bytes, limit: int) -> None:
-    """ValueError for an archive that says it unpacks to more than `limit` bytes."""
+def check_unpacked_size(content: bytes, limit: int) -> None:
+    """Check that a ZIP archive does not unpack to more than a limit.
+
+    Raises:
+        ValueError: The sizes that it declares add up to more than `limit` bytes.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > limit:
-            raise ValueError("it unpacks to more than it should")
+            raise ValueError(f"it unpacks to more than {limit} bytes")
 
 
-def _json_digest(value: dict) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _check_printable(value: Any) -> None:
+    """Check that no text holds control characters, which a terminal would obey, or lone surrogates.
 
-
-def _check_texts(value) -> None:
-    """ValueError where there is a text with anything that a terminal would obey, or that is no character at all."""
+    Raises:
+        ValueError: A text has one.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_texts(key)
-            _check_texts(item)
+            _check_printable(key)
+            _check_printable(item)
     elif isinstance(value, list):
         for item in value:
-            _check_texts(item)
+            _check_printable(item)
     elif isinstance(value, str) and not value.isprintable():
-        raise ValueError("it has a text that cannot be printed")
+        raise ValueError("a text has characters that cannot be printed")
 
 
-def _refuse(constant: str):
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
 
 
-def _without_nan(value):
-    """JSON has no not-a-number: null stands for it."""
+def _without_nan(value: Any) -> Any:
+    """Return a value in which NaN and infinity, which JSON does not have, are None."""
     if isinstance(value, dict):
         return {str(key): _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

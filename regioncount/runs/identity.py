@@ -1,16 +1,14 @@
-"""What makes a run this run, and a measurement this measurement: hashes of the settings behind them.
+"""Identify runs and measurements by hashes of the settings behind them.
 
-Published runs are recognized by these hashes: tests hold them fixed.
+Published runs and measurements are found by these hashes, so they must never change; `tests/test_identities.py` checks it.
 """
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from regioncount.config import RunConfig
-
-IDENTITY_FORMAT = 1  # increased when the same configuration would train a different model
+IDENTITY_FORMAT = 1  # increase it if the same configuration trains a different model from now on
 
 # The parts of a configuration that determine the trained model. The data's content, the precision and whether training is
 # compiled complete them.
@@ -20,38 +18,37 @@ IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size"
 PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule")
 
 
-def run_identity(config: "RunConfig", data: str, precision: str, compiled: bool) -> str:
+def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool) -> str:
     """Return the identity of the run that a configuration trains.
 
     Args:
-        config: The configuration.
-        data: Fingerprint of the training data.
+        config: The configuration as a mapping, as `config.as_mapping` gives it.
+        data: The fingerprint of the training data.
         precision: Training precision as resolved, "float32" or "bfloat16".
         compiled: Whether training steps are compiled.
 
     Returns:
         16 hexadecimal digits.
     """
-    from regioncount.config import as_mapping
-
-    mapping = as_mapping(config)
-    parts = {key: mapping[key] for key in IDENTITY_PARTS}
+    parts = {key: config[key] for key in IDENTITY_PARTS}
     parts |= {"data": data, "precision": precision} | ({"compiled": True} if compiled else {})
-    supplied = {part: config.plugin_sources[part] for part in PLUGIN_PARTS if part in config.plugin_sources}
+    sources = config.get("plugin_sources", {})
+    supplied = {part: sources[part] for part in PLUGIN_PARTS if part in sources}
     return identity_of(parts | ({"plugins": supplied} if supplied else {}))
 
 
-def identity_of(parts: dict) -> str:
-    """Return a hash of everything that makes a model, 16 hexadecimal digits. 1 and 1.0 are the same number."""
+def identity_of(parts: Mapping[str, Any]) -> str:
+    """Return the identity of a model, 16 hexadecimal digits, from all that determines it. 1 and 1.0 count as equal."""
     return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
 
 
-def measurement_key(settings: dict, epoch: int) -> str:
-    """Return the key that a measurement is stored under: a hash of its settings and the epoch."""
+def measurement_key(settings: Mapping[str, Any], epoch: int) -> str:
+    """Return the key of a measurement in measures.json: a hash, 16 hexadecimal digits, of its settings and the epoch."""
     return _digest({"settings": settings, "epoch": epoch})[:16]
 
 
-def _canonical(value):
+def _canonical(value: Any) -> Any:
+    """Return a value whose JSON is the same for 1 and 1.0, and for tuples and lists."""
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -59,5 +56,5 @@ def _canonical(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _digest(parts: dict) -> str:
+def _digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_canonical(parts), sort_keys=True).encode()).hexdigest()

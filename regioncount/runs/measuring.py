@@ -14,11 +14,11 @@ from regioncount.config import MeasuringConfig, RunConfig, as_mapping, parse_dat
 from regioncount.data.dataset import Dataset
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
-from regioncount.measures.subject import Subject, from_dataset
+from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
-from regioncount.runs import store
+from regioncount.runs import store, weights
 from regioncount.runs.environment import device_name, environment
 from regioncount.runs.identity import identity_of, measurement_key
 from regioncount.runs.loading import check, load_dataset
@@ -87,7 +87,7 @@ def _restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Cal
     return kind_of(model).restorer(model, run.config.get("seed", 0), dataset, device, run.directory)
 
 
-def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> Subject:
+def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> MeasuredModel:
     """Return a run at an epoch as measures see it. A file of weights has neither initial weights nor a history."""
     seen, data = kind_of(run.config["model"]).measured_as(model, dataset)
     if run.epochs_trained == 0:
@@ -102,7 +102,7 @@ def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.d
     return from_dataset(seen, data, device, initial, history)
 
 
-def _measure_one(name: str, setting: dict, model: Callable, measured_model: Subject, dataset: Dataset) -> Measurement:
+def _measure_one(name: str, setting: dict, model: Callable, measured_model: MeasuredModel, dataset: Dataset) -> Measurement:
     entry = registry.measures[name]
     if entry.traits.get("suite"):
         return *entry.load()(model, dataset, setting), {}
@@ -189,15 +189,15 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
 
 def import_checkpoint(config: MeasuringConfig) -> Run:
     """Return a file of weights as a run of its own, whose measurements are stored like any other run's."""
-    state = store.load_weights(config.checkpoint)
+    state = weights.load_weights(config.checkpoint)
     dataset = load_dataset(config.dataset)
     load_state(build_for(config.model, dataset), state, config.checkpoint)
-    parts = {"weights": store.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
+    parts = {"weights": weights.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     if "model" in config.plugin_sources:
         parts["plugins"] = {"model": config.plugin_sources["model"]}
     name, identity = f"checkpoint-{config.model['name']}", identity_of(parts)
     results = Path(config.results)
-    with store.lock(store.place(results, name, identity)):
+    with store.lock(store.run_directory(results, name, identity)):
         run = store.find(results, name, identity)
         if run is None:
             kept = ("dataset", "model", "plugin_sources")

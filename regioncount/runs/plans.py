@@ -1,6 +1,10 @@
-"""A sweep as it was planned: what plan.json records, and all that its report needs besides the runs themselves.
+"""Read and write the plan of a sweep: which runs it has, and all that its report needs besides them.
 
-Neither data nor models are loaded for it: a report can be made again wherever the results directory lies.
+    plan.json       the cells of the grid with their configurations and data sets, and the options of the sweep
+    cells.jsonl     one line per cell, so that a job reads its own cell without parsing the whole plan
+    failures/       one file per run that failed, with the reason
+
+Paths in a plan are relative: a results directory can be moved, and reports can be made again without data and models.
 """
 
 import json
@@ -11,94 +15,107 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
 from regioncount.errors import InputError, one_line
 from regioncount.runs import files, store
-from regioncount.runs.store import Run
+from regioncount.runs.record import Run
 
 FILE = "plan.json"
 CELLS = "cells.jsonl"
-FORMAT = 2
+FORMAT = 2  # of plan.json
 
-# Columns of every table of runs; an option of another group by such a name keeps its whole one.
+# Columns that every table of runs has. A varied option of the same name keeps its full name as its column.
 RESERVED = ("identity", "status", "dataset", "model", "learning_rate", "batch_size", "weight_decay", "seed")
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a report says of a data set; name is what tables call it, sizes are numbers of images."""
+    """What a report states about a data set."""
 
     name: str
+    """What tables call it."""
     fingerprints: dict[str, str]
+    """Hashes of the content of the splits "train" and "test"."""
     classes: tuple[str, ...]
+    """The names of the classes."""
     train_size: int
+    """The number of training images."""
     test_size: int
+    """The number of test images."""
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.classes)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One cell of the grid: which run it is, and for each option that varies its column and value."""
+    """One cell of a sweep's grid, and the run that it needs. Cells that differ only in measurements share a run."""
 
     identity: str
     name: str
+    """The first part of the run's directory name, "<data set>-<model>"."""
     varied: dict[str, str]
+    """The value of each option that the sweep varies, by its column in tables."""
     config: RunConfig
     dataset: DataFacts
     precision: str
+    """Training precision as resolved."""
 
     def find_run(self) -> Run | None:
+        """Return the run on disk if its training has ended; see `store.find`."""
         return store.find(Path(self.config.results), self.name, self.identity)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked sweep. overrides are the command line that asked for it, environment is where that was."""
+    """A sweep, whose runs all vary the same options."""
 
     name: str
     directory: Path
     runs: list[PlannedRun]
     overrides: list[str]
+    """The command line that planned it."""
     experiment: str | None
-    environment: dict
+    """The file of `configs/experiment` that it comes from."""
+    environment: dict[str, Any]
+    """The hardware and software that planned it."""
     options: SweepOptions = field(default_factory=SweepOptions)
 
     @cached_property
     def measuring_columns(self) -> list[str]:
-        """The varied columns in which rows of one and the same run differ: settings of measuring, not hyperparameters."""
+        """Varied columns that differ among cells of one run: they set how a model is measured, not how it is trained."""
         cells = pd.DataFrame([run.varied for run in self.runs]).assign(identity=[run.identity for run in self.runs])
         return [column for column in self.runs[0].varied if (cells.groupby("identity")[column].nunique() > 1).any()]
 
     @property
     def varied_columns(self) -> list[str]:
-        """The columns that vary besides the seed, data set and network, learning rate and batch size first."""
+        """Varied columns other than seed, data set and model; learning rate and batch size come first."""
         varied = [column for column in self.runs[0].varied if column not in ("seed", "model", "dataset")]
         first = [column for column in ("learning_rate", "batch_size") if column in varied]
         return first + [column for column in varied if column not in first]
 
     @property
     def hyperparameters(self) -> list[str]:
-        """The columns that make a configuration."""
+        """Columns that determine how a model is trained, except for the seed."""
         known = (*RESERVED, *self.measuring_columns)
         return ["learning_rate", "batch_size", "weight_decay", *(c for c in self.varied_columns if c not in known)]
 
     @property
     def drawn_columns(self) -> list[str]:
-        """The columns that figures tell apart."""
+        """Columns that figures distinguish by colour or marker."""
         return [column for column in self.varied_columns if column not in self.measuring_columns] or ["learning_rate"]
 
 
 def write(plan: Plan) -> None:
-    """Write plan.json into the sweep's directory, and cells.jsonl, where each cell finds itself without reading all others.
-
-    Paths are relative, so that a results directory can be moved.
-    """
+    """Write plan.json and cells.jsonl into the directory of a sweep."""
     datasets = []
     for run in plan.runs:
         if run.dataset not in datasets:
@@ -112,17 +129,44 @@ def write(plan: Plan) -> None:
         "environment": plan.environment,
         "results": os.path.relpath(plan.runs[0].config.results, plan.directory),
         "datasets": [vars(dataset) for dataset in datasets],
-        "runs": [_record(run, datasets.index(run.dataset)) for run in plan.runs],
+        "runs": [_planned_run_record(run, datasets.index(run.dataset)) for run in plan.runs],
     }
     plan.directory.mkdir(parents=True, exist_ok=True)
     files.write_json(plan.directory / FILE, record)
-    cells = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
-    width = max(map(len, cells))
-    files.write_text(plan.directory / CELLS, "".join(f"{cell:<{width}}\n" for cell in cells))
+    lines = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
+    width = max(map(len, lines))  # lines of equal length: `read_cell` seeks
+    files.write_text(plan.directory / CELLS, "".join(f"{line:<{width}}\n" for line in lines))
 
 
-def read_cell(directory: Path, number: int) -> tuple[dict, int]:
-    """Identity and varied options of one cell of a plan, and how many cells there are. All lines have the same length."""
+def read(directory: str | os.PathLike) -> Plan:
+    """Return the plan in the directory of a sweep.
+
+    Raises:
+        InputError: The directory is not a sweep, or its plan is damaged.
+    """
+    directory = Path(directory)
+    path = directory / FILE
+    if not path.is_file():
+        raise InputError(f"{directory} is not a sweep: it has no {FILE}")
+    record = files.read_json(path)
+    if record.get("format") != FORMAT:
+        raise InputError(f"{path} was written by another version: rerun the sweep, which reuses its finished runs")
+    try:
+        return _parse_plan(record, directory)
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+
+
+def read_cell(directory: Path, number: int) -> tuple[dict[str, Any], int]:
+    """Return one cell from cells.jsonl, and the number of cells.
+
+    Args:
+        directory: The directory of the sweep.
+        number: The index of the cell.
+
+    Returns:
+        "identity" and "varied" of the `PlannedRun`, and the number of cells.
+    """
     with open(directory / CELLS, "rb") as file:
         width = len(file.readline())
         file.seek(number * width)
@@ -130,112 +174,105 @@ def read_cell(directory: Path, number: int) -> tuple[dict, int]:
 
 
 def record_failure(directory: Path, identity: str, reason: str, trace: str = "") -> None:
-    """Keep why a run of a sweep failed, for its report; reason is one line, trace where the error was raised."""
-    with suppress(OSError):  # that nothing can be written may be the reason
+    """Record that a run failed, for the report of its sweep.
+
+    Args:
+        directory: The directory of the sweep.
+        identity: The run.
+        reason: Why it failed, in one line.
+        trace: The traceback.
+    """
+    with suppress(OSError):  # the run may have failed because the disk is full
         (directory / "failures").mkdir(exist_ok=True)
         record = {"error": reason, "traceback": [one_line(line) for line in trace.splitlines()]}
-        files.write_json(_failure(directory, identity), record)
+        files.write_json(_failure_path(directory, identity), record)
 
 
 def forget_failure(directory: Path, identity: str) -> None:
-    """Say that a run which failed has not, this time."""
-    _failure(directory, identity).unlink(missing_ok=True)
+    """Clear a run's recorded failure."""
+    _failure_path(directory, identity).unlink(missing_ok=True)
 
 
 def read_failure(directory: Path, identity: str) -> str | None:
-    """Why a run failed; None where it did not."""
-    path = _failure(directory, identity)
+    """Return why a run failed, or None if no failure is recorded."""
+    path = _failure_path(directory, identity)
     try:
         return str(files.read_json(path).get("error")) if path.exists() else None
     except InputError as damage:
         return str(damage)
 
 
-def _failure(directory: Path, identity: str) -> Path:
+def _failure_path(directory: Path, identity: str) -> Path:
     return directory / "failures" / f"{identity}.json"
 
 
-def read(directory: str | os.PathLike) -> Plan:
-    """The plan of a sweep's directory. InputError, in one line, where it is not one or its record cannot be used."""
-    directory = Path(directory)
-    path = directory / FILE
-    if not path.is_file():
-        raise InputError(f"{directory} is not a sweep: it has no {FILE}")
-    record = files.read_json(path)
-    if record.get("format") != FORMAT:
-        raise InputError(f"{path} was written by another version: run the sweep again, which finds its finished runs")
-    try:
-        return _parse(record, directory)
-    except InputError as error:
-        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-
-
-def _record(run: PlannedRun, dataset: int) -> dict:
+def _planned_run_record(run: PlannedRun, dataset: int) -> dict[str, Any]:
     config = {key: value for key, value in as_mapping(run.config).items() if key != "results"}
     fixed = {"identity": run.identity, "name": run.name, "dataset": dataset, "precision": run.precision}
     return fixed | {"varied": run.varied, "config": config}
 
 
-def _parse(record: dict, directory: Path) -> Plan:
-    results = _results(_take(record, "results", str), directory)
-    datasets = [_parse_dataset(entry) for entry in _take(record, "datasets", list)]
-    planned = [_parse_planned(entry, datasets, results) for entry in _take(record, "runs", list)]
+def _parse_plan(record: dict[str, Any], directory: Path) -> Plan:
+    results = _resolve_results(_require(record, "results", str), directory)
+    datasets = [_parse_dataset(entry) for entry in _require(record, "datasets", list)]
+    planned = [_parse_planned_run(entry, datasets, results) for entry in _require(record, "runs", list)]
     if not planned:
         raise InputError("it has no runs")
     if len({tuple(run.varied) for run in planned}) > 1:
-        raise InputError("its runs do not vary in the same options")
-    overrides = _take(record, "overrides", list)
+        raise InputError("its runs do not vary the same options")
+    overrides = _require(record, "overrides", list)
     if not all(isinstance(override, str) for override in overrides):
-        raise InputError("overrides are not texts")
+        raise InputError("an override is not a string")
     experiment = record.get("experiment")
     if experiment is not None and not isinstance(experiment, str):
-        raise InputError("experiment is not a text")
-    name = _take(record, "name", str)
+        raise InputError("experiment is not a string")
+    name = _require(record, "name", str)
     if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not the name of a sweep")
-    options = parse_sweep(_take(record, "options", dict), planned[0].config)
-    return Plan(name, directory, planned, overrides, experiment, _take(record, "environment", dict), options)
+    options = parse_sweep(_require(record, "options", dict), planned[0].config)
+    return Plan(name, directory, planned, overrides, experiment, _require(record, "environment", dict), options)
 
 
-def _parse_dataset(entry: dict) -> DataFacts:
-    prints = _take(entry, "fingerprints", dict)
-    classes = _take(entry, "classes", list)
+def _parse_dataset(entry: Any) -> DataFacts:
+    fingerprints = _require(entry, "fingerprints", dict)
+    classes = _require(entry, "classes", list)
     if not all(isinstance(name, str) for name in classes) or not classes:
-        raise InputError("classes are not names")
+        raise InputError("a class name is missing or not a string")
     return DataFacts(
-        _take(entry, "name", str),
-        {split: _take(prints, split, str) for split in ("train", "test")},
-        tuple(classes),
-        _take(entry, "train_size", int),
-        _take(entry, "test_size", int),
+        name=_require(entry, "name", str),
+        fingerprints={split: _require(fingerprints, split, str) for split in ("train", "test")},
+        classes=tuple(classes),
+        train_size=_require(entry, "train_size", int),
+        test_size=_require(entry, "test_size", int),
     )
 
 
-def _parse_planned(entry: dict, datasets: list[DataFacts], results: Path) -> PlannedRun:
-    identity, name, varied = _take(entry, "identity", str), _take(entry, "name", str), _take(entry, "varied", dict)
-    # They name a directory and files: nothing in them may lead elsewhere.
+def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> PlannedRun:
+    identity, name, varied = _require(entry, "identity", str), _require(entry, "name", str), _require(entry, "varied", dict)
+    # Identity and name become parts of paths, which must not leave the results directory.
     if not re.fullmatch(r"[0-9a-f]{16}", identity):
         raise InputError(f"{identity!r} is not the identity of a run")
     if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not the name of a run")
     if not all(isinstance(value, str) for value in varied.values()):
-        raise InputError("varied has values that are not texts")
-    number = _take(entry, "dataset", int)
+        raise InputError("a value in varied is not a string")
+    number = _require(entry, "dataset", int)
     if not 0 <= number < len(datasets):
         raise InputError(f"there is no data set number {number}")
-    config = replace(parse_run(_take(entry, "config", dict), recorded=True), results=str(results))
-    return PlannedRun(identity, name, varied, config, datasets[number], _take(entry, "precision", str))
+    config = replace(parse_run(_require(entry, "config", dict), recorded=True), results=str(results))
+    return PlannedRun(identity, name, varied, config, datasets[number], _require(entry, "precision", str))
 
 
-def _take(record: Mapping, key: str, kind: type):
-    if not isinstance(record, dict) or type(record.get(key)) is not kind:
-        raise InputError(f"{key} is missing or not a {kind.__name__}")
+def _require(record: Any, key: str, expected: type[Value]) -> Value:
+    # The exact type: True must not pass for an int.
+    if not isinstance(record, Mapping) or type(record.get(key)) is not expected:
+        raise InputError(f"{key} is missing or not a {expected.__name__}")
     return record[key]
 
 
-def _results(recorded: str, directory: Path) -> Path:
-    """Where the runs lie now. The shorter spelling where it leads to the same place, which links in the way may prevent."""
+def _resolve_results(recorded: str, directory: Path) -> Path:
     if Path(recorded).is_absolute():
         raise InputError("results is not relative to the sweep's directory")
-    spelled, resolved = Path(os.path.normpath(directory / recorded)), (directory / recorded).resolve()
-    return spelled if spelled.resolve() == resolved else resolved
+    # The short path is preferred, unless a link in it makes ".." lead to another directory.
+    normalized, resolved = Path(os.path.normpath(directory / recorded)), (directory / recorded).resolve()
+    return normalized if normalized.resolve() == resolved else resolved

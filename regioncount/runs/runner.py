@@ -82,7 +82,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     name = f"{config.dataset.name}-{config.model['name']}"
-    identity = run_identity(config, dataset.fingerprints["train"], precision, compiled)
+    identity = run_identity(as_mapping(config), dataset.fingerprints["train"], precision, compiled)
     return PreparedRun(config, dataset, device, precision, compiled, name, identity)
 
 
@@ -101,7 +101,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
     """
     config = prepared.config
     destination = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
-    with store.lock(store.place(prepared.results, prepared.name, prepared.identity), wait):
+    with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
         stored = _find_or_set_aside(prepared)
         run = None if stored is None or _missing_snapshots(prepared, stored) else stored
         if run is not None and not _has_missing_measurements(prepared, run):
@@ -207,11 +207,11 @@ def _find_or_set_aside(prepared: PreparedRun) -> Run | None:
     try:
         run = prepared.find_run()
     except files.Damaged as damage:
-        directory = store.place(prepared.results, prepared.name, prepared.identity)
+        directory = store.run_directory(prepared.results, prepared.name, prepared.identity)
         store.set_aside(directory, damage, "training starts anew")
         return None
     if run is not None:
-        run.mend()
+        store.repair(run)
     return run
 
 

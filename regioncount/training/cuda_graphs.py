@@ -1,38 +1,49 @@
-"""Training steps on a GPU as a CUDA graph: the kernels of one step are recorded and then launched together.
+"""CUDA graphs of training steps: the kernels of one step are captured once and then launched together.
 
-The kernels of a small network's step take a GPU less time than a CPU needs to launch them one by one.
+A GPU runs the kernels of a small network's step faster than a CPU can launch them one by one.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-# Calls before the one that is recorded: libraries choose kernels and take workspaces in the first ones.
+Results = TypeVar("Results", bound=tuple[Tensor, ...])
+
+# Calls before the capture: in the first ones, libraries choose their kernels and allocate workspaces.
 WARM_UP = 3
 
 
-def recorded(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    """What `step` does to tensors of always the same shapes, within `side_stream`, launched as one from the fourth call on.
+def capture_cuda_graph(step: Callable[..., Results]) -> Callable[..., Results]:
+    """Replay a function of tensors as one CUDA graph from its fourth call on.
 
-    What it returns, and the gradients that the weights then hold, lie where the next call writes its own. A step that waits
-    for the GPU cannot be recorded: RuntimeError.
+    Args:
+        step: The function. The shapes of its arguments must not change, and it must not wait for the GPU: the capture would
+            raise a RuntimeError.
+
+    Returns:
+        A function with the same arguments and results, to be called inside `side_stream`. Each replay overwrites the
+        results and the gradients of the previous one.
     """
-    calls, graph, given, results = 0, None, (), ()
+    calls = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    static_inputs: list[Tensor] = []
+    results: Results
 
-    def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-        nonlocal calls, graph, given, results
+    def call(*inputs: Tensor) -> Results:
+        nonlocal calls, graph, static_inputs, results
         calls += 1
         if calls <= WARM_UP:
-            return step(*tensors)
+            return step(*inputs)
         if graph is None:
-            given, graph = [tensor.clone() for tensor in tensors], torch.cuda.CUDAGraph()
-            # Other threads, which decode images and pin them, go on meanwhile.
+            static_inputs, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
+            # "thread_local": other threads, which decode and pin images, may call CUDA during the capture.
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-                results = step(*given)
-        for place, tensor in zip(given, tensors, strict=True):
-            place.copy_(tensor)
+                results = step(*static_inputs)
+        for static_input, tensor in zip(static_inputs, inputs, strict=True):
+            static_input.copy_(tensor)
         graph.replay()
         return results
 
@@ -41,15 +52,19 @@ def recorded(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Ten
 
 @contextmanager
 def side_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Give work to this stream, after what the current one was given so far; None, on a CPU, changes nothing.
+    """Run the block on a CUDA stream, ordered after earlier and before later work on the current stream.
 
-    Steps can be recorded here alone: autograd remembers the stream on which it first met a weight.
+    A training step can be captured only on a stream other than the default one. The calls before the capture must use it
+    too, because autograd accumulates the gradient of a weight on the stream that first used the weight.
+
+    Args:
+        stream: The stream. None, for training on a CPU, has no effect.
     """
     if stream is None:
         yield
         return
-    before = torch.cuda.current_stream(stream.device)
-    stream.wait_stream(before)
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         yield
-    before.wait_stream(stream)
+    current.wait_stream(stream)

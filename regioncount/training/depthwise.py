@@ -1,7 +1,7 @@
-"""Depthwise convolutions, taken so that training them on a CPU is fast: the same functions up to rounding.
+"""Depthwise convolutions that train fast on a CPU, equal to torch's up to rounding.
 
-oneDNN's backward pass is many times slower than its forward pass where such a convolution has a stride, or where its kernel
-is large for its images. benchmarks/training.py has what that costs a network.
+oneDNN's backward pass of a depthwise convolution is many times slower than its forward pass if the convolution has a stride,
+or if its kernel is large compared with the image. benchmarks/training.py measures the effect on whole networks.
 """
 
 import functools
@@ -12,26 +12,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-# Pixels of an image up to which a convolution is taken as a matrix, for 3 x 3 kernels and for larger ones.
-MATRIX_PIXELS = {3: 4, 5: 64}
+# Images of at most this number of pixels are convolved by a matrix product.
+MAX_MATRIX_PIXELS = 64
+MAX_MATRIX_PIXELS_3X3 = 4  # for kernels of at most 3 x 3
 
 
-def fast_depthwise(model: nn.Module, device: torch.device) -> dict[nn.Module, Callable]:
-    """Forward functions for a model's depthwise convolutions on a CPU; none on other devices."""
-    depthwise = [
-        module
-        for module in model.modules()
-        if type(module) is nn.Conv2d
-        and module.groups == module.in_channels == module.out_channels > 1
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    ]
-    return {module: functools.partial(_forward, module) for module in depthwise} if device.type == "cpu" else {}
+def fast_depthwise_forwards(model: nn.Module, device: torch.device) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return a faster forward function for each depthwise convolution of a model.
+
+    Args:
+        model: The network.
+        device: Where to train.
+
+    Returns:
+        The forward functions by module; none unless `device` is a CPU.
+    """
+    if device.type != "cpu":
+        return {}
+    return {module: functools.partial(_forward, module) for module in _depthwise_convolutions(model)}
 
 
 @contextmanager
-def replaced(forwards: Mapping[nn.Module, Callable]) -> Iterator[None]:
-    """Have modules use other forward functions; always the same ones, or a compiled model would be compiled again."""
+def replace_forwards(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Replace the forward functions of modules inside the block.
+
+    Args:
+        forwards: The new forward functions by module. For a compiled model they must be the same objects every time, or it
+            would be compiled again.
+    """
     for module, forward in forwards.items():
         module.forward = forward
     try:
@@ -41,26 +49,39 @@ def replaced(forwards: Mapping[nn.Module, Callable]) -> Iterator[None]:
             del module.forward
 
 
+def _depthwise_convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [
+        module
+        for module in model.modules()
+        if type(module) is nn.Conv2d
+        and module.groups == module.in_channels == module.out_channels > 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    ]
+
+
 def _forward(module: nn.Conv2d, inputs: Tensor) -> Tensor:
     pixels = inputs.shape[2] * inputs.shape[3]
-    if pixels <= MATRIX_PIXELS[3 if max(module.kernel_size) <= 3 else 5]:
-        return _as_matrices(module, inputs)
-    # All outputs, of which every other one is taken.
-    whole = conv2d(inputs, module.weight, module.bias, 1, module.padding, module.dilation, module.groups)
-    return whole[:, :, :: module.stride[0], :: module.stride[1]]
+    if pixels <= (MAX_MATRIX_PIXELS_3X3 if max(module.kernel_size) <= 3 else MAX_MATRIX_PIXELS):
+        return _matrix_convolution(module, inputs)
+    # With stride 1 the backward pass is fast; the outputs that a stride skips are dropped.
+    outputs = conv2d(inputs, module.weight, module.bias, 1, module.padding, module.dilation, module.groups)
+    return outputs[:, :, :: module.stride[0], :: module.stride[1]]
 
 
-def _as_matrices(module: nn.Conv2d, inputs: Tensor) -> Tensor:
-    """A matrix (pixels in, pixels out) a channel, made of the kernel's weights."""
-    batch, channels, *size = inputs.shape
-    pixels, weights = size[0] * size[1], module.kernel_size[0] * module.kernel_size[1]
-    with torch.no_grad():  # where each weight goes: what the convolution by it alone makes of each pixel
-        each_pixel = torch.eye(pixels).view(pixels, 1, *size)
-        each_weight = torch.eye(weights).view(weights, 1, *module.kernel_size)
-        places = conv2d(each_pixel, each_weight, None, module.stride, module.padding, module.dilation)
-        places = places.to(module.weight.dtype).transpose(0, 1)  # (weights, pixels in, height out, width out)
-    matrices = (module.weight.flatten(1) @ places.flatten(1)).view(channels, pixels, -1)
+def _matrix_convolution(module: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """Return the outputs, computed as one matrix product per channel: (B, pixels in) times (pixels in, pixels out)."""
+    batch, channels, height, width = inputs.shape
+    pixels, kernel_entries = height * width, module.kernel_size[0] * module.kernel_size[1]
+    with torch.no_grad():
+        # Convolving unit images with unit kernels gives, for each kernel entry, the 0/1 matrix of the input and output
+        # pixels that it connects: (kernel entries, pixels in, height out, width out).
+        unit_images = torch.eye(pixels).view(pixels, 1, height, width)
+        unit_kernels = torch.eye(kernel_entries).view(kernel_entries, 1, *module.kernel_size)
+        connections = conv2d(unit_images, unit_kernels, None, module.stride, module.padding, module.dilation)
+        connections = connections.to(module.weight.dtype).transpose(0, 1)
+    matrices = (module.weight.flatten(1) @ connections.flatten(1)).view(channels, pixels, -1)
     outputs = torch.bmm(inputs.flatten(2).transpose(0, 1), matrices)
-    outputs = outputs.transpose(0, 1).reshape(batch, channels, *places.shape[2:])
+    outputs = outputs.transpose(0, 1).reshape(batch, channels, *connections.shape[2:])
     outputs = outputs if module.bias is None else outputs + module.bias.view(-1, 1, 1)
     return outputs.contiguous(memory_format=torch.channels_last)

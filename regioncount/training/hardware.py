@@ -1,4 +1,4 @@
-"""Where a run is trained and in which precision: what `auto` resolves to on this machine."""
+"""The device, precision and compilation of a run: what `auto` resolves to on this machine."""
 
 import os
 import shutil
@@ -8,21 +8,28 @@ import torch
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import fast_bfloat16
 
-# The work of a run, in multiply-adds of all forward passes, from which compilation pays on a CPU: some ten minutes of
-# training there, against a minute of compiling. On a GPU it has not been measured.
-COMPILED_WORK = 3e13
+# The number of multiply-adds, over all forward passes of a run, above which compilation pays on a CPU: about ten minutes of
+# training, compared with one minute of compiling. Not measured on a GPU.
+MIN_COMPILED_WORK = 3e13
 
 
 def choose_device(device: str) -> torch.device:
-    """The device asked for; `auto` is CUDA where there is one, the CPU otherwise.
+    """Return the device on which to train and to measure.
 
-    In one of several worker processes, `auto` takes GPUs in turn, by the worker's number. Raises InputError for a device
-    this machine does not have.
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA if available, else the CPU. Joblib's worker processes share
+            the GPUs: worker i gets GPU i modulo their number.
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: The device is unknown, or this machine does not have it.
     """
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        return torch.device("cuda", _worker() % torch.cuda.device_count())
+        return torch.device("cuda", _worker_index() % torch.cuda.device_count())
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -35,28 +42,44 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """The training precision: `auto` is bfloat16 autocast where the hardware multiplies in it, float32 otherwise."""
+    """Return the training precision, "float32" or "bfloat16".
+
+    Args:
+        precision: One of the two, or "auto": bfloat16 autocast if the hardware multiplies in bfloat16, else float32.
+        device: Where to train.
+
+    Returns:
+        The precision.
+    """
     if precision != "auto":
         return precision
     return "bfloat16" if fast_bfloat16(device) else "float32"
 
 
-def choose_compilation(asked: bool | str, device: torch.device, work: float) -> bool:
-    """Whether training steps are compiled: `auto` does so on a CPU, where there is a C++ compiler, for runs of much work.
+def choose_compilation(compilation: bool | str, device: torch.device, work: float) -> bool:
+    """Return whether to compile the training step with torch.compile.
 
-    work: multiply-adds of all forward passes of the run. Raises InputError where compilation is asked for and there is no
-    compiler.
+    Args:
+        compilation: True, False or "auto". "auto" compiles long runs on a CPU, if there is a C++ compiler.
+        device: Where to train.
+        work: The multiply-adds in all forward passes of the run.
+
+    Returns:
+        Whether to compile.
+
+    Raises:
+        InputError: Compilation is requested on a CPU, and there is no C++ compiler.
     """
-    if asked is False or (asked == "auto" and (device.type != "cpu" or work < COMPILED_WORK)):
+    if compilation is False or (compilation == "auto" and (device.type != "cpu" or work < MIN_COMPILED_WORK)):
         return False
-    found = device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
-    if asked is True and not found:
-        raise InputError("compile=true: neither $CXX nor g++ nor clang++ is there; install a C++ compiler or leave it out")
-    return found
+    possible = device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+    if compilation is True and not possible:
+        raise InputError("compile=true: no C++ compiler found ($CXX, g++, clang++); install one or remove compile=true")
+    return possible
 
 
-def _worker() -> int:
-    """The number of this process among joblib's workers (LokyProcess-1, ...), 0 elsewhere."""
+def _worker_index() -> int:
+    """Return the index of this process among joblib's workers (LokyProcess-1, ...); 0 in any other process."""
     import multiprocessing
 
     _, _, number = multiprocessing.current_process().name.rpartition("LokyProcess-")

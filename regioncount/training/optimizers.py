@@ -1,45 +1,82 @@
-"""Optimizers and learning rate schedules by name."""
+"""Build the optimizers and learning rate schedules that `regioncount.training.catalogue` names."""
 
-import torch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from torch import nn
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LRScheduler,
+    MultiStepLR,
+    StepLR,
+)
 
-from regioncount.config import RunConfig
-
-OPTIMIZERS = {
-    "sgd": torch.optim.SGD,
-    "sam": torch.optim.SGD,  # on another gradient
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-    "adadelta": torch.optim.Adadelta,
-}
+from regioncount import registry
 
 
-def build_optimizer(model: nn.Module, options: dict) -> torch.optim.Optimizer:
-    extra = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
-    if options["name"] == "sam":
-        del extra["rho"]  # which is the loop's
-    if "betas" in extra:
-        extra["betas"] = tuple(extra["betas"])
-    make = OPTIMIZERS[options["name"]]
-    if make in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
-        extra["fused"] = True  # one pass over the weights; a quarter more images per second for narrow networks on a CPU
-    return make(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **extra)
+def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
+    """Return an optimizer of a model's parameters.
+
+    Args:
+        model: The network.
+        options: The `name` of a registered optimizer, its `learning_rate` and `weight_decay`, and options of its own, which
+            are passed to its factory as they are. The `rho` of SAM belongs to the training step and is left out.
+
+    Returns:
+        The optimizer.
+    """
+    entry = registry.optimizers[options["name"]]
+    own = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
+    if entry.name == "sam":
+        del own["rho"]
+    if "betas" in own:
+        own["betas"] = tuple(own["betas"])
+    if entry.traits.get("fused"):
+        own["fused"] = True
+    return entry.load()(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **own)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, config: RunConfig):
-    """The learning rate's schedule, stepped once an epoch, as the paper's code does."""
-    options = {key: value for key, value in config.schedule.items() if key != "name"}
-    match config.schedule["name"]:
-        case "constant":
-            return lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        case "cosine":
-            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
-        case "step":
-            return lr_scheduler.StepLR(optimizer, **options)
-        case "multistep":
-            return lr_scheduler.MultiStepLR(optimizer, **options)
-        case "exponential":
-            return lr_scheduler.ExponentialLR(optimizer, **options)
+def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int) -> LRScheduler:
+    """Return a learning rate schedule, which is stepped once per epoch, as in the paper's code.
+
+    Args:
+        optimizer: The optimizer whose learning rate it sets.
+        options: The `name` of a registered schedule and options of its own, which are passed to its factory.
+        epochs: The number of epochs of the run.
+
+    Returns:
+        The schedule.
+    """
+    own = {key: value for key, value in options.items() if key != "name"}
+    return registry.schedules[options["name"]].load()(optimizer, epochs, **own)
+
+
+# The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.
+
+
+def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    """Return the schedule that keeps the learning rate."""
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    """Return the schedule that lowers the learning rate to 0 along half a cosine over all epochs."""
+    return CosineAnnealingLR(optimizer, T_max=epochs)
+
+
+def step(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:
+    """Return the schedule that multiplies the learning rate by gamma every `step_size` epochs."""
+    return StepLR(optimizer, step_size, gamma)
+
+
+def multistep(optimizer: Optimizer, epochs: int, milestones: Sequence[int], gamma: float) -> LRScheduler:
+    """Return the schedule that multiplies the learning rate by gamma after each of the epochs `milestones`."""
+    return MultiStepLR(optimizer, milestones, gamma)
+
+
+def exponential(optimizer: Optimizer, epochs: int, gamma: float) -> LRScheduler:
+    """Return the schedule that multiplies the learning rate by gamma every epoch."""
+    return ExponentialLR(optimizer, gamma)

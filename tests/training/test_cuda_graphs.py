@@ -1,4 +1,4 @@
-"""Training steps recorded as a CUDA graph are the steps they were recorded from. On a GPU alone."""
+"""Training with CUDA graphs equals training without them. These tests need a GPU."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from regioncount import data, training
 from regioncount.config import parse_run
 from regioncount.models.networks import build_for
-from regioncount.training import cuda_graphs, loop
+from regioncount.training import cuda_graphs, steps
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -20,8 +20,8 @@ OPTIMIZERS = {
 }
 
 
-def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: str, augmentation: str = "none"):
-    """Logits after training (N, C), the history, and of each call of the step whether it was recorded."""
+def train(monkeypatch, capture: bool, optimizer: dict, network: dict, precision: str, augmentation: str = "none"):
+    """Return the logits after training (N, C), the history, and whether each call of the step was captured."""
     config = parse_run(
         {
             "dataset": {"name": "digits", "train_size": 1000},
@@ -29,7 +29,7 @@ def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: 
             "optimizer": optimizer,
             "schedule": {"name": "cosine"},
             "augmentation": augmentation,
-            "batch_size": 96,  # ten whole batches an epoch and one of 40
+            "batch_size": 96,  # ten full batches per epoch and one of 40
             "epochs": 3,
         }
     )
@@ -40,9 +40,9 @@ def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: 
             calls.append(torch.cuda.is_current_stream_capturing())
             return step(*tensors)
 
-        return cuda_graphs.recorded(call) if record else call
+        return cuda_graphs.capture_cuda_graph(call) if capture else call
 
-    monkeypatch.setattr(loop, "recorded", watched)
+    monkeypatch.setattr(steps, "capture_cuda_graph", watched)
     dataset = data.load("digits", train_size=1000)
     model = training.initialize(lambda: build_for(config.model, dataset), 0)
     device = training.choose_device("cuda")
@@ -55,18 +55,18 @@ def train(monkeypatch, record: bool, optimizer: dict, network: dict, precision: 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
-def test_recorded_training_is_the_same_training(monkeypatch, optimizer, augmentation):
+def test_training_with_cuda_graphs_equals_training_without(monkeypatch, optimizer, augmentation):
     network = {"name": "small_cnn", "width": 8}
     logits, history, calls = train(monkeypatch, True, OPTIMIZERS[optimizer], network, "float32", augmentation)
     expected, plain, _ = train(monkeypatch, False, OPTIMIZERS[optimizer], network, "float32", augmentation)
-    assert calls == [False] * cuda_graphs.WARM_UP + [True]  # the rest was replayed
+    assert calls == [False] * cuda_graphs.WARM_UP + [True]  # later batches replay the graph
     for row, other in zip(history, plain, strict=True):
         assert row["learning_rate"] == other["learning_rate"]
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
     torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
 
 
-def test_bfloat16_is_recorded(monkeypatch):
+def test_bfloat16_is_captured(monkeypatch):
     network = {"name": "resnet18", "width": 8}
     _, history, calls = train(monkeypatch, True, OPTIMIZERS["sgd"], network, "bfloat16")
     _, plain, _ = train(monkeypatch, False, OPTIMIZERS["sgd"], network, "bfloat16")
@@ -74,8 +74,8 @@ def test_bfloat16_is_recorded(monkeypatch):
     assert [row["train_loss"] for row in history] == pytest.approx([row["train_loss"] for row in plain], rel=0.05)
 
 
-def test_dropout_draws_what_it_would_have_drawn():
-    """Anew at every call, from the seed on."""
+def test_dropout_draws_the_same_masks_as_without_a_graph():
+    """Each call draws a new mask, and the seed determines all of them."""
     dropout, inputs = nn.Dropout(0.5), torch.ones(1000, device="cuda")
 
     def drawn(call) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_dropout_draws_what_it_would_have_drawn():
     def step(inputs):
         return (dropout(inputs),)
 
-    replayed = drawn(cuda_graphs.recorded(step))
+    replayed = drawn(cuda_graphs.capture_cuda_graph(step))
     assert torch.equal(replayed, drawn(step))
     assert torch.equal(replayed[:5], replayed[10:])
     assert len(replayed.unique(dim=0)) == 10

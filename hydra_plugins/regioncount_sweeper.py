@@ -1,0 +1,54 @@
+"""Hydra's entry to `regioncount.sweeps`: `hydra/sweeper=regioncount`, the default of configs/sweep.yaml.
+
+Hydra instantiates sweepers from the namespace package `hydra_plugins` only and imports this module whenever it starts, so
+everything that takes long to import is imported in `sweep`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class RegionCountSweeperConfig:
+    """The options of `hydra.sweeper`; `params` maps an option to its values, such as "0.1,0.01", as the basic sweeper's."""
+
+    _target_: str = "hydra_plugins.regioncount_sweeper.RegionCountSweeper"
+    params: dict[str, str] | None = field(default_factory=dict)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="regioncount", node=RegionCountSweeperConfig, provider="regioncount"
+)
+
+
+class RegionCountSweeper(Sweeper):
+    """Check every cell of a grid, launch the cells through the configured launcher, and write the report."""
+
+    def __init__(self, params: Mapping[str, str] | None = None) -> None:
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra passes; the launcher is created in `sweep`, once the sweep's directory is known."""
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the sweep.
+
+        Args:
+            arguments: The overrides of the command line, without those of Hydra itself.
+
+        Raises:
+            SystemExit: With the exit status, if it is not 0. Hydra discards what a sweeper returns.
+        """
+        from regioncount.sweeps.launch import run_sweep
+
+        status = run_sweep(arguments, self.params, self.config, self.hydra_context, self.task_function)
+        if status:
+            raise SystemExit(status)

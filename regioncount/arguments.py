@@ -1,0 +1,164 @@
+"""The flags and overrides of the commands train, measure and sweep, and the text of --help."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from regioncount.composition import CONFIGS, one_line_errors
+from regioncount.errors import InputError
+
+DESCRIPTIONS = {
+    "train": """\
+Train a model and measure it. For example:
+  {} dataset=digits model=resnet18 optimizer.learning_rate=0.1""",
+    "measure": """\
+Measure a finished run (run=DIR) or a file of weights (checkpoint=FILE with its dataset=... and model=...). Print a table and
+draw the model's decision regions in a plane through three training images. For example:
+  {} run=results/runs/NAME regions=[line,plane]""",
+    "sweep": """\
+Train and measure a grid of runs, and correlate their measures. The grid is the experiment's, or lists of values on the
+command line. Rerunning a sweep trains and measures only what is missing. For example:
+  {} experiment=quickstart
+  {} optimizer.learning_rate=0.1,0.01 batch_size=64,256 seed=0,1,2""",
+}
+FLAGS = """\
+Flags:
+  -h, --help         print this help
+  --version          print the version of regioncount
+  --config-dir DIR   also read configuration files from DIR, such as DIR/experiment/mine.yaml
+  --cfg job          print the composed configuration; --package GROUP prints a part, --resolve resolves interpolations
+  --info defaults    print which files the configuration is composed of (more with all, config, plugins, searchpath)
+  --hydra-help       print Hydra's own help"""
+SWEEP_FLAG = "  -m, --multirun     run a grid of runs, as the command sweep does"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (--help lists the flags)")
+
+
+def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split a command line into flags and normalized overrides.
+
+    The flags are Hydra's, of which those that this command cannot obey are refused. --config-dir becomes an override, and
+    so does the choice of model=custom where model._target_ is given.
+
+    Raises:
+        InputError: If a flag is unknown or refused.
+    """
+    parser = _Parser(add_help=False)
+    for names in (
+        "--help -h",
+        "--version",
+        "--hydra-help",
+        "--resolve",
+        "--run -r",
+        "--multirun -m",
+        "--shell-completion -sc",
+    ):
+        parser.add_argument(*names.split(), action="store_true")
+    for names in ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun"):
+        parser.add_argument(*names.split())
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    infos = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
+    parser.add_argument("overrides", nargs="*")
+    flags = parser.parse_intermixed_args(arguments)
+
+    if flags.config_name is not None or flags.config_path is not None:
+        flag = "--config-name" if flags.config_name is not None else "--config-path"
+        advice = "--config-dir=DIR adds files of yours, such as DIR/experiment/mine.yaml"
+        raise InputError(f"{flag} is not supported: this command composes {config_name}.yaml; {advice}")
+    if flags.experimental_rerun is not None:
+        raise InputError("--experimental-rerun is not supported: rerun the same command to resume")
+    if flags.multirun and config_name == "measure":
+        raise InputError("--multirun is not supported: this command measures one run; a sweep measures those of a grid")
+    if flags.run and (flags.multirun or config_name == "sweep"):
+        raise InputError("--run is not supported: a sweep runs a grid; train.py and regioncount-train run one cell")
+    prints = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion
+    if flags.multirun and prints and config_name == "train":
+        raise InputError(
+            "--multirun is not supported with flags that only print: give them to sweep.py or regioncount-sweep"
+        )
+    if (flags.package or flags.resolve) and not flags.cfg:
+        raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
+
+    overrides = _choose_custom_model(flags.overrides)
+    if flags.config_dir is not None:
+        overrides = _add_search_path(overrides, Path(flags.config_dir).resolve())
+    return flags, overrides
+
+
+def printing_flags(flags: argparse.Namespace) -> list[str]:
+    """Return the flags with which Hydra prints something instead of running anything."""
+    valued = [(f"--{name}", getattr(flags, name)) for name in ("cfg", "package", "info")]
+    given = [f"--{name}" for name in ("resolve", "hydra-help", "shell-completion") if getattr(flags, name.replace("-", "_"))]
+    return given + [part for flag, value in valued if value is not None for part in (flag, value)]
+
+
+def _choose_custom_model(overrides: list[str]) -> list[str]:
+    """Add model=custom where model._target_ names a class; its other options need no entry in a file."""
+    chosen = [override for override in overrides if override.startswith("model=")]
+    has_target = any(override.startswith("model._target_=") for override in overrides)
+    if not has_target or chosen not in ([], ["model=custom"]):
+        return overrides
+    options = [
+        f"++{override}" if re.match(r"model\.(?!_target_=)", override) else override
+        for override in overrides
+        if override != "model=custom"
+    ]
+    return ["model=custom", *options]
+
+
+def _add_search_path(overrides: list[str], directory: Path) -> list[str]:
+    """Add a directory to hydra.searchpath, which also composes each cell of a sweep in the launcher's processes."""
+    if not directory.is_dir():
+        raise InputError(f"--config-dir={directory}: there is no such directory")
+    key = "hydra.searchpath="
+    given = [override for override in overrides if override.startswith(key)]
+    with one_line_errors():
+        paths = OverridesParser.create().parse_override(given[-1]).value() if given else []
+    paths = [*paths, f"file://{directory}"] if isinstance(paths, list) else [f"file://{directory}"]
+    quoted = ",".join(QuotedString(str(path), Quote.single).with_quotes() for path in paths)
+    return [*(override for override in overrides if override not in given), f"{key}[{quoted}]"]
+
+
+def help_text(config_name: str, command: str) -> str:
+    """Return the text of --help: the groups and their choices, the options with their defaults, and the flags."""
+    names = [config_name, "train"] if config_name == "sweep" else [config_name]
+    texts = {name: (CONFIGS / f"{name}.yaml").read_text() for name in names}
+    groups = [path.name for path in sorted(CONFIGS.iterdir()) if path.is_dir() and path.name != "hydra"]
+    used = [group for group in groups if any(re.search(rf"^  - {group}:", text, re.MULTILINE) for text in texts.values())]
+    choices = "\n".join(f"  {group}: {', '.join(_choices(group))}" for group in used)
+    options = "\n\n".join(_options(text) for text in texts.values())
+    flags = FLAGS if config_name != "train" else f"{FLAGS}\n{SWEEP_FLAG}"
+    return f"""\
+usage: {command} [flags] GROUP=CHOICE ... OPTION=VALUE ...
+
+{DESCRIPTIONS[config_name].replace("{}", command)}
+
+Groups and their choices:
+{choices}
+
+Options and their defaults; those of the chosen groups, such as optimizer.learning_rate, are shown by --cfg job:
+{options}
+
+{flags}"""
+
+
+def _choices(group: str) -> list[str]:
+    """Return the choices of a group of configuration files; files that begin with _ are parts of others."""
+    paths = (CONFIGS / group).rglob("*.yaml")
+    return sorted(str(path.relative_to(CONFIGS / group).with_suffix("")) for path in paths if path.name[0] != "_")
+
+
+def _options(text: str) -> str:
+    """Return the options in a configuration file with their comments, without `defaults` and `hydra`."""
+    body = re.sub(r"^(defaults|hydra):\n(?:(?:[ #].*)?\n)*", "", text, flags=re.MULTILINE)
+    lines = [line for line in body.splitlines() if line and not line.startswith("#")]
+    return "\n".join(f"  {line}" for line in lines)

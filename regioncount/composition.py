@@ -1,0 +1,59 @@
+"""Compose configurations with Hydra, and turn its errors into InputErrors of one line."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from regioncount.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent
+# In a wheel the configuration files are part of the package, in a checkout they are beside it.
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+
+
+@contextmanager
+def hydra_ready() -> Iterator[None]:
+    """Initialize Hydra to compose the files of `CONFIGS`; raise its errors as InputErrors of one line."""
+    GlobalHydra.instance().clear()
+    with one_line_errors(), hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    """Compose a configuration; call it under `hydra_ready`."""
+    composed = hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
+    with open_dict(composed):
+        composed.pop("plugins", None)
+    return composed
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Raise Hydra's and OmegaConf's errors as InputErrors of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    """Return what is wrong (the first line of Hydra's message), the choices there are, and the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if "Could not find '" in lines[0]:
+        choices = [line for line in lines[1:] if not line.endswith(":") and "://" not in line and " " not in line]
+        return f"{lines[0].split(': ', 1)[-1]}; there are {', '.join(choices)}"
+    if "Could not load '" in lines[0]:
+        group, _, name = lines[0].split("'")[-2].rpartition("/")
+        choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        return f"{group}={name}: no such choice; one of {', '.join(choices)}"
+    cause = str(error.__cause__ or "").splitlines()[:1]
+    kept = [
+        line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))
+    ]
+    return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))

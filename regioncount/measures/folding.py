@@ -1,0 +1,49 @@
+"""Networks without batch normalization, so that weights and rescalings of layers have one meaning."""
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from regioncount.errors import InputError
+from regioncount.regions.evaluation import evaluation_mode
+from regioncount.regions.screening import folded
+
+
+def without_normalization(model: nn.Module) -> nn.Module:
+    """Return a copy of a network in evaluation mode, with batch normalization folded in.
+
+    Batch normalization is folded into the convolution before it. Where there is none, it becomes a convolution.
+
+    Raises:
+        InputError: The model cannot be traced.
+    """
+    with evaluation_mode(model):
+        network = folded(model) if any(isinstance(module, BatchNorm) for module in model.modules()) else copy.deepcopy(model)
+    if network is None:
+        raise InputError("batch normalization cannot be folded: torch.fx cannot trace this model")
+    network.eval()
+    for name, module in list(network.named_modules()):
+        if isinstance(module, BatchNorm):
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, _as_convolution(module))
+    return network
+
+
+def _as_convolution(module: nn.Module) -> nn.Module:
+    """Return batch normalization of images, in evaluation mode, as a convolution of each channel by itself."""
+    if not isinstance(module, nn.BatchNorm2d) or module.running_var is None or module.running_mean is None:
+        raise InputError(f"{type(module).__name__} after no convolution cannot be folded")
+    scale = (module.running_var + module.eps).rsqrt()
+    weight, bias = cast(Tensor | None, module.weight), cast(Tensor | None, module.bias)
+    scale = scale if weight is None else scale * weight
+    shift = -module.running_mean * scale + (0 if bias is None else bias)
+    channels = len(scale)
+    convolution = nn.Conv2d(channels, channels, 1, groups=channels, device=scale.device, dtype=scale.dtype)
+    assert convolution.bias is not None
+    with torch.no_grad():
+        convolution.weight.copy_(scale.view(-1, 1, 1, 1))
+        convolution.bias.copy_(shift)
+    return convolution.eval()

@@ -1,0 +1,63 @@
+"""The gradient of the training loss at the trained weights: its norm, and its variance over minibatches.
+
+w are all weights and biases of the network with batch normalization folded in. L is the mean cross-entropy in nats over
+sampled training points.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from regioncount.errors import InputError
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.weights import SEED, as_vector, loss_and_gradient, weights_of
+from regioncount.registry import register_measure
+
+MINIBATCH = 50
+
+
+@register_measure(scale_invariant=False)
+def gradient_norm(measured: MeasuredModel) -> float:
+    """Return ||grad_w L||_2, in nats per unit of weight. Rescaling layers changes it."""
+    return _norm_and_variance(measured)[0]
+
+
+@register_measure(scale_invariant=False)
+def gradient_variance(measured: MeasuredModel) -> float:
+    """Return mean_B ||g_B - g||_2^2 over minibatches B of 50 sampled training points.
+
+    g_B is the gradient of the mean loss on B, and g is the mean of all g_B (Jiang et al. 2020, measures from optimization).
+    Rescaling layers changes it.
+
+    Raises:
+        InputError: There are fewer than two minibatches.
+    """
+    measured.require_network()
+    if len(measured.sample[0]) < 2 * MINIBATCH:
+        raise InputError(f"{len(measured.sample[0])} training points are fewer than two minibatches of {MINIBATCH}")
+    return _norm_and_variance(measured)[1]
+
+
+@functools.lru_cache(maxsize=1)
+def _norm_and_variance(measured: MeasuredModel) -> tuple[float, float]:
+    """Return `gradient_norm` and `gradient_variance`, computed in one pass."""
+    inputs, labels = measured.sample
+    # Shuffled, since minibatches of a sorted data set would have one class each.
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(SEED)).to(inputs.device)
+    weights = weights_of(measured)
+    total: Tensor | float = 0.0
+    remainder: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+    number = 0
+    for indices in order.split(MINIBATCH):
+        gradient = as_vector(loss_and_gradient(measured, weights, [(inputs[indices], labels[indices])])[1])
+        if len(indices) == MINIBATCH:
+            total, squares, number = total + gradient, squares + gradient.square().sum(), number + 1
+        else:
+            remainder = gradient * len(indices)
+    norm = torch.as_tensor((total * MINIBATCH + remainder) / len(inputs)).norm().item()
+    if number < 2:
+        return norm, math.nan
+    return norm, float(squares / number - torch.as_tensor(total / number).square().sum())

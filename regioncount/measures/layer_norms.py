@@ -1,0 +1,84 @@
+"""The norms of each layer's weight, which `norms` combines."""
+
+import copy
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, svds
+from torch import Tensor, nn
+
+from regioncount.errors import InputError
+from regioncount.measures.measured_model import Layer, MeasuredModel
+from regioncount.regions.evaluation import true_float32
+
+Vector = NDArray[np.float32]
+
+
+@functools.lru_cache(maxsize=1)
+def frobenius_norms(measured: MeasuredModel) -> Tensor:
+    """Return ||W_l||_F of each layer, (d,)."""
+    return torch.stack([layer.weight.detach().double().norm().cpu() for layer in measured.layers.values()])
+
+
+@functools.lru_cache(maxsize=1)
+def spectral_norms(measured: MeasuredModel) -> Tensor:
+    """Return ||W_l||_2 of each layer, (d,), the weight reshaped to (outputs, inputs x kernel)."""
+    matrices = [layer.weight.detach().flatten(1).double().cpu() for layer in measured.layers.values()]
+    return torch.stack([torch.linalg.matrix_norm(matrix, 2) for matrix in matrices])
+
+
+@functools.lru_cache(maxsize=1)
+def operator_norms(measured: MeasuredModel) -> Tensor:
+    """Return the largest singular value of each layer as a linear map of its whole input, (d,).
+
+    Raises:
+        InputError: The model does not use one of its layers.
+    """
+    shapes: dict[nn.Module, torch.Size] = {}
+
+    def record_shape(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes[layer] = inputs[0].shape[1:]
+
+    hooks = [layer.register_forward_pre_hook(record_shape) for layer in measured.layers.values()]
+    with torch.no_grad():
+        measured.network(measured.sample[0][:1])
+    for hook in hooks:
+        hook.remove()
+    unused = [name for name, layer in measured.layers.items() if layer not in shapes]
+    if unused:
+        raise InputError(f"the model does not use its layer {unused[0]}")
+    norms = [_operator_norm(layer, shapes[layer]) for layer in measured.layers.values()]
+    return torch.tensor(norms, dtype=torch.float64)
+
+
+def _operator_norm(layer: Layer, shape: torch.Size) -> float:
+    """Return the largest singular value of a layer without its bias, for one input of this shape, in float32."""
+    weight = layer.weight.detach()
+    if isinstance(layer, nn.Linear):
+        return torch.linalg.matrix_norm(weight.double(), 2).item()
+    linear = copy.deepcopy(layer).requires_grad_(False)
+    linear.bias = None
+    example = torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)
+
+    def forward(vector: Vector) -> Vector:
+        inputs = torch.as_tensor(vector, dtype=example.dtype, device=example.device).view_as(example)
+        return linear(inputs).flatten().cpu().numpy()
+
+    # The layer is linear, so its transpose is its vector-Jacobian product.
+    inputs = example.clone().requires_grad_()
+    with torch.enable_grad(), true_float32():
+        outputs = linear(inputs)
+
+    def transposed(vector: Vector) -> Vector:
+        cotangent = torch.as_tensor(vector, dtype=outputs.dtype, device=outputs.device).view_as(outputs)
+        return torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True)[0].flatten().cpu().numpy()
+
+    size = (outputs.numel(), inputs.numel())
+    if min(size) == 1 or not weight.any():
+        return weight.double().norm().item() if weight.any() else 0.0
+    operator = LinearOperator(size, matvec=forward, rmatvec=transposed, dtype=np.float32)
+    with torch.no_grad(), true_float32():
+        start = np.random.default_rng(0).standard_normal(min(size)).astype(np.float32)
+        return float(svds(operator, k=1, v0=start, return_singular_vectors=False, tol=1e-6)[0])

@@ -1,0 +1,67 @@
+"""Check that run.json and measures.json hold what this package writes. Both are untrusted."""
+
+import re
+from typing import Any
+
+RUN_NAME = r"(?!\.)[\w.-]{1,200}"  # one component of a path
+STATUSES = ("running", "finished", "diverged")
+MAX_EPOCHS = 10**6
+
+RECORD_TYPES = {
+    "identity": str,
+    "name": str,
+    "attempt": str,
+    "data": str,
+    "config": dict,
+    "status": str,
+    "summary": dict,
+    "environment": dict,
+    "checksums": dict,
+    "tracked": list,
+}
+
+
+def invalid_key(record: dict[str, Any]) -> str | None:
+    """Return the first key of a run's record whose value is missing or invalid, or None if all are valid."""
+    for key, expected in RECORD_TYPES.items():
+        if type(record.get(key)) is not expected:
+            return key
+    valid = {
+        "identity": re.fullmatch("[0-9a-f]{16}", record["identity"]),
+        "name": re.fullmatch(RUN_NAME, record["name"]),
+        "status": record["status"] in STATUSES,
+        "summary": _is_summary(record["summary"], record["status"] == "running"),
+        "environment": all(map(_is_plain, record["environment"].values())),
+        "checksums": all(isinstance(value, str) for value in record["checksums"].values()),
+        "tracked": all(isinstance(value, str) for value in record["tracked"]),
+    }
+    return next((key for key, is_valid in valid.items() if not is_valid), None)
+
+
+def is_measurement(entry: Any) -> bool:
+    """Return whether a value is a valid entry of measures.json."""
+    parts = ("settings", "values", "how", "arrays")
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(part), dict) for part in parts):
+        return False
+    numbers = all(value is None or _is_number(value) or _is_explanation(key) for key, value in entry["values"].items())
+    plain = all(_is_plain(value) for part in ("values", "how", "arrays") for value in entry[part].values())
+    return numbers and plain and type(entry.get("epoch")) is int and _is_number(entry["how"].get("seconds", 0))
+
+
+def _is_summary(summary: dict[str, Any], running: bool) -> bool:
+    default = 0 if running else None  # both numbers are written when training ends
+    epochs, seconds = summary.get("epochs_trained", default), summary.get("seconds", default)
+    return type(epochs) is int and 0 <= epochs <= MAX_EPOCHS and _is_number(seconds)
+
+
+def _is_explanation(key: str) -> bool:
+    """Return whether a value is a text that says why a number is undefined. "test_error" is a number."""
+    return key.endswith("error") and key != "test_error" and not key.endswith("standard_error")
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)

@@ -1,0 +1,77 @@
+"""State dictionaries as files. They are read as data: no code in them is executed.
+
+This module imports torch; the other modules that read a run directory import it when weights are needed.
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+from regioncount.errors import InputError
+from regioncount.runs import files
+from regioncount.runs.files import Damaged
+
+# The keys under which checkpoints of other programs hold the weights, beside an optimizer's state.
+WRAPPING_KEYS = ("state_dict", "model", "net")
+
+
+def tensor_bytes(state: dict) -> bytes:
+    """Return a nested dictionary of tensors and plain values as the content of a file for `torch.load`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def load_tensors(content: bytes, path: Path) -> dict:
+    """Return the dictionary that a file holds, with its tensors on the CPU.
+
+    Args:
+        content: What was read from the file.
+        path: The file, for error messages.
+
+    Raises:
+        Damaged: The content is not a dictionary written by `torch.save`.
+    """
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            files.check_unpacked_size(content, len(content))  # torch does not compress
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler and the archive reader raise many kinds
+        raise Damaged(f"{path} is not a file of weights, or is cut short ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"{path} is not a state dictionary")
+    return state
+
+
+def load_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Return the state dictionary in a file that any program may have written.
+
+    Args:
+        path: The file. Weights under one of `WRAPPING_KEYS` are recognized.
+
+    Raises:
+        InputError: The file is missing, cut short, or not a state dictionary.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint={path}: no such file")
+    state = load_tensors(path.read_bytes(), path)
+    for key in WRAPPING_KEYS:
+        if isinstance(state.get(key), dict):
+            state = state[key]
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} is not a state dictionary of tensors")
+    return state
+
+
+def digest_tensors(state: dict[str, torch.Tensor]) -> str:
+    """Return a hash of the names, types, shapes and values of tensors. It does not depend on the file format."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""One cell of a sweep: what a launcher's job does."""
+
+import math
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from regioncount.columns import Column
+from regioncount.config import parse_run
+from regioncount.errors import InputError, one_line
+from regioncount.runs import files, plans, runner, store
+from regioncount.runs.measurements import measured_values
+from regioncount.runs.runner import PreparedRun
+
+POSTPONED = "postponed"
+
+
+def run(config: DictConfig) -> str | float:
+    """Train and measure one cell.
+
+    In a planned sweep every exception is recorded as the cell's failure, so that the other cells still run.
+
+    Args:
+        config: The composed configuration of the cell. `config.sweep` says where the plan is; without a plan (another
+            sweeper than regioncount's) the run is trained and its exceptions are raised.
+
+    Returns:
+        With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process holds the run and
+        `config.sweep.wait`, set by the sweeper, is false. Without a plan the run's test error (nan if unknown), which
+        another sweeper can minimize.
+    """
+    if config.sweep.directory is None:
+        return _run_unplanned(config)
+    directory = Path(config.sweep.directory)
+    number = HydraConfig.get().job.num
+    planned, cells = plans.read_cell(directory, number)
+    cell = " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in planned["varied"].items())])
+    try:
+        prepared = runner.prepare(parse_run(config))
+        if prepared.identity != planned["identity"]:
+            # The launcher composes each cell again when its turn comes.
+            raise InputError("this is not the planned run: configuration files, data or hardware have changed")
+        over = config.sweep.deadline is not None and time.time() > config.sweep.deadline
+        if over and not _exists(prepared):
+            print(f"{cell}: not started, the time budget is over", flush=True)
+            return "skipped"
+        run = runner.run_or_resume(prepared, wait=config.sweep.get("wait", True))
+        plans.forget_failure(directory, prepared.identity)
+        print(f"{cell}: {_outcome(prepared, run)}{'' if run.worked_on else ' (there already)'}", flush=True)
+        return "finished"
+    except store.Busy:
+        print(f"{cell}: another process is working on it; postponed to the end of the sweep", flush=True)
+        return POSTPONED
+    except store.Superseded as error:
+        print(f"{cell}: {error}", file=sys.stderr, flush=True)
+        return "skipped"
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
+        plans.record_failure(directory, planned["identity"], reason, traceback.format_exc())
+        return "failed"
+
+
+def _run_unplanned(config: DictConfig) -> float:
+    prepared = runner.prepare(parse_run(config))
+    run = runner.run_or_resume(prepared)
+    print(f"{run.directory}: {_outcome(prepared, run)}", flush=True)
+    return measured_values(run, prepared.config, prepared.dataset).get("test_error", math.nan)
+
+
+def _exists(prepared: PreparedRun) -> bool:
+    """Return whether the run is on disk and undamaged."""
+    with suppress(files.Damaged):
+        return prepared.find_run() is not None
+    return False
+
+
+def _outcome(prepared: PreparedRun, run: store.Run) -> str:
+    """Describe a run's training and main results in one line."""
+    if run.status != "finished":
+        return f"{run.status} after {run.epochs_trained} epochs"
+    values = measured_values(run, prepared.config, prepared.dataset)
+    parts = [f"{run.epochs_trained} epochs, {run.summary['seconds']:.1f} s"]
+    if "test_accuracy" in values:
+        parts.append(f"train {values['train_accuracy']:.2%}, test {values['test_accuracy']:.2%}")
+    for subspace in prepared.config.regions.subspaces:
+        column = Column("region_count", subspace)
+        if (count := values.get(column.key)) is not None:
+            error = values[column.with_part("standard_error").key]
+            parts.append(f"{count:.2f} ± {error:.2f} regions a {subspace}")
+    return ", ".join(parts)

@@ -1,0 +1,174 @@
+"""The grid of a sweep: split the overrides into cells, compose and check every cell, and plan the sweep."""
+
+import copy
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from regioncount.config import parse_run, parse_sweep
+from regioncount.errors import InputError
+from regioncount.runs import runner
+from regioncount.runs.environment import environment
+from regioncount.runs.identity import identity_of
+from regioncount.runs.measurements import measurement_settings
+from regioncount.runs.plans import RESERVED, DataFacts, Plan, PlannedRun
+from regioncount.runs.runner import PreparedRun
+
+Cell = list[Override]
+
+
+def plan_sweep(
+    arguments: Sequence[str], params: Mapping[str, str], config: DictConfig, loader: ConfigLoader
+) -> tuple[Plan, list[Cell]]:
+    """Check every cell of the grid and compute which run each one is.
+
+    Args:
+        arguments: Overrides of the command line, such as "seed=0,1". They replace entries of `params`.
+        params: The experiment's grid: an option's name and its values, such as "0.1,0.01".
+        config: The sweep's configuration as Hydra composed it, with the node `hydra`.
+        loader: Composes the cells, as it does for the launcher.
+
+    Returns:
+        The plan, and the overrides of each of its cells.
+
+    Raises:
+        InputError: If a cell is not valid (the message names it), or if two cells are the same.
+    """
+    cells = split_grid(arguments, params, loader)
+    composed = compose_cells(cells, config, loader)
+    prepared_runs = [_prepare(cell, cell_config) for cell, cell_config in zip(cells, composed, strict=True)]
+    options = parse_sweep(config.sweep, prepared_runs[0].config)
+
+    content = [[prepared.identity, measurement_settings(prepared.config, prepared.dataset)] for prepared in prepared_runs]
+    if len({json.dumps(entry) for entry in content}) < len(content):
+        raise InputError("the grid names the same run twice: its cells must differ in what is trained or measured")
+    grid_hash = identity_of({"grid": sorted(content, key=json.dumps)})[:8]
+    choices, given = config.hydra.runtime.choices, config.hydra.overrides
+    experiment = choices.get("experiment")
+    name = options.name or "-".join(filter(None, (experiment or "sweep", choices.get("scale")))).replace("/", "-")
+    plan = Plan(
+        name,
+        Path(prepared_runs[0].config.results) / "sweeps" / f"{name}-{grid_hash}",
+        [_planned_run(prepared, varied) for prepared, varied in zip(prepared_runs, _varied_options(cells), strict=True)],
+        [*given.task, *(override for override in given.hydra if not override.startswith("hydra.mode="))],
+        experiment,
+        environment(prepared_runs[0].device, prepared_runs[0].precision),
+        options,
+    )
+    return plan, cells
+
+
+def split_grid(arguments: Sequence[str], params: Mapping[str, str], loader: ConfigLoader) -> list[Cell]:
+    """Return the cells of a grid: the product of the values of all options, the first option varying slowest."""
+    parser = OverridesParser.create(config_loader=loader)
+    values: dict[str, list[Override]] = {}
+    for override in parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments]):
+        key = override.get_key_element()
+        if override.is_interval_sweep():
+            raise InputError(f"the grid: {override.input_line} is an interval; list its values, or give a range")
+        is_sweep = override.is_sweep_override()
+        texts = override.sweep_string_iterator() if is_sweep else [override.get_value_element_as_str()]
+        values[key] = parser.parse_overrides([f"{key}={text}" for text in texts])
+    if empty := [key for key, choices in values.items() if not choices]:
+        raise InputError(f"the grid: {empty[0]} has no values")
+    return [list(cell) for cell in itertools.product(*values.values())]
+
+
+def compose_cells(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -> Iterator[DictConfig]:
+    """Yield what Hydra composes for each cell, without the node `hydra`.
+
+    Hydra takes 0.1 s to compose a configuration from its files. Cells that choose the same files are composed once; the
+    options that vary among them are then set as Hydra sets them.
+    """
+
+    def compose(overrides: Sequence[str]) -> DictConfig:
+        composed = loader.load_sweep_config(config, list(overrides))
+        with open_dict(composed):
+            del composed["hydra"]
+        return composed
+
+    settable = _settable_options(cells, config, loader)
+    compositions: dict[tuple[str, ...], DictConfig] = {}
+    for cell in cells:
+        files = tuple(lines([o for o in cell if o.get_key_element() not in settable]))
+        try:
+            if files not in compositions:
+                compositions[files] = compose(files)
+            composed = copy.deepcopy(compositions[files])
+            for override in cell:
+                if override.get_key_element() in settable:
+                    key, value = override.key_or_group, override.value()
+                    OmegaConf.update(composed, key, value, merge=True, force_add=override.is_force_add())
+        except (HydraException, OmegaConfBaseException):
+            composed = compose(lines(cell))  # raises with Hydra's message, which names the override
+        yield composed
+
+
+def lines(cell: Cell) -> list[str]:
+    """Return a cell's overrides as they are written on the command line."""
+    return [str(override.input_line) for override in cell]
+
+
+def _settable_options(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -> set[str]:
+    """Return the varying options whose value can be set after the composition, with the result that Hydra gives.
+
+    These are no groups of files and no additions (+) or deletions (~), and no other override of the cell sets a part of
+    the same value, because overrides are applied in their order.
+    """
+    name, overrides = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
+
+    def is_group(override: Override) -> bool:
+        return bool(loader.get_group_options(override.key_or_group, None, name, overrides))
+
+    options = [override for override in cells[0] if not is_group(override)]
+    varying = _varying_keys(cells)
+    settable = set()
+    for option in options:
+        others = [f"{other.key_or_group}." for other in options if other is not option]
+        path = f"{option.key_or_group}."
+        overlaps = any(path.startswith(other) or other.startswith(path) for other in others)
+        plain = option.package is None and not option.is_add() and not option.is_delete()
+        if option.get_key_element() in varying and plain and not overlaps:
+            settable.add(option.get_key_element())
+    return settable
+
+
+def _varying_keys(cells: list[Cell]) -> list[str]:
+    """Return the keys of the overrides that are not the same in all cells, in their order."""
+    return [options[0].get_key_element() for options in zip(*cells, strict=True) if len(set(lines(list(options)))) > 1]
+
+
+def _varied_options(cells: list[Cell]) -> list[dict[str, str]]:
+    """Return, for each cell, its value of every option that varies, by the option's column in tables of runs.
+
+    The column is the last part of the option's name, or the whole name if the last part is ambiguous.
+    """
+    options = [dict(line.split("=", 1) for line in lines(cell)) for cell in cells]
+    columns: dict[str, str] = {}
+    for key in _varying_keys(cells):
+        name = key.lstrip("+~").split(".")[-1]
+        known = key in ("seed", "batch_size", "dataset", "model", "optimizer.learning_rate", "optimizer.weight_decay")
+        taken = name in columns.values() or (name in RESERVED and not known)
+        columns[key] = key if taken else name
+    return [{column: option[key] for key, column in columns.items()} for option in options]
+
+
+def _prepare(cell: Cell, composed: DictConfig) -> PreparedRun:
+    try:
+        return runner.prepare(parse_run(composed))
+    except InputError as error:
+        raise InputError(f"{error} (in the cell {' '.join(lines(cell))})") from error
+
+
+def _planned_run(prepared: PreparedRun, varied: dict[str, str]) -> PlannedRun:
+    data = prepared.dataset
+    facts = DataFacts(data.name, data.fingerprints, data.classes, len(data.train), len(data.test))
+    return PlannedRun(prepared.identity, prepared.name, varied, prepared.config, facts, prepared.precision)

@@ -1,0 +1,164 @@
+"""Run a sweep: plan it, launch its cells through Hydra's launcher, and write its report."""
+
+import io
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import numpy as np
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from regioncount.errors import DISK_ERRORS, InputError, one_line
+from regioncount.runs import plans
+from regioncount.runs.plans import Plan, PlannedRun
+from regioncount.sweeps.cell import POSTPONED
+from regioncount.sweeps.grid import lines, plan_sweep
+
+# A launcher returns two configurations of 0.1 MB with each job. Batches bound what is in memory at once, and the size of
+# a Slurm job array (1001 by default). Between two batches of other launchers some workers are idle.
+BATCH_SIZES = {"basic": 1, "submitit_slurm": 1000, "submitit_local": 1000}
+DEFAULT_BATCH_SIZE = 250
+
+# Launchers that stop at the first lost job, and those that wait for the others.
+REPLACED_LAUNCHERS = {
+    f"hydra_plugins.hydra_submitit_launcher.submitit_launcher.{name}": f"hydra_plugins.regioncount_launchers.{name}"
+    for name in ("SlurmLauncher", "LocalLauncher")
+}
+
+
+def run_sweep(
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    config: DictConfig,
+    hydra_context: HydraContext,
+    task_function: TaskFunction,
+) -> int:
+    """Check the whole grid, run its cells, and write the report.
+
+    Args:
+        arguments: Overrides of the command line, such as "seed=0,1".
+        params: The experiment's grid: an option's name and its values, such as "0.1,0.01".
+        config: The sweep's configuration as Hydra composed it. Its `hydra.sweep.dir` is set to the sweep's directory.
+        hydra_context: Hydra's configuration loader and callbacks, for the launcher.
+        task_function: What the launcher calls with the configuration of each cell.
+
+    Returns:
+        The exit status: 0, or 1 if runs are missing or failed.
+
+    Raises:
+        InputError: If the grid is not valid; nothing has been written then.
+        KeyboardInterrupt: If the sweep was interrupted, after its report.
+    """
+    plan, cells = plan_sweep(arguments, params, config, hydra_context.config_loader)
+    print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
+    hydra_directory = plan.directory / "hydra"
+    launcher = _create_launcher(config, hydra_directory, hydra_context, task_function)
+    plans.write(plan)
+    hydra_directory.mkdir(exist_ok=True)
+    OmegaConf.save(config, hydra_directory / "multirun.yaml")
+    overrides = [
+        f"hydra.sweep.dir={_quoted(hydra_directory)}",
+        f"sweep.directory={_quoted(plan.directory)}",
+        f"tracker.group={_quoted(plan.directory.name)}",
+    ]
+    if plan.options.time_budget:
+        overrides.append(f"sweep.deadline={time.time() + plan.options.budget}")
+    jobs = [[*lines(cell), *overrides] for cell in cells]
+    try:
+        launch(plan, jobs, launcher, config.hydra.runtime.choices["hydra/launcher"])
+    except KeyboardInterrupt:
+        print("interrupted; reporting the runs so far", file=sys.stderr, flush=True)
+        _report(plan)
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise  # the report could not be written either
+        traceback.print_exc()
+        print("the launcher stopped early; reporting the runs so far", file=sys.stderr)
+        _report(plan)
+        return 1
+    return _report(plan)
+
+
+def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher, launcher_name: str) -> None:
+    """Launch the cells in batches, then those that were postponed because another process held their run.
+
+    A job without a result is recorded as a failure of its cell.
+
+    Args:
+        plan: The sweep.
+        jobs: The overrides of each cell.
+        launcher: Launches them.
+        launcher_name: Its name in the group hydra/launcher. The basic launcher runs the cells one after the other in this
+            process, so they are postponed instead of waiting.
+    """
+    wait = [] if launcher_name != "basic" else ["+sweep.wait=false"]
+    size = BATCH_SIZES.get(launcher_name, DEFAULT_BATCH_SIZE)
+    postponed: list[int] = []
+    for first in range(0, len(jobs), size):
+        batch = [job + wait for job in jobs[first : first + size]]
+        for number, result in enumerate(launcher.launch(batch, initial_job_idx=first), first):
+            if _value(plan, number, result) == POSTPONED:
+                postponed.append(number)
+    for number in postponed:
+        for result in launcher.launch([jobs[number]], initial_job_idx=number):
+            _value(plan, number, result)
+
+
+def _create_launcher(
+    config: DictConfig, directory: Path, hydra_context: HydraContext, task_function: TaskFunction
+) -> Launcher:
+    """Create the configured launcher, which keeps its files in `directory`."""
+    with open_dict(config):
+        config.hydra.sweep.dir = str(directory)
+        config.hydra.launcher._target_ = REPLACED_LAUNCHERS.get(
+            config.hydra.launcher._target_, config.hydra.launcher._target_
+        )
+    return Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+
+def _value(plan: Plan, number: int, result: JobReturn) -> object:
+    """Return what a job returned; record an exception as a failure of its cell and return None."""
+    if result.status == JobStatus.COMPLETED:
+        return result.return_value
+    try:
+        with redirect_stderr(io.StringIO()):  # Hydra prints all overrides of the job before it raises
+            return result.return_value
+    except Exception as error:
+        reason = one_line(error)
+        run = plan.runs[number]
+        options = " ".join(f"{key}={value}" for key, value in run.varied.items())
+        print(f"[{number + 1}/{len(plan.runs)}] {options}: failed, {reason}", file=sys.stderr, flush=True)
+        plans.record_failure(plan.directory, run.identity, reason)
+        return None
+
+
+def _quoted(value: object) -> str:
+    """Return a value as a quoted string of Hydra's grammar of overrides."""
+    return QuotedString(str(value), Quote.single).with_quotes()
+
+
+def _report(plan: Plan) -> int:
+    from regioncount.reporting.report import report
+
+    return report(plan.directory, decision_regions=_decision_regions, track=True)
+
+
+def _decision_regions(planned: PlannedRun) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate a run's model in the plane through three training images."""
+    from regioncount import training
+    from regioncount.runs import loading, measuring
+
+    config, run = planned.config, planned.find_run()
+    if run is None:
+        raise InputError(f"{planned.name}-{planned.identity}: the run is missing")
+    device = training.choose_device(config.device)
+    return measuring.decision_regions(run, loading.load_dataset(config.dataset), device, config.regions.seed)

@@ -1,0 +1,95 @@
+"""When training ends before its last epoch: the stop rule is met, or the loss is not finite.
+
+A stop rule applies to the whole training set, evaluated in float32. This evaluation takes a third of an epoch's time on a
+CPU and three times an epoch's time on a GPU. It is therefore skipped unless cheaper figures are close to the target: first
+the epoch's running averages, then, if training is in bfloat16, an evaluation in bfloat16 (a third of an epoch on a GPU).
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from regioncount.config import Stop
+from regioncount.data import Dataset
+from regioncount.measures.measured_model import evaluate, split_batches
+
+# How far from the target the running averages may be. They lag behind the values at the end of the epoch.
+RUNNING_ACCURACY_SLACK = 0.02
+RUNNING_LOSS_FACTOR = 2.0
+# How far from the target an evaluation in bfloat16 may be.
+BFLOAT16_ACCURACY_SLACK = 0.005
+BFLOAT16_LOSS_FACTOR = 1.25
+
+
+def meets_target(stop: Stop, accuracy: float, loss: float, accuracy_slack: float = 0.0, loss_factor: float = 1.0) -> bool:
+    """Return whether an accuracy or a loss meets the stop rule.
+
+    Args:
+        stop: The stop rule. Of two targets, either suffices.
+        accuracy: The accuracy, as a fraction.
+        loss: The mean cross-entropy, in nats.
+        accuracy_slack: How far below its target the accuracy may be.
+        loss_factor: How many times its target the loss may be.
+
+    Returns:
+        True if a target is met; False if the rule has no target.
+    """
+    accurate = stop.train_accuracy is not None and accuracy >= stop.train_accuracy - accuracy_slack
+    return accurate or (stop.train_loss is not None and loss <= stop.train_loss * loss_factor)
+
+
+def near_target(stop: Stop, running_accuracy: float, running_loss: float, augmentation: str) -> bool:
+    """Return whether the running averages of an epoch are so close to a target that the stop rule may be met.
+
+    Args:
+        stop: The stop rule.
+        running_accuracy: The average accuracy of the epoch's batches, in training mode.
+        running_loss: Their average loss.
+        augmentation: The augmentation of the run. Mixup's running averages describe mixed images, not the training set;
+            every epoch then counts as close.
+
+    Returns:
+        True if the training set is to be evaluated; False if the rule has no target or the loss is not finite.
+    """
+    if not math.isfinite(running_loss):
+        return False
+    if augmentation == "mixup":
+        return stop.train_accuracy is not None or stop.train_loss is not None
+    return meets_target(stop, running_accuracy, running_loss, RUNNING_ACCURACY_SLACK, RUNNING_LOSS_FACTOR)
+
+
+def evaluate_for_stopping(
+    model: nn.Module, dataset: Dataset, stop: Stop, device: torch.device, precision: str
+) -> dict[str, float]:
+    """Evaluate the whole training set in float32, as the stop rule requires.
+
+    Args:
+        model: The network, on `device`.
+        dataset: The data set, on `device`.
+        stop: The stop rule.
+        device: Where to evaluate.
+        precision: The precision of training. If it is "bfloat16", the training set is first evaluated in bfloat16.
+
+    Returns:
+        The history's stop_loss and train_accuracy; empty if the evaluation in bfloat16 is far from the target.
+    """
+    if precision == "bfloat16":
+        outputs = evaluate(model, split_batches(dataset, dataset.train, device), bfloat16=True)
+        if not meets_target(stop, outputs.accuracy, outputs.loss, BFLOAT16_ACCURACY_SLACK, BFLOAT16_LOSS_FACTOR):
+            return {}
+    outputs = evaluate(model, split_batches(dataset, dataset.train, device))
+    return {"stop_loss": outputs.loss, "train_accuracy": outputs.accuracy}
+
+
+def must_stop(history: list[dict], stop: Stop) -> bool:
+    """Return whether the last epoch of a history diverged or met the stop rule."""
+    if not history:
+        return False
+    last = history[-1]
+    return diverged(history) or meets_target(stop, last["train_accuracy"], last.get("stop_loss", math.inf))
+
+
+def diverged(history: list[dict]) -> bool:
+    """Return whether training ended because its loss was not finite."""
+    return bool(history) and not math.isfinite(history[-1]["train_loss"])

@@ -1,0 +1,150 @@
+"""The commands train, measure and sweep: flags, normalized arguments, help, and what they refuse."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from regioncount.arguments import parse_arguments
+from regioncount.composition import compose, hydra_ready
+from regioncount.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = ["model=mlp", "model.width=8", "model.depth=1", "dataset.train_size=60", "dataset.test_size=100", "epochs=1"]
+TINY += ["regions.line.number=5", "regions.line.resolution=10", "precision=float32"]
+
+
+def command(script, *options, directory=REPOSITORY):
+    arguments = [sys.executable, str(REPOSITORY / script), *options]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=directory, env=environment)
+
+
+@pytest.mark.parametrize("name", ["train", "measure", "sweep"])
+def test_help_lists_groups_options_and_flags_without_torch(name):
+    code = f"import sys; sys.modules['torch'] = None; sys.argv = ['{name}.py', '--help']; "
+    code += f"from regioncount.commands import {name}; sys.exit({name}())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "  model: custom, decision_tree" in shown.stdout
+    assert "  results: results" in shown.stdout
+    assert "--config-dir DIR" in shown.stdout
+    assert "hydra:" not in shown.stdout
+    assert ("time_budget: null" in shown.stdout) == (name == "sweep")
+
+
+@pytest.mark.parametrize("name", ["train", "measure", "sweep", "report", "analysis"])
+def test_version(name):
+    code = f"import sys; sys.argv = ['x', '--version']; from regioncount.commands import {name}; sys.exit({name}())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "regioncount 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("config_name", "arguments", "reason"),
+    [
+        ("train", ["--config-name=sweep"], "--config-name is not supported"),
+        ("sweep", ["-cp", "elsewhere"], "--config-path is not supported"),
+        ("train", ["--experimental-rerun=x.pickle"], "--experimental-rerun is not supported"),
+        ("sweep", ["--run", "seed=0,1"], "--run is not supported"),
+        ("train", ["--run", "-m"], "--run is not supported"),
+        ("measure", ["-m"], "--multirun is not supported"),
+        ("train", ["-m", "--cfg", "job"], "--multirun is not supported"),
+        ("train", ["--resolve"], "--resolve needs --cfg"),
+        ("train", ["--package", "model"], "--package needs --cfg"),
+        ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
+        ("train", ["--cfg", "nonsense"], "invalid choice"),
+        ("train", ["--config-dir", "nowhere"], "there is no such directory"),
+    ],
+)
+def test_flags_that_a_command_cannot_obey_are_refused(config_name, arguments, reason):
+    with pytest.raises(InputError, match=reason):
+        parse_arguments(config_name, arguments)
+
+
+def test_a_refusal_is_one_line_and_status_2():
+    refused = command("train.py", "--config-name=sweep")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("train.py: --config-name is not supported")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["hydra/sweeper=nonsense", "hydra/launcher=nonsense", "hydra.nonsense=1"])
+def test_a_mistake_in_an_option_of_hydra_is_one_line(option):
+    refused = command("sweep.py", option, "seed=0,1")
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert "nonsense" in refused.stderr
+
+
+def test_cfg_prints_the_composed_configuration():
+    shown = command("train.py", "optimizer=sam", "--cfg", "job", "-p", "optimizer", "optimizer.rho=0.5")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("# @package optimizer\nname: sam\n")
+    assert "rho: 0.5" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["model._target_=a.B"], ["model=custom", "model._target_=a.B"]),
+        (["seed=1", "model.h=3", "model._target_=a.B"], ["model=custom", "seed=1", "++model.h=3", "model._target_=a.B"]),
+        (["model=custom", "model._target_=a.B", "model.h=3"], ["model=custom", "model._target_=a.B", "++model.h=3"]),
+        (["model=mlp", "model._target_=a.B"], ["model=mlp", "model._target_=a.B"]),
+        (["model.width=3"], ["model.width=3"]),
+    ],
+)
+def test_a_target_chooses_the_custom_model(arguments, expected):
+    assert parse_arguments("train", arguments)[1] == expected
+
+
+def test_the_custom_model_composes():
+    overrides = parse_arguments("train", ["model._target_=a.B", "model.hidden=3"])[1]
+    with hydra_ready():
+        assert OmegaConf.to_container(compose("train", overrides).model) == {"_target_": "a.B", "hidden": 3}
+
+
+def test_files_of_a_config_dir_are_composed(tmp_path):
+    folder = tmp_path / "it's mine"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nepochs: 77\n")
+    for given in ([], ["hydra.searchpath=[pkg://regioncount]"]):
+        overrides = parse_arguments("train", [f"--config-dir={folder}", "experiment=mine", *given])[1]
+        with hydra_ready():
+            assert compose("train", overrides).epochs == 77
+
+
+def test_multirun_is_a_sweep_that_another_command_continues(tmp_path):
+    """train.py -m and sweep.py with the same grid and --config-dir make one plan, under any launcher."""
+    (tmp_path / "experiment").mkdir()
+    grid = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(grid)
+    options = ["--config-dir=.", "experiment=mine", *TINY]
+    first = command("train.py", "-m", *options, directory=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "[2/2] seed=1: 1 epochs" in first.stdout
+    again = command("sweep.py", *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", directory=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(there already)") == 2
+    (table,) = tmp_path.glob("results/sweeps/mine-*/runs.csv")
+    assert set(pd.read_csv(table)["status"]) == {"finished"}
+
+
+def test_another_sweeper_runs_the_cells_without_a_plan(tmp_path):
+    done = command("sweep.py", "hydra/sweeper=basic", "seed=0,1", *TINY, directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("results/runs/*/model.pt"))) == 2
+    assert not (tmp_path / "results" / "sweeps").exists()
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"], ["hydra.launcher.n_jobs=4"]])
+def test_the_small_scale_composes_with_any_launcher(launcher):
+    with hydra_ready():
+        config = compose("sweep", ["experiment=paper/cifar10", "scale=small", *launcher], with_hydra=True)
+    expected = {"": 2, "hydra/launcher=basic": None, "hydra.launcher.n_jobs=4": 4}["".join(launcher)]
+    assert config.hydra.launcher.get("n_jobs") == expected

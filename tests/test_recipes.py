@@ -1,0 +1,95 @@
+"""Every recipe of CONTRIBUTING.md, carried out as a user would: files in a folder of their own, a sweep, its report."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text()
+RECIPES = {title.strip(): body for title, body in re.findall(r"^### (.+?)\n(.*?)(?=^##+ |\Z)", TEXT, flags=re.M | re.S)}
+TINY = ["dataset.train_size=60", "dataset.test_size=100", "epochs=2", "precision=float32", "device=cpu"]
+TINY += ["regions.line.number=10", "regions.line.resolution=20"]
+
+# What the sweep of each recipe must show.
+CHECKS = {
+    "A measure": lambda runs, results: runs["largest_weight"].gt(0).all(),
+    "A network": lambda runs, results: set(runs["width"]) == {8, 16, 32} and set(runs["model"]) == {"wide_perceptron"},
+    "A data set": lambda runs, results: set(runs["num_classes"]) == {2},
+    "An optimizer": lambda runs, results: set(runs["learning_rate"]) == {0.01, 0.003, 0.001},
+    "A subspace": lambda runs, results: (runs["region_count_halved_segment"] <= runs["region_count_line"]).all(),
+    "A tracker": lambda runs, results: len(list(results.glob("*-mlp-*.log"))) == 3,
+    "An experiment": lambda runs, results: set(runs["width"]) == {4, 8, 16},
+}
+
+
+def files_of(recipe):
+    return re.findall(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", recipe, flags=re.M | re.S)
+
+
+def command_of(recipe):
+    (line,) = re.findall(r"^```bash\npython sweep\.py (.*?)\n```", recipe, flags=re.M | re.S)
+    return shlex.split(line)
+
+
+def run(folder, script, *options):
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_every_recipe_is_checked():
+    assert set(RECIPES) == set(CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_recipe_trains_measures_and_reports(tmp_path, name):
+    for path, content in files_of(RECIPES[name]):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    command = command_of(RECIPES[name])
+    model = [] if any(option.startswith(("model=", "experiment=")) for option in command) else ["model=mlp"]
+    sweep = run(tmp_path, "sweep.py", *command, *model, *TINY)
+    assert sweep.returncode == 0, sweep.stderr
+    (table,) = tmp_path.glob("results/sweeps/*/runs.csv")
+    runs = pd.read_csv(table)
+    assert len(runs) == 3
+    assert set(runs["status"]) == {"finished"}
+    assert CHECKS[name](runs, tmp_path / "results")
+    assert (table.parent / "report.html").is_file()
+
+    # A report needs no plugin, and gives the same table.
+    before = table.read_bytes()
+    report = subprocess.run(
+        [sys.executable, "-m", "regioncount.report", str(table.parent.relative_to(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert report.returncode == 0, report.stderr
+    assert table.read_bytes() == before
+
+    # Measuring the model again needs the plugin that supplied model or data, and says which.
+    plugins = [option for option in command if option.startswith("plugins=")]
+    directory = runs["directory"][0]
+    measured = run(tmp_path, "measure.py", f"run={directory}", "measures=[accuracy,parameter_norm]", *plugins)
+    assert measured.returncode == 0, measured.stderr
+    refused = run(tmp_path, "measure.py", f"run={directory}", "measures=[accuracy,parameter_norm]")
+    if name in ("A network", "A data set"):
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+        assert plugins[0] in refused.stderr
+    else:
+        assert refused.returncode == 0, refused.stderr

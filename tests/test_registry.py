@@ -1,0 +1,167 @@
+"""Registries and plugins: what is registered, what is suggested, and what enters identities."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from regioncount import registry
+from regioncount.config import as_mapping, parse_run
+from regioncount.errors import InputError
+from regioncount.options import Options, validate_options
+from regioncount.runs.identity import run_identity
+
+PLAIN = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    "schedule": {"name": "constant"},
+    "batch_size": 32,
+    "epochs": 2,
+    "regions": {"line": {}},
+}
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Write a module; its registrations are forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tables = (registry.models, registry.datasets, registry.optimizers, registry.schedules, registry.subspaces)
+    tables += (registry.measures, registry.trackers)
+    for table in tables:
+        table.names()
+        monkeypatch.setattr(table, "_entries", dict(table._entries))
+
+    def write(name, source):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        sys.modules.pop(name, None)
+        registry._plugins.pop(name, None)
+
+    yield write
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+        registry._plugins.pop(path.stem, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "resnet81"}}, "model=resnet81: no such choice; .*did you mean resnet18"),
+        ({"dataset": {"name": "cifar"}}, "dataset=cifar: no such choice; .*did you mean cifar10"),
+        ({"optimizer": {"name": "adamm", "learning_rate": 1}}, "optimizer=adamm: .*did you mean adam"),
+        ({"schedule": {"name": "cosin"}}, "schedule=cosin: .*did you mean cosine"),
+        ({"measures": ["acuracy"]}, "measures=acuracy: .*did you mean accuracy"),
+        ({"model": {"name": "mlp", "widht": 3}}, r"model\.widht: mlp takes no such option; .*did you mean width"),
+        ({"regions": {"line": {"kind": "simplx"}}}, r"regions\.line\.kind=simplx: .*did you mean simplex"),
+    ],
+)
+def test_a_typo_gets_a_suggestion(changes, message):
+    with pytest.raises(InputError, match=message) as refused:
+        parse_run(PLAIN | changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_plugin_that_supplies_nothing_changes_no_identity(plugin):
+    plugin("bystander", "import regioncount as rc\nrc.register_optimizer('mine', 'torch.optim:SGD')\n")
+    plain, with_plugin = parse_run(PLAIN), parse_run(PLAIN | {"plugins": ["bystander"]})
+    identities = [run_identity(as_mapping(c), "data", "float32", False) for c in (plain, with_plugin)]
+    assert identities[0] == identities[1]
+    assert as_mapping(plain) == as_mapping(with_plugin)
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "schedule", "dataset"])
+def test_a_plugins_source_enters_the_identity_of_a_run_whose_part_it_supplies(plugin, part):
+    source = f"""
+        import regioncount as rc
+
+        rc.register_{part}("mine", {{
+            "model": "regioncount.models.mlp:mlp",
+            "optimizer": "torch.optim:SGD",
+            "schedule": "regioncount.training.optimizers:constant",
+            "dataset": "regioncount.data.sources:read_digits",
+        }}["{part}"])
+    """
+    group = {"name": "mine", "learning_rate": 0.1} if part == "optimizer" else {"name": "mine"}
+    if part == "model":
+        group |= {"width": 4, "depth": 1}
+    identities = []
+    for comment in ("", "# a change"):
+        plugin("supplier", source + f"    {comment}\n")
+        registry.models._entries.pop("mine", None)
+        config = parse_run(PLAIN | {part: group, "plugins": ["supplier"]})
+        assert config.plugin_sources[part].startswith("supplier:")
+        identities.append(run_identity(as_mapping(config), "data", "float32", False))
+    assert identities[0] != identities[1]
+
+
+def test_a_record_imports_nothing_and_keeps_what_it_names(plugin):
+    plugin("stranger", "raise RuntimeError('this was imported')\n")
+    record = PLAIN | {
+        "plugins": ["stranger"],
+        "model": {"name": "Net", "_target_": "stranger.Net", "width": 3},
+        "optimizer": {"name": "strange", "learning_rate": 0.5, "twist": 2},
+        "dataset": {"name": "odd", "twist": 3},
+        "regions": {"odd": {"kind": "strange", "twist": 1.5, "resolution": 7}},
+        "measures": ["unheard_of"],
+        "plugin_sources": {"model": "stranger:00"},
+    }
+    config = parse_run(record, recorded=True)
+    assert config.model == record["model"]
+    assert config.optimizer == record["optimizer"]
+    assert config.regions.subspaces["odd"].model_dump()["twist"] == 1.5
+    assert parse_run(as_mapping(config), recorded=True) == config
+    assert "stranger" not in sys.modules
+    with pytest.raises(InputError, match=r"plugins=\[stranger\]: .*this was imported"):
+        parse_run(record)
+
+
+def test_a_name_cannot_be_taken_twice(plugin):
+    plugin("taker", "import regioncount as rc\nrc.register_model('resnet18', 'a:b')\n")
+    with pytest.raises(InputError, match="model=resnet18: .*choose another"):
+        registry.load_plugins(["taker"])
+
+
+def test_options_follow_from_a_signature():
+    class Part:
+        def __init__(self, params, *, lr, weight_decay, momentum: float, steps=3, name="a", fast=False):
+            pass
+
+    entry = registry.Entry("part", Part)
+    model = validate_options(entry, {"momentum": 0.5}, "optimizer")
+    assert model.model_dump() == {"momentum": 0.5, "steps": 3, "name": "a", "fast": False}
+    for wrong in ({}, {"momentum": "x"}, {"momentum": 0.5, "steps": 1.5}, {"momentum": 0.5, "lr": 1}):
+        with pytest.raises(InputError, match=r"^optimizer\."):
+            validate_options(entry, wrong, "optimizer")
+
+
+def test_every_part_declares_its_options():
+    for table in (registry.models, registry.datasets, registry.optimizers, registry.schedules, registry.subspaces):
+        for name in table.names():
+            assert table[name].options is not None, name
+            assert issubclass(registry.resolve(table[name].options), Options)
+
+
+@pytest.mark.parametrize("module", ["regioncount.regions", "regioncount.measures", "regioncount.analysis"])
+def test_a_library_imports_nothing_of_the_suite(module):
+    refused = ["hydra", "omegaconf", "wandb", "matplotlib", "plotly", "pydantic", "jinja2", "sklearn", "torchvision"]
+    code = f"""
+        import sys
+        for name in {refused}:
+            sys.modules[name] = None
+        import {module} as library
+        [getattr(library, name) for name in library.__all__]
+        assert not any(n.startswith(("regioncount.config", "regioncount.runs", "regioncount.data")) for n in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_a_record_is_parsed_without_torch():
+    code = f"""
+        import sys
+        sys.modules["torch"] = None
+        from regioncount.config import parse_run
+        import regioncount.runs.measurements, regioncount.runs.identity, regioncount.columns
+        parse_run({PLAIN!r}, recorded=True)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

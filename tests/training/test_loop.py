@@ -1,0 +1,74 @@
+"""The training loop: its updates, its reproducibility, and resuming."""
+
+import copy
+import math
+
+import pytest
+import torch
+from tiny_training import CPU, DIGITS, assert_same_weights, configuration, new_model, train
+from torch.nn.functional import cross_entropy
+
+from regioncount import registry, training
+from regioncount.training import seeding
+
+OPTIONS = {"momentum": 0.9, "nesterov": False, "betas": [0.9, 0.99], "alpha": 0.9, "rho": 0.9}
+
+
+def test_sgd_with_momentum_is_the_textbook_update():
+    """Compare with the update written out, v = m v + (g + wd w), w = w - lr v, over the batches that the seed determines."""
+    config = configuration(schedule={"name": "multistep", "milestones": [2, 3], "gamma": 0.5})
+    model, history = train(config)
+    slow = new_model(config)
+    weights = list(slow.parameters())
+    velocity = [torch.zeros_like(w) for w in weights]
+    images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
+    for epoch, rate in zip(range(1, 5), [0.1, 0.1, 0.05, 0.025], strict=True):
+        assert math.isclose(history[epoch - 1]["learning_rate"], rate)
+        generator = torch.Generator().manual_seed(seeding.epoch_seed(config.seed, epoch))
+        order = torch.randperm(130, generator=generator)
+        losses = []
+        for batch in order.split(32):
+            loss = cross_entropy(slow(images[batch]), labels[batch])
+            losses += [loss.item()] * len(batch)
+            for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
+                v.mul_(0.9).add_(g + 1e-3 * w.detach())
+                w.data.sub_(rate * v)
+        assert len(losses) == 130  # the last, partial batch is used
+        assert math.isclose(history[epoch - 1]["train_loss"], sum(losses) / 130, rel_tol=1e-5)
+    for fast, w in zip(model.parameters(), weights, strict=True):
+        assert torch.allclose(fast, w, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", registry.optimizers.names())
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
+def test_resuming_from_any_checkpoint_gives_the_weights_of_an_uninterrupted_run(optimizer, augmentation):
+    options = {name: OPTIONS[name] for name in OPTIONS if name in registry.optimizers[optimizer].options.model_fields}
+    config = configuration(
+        optimizer={"name": optimizer, "learning_rate": 0.01, "weight_decay": 1e-4, **options}, augmentation=augmentation
+    )
+    states = []
+    uninterrupted, history = train(config, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
+    assert all(math.isfinite(row["train_loss"]) for row in history)
+    for state in states[:-1]:
+        again = new_model(configuration(seed=5))  # the weights it starts from must not matter
+        rest = training.fit(again, DIGITS, config, device=CPU, precision="float32", checkpoint=state)
+        assert_same_weights(again, uninterrupted)
+        plain = [{key: value for key, value in row.items() if key != "seconds"} for row in (*rest, *history)]
+        assert repr(plain[:4]) == repr(plain[4:])
+
+
+def test_dropout_is_reproducible_and_the_callers_random_state_does_not_change():
+    config = configuration(model={"name": "efficientnet_b0", "width": 8}, epochs=1)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    one, _ = train(config)
+    assert torch.equal(torch.rand(1), expected)
+    other, _ = train(config)
+    assert_same_weights(one, other)
+
+
+def test_seeds_change_weights_and_batches():
+    one, _ = train(configuration(seed=0))
+    other, _ = train(configuration(seed=1))
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))

@@ -1,0 +1,82 @@
+"""Stop rules, and the evaluation of the training set that they need."""
+
+import math
+
+import pytest
+import torch
+from tiny_training import CPU, DIGITS, configuration, new_model, train
+from torch.nn.functional import cross_entropy
+
+from regioncount import training
+from regioncount.config import Stop
+from regioncount.measures.measured_model import evaluate, split_batches
+from regioncount.training.stopping import meets_target, near_target
+
+
+def test_a_train_accuracy_to_stop_at_is_that_of_the_whole_training_set():
+    model, history = train(configuration(epochs=200, stop={"train_accuracy": 0.97}, schedule={"name": "constant"}))
+    accuracy = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).accuracy
+    assert len(history) < 200
+    assert history[-1]["train_accuracy"] == accuracy >= 0.97
+    assert all(not row["train_accuracy"] >= 0.97 for row in history[:-1])
+
+
+@pytest.mark.parametrize("stop", [{"train_accuracy": 0.97}, {"train_loss": 0.2}])
+def test_training_in_bfloat16_stops_as_soon_as_the_rule_is_met_in_float32(stop):
+    slow = {"name": "sgd", "learning_rate": 0.02, "weight_decay": 0.0, "momentum": 0.9, "nesterov": False}
+    config = configuration(epochs=200, stop=stop, schedule={"name": "constant"}, optimizer=slow)
+    model, met = new_model(config), []
+
+    def on_epoch(row, state):
+        outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
+        met.append(outputs.accuracy >= 0.97 if "train_accuracy" in stop else outputs.loss <= 0.2)
+
+    training.fit(model, DIGITS, config, device=CPU, precision="bfloat16", on_epoch=on_epoch)
+    assert met == [False] * (len(met) - 1) + [True]
+
+
+def test_stopping_at_a_train_loss():
+    model, history = train(configuration(epochs=200, stop={"train_loss": 0.2}, schedule={"name": "constant"}))
+    loss = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).loss
+    assert len(history) < 200
+    assert loss <= 0.2
+
+
+def test_a_loss_that_is_not_finite_ends_training():
+    config = configuration(optimizer={"name": "sgd", "learning_rate": 1e12, "weight_decay": 0.0, "momentum": 0.9}, epochs=50)
+    _, history = train(config)
+    assert training.diverged(history)
+    assert len(history) < 50
+
+
+def test_evaluation_is_the_mean_over_every_image(monkeypatch):
+    model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
+    monkeypatch.setattr("regioncount.measures.measured_model.evaluation_batch", lambda device, values: 37)
+    outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(DIGITS.normalize(DIGITS.train.images[i : i + 1])) for i in range(130)])
+    assert outputs.loss == pytest.approx(cross_entropy(logits, DIGITS.train.labels).item(), rel=1e-5)
+    assert outputs.accuracy == (logits.argmax(1) == DIGITS.train.labels).double().mean().item()
+
+
+@pytest.mark.parametrize(
+    ("stop", "accuracy", "loss", "met", "nearly_met"),
+    [
+        (Stop(), 1.0, 0.0, False, False),
+        (Stop(train_accuracy=0.9), 0.9, 5.0, True, True),
+        (Stop(train_accuracy=0.9), 0.89, 5.0, False, True),
+        (Stop(train_accuracy=0.9), 0.8, 0.0, False, False),
+        (Stop(train_loss=0.1), 0.0, 0.1, True, True),
+        (Stop(train_loss=0.1), 1.0, 0.15, False, True),
+        (Stop(train_loss=0.1), 1.0, 0.25, False, False),
+        (Stop(train_accuracy=0.9, train_loss=0.1), 0.5, 0.1, True, True),
+        (Stop(train_accuracy=0.9), math.nan, math.inf, False, False),
+    ],
+)
+def test_a_stop_rule_is_met_by_either_target_and_nearly_met_within_the_slack(stop, accuracy, loss, met, nearly_met):
+    assert meets_target(stop, accuracy, loss) == met
+    assert near_target(stop, accuracy, loss, "none") == nearly_met
+    with_rule = stop.train_accuracy is not None or stop.train_loss is not None
+    assert near_target(stop, accuracy, loss, "mixup") == (with_rule and math.isfinite(loss))
