@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from regioncount.errors import InputError
@@ -27,10 +27,7 @@ def hydra_ready() -> Iterator[None]:
 
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """Compose a configuration; call it under `hydra_ready`."""
-    composed = hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
-    with open_dict(composed):
-        composed.pop("plugins", None)
-    return composed
+    return hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
 
 
 @contextmanager

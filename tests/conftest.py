@@ -1,8 +1,9 @@
 import os
 
-# The suite runs many small models: threads cost more than they bring, and one thread is bit-identical everywhere.
+# The suite runs many small models: one thread is faster than several, and bit-identical everywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -10,9 +11,27 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("suite", deadline=None, max_examples=100, derandomize=True)
 settings.load_profile("suite")
 
-# With few tests, but long ones: begun last, they would leave one core to wait for the other.
-LONG = ("test_slurm.py", "test_sweep.py", "test_report.py", "test_runs.py", "test_exact.py", "test_jobs.py")
+# Files with few but long tests start first, so that both cores finish at about the same time.
+LONG = (
+    "test_slurm.py",
+    "test_recipes.py",
+    "test_packaging.py",
+    "test_sweep.py",
+    "test_report.py",
+    "test_runs.py",
+    "test_exact.py",
+    "test_jobs.py",
+)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run slow tests too, as with CI=true")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not (config.getoption("--slow") or os.environ.get("CI")):
+        skip = pytest.mark.skip(reason="slow: give --slow or set CI=true")
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(skip)
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))

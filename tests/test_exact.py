@@ -20,6 +20,8 @@ from regioncount.regions.triangles import exact_planes
 from regioncount.runs import describe, runner
 from regioncount.runs.measurements import measured_values
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (2, 6, 6)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from regioncount import models, registry
@@ -45,7 +44,12 @@ def composed():
 def first_cell(config):
     """The overrides of the first cell of a grid."""
     params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-    return BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(params), None)[0][0]
+    cell = []
+    for override in OverridesParser.create().parse_overrides(params):
+        sweeps = override.is_sweep_override()
+        value = next(override.sweep_string_iterator()) if sweeps else override.get_value_element_as_str()
+        cell.append(f"{override.get_key_element()}={value}")
+    return cell
 
 
 @pytest.mark.parametrize("scale", ["full", "small"])

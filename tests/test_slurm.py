@@ -16,6 +16,8 @@ from grids import make_plan
 
 from regioncount.runs import store
 
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
 TINY += ["dataset.train_size=60", "dataset.test_size=100", "regions.line.number=10", "regions.line.resolution=20"]

@@ -26,6 +26,8 @@ from regioncount.runs import files, loading, store
 from regioncount.sweeps.grid import compose_cells, split_grid
 from regioncount.sweeps.launch import launch
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = [
     "model=mlp",

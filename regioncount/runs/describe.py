@@ -1,17 +1,19 @@
 """The measurements of a run as a table to read."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from regioncount.columns import Column
-from regioncount.config import MeasuringConfig, RunConfig
 from regioncount.runs.measurements import measured_values
 from regioncount.runs.record import Run
 
+if TYPE_CHECKING:
+    from regioncount.config import MeasuringConfig, RunConfig
 
-def describe(run: Run, config: RunConfig | MeasuringConfig, dataset, epochs: Sequence[int]) -> str:
+
+def describe(run: Run, config: "RunConfig | MeasuringConfig", dataset, epochs: Sequence[int]) -> str:
     """Return what was measured as a table: one row per quantity, one column per epoch, accuracies in percent."""
     columns: dict[str, dict[str, str]] = {}
     reasons: dict[str, None] = {}

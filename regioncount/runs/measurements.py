@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from regioncount.columns import Column
-from regioncount.config import MeasuringConfig, RunConfig
 from regioncount.regions.methods import EXACT_METHODS
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.store import Run
+
+if TYPE_CHECKING:
+    from regioncount.config import MeasuringConfig, RunConfig
 
 # Training points that a measure takes derivatives at; `accuracy` takes all of them.
 POINTS = 1000
@@ -17,7 +20,7 @@ PLANES = 20
 PLANE_RESOLUTION = 50
 
 
-def measurement_settings(config: RunConfig | MeasuringConfig, dataset) -> dict[str, dict]:
+def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict[str, dict]:
     """For each measure and each subspace by name, all that decides its values, given a model."""
     prints = dataset.fingerprints
     settings = {name: {"measure": name, "data": prints} for name in config.measures}
@@ -53,18 +56,18 @@ def measurement_settings(config: RunConfig | MeasuringConfig, dataset) -> dict[s
     return settings
 
 
-def epochs_to_measure(config: RunConfig, epochs_trained: int) -> list[int]:
+def epochs_to_measure(config: "RunConfig", epochs_trained: int) -> list[int]:
     """Return the epochs at which a finished run is to be measured, ascending; the last one always is."""
     return sorted({*snapshot_epochs(config, epochs_trained), epochs_trained})
 
 
-def snapshot_epochs(config: RunConfig, last: int) -> list[int]:
+def snapshot_epochs(config: "RunConfig", last: int) -> list[int]:
     """The epochs up to `last` at which weights are to be kept and measured."""
     every = range(0, last + 1, config.snapshots.every) if config.snapshots.every else ()
     return sorted({epoch for epoch in (*every, *config.snapshots.epochs) if epoch <= last})
 
 
-def measured_values(found: Run, config: RunConfig | MeasuringConfig, dataset, epoch: int | None = None) -> dict:
+def measured_values(found: Run, config: "RunConfig | MeasuringConfig", dataset, epoch: int | None = None) -> dict:
     """What was measured under a configuration's settings at an epoch (by default the last), as columns of a table.
 
     Region counts carry their subspace's name: region_count_line is a mean over lines, region_count_line_standard_error
