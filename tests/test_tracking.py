@@ -23,7 +23,7 @@ from regioncount.errors import InputError
 from regioncount.reporting import tracking, wandb_server, wandb_tracking
 
 CONFIG = {"model": {"name": "mlp", "width": None}, "batch_size": 64, "steps": [1, 2]}
-ROOT = Path(tracking.__file__).parents[1]
+ROOT = Path(tracking.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -66,27 +66,27 @@ class SweepResults:
 def collect(plan: Plan) -> SweepResults:
     """Read a sweep's runs from disk and compute its statistics."""
     rows, counts, environments = [], [], []
-    finished: dict[int, Run] = {}
+    finished: list[tuple[PlannedRun, Run]] = []
     unfinished = store.unfinished_names(Path(plan.runs[0].config.results))
-    for position, planned in enumerate(plan.runs):
+    for planned in plan.runs:
         run, status, error = _find_run(planned, unfinished)
         settings = _settings(planned)
-        row = {**settings, "status": status, "num_classes": planned.dataset.num_classes} | (
-            {"error": error} if error else {}
-        )
+        row = settings | {"status": status, "num_classes": planned.dataset.num_classes}
+        if error:
+            row["error"] = error
         if run is not None:
             row |= {"epochs_trained": run.epochs_trained, "precision": planned.precision}
             row |= {"seconds": run.summary.get("seconds"), "directory": str(run.directory)}
             environments.append(_environment(planned, run))
             if run.status == "finished":
-                finished[position] = run
+                finished.append((planned, run))
                 row |= measured_values(run, planned.config, planned.dataset)
                 counts += _counts_through_training(planned, run, settings)
         if (reason := plans.read_failure(plan.directory, planned.identity)) is not None:
             row |= {"status": "failed", "error": reason}
         rows.append(row)
     _add_seed_agreement(rows, plan)
-    columns = result_columns(plan, ((plan.runs[position], run) for position, run in finished.items()))
+    columns = result_columns(plan, finished)
     table, count_table = _as_table(rows), pd.DataFrame(counts)
     groups = find_groups(table, plan)
     correlations = statistics.correlations(groups, columns, plan)

@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 statuses.append(report(sweep))
             except InputError as error:
-                statuses.append(_complain(error))
+                statuses.append(_print_error(error))
         return max(statuses)
     except InputError as error:
-        return _complain(error)
+        return _print_error(error)
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}")
+        return _print_error(f"{error.filename}: {error.strerror}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -153,10 +153,10 @@ def _write_tables(results: SweepResults) -> None:
 def _print_unfinished(results: SweepResults) -> int:
     """Print the runs that failed or are missing; return the exit status."""
     table, budget = results.runs, results.plan.options.time_budget
-    postponed = table["status"].isin(["missing", "running"]) & bool(budget)
-    if postponed.any():
-        print(f"{postponed.sum()} runs are left after the time budget of {budget}; rerun the same command to resume")
-    unusable = ~table["status"].isin(["finished", "diverged"]) & ~postponed
+    not_started = table["status"].isin(["missing", "running"]) & bool(budget)
+    if not_started.any():
+        print(f"{not_started.sum()} runs are left after the time budget of {budget}; rerun the same command to resume")
+    unusable = ~table["status"].isin(["finished", "diverged"]) & ~not_started
     for position, row in enumerate(records(table)):
         if unusable[position]:
             reason = "" if pd.isna(row.get("error")) else f", {one_line(row['error'])}"
@@ -176,7 +176,7 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
     return summary if texts else None
 
 
-def _complain(reason: object) -> int:
+def _print_error(reason: object) -> int:
     print(f"regioncount.report: {one_line(reason)}", file=sys.stderr)
     return 2
 

@@ -26,8 +26,8 @@ def complete_rows(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequenc
     table = table.copy()
     for column in numbers:
         table[column] = pd.to_numeric(table[column]).astype(float)
-    complete = np.isfinite(table[list(numbers)].to_numpy(dtype=float)).all(axis=1)
-    table = table[complete.tolist()].copy()
+    complete: Any = np.isfinite(table[list(numbers)].to_numpy(dtype=float)).all(axis=1)
+    table = table.loc[complete].copy()
     columns = [column for column in group_by if column in table]
     for column in columns:
         table[column] = _sortable(table[column])

@@ -133,14 +133,16 @@ def _marker(rank: int) -> str:
 
 def _describe(correlation: Mapping[str, Any]) -> list[str]:
     """Return Pearson's r in words and, if some runs are not fitted, that of the fitted runs."""
-    lines = []
-    for name, suffix in (("all runs", ""), ("fitted runs alone", "_fitted")):
-        r, low, high = (correlation.get(f"pearson{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
-        number = correlation.get(f"configurations{suffix}")
-        value = f"Pearson r = {r:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
-        value = value if not math.isnan(r) else correlation.get(f"note{suffix}") or "Pearson r is undefined"
-        configurations = "" if number is None or math.isnan(r) else f", {number:g} configurations"
-        lines.append(literal(f"{name}: {value}{configurations}"))
     if correlation.get("fitted") == correlation.get("runs"):
-        return [lines[0].removeprefix("all runs: ")]
-    return lines
+        return [_pearson_text(correlation, "")]
+    fitted = f"fitted runs alone: {_pearson_text(correlation, '_fitted')}"
+    return [f"all runs: {_pearson_text(correlation, '')}", fitted]
+
+
+def _pearson_text(correlation: Mapping[str, Any], suffix: str) -> str:
+    r, low, high = (correlation.get(f"pearson{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(r):
+        return literal(correlation.get(f"note{suffix}") or "Pearson r is undefined")
+    number = correlation.get(f"configurations{suffix}")
+    configurations = "" if number is None else f", {number:g} configurations"
+    return f"Pearson r = {r:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]") + configurations
