@@ -248,7 +248,7 @@ def _table(results: SweepResults, name: str, caption: str, cells: pd.DataFrame, 
 
 def _add_region_counts(cells: pd.DataFrame, results: SweepResults, table: pd.DataFrame) -> None:
     for column in results.columns.region_counts(table):
-        errors = table[column.with_part("standard_error").key]
+        errors = table.get(column.with_part("standard_error").key, [math.nan] * len(table))
         cells[column.key] = [mean_and_error(*pair) for pair in zip(table[column.key], errors, strict=True)]
 
 

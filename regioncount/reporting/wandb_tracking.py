@@ -141,7 +141,7 @@ def offline(**options: Any) -> Iterator[Tracker]:
 
 @contextmanager
 def _track(on_server: bool, *, identity: str, directory: Path | str, **options: Any) -> Iterator[Tracker]:
-    run = _open(on_server, {"id": identity[:32], **options}, Path(directory).absolute())
+    run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, Path(directory).absolute())
     exit_code = 1
     try:
         yield WandbTracker(run)
