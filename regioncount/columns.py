@@ -56,9 +56,19 @@ class Column:
         return 100.0 if self.part is None and self.key in PERCENT else 1.0
 
     @property
+    def name(self) -> str:
+        """The column in words, without its unit: "generalization gap"."""
+        return self.own_label or self.label.split(" (")[0]
+
+    @property
     def is_region_count(self) -> bool:
         """Whether the values are mean region counts."""
-        return self.statistic == "region_count" and self.part is None
+        return self.statistic == "region_count" and self.subspace is not None and self.part is None
+
+    @property
+    def is_region_statistic(self) -> bool:
+        """Whether the values are mean region counts or mean region entropies."""
+        return self.statistic in ("region_count", "region_entropy") and self.subspace is not None and self.part is None
 
     def with_part(self, part: str | None) -> "Column":
         """Return the column of another part of the same statistic."""

@@ -8,8 +8,8 @@ import PIL.Image
 import pretend
 import pytest
 
-from regioncount.reporting import page as page_module
 from regioncount.reporting import report
+from regioncount.reporting.page_parts import PageColumn, PageTable, document, render
 
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\">"
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -117,10 +117,10 @@ def test_a_filter_leaves_the_rows_that_have_its_words(browser, sweep):
 
 def test_of_thousands_of_rows_the_first_in_order_are_shown(browser, tmp_path):
     """Sorting and filtering are of all rows; without scripts, and on paper, all are there."""
-    heads, rows = ["run", "rate"], [[f"run{number}", str(number)] for number in range(1200)]
-    table = page_module._filter("runs", "run7") + page_module._render("runs", "Runs", heads, rows, numeric=("rate",))
+    rows = [[f"run{number}", str(number)] for number in range(1200)]
+    table = PageTable("runs", "Runs", [PageColumn("run"), PageColumn("rate", "number")], rows)
     path = tmp_path / "page.html"
-    path.write_text(page_module._document("Many", "Many", "", [("Every run", table)], []))
+    path.write_text(document("Many", "Many", "", [("Every run", render("table.html", rows=table, example="run7"))]))
     with opened(browser, path) as page:
         assert column(page, "runs", "rate") == [str(number) for number in range(500)]
         for _ in range(2):

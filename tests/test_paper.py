@@ -22,7 +22,7 @@ EXPERIMENTS = sorted(
 
 
 def published_keys() -> list[tuple[str, str]]:
-    return [tuple(line.split()[:2]) for line in published.PUBLISHED.strip().splitlines()[1:]]
+    return list(published.table())
 
 
 def overrides(name: str, scale: str) -> list[str]:
@@ -121,7 +121,7 @@ def test_published_figures_are_those_of_the_reference():
         "test_accuracy_high": "max_test_accuracy",
     }
     for _, row in reference.iterrows():
-        found = published.published(row["experiment"], row["network"])
+        found = published.figures(row["experiment"], row["network"])
         for ours, theirs in names.items():
             assert found[ours] == row[theirs] or (math.isnan(found[ours]) and pd.isna(row[theirs]))
     assert set(zip(reference["experiment"], reference["network"], strict=True)) <= set(published_keys())
@@ -157,7 +157,7 @@ def test_comparison_puts_the_published_figure_beside_ours():
             "test_accuracy": [0.5, 0.7, 0.4],
         }
     )
-    compared = published.compare(correlations, runs, {"line": "cifar10"})
+    compared = published.compare(correlations, runs, {"line": "cifar10"}, ["line", "plane"])
     assert list(compared["model"]) == ["resnet18", "resnet18", "mlp"]
     first = compared.iloc[0]
     assert (first["pearson"], first["published_pearson"], first["published_configurations"]) == (0.9, 0.9844, 27)

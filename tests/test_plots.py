@@ -1,5 +1,6 @@
 """What is drawn is what the table says: read back from the figures' own dots, lines, cells and words."""
 
+import errno
 import math
 import threading
 import warnings
@@ -13,8 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from regioncount.analysis import correlations, ranking
+from regioncount.columns import Column
 from regioncount.errors import InputError
-from regioncount.reporting import charts, plots
+from regioncount.reporting import charts, figure_data, plots
+from regioncount.reporting.plots import planes
+from regioncount.reporting.scales import position_on_scale
+from regioncount.runs import files
+
+LINE, PLANE = Column("region_count", "line"), Column("region_count", "plane")
+COLUMNS = {column.key: column for column in (LINE, PLANE)}
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +49,22 @@ def through_training(runs, epochs=(0, 10, 20), subspaces=("line",)) -> pd.DataFr
     return pd.concat(parts, ignore_index=True)
 
 
+def column(key: str) -> Column:
+    return COLUMNS.get(key) or Column(key)
+
+
+def count_against_gap(runs, measure, target="generalization_gap", group_by=figure_data.GROUP_BY, **options) -> Figure:
+    return plots.count_against_gap(figure_data.scatter(runs, column(measure), column(target), group_by), **options)
+
+
+def heat_maps(runs, measures, group_by=figure_data.GROUP_BY) -> Figure:
+    return plots.heat_maps(figure_data.heat_maps(runs, [column(measure) for measure in measures], group_by))
+
+
+def count_through_training(counts, group_by=figure_data.GROUP_BY) -> Figure:
+    return plots.count_through_training(figure_data.lines_through_training(counts, group_by, max_columns=2))
+
+
 def words(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
 
@@ -62,7 +86,7 @@ def laid_out(figure: Figure) -> None:
 
 def test_dots_are_averages_over_seeds():
     runs = sweep()
-    figure = plots.count_against_gap(runs, "region_count_line")
+    figure = count_against_gap(runs, "region_count_line")
     runs["gap"] = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
     expected = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "gap"]].mean().to_numpy()
     found = [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots(figure)]
@@ -79,9 +103,7 @@ def test_dots_are_averages_over_seeds():
 
 def test_the_line_is_the_least_squares_line():
     runs = sweep(learning_rates=(0.1, 0.03, 0.01))
-    line = next(
-        line for line in plots.count_against_gap(runs, "region_count_line").axes[0].lines if len(line.get_xdata()) == 2
-    )
+    line = next(line for line in count_against_gap(runs, "region_count_line").axes[0].lines if len(line.get_xdata()) == 2)
     means = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "test_accuracy"]].mean()
     slope, offset = np.polyfit(means["region_count_line"], 100 * (1 - means["test_accuracy"]), 1)
     np.testing.assert_allclose(line.get_ydata(), slope * np.asarray(line.get_xdata()) + offset)
@@ -90,17 +112,17 @@ def test_the_line_is_the_least_squares_line():
 def test_configurations_with_unfitted_runs_are_hollow():
     runs = sweep()
     runs.loc[0, ["train_accuracy", "test_accuracy"]] = [0.5, 0.4]
-    figure = plots.count_against_gap(runs, "region_count_line")
+    figure = count_against_gap(runs, "region_count_line")
     assert sum(dot.get_markerfacecolor() == "white" for dot in dots(figure)) == 1
     assert "below 99% train accuracy" in words(figure)
-    assert "below" not in words(plots.count_against_gap(sweep(), "region_count_line"))
+    assert "below" not in words(count_against_gap(sweep(), "region_count_line"))
     laid_out(figure)
 
 
 def test_the_correlation_is_printed_with_its_interval():
     runs = sweep(learning_rates=(0.1, 0.03, 0.01))
     row = correlations(runs, ["region_count_line"], group_by=["learning_rate", "batch_size"], resamples=50).iloc[0].to_dict()
-    figure = plots.count_against_gap(runs, "region_count_line", correlation=row, title="digits, mlp")
+    figure = count_against_gap(runs, "region_count_line", correlation=row, title="digits, mlp")
     interval = f"Pearson r = {row['pearson']:.2f} [{row['pearson_low']:.2f}, {row['pearson_high']:.2f}], 6 configurations"
     assert interval in words(figure)
     assert "fitted" not in words(figure)
@@ -109,7 +131,7 @@ def test_the_correlation_is_printed_with_its_interval():
 
     runs.loc[runs["learning_rate"] > 0.02, "train_accuracy"] = 0.95
     row = correlations(runs, ["region_count_line"], group_by=["learning_rate", "batch_size"], resamples=50).iloc[0].to_dict()
-    figure = plots.count_against_gap(runs, "region_count_line", correlation=row)
+    figure = count_against_gap(runs, "region_count_line", correlation=row)
     assert "fitted runs alone: undefined: 2 configurations, 3 are needed" in words(figure)
     laid_out(figure)
 
@@ -117,7 +139,7 @@ def test_the_correlation_is_printed_with_its_interval():
 def test_heat_maps_show_the_averages_of_the_cells():
     runs = sweep()
     runs = runs[(runs["learning_rate"] > 0.05) | (runs["batch_size"] == 64)]
-    figure = plots.heat_maps(runs, ["region_count_line", "test_accuracy"])
+    figure = heat_maps(runs, ["region_count_line", "test_accuracy"])
     for axes, measure, unit in zip(figure.axes, ["region_count_line", "test_accuracy"], [1, 100], strict=True):
         means = unit * runs.groupby(["learning_rate", "batch_size"])[measure].mean()
         cells = {tuple(text.get_position()): text.get_text() for text in axes.texts}
@@ -131,7 +153,7 @@ def test_heat_maps_show_the_averages_of_the_cells():
 
 def test_lines_through_training_are_averages_over_seeds():
     counts = through_training(sweep(), subspaces=("line", "plane"))
-    figure = plots.count_through_training(counts)
+    figure = count_through_training(counts)
     assert [axes.get_ylabel() for axes in figure.axes[:2]] == ["region count (line)", "region count (plane)"]
     means = counts[counts["subspace"] == "line"].groupby(["learning_rate", "batch_size", "epoch"])["mean"].mean()
     lines = figure.axes[0].lines
@@ -167,7 +189,7 @@ def test_many_classes():
 
 def test_class_colours_differ():
     assert len(set(plots.CLASS_COLOURS)) == 10
-    assert len(set(plots._class_colours(np.arange(30)).values())) == 30
+    assert len(set(planes.class_colours(np.arange(30)).values())) == 30
 
 
 @pytest.mark.parametrize(
@@ -189,26 +211,26 @@ def test_class_colours_differ():
     ],
 )
 def test_every_kind_of_grid_can_be_drawn(runs, group_by):
-    figure = plots.count_against_gap(runs, "region_count_line", "test_error", group_by)
+    figure = count_against_gap(runs, "region_count_line", "test_error", group_by)
     there = [column for column in group_by if column in runs]
     assert len(dots(figure)) == (runs.groupby(there, dropna=False).ngroups if there else 1)
     laid_out(figure)
-    figure = plots.heat_maps(runs, ["region_count_line", "test_accuracy"], group_by)
+    figure = heat_maps(runs, ["region_count_line", "test_accuracy"], group_by)
     assert len(figure.axes[0].texts) == (runs.groupby(there[:2], dropna=False).ngroups if there else 1)
     laid_out(figure)
-    figure = plots.count_through_training(through_training(runs), group_by)
+    figure = count_through_training(through_training(runs), group_by)
     assert len(figure.axes[0].lines) == (runs.groupby(there[:2], dropna=False).ngroups if there else 1)
     laid_out(figure)
 
 
 def test_positions_follow_the_logarithm_with_zero_below():
-    assert plots.place_on_scale(pd.Series([0.1, 0.001, 0.01])) == pytest.approx({0.001: 0, 0.01: 0.5, 0.1: 1})
-    assert plots.place_on_scale(pd.Series([0.1, 0, 0.01])) == pytest.approx({0: 0, 0.01: 0.5, 0.1: 1})
-    assert plots.place_on_scale(pd.Series([4, -4, 0])) == pytest.approx({-4: 0, 0: 0.5, 4: 1})
+    assert position_on_scale(pd.Series([0.1, 0.001, 0.01])) == pytest.approx({0.001: 0, 0.01: 0.5, 0.1: 1})
+    assert position_on_scale(pd.Series([0.1, 0, 0.01])) == pytest.approx({0: 0, 0.01: 0.5, 0.1: 1})
+    assert position_on_scale(pd.Series([4, -4, 0])) == pytest.approx({-4: 0, 0: 0.5, 4: 1})
 
 
 def test_numbers_as_text_are_in_numerical_order():
-    figure = plots.heat_maps(sweep(width=["16", "32", "8"] * 4), ["region_count_line"], ["width"])
+    figure = heat_maps(sweep(width=["16", "32", "8"] * 4), ["region_count_line"], ["width"])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["8", "16", "32"]
 
 
@@ -216,9 +238,9 @@ def test_diverged_runs_are_left_out():
     runs = sweep()
     diverged = pd.concat([runs, runs.iloc[[0, 4]].assign(region_count_line=[math.nan, math.inf], test_accuracy=math.nan)])
     for draw in (
-        lambda table: plots.count_against_gap(table, "region_count_line"),
-        lambda table: plots.heat_maps(table, ["region_count_line", "test_accuracy"]),
-        lambda table: plots.count_through_training(through_training(table)),
+        lambda table: count_against_gap(table, "region_count_line"),
+        lambda table: heat_maps(table, ["region_count_line", "test_accuracy"]),
+        lambda table: count_through_training(through_training(table)),
     ):
         one, other = draw(runs), draw(diverged)
         assert words(one) == words(other)
@@ -228,9 +250,9 @@ def test_diverged_runs_are_left_out():
 
 def test_nothing_finished():
     empty, diverged = sweep().iloc[:0], sweep().assign(region_count_line=math.nan)
-    figures = [plots.count_against_gap(table, "region_count_line") for table in (pd.DataFrame(), empty, diverged)]
-    figures += [plots.heat_maps(table, ["region_count_line"]) for table in (pd.DataFrame(), empty, diverged)]
-    figures += [plots.count_through_training(table) for table in (pd.DataFrame(), through_training(diverged))]
+    figures = [count_against_gap(table, "region_count_line") for table in (pd.DataFrame(), empty, diverged)]
+    figures += [heat_maps(table, ["region_count_line"]) for table in (pd.DataFrame(), empty, diverged)]
+    figures += [count_through_training(table) for table in (pd.DataFrame(), through_training(diverged))]
     figures.append(plots.decision_regions([], [], []))
     for figure in figures:
         assert words(figure) == "no finished runs"
@@ -239,26 +261,26 @@ def test_nothing_finished():
 
 def test_missing_columns_are_named():
     with pytest.raises(InputError, match="no column region_count_plane;"):
-        plots.count_against_gap(sweep(), "region_count_plane")
+        count_against_gap(sweep(), "region_count_plane")
     with pytest.raises(InputError, match="no column sharpness;"):
-        plots.heat_maps(sweep(), ["region_count_line", "sharpness"])
+        heat_maps(sweep(), ["region_count_line", "sharpness"])
     with pytest.raises(InputError, match="no column subspace, epoch, mean;"):
-        plots.count_through_training(sweep())
+        count_through_training(sweep())
     with pytest.raises(InputError, match="percent"):
-        plots.count_against_gap(sweep().assign(test_accuracy=80.0), "region_count_line")
+        count_against_gap(sweep().assign(test_accuracy=80.0), "region_count_line")
 
 
 def test_tables_are_left_as_they_were():
     runs = sweep(width=["16", "32", "8"] * 4)
     before = runs.copy()
-    plots.count_against_gap(runs, "region_count_line", group_by=["width"])
-    plots.heat_maps(runs, ["region_count_line"], ["width"])
+    count_against_gap(runs, "region_count_line", group_by=["width"])
+    heat_maps(runs, ["region_count_line"], ["width"])
     pd.testing.assert_frame_equal(runs, before)
 
 
 def test_identical_data_gives_identical_files_in_any_thread(tmp_path):
     def write(name):
-        plots.save(plots.count_against_gap(sweep(), "region_count_line"), tmp_path / "new" / name)
+        plots.save(count_against_gap(sweep(), "region_count_line"), tmp_path / "new" / name)
 
     write("here.png")
     thread = threading.Thread(target=write, args=("thread.png",))
@@ -277,14 +299,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def fail(*_):
-        raise OSError("the disk is full")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
-    monkeypatch.setattr(plots.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="full"):
-        plots.save(plots.heat_maps(sweep(), ["region_count_line"]), path)
+        plots.save(heat_maps(sweep(), ["region_count_line"]), path)
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("figure.png", b"old")]
     with pytest.raises(InputError, match="PNG"):
-        plots.save(plots.heat_maps(sweep(), ["region_count_line"]), tmp_path / "figure.doc")
+        plots.save(heat_maps(sweep(), ["region_count_line"]), tmp_path / "figure.doc")
 
 
 def test_all_measures_are_drawn_in_the_order_of_their_ranking():
@@ -296,7 +318,7 @@ def test_all_measures_are_drawn_in_the_order_of_their_ranking():
     measures = ["parameter_count", "parameter_norm", "epochs_to_fit", "region_count_line"]
     ranked = ranking(runs, measures)
     as_text = runs.assign(learning_rate=runs["learning_rate"].astype(str))  # as what varies in a grid is
-    figure = plots.measures_against_gap(as_text, ranked, title="a title")
+    figure = plots.measures_against_gap(figure_data.measure_panels(as_text, ranked, column), title="a title")
     laid_out(figure)
     drawn = [axes for axes in figure.axes if axes.collections and axes.get_title()]
     titles = [axes.get_title().splitlines() for axes in drawn]
@@ -314,14 +336,14 @@ def test_all_measures_are_drawn_in_the_order_of_their_ranking():
 
 def test_of_many_configurations_dots_are_small_and_told_apart_by_colour_alone():
     runs = sweep(learning_rates=tuple(np.geomspace(1e-4, 0.1, 40)), batch_sizes=tuple(range(8, 408, 10)), seeds=1)
-    figure = plots.count_against_gap(runs, "region_count_line")
+    figure = count_against_gap(runs, "region_count_line")
     drawn = np.concatenate([dots.get_offsets() for dots in figure.axes[0].collections])
     runs["gap"] = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
     expected = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "gap"]].mean().to_numpy()
     np.testing.assert_allclose(sorted(map(tuple, drawn)), sorted(map(tuple, expected)))
     assert not figure.legends
     laid_out(figure)
-    figure = plots.heat_maps(runs, ["region_count_line"])
+    figure = heat_maps(runs, ["region_count_line"])
     assert not figure.axes[0].texts
     assert len(figure.axes) == 2  # with a colour bar
     laid_out(figure)
@@ -334,10 +356,27 @@ def test_a_page_draws_some_of_many_dots_and_says_so():
         ).assign(identity="a" * 16)
         for rates, seeds in ((4, 2), (20, 2), (50, 1))
     )
-    drawn = []
+    data, drawn = [], []
     for runs in (few, some, many):
-        figure = charts.count_against_gap(runs, "region_count_line")
+        data.append(figure_data.scatter(runs, LINE))
+        figure = charts.count_against_gap(data[-1])
         drawn.append(sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None))
-    assert drawn == [4 * 80 * 3, 20 * 80, charts.MOST_DOTS]
-    told = [charts.summarizes(runs, ["learning_rate", "batch_size"]) for runs in (few, some, many)]
-    assert told == ["", "single runs are left out", "3,000 of 4,000 configurations are drawn, evenly chosen"]
+    assert drawn == [4 * 80 * 3, 20 * 80, charts.MAX_DOTS]
+    texts = [charts.left_out(scatter) for scatter in data]
+    assert texts == ["", "single runs are left out", "3,000 of 4,000 configurations are drawn, evenly chosen"]
+
+
+def test_dollar_signs_are_no_formula():
+    figure = count_against_gap(sweep(), "region_count_line", title=r"$\nonsense$ costs 5 $")
+    assert r"\$\nonsense\$" in words(figure)
+    laid_out(figure)
+
+
+def test_a_measure_is_called_what_its_plugin_calls_it():
+    """In both kinds of figures: the label and the unit that are stored with its values."""
+    mine = Column("mine", own_label="my measure", unit="nats")
+    data = figure_data.scatter(sweep(mine=np.arange(12.0), identity="a" * 16), mine)
+    assert "my measure (nats)" in words(plots.count_against_gap(data))
+    assert charts.count_against_gap(data).layout.xaxis.title.text == "my measure (nats)"
+    [cells] = figure_data.heat_maps(sweep(mine=np.arange(12.0)), [mine])
+    assert charts.heat_map(cells).layout.title.text == "my measure (nats)"

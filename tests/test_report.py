@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import pretend
 import pytest
 import torch
 
-from regioncount.reporting import collect, plots, report, tables
+from regioncount.reporting import collect, headline, plots, report, tables
 from regioncount.runs import environment, files, plans
 
 # A PNG of one pixel.
@@ -78,7 +79,7 @@ def averages(rates=(0.1, 0.01, 0.001), sizes=(32, 64), seeds=(0, 1)) -> pd.DataF
 
 
 def said(sweep: Path) -> str:
-    return tables.headline(collect.collect(plans.read(sweep)))
+    return headline.headline(collect.collect(plans.read(sweep)))
 
 
 def test_the_headline_is_the_correlation_over_configurations(tmp_path):
@@ -188,7 +189,7 @@ def test_published_figures_stand_beside_ours_in_every_form(tmp_path):
     assert "comparison" in page.tables
     caption = "on digits, 1,000 training images, beside the paper's"
     for name in ("report.html", "tables.md", "tables.tex"):
-        assert caption in (directory / name).read_text().replace("&#x27;", "'")
+        assert caption in html.unescape((directory / name).read_text())
 
 
 def test_a_sweep_whose_runs_all_failed_has_a_page_that_says_so(tmp_path):
@@ -372,7 +373,7 @@ def test_measuring_settings_make_groups_of_their_own(tmp_path):
     ]
     files.write_json(directory / "plan.json", record)
     assert report.main([str(directory)]) == 0
-    found = collect.groups(collect.collect(plans.read(directory)).runs, plans.read(directory))
+    found = collect.collect(plans.read(directory)).groups
     assert [group.title for group in found] == ["digits, mlp, resolution 200", "digits, mlp, resolution 201"]
     page = Page(directory / "report.html")
     assert {"correlations-1", "configurations-1", "configurations-2"} <= set(page.tables)
@@ -382,6 +383,79 @@ def test_measuring_settings_make_groups_of_their_own(tmp_path):
 
 def _with_resolution(config, points):
     return config | {"regions": config["regions"] | {"line": config["regions"]["line"] | {"resolution": points}}}
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "wandb"):
+            raise ImportError(f"{name} cannot be imported")
+
+sys.meta_path.insert(0, Blocked())
+from regioncount.reporting import charts, collect, page, plots, published, tables
+from regioncount.reporting.report import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_report_needs_no_torch(tmp_path):
+    networks, measures = ("mlp", "resnet18"), ("accuracy", "parameter_norm")
+    options = {"snapshots": (0, 10), "published": {"line": "cifar10"}, "networks": networks, "measures": measures}
+    directory = pretend.sweep(tmp_path, **options)
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.stem for path in directory.glob("*.csv")} >= {"runs", "ranking", "comparison", "early"}
+    assert (directory / "heat_maps_mlp.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_and_units_that_are_stored_with_a_measure_are_printed(tmp_path):
+    """The plugin that stored them is not needed. What is not a description is ignored."""
+    directory = pretend.sweep(tmp_path, measures=("accuracy", "parameter_norm", "sharpness"))
+    for number, path in enumerate(sorted(tmp_path.glob("runs/*/measures.json"))):
+        record = files.read_json(path)
+        for entry in record["entries"].values():
+            if "parameter_norm" in entry["values"]:
+                entry["columns"] = {
+                    "parameter_norm": {"label": "norm $ of <b>", "unit": "metres"},
+                    "second": {"label": "2nd"},
+                }
+                entry["values"]["second"] = float(number)
+            if "sharpness" in entry["values"]:
+                entry["columns"] = {"sharpness": {"label": 3, "unit": ["x"]}, "absent": "nonsense"}
+        files.write_json(path, record)
+    report.report(directory)
+    page = Page(directory / "report.html")
+    _, *rows = page.tables["ranking-1-0"]
+    assert {row[0] for row in rows} == {
+        "region count (line)",
+        "region entropy (line)",
+        "train loss",
+        "norm $ of <b> (metres)",
+        "2nd",
+        "sharpness",
+    }
+    assert page.of("b") == []
+    ranking = pd.read_csv(directory / "ranking.csv")
+    assert {"parameter_norm", "second", "sharpness"} < set(ranking["measure"])
+
+
+def test_decision_regions_are_drawn_by_whoever_has_the_models(tmp_path):
+    directory, evaluated = pretend.sweep(tmp_path, rates=tuple(10.0**-power for power in range(1, 8))), []
+
+    def evaluate(planned):
+        evaluated.append(planned.varied)
+        return np.zeros((4, 4), int), np.zeros((3, 2))
+
+    assert report.report(directory, decision_regions=evaluate) == 0
+    assert (directory / "decision_regions.png").is_file()
+    assert [float(varied["learning_rate"]) for varied in evaluated] == [1e-7, 1e-5, 1e-4, 1e-3, 1e-1]
+    assert len({(varied["batch_size"], varied["seed"]) for varied in evaluated}) == 1
+    before = (directory / "decision_regions.png").stat().st_mtime_ns
+    report.report(directory)
+    assert (directory / "decision_regions.png").stat().st_mtime_ns == before
 
 
 def git(directory, *arguments):

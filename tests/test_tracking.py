@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from wandb_log import history, read_runs
 
+from regioncount import registry
 from regioncount.errors import InputError
-from regioncount.reporting import tracking
+from regioncount.reporting import tracking, wandb_server, wandb_tracking
 
 CONFIG = {"model": {"name": "mlp", "width": None}, "batch_size": 64, "steps": [1, 2]}
-ROOT = Path(tracking.__file__).parents[1]
+ROOT = Path(tracking.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def _fresh_process(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[name]
     os.environ["NETRC"] = str(tmp_path / "no_netrc")
-    monkeypatch.setattr(tracking, "_given_up", False)
+    monkeypatch.setattr(wandb_tracking, "_offline_from_now_on", False)
     yield
     os.environ.clear()
     os.environ.update(before)
@@ -260,7 +261,7 @@ def server(statuses: list[int]):
     ],
 )
 def test_an_unusable_server_means_offline(statuses, obstacle, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(tracking, "ANSWER_TIMEOUT", 1)
+    monkeypatch.setattr(wandb_server, "ANSWER_TIMEOUT", 1)
     os.environ["WANDB_API_KEY"] = "0123456789" * 4
     with server(statuses) if statuses is not None else nullcontext("http://127.0.0.1:9") as url:
         os.environ["WANDB_BASE_URL"] = url
@@ -283,8 +284,8 @@ def test_no_key_means_offline(tmp_path, capfd):
 def test_the_key_may_stand_in_netrc(tmp_path):
     os.environ["NETRC"] = str(tmp_path / "netrc")
     (tmp_path / "netrc").write_text("machine example.org login user password secret")
-    assert tracking._api_key(SimpleNamespace(api_key=None, base_url="https://example.org")) == "secret"
-    assert tracking._api_key(SimpleNamespace(api_key=None, base_url="https://example.com")) is None
+    assert wandb_server.api_key(SimpleNamespace(api_key=None, base_url="https://example.org")) == "secret"
+    assert wandb_server.api_key(SimpleNamespace(api_key=None, base_url="https://example.com")) is None
 
 
 def test_what_wandb_raises_is_one_line(tmp_path, capfd):
@@ -322,5 +323,37 @@ def test_missing_wandb_and_unknown_mode_are_input_errors(tmp_path, monkeypatch):
         pass
     assert "\n" not in str(raised.value)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="'online' is unknown"), start(tmp_path, mode="online"):
+    unknown = r"tracker\.mode=online: no such choice; one of disabled, wandb, wandb_offline"
+    with pytest.raises(InputError, match=unknown), start(tmp_path, mode="online"):
         pass
+
+
+def test_a_tracker_of_ones_own_is_started_by_its_name(tmp_path, monkeypatch):
+    """A subclass overrides what it supports; the other methods do nothing."""
+    monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
+    log = []
+
+    class Printed(tracking.Tracker):
+        def summarize(self, values):
+            log.append(dict(values))
+
+    @registry.register_tracker("printed")
+    @contextmanager
+    def printed(*, identity, name, config, directory, project, entity, group, job_type):
+        log.append((identity, name, project, job_type))
+        yield Printed()
+        log.append("finished")
+
+    with start(tmp_path, mode="printed") as tracker:
+        tracker.log({"train_loss": 1.0}, step=1)
+        tracker.table("runs", None)
+        tracker.summarize({"status": "finished"})
+        assert not tracker.lost
+    assert log == [(identity_of(0), "a run", "regioncount", "run"), {"status": "finished"}, "finished"]
+
+
+def test_a_tracker_that_needs_a_missing_package_says_so(monkeypatch):
+    monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
+    registry.register_tracker("other", tracking.disabled, requires="no_such_package")
+    with pytest.raises(InputError, match="tracker=other needs no_such_package"):
+        tracking.check("other")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
+import numpy as np
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -15,9 +16,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from regioncount.errors import DISK_ERRORS, one_line
+from regioncount.errors import DISK_ERRORS, InputError, one_line
 from regioncount.runs import plans
-from regioncount.runs.plans import Plan
+from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.sweeps.cell import POSTPONED
 from regioncount.sweeps.grid import lines, plan_sweep
 
@@ -148,4 +149,16 @@ def _quoted(value: object) -> str:
 def _report(plan: Plan) -> int:
     from regioncount.reporting.report import report
 
-    return report(plan.directory, after_sweep=True)
+    return report(plan.directory, decision_regions=_decision_regions, track=True)
+
+
+def _decision_regions(planned: PlannedRun) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate a run's model in the plane through three training images."""
+    from regioncount import training
+    from regioncount.runs import loading, measuring
+
+    config, run = planned.config, planned.find_run()
+    if run is None:
+        raise InputError(f"{planned.name}-{planned.identity}: the run is missing")
+    device = training.choose_device(config.device)
+    return measuring.decision_regions(run, loading.load_dataset(config.dataset), device, config.regions.seed)

@@ -1,9 +1,9 @@
 "use strict";
 
-// Tables: a click on a heading sorts by its column, again the other way round; a filter keeps the rows that have every word.
-// Of thousands of rows, report.css shows the first in this order until all are asked for.
+// Tables. A click on a heading sorts by its column; a second click reverses the order. A filter keeps the rows that contain
+// every word. Of thousands of rows, report.css shows the first ones in this order until the reader asks for all.
 
-const words = new WeakMap(); // by row, its cells' texts: reading them from thousands of rows takes its time
+const words = new WeakMap(); // the texts of a row's cells: reading them again from thousands of rows is slow
 const inOrder = new Intl.Collator(undefined, { numeric: true }).compare;
 
 function texts(row) {
@@ -24,10 +24,10 @@ function sortBy(heading) {
   const sign = direction === "ascending" ? 1 : -1;
   const keyed = [...body.rows].map((row) => [sortValue(texts(row)[heading.cellIndex], numeric), row]);
   keyed.sort(([a], [b]) => {
-    if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last either way
+    if (a === null || b === null) return (a === null) - (b === null); // missing values come last in both orders
     return sign * (numeric ? a - b : inOrder(a, b));
   });
-  body.remove(); // rows that move about in a page are laid out again and again
+  body.remove(); // outside the page, rows that move are not laid out each time
   for (const [, row] of keyed) body.append(row);
   table.append(body);
   for (const other of table.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
@@ -63,15 +63,15 @@ for (const button of document.querySelectorAll(".more button")) {
 }
 for (const input of document.querySelectorAll(".filter input")) {
   input.addEventListener("input", () => filterRows(input));
-  filterRows(input); // what the browser has kept from before a reload
+  filterRows(input); // a browser may keep the filter when it reloads the page
 }
 
-// Charts: drawn as they come into view, in the colours of the page.
+// Charts are drawn when they come into view, in the colours of the page.
 
 const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 const charts = new Map();
 
-function dress(plot, { data, layout }) {
+function applyTheme(plot, { data, layout }) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const ground = dark.matches && !document.documentElement.classList.contains("printing") ? "dark" : "light";
@@ -83,7 +83,7 @@ function dress(plot, { data, layout }) {
     Object.assign(layout[key], { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") });
   }
   if (layout.coloraxis.showscale) {
-    // On a phone the scale of colours lies above the plot instead of beside it.
+    // On a phone the colour scale is above the plot instead of beside it.
     const narrow = plot.clientWidth < 560;
     Object.assign(layout.coloraxis.colorbar, narrow
       ? { orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", len: 1 }
@@ -102,7 +102,7 @@ function dress(plot, { data, layout }) {
 function draw(plot) {
   if (!charts.has(plot)) charts.set(plot, JSON.parse(plot.parentElement.querySelector("script").textContent));
   const figure = charts.get(plot);
-  dress(plot, figure);
+  applyTheme(plot, figure);
   Plotly.react(plot, figure.data, figure.layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
 }
 
@@ -117,11 +117,11 @@ for (const plot of plots) observer.observe(plot);
 dark.addEventListener("change", () => charts.forEach((_, plot) => draw(plot)));
 let width = innerWidth;
 addEventListener("resize", () => {
-  if (width !== innerWidth) charts.forEach((_, plot) => draw(plot)); // a phone's height changes as it scrolls
+  if (width !== innerWidth) charts.forEach((_, plot) => draw(plot)); // scrolling changes the height of a phone's window
   width = innerWidth;
 });
 
-// Paper is white, and shows everything.
+// Print on white, with everything shown.
 
 addEventListener("beforeprint", () => {
   document.documentElement.classList.add("printing");

@@ -1,0 +1,84 @@
+"""The figures of a sweep as PNG files in its directory."""
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from regioncount.errors import InputError
+from regioncount.reporting import plots
+from regioncount.reporting.collect import SweepResults
+from regioncount.reporting.formatting import value_text
+from regioncount.reporting.frames import records
+from regioncount.reporting.group_figures import GroupFigures
+from regioncount.reporting.groups import Group
+from regioncount.runs.plans import PlannedRun
+
+# Decision regions side by side.
+MAX_PANELS = 5
+
+# Returns labels (n, n) of the plane through three training images, and the positions (3, 2) of the images in grid steps.
+DecisionRegions = Callable[[PlannedRun], tuple[np.ndarray, np.ndarray]]
+
+
+def draw(results: SweepResults, figures: GroupFigures, decision_regions: DecisionRegions | None) -> list[Path]:
+    """Draw the figures of a group of runs.
+
+    Args:
+        results: The sweep's results.
+        figures: The data of the group's figures.
+        decision_regions: Evaluates the model of a run; if None, decision regions are not drawn.
+
+    Returns:
+        The files.
+    """
+    group, files = figures.group, []
+
+    def save(figure: Figure, kind: str) -> None:
+        path = results.plan.directory / f"{figures.file_name(kind)}.png"
+        plots.save(figure, path)
+        files.append(path)
+
+    for data in figures.scatters:
+        [correlation] = records(group.select(results.correlations, measure=data.x.key, target=data.y.key))
+        save(plots.count_against_gap(data, correlation, group.title), f"count_against_gap_{data.x.subspace}")
+    for lines in figures.lines:
+        save(plots.count_through_training([lines]), f"count_through_training_{lines.column.subspace}")
+    if figures.panels is not None:
+        save(plots.measures_against_gap(figures.panels, group.title), "measures_against_gap")
+    if figures.heat_maps:
+        save(plots.heat_maps(figures.heat_maps), "heat_maps")
+    if figures.trajectories:
+        save(plots.theorem(group.rows, figures.trajectories), "theorem")
+    if decision_regions is not None:
+        try:
+            save(_decision_regions(results, group, decision_regions), "decision_regions")
+        except InputError as error:
+            print(f"no decision regions of {group.title}: {error}", file=sys.stderr)
+    return files
+
+
+def _decision_regions(results: SweepResults, group: Group, decision_regions: DecisionRegions) -> Figure:
+    """Return decision regions at the learning rates of the grid; all other options are equal."""
+    others = [rows for _, rows in group.rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
+    rows = max(others, key=lambda rows: rows["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
+    if rows["learning_rate"].isna().all():
+        # Classical classifiers have no learning rate: take the first and the last configuration of the grid.
+        chosen = list(dict.fromkeys([rows.index[0], rows.index[-1]]))
+    else:
+        candidates = rows.drop_duplicates("learning_rate").index
+        chosen = list(candidates[np.unique(np.linspace(0, len(candidates) - 1, MAX_PANELS).round().astype(int))])
+    planned = [results.plan.runs[position] for position in chosen]
+    labels, positions = zip(*map(decision_regions, planned), strict=True)
+    rates = rows.loc[chosen, "learning_rate"]
+    titles = [_title(rate, run.varied) for rate, run in zip(rates, planned, strict=True)]
+    return plots.decision_regions(labels, titles, planned[0].dataset.classes, positions)
+
+
+def _title(learning_rate: float, varied: dict[str, str]) -> str:
+    if math.isnan(learning_rate):
+        return ", ".join(f"{column} {value}" for column, value in varied.items() if column != "seed")
+    return f"learning rate {value_text(learning_rate)}"

@@ -1,0 +1,270 @@
+"""What figures show: dots, lines and cells, computed once and drawn by `plots` (matplotlib) and by `charts` (plotly).
+
+Figures distinguish configurations by two hyperparameters: the first is a colour, the second a marker, a line style or an
+axis. Missing and infinite values, such as those of diverged runs, are left out. Accuracies are in percent.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+
+from regioncount.analysis import FITTED_ACCURACY, with_targets
+from regioncount.columns import Column
+from regioncount.reporting.scales import complete_rows, position_on_scale, rank_styles, require_columns
+
+# Beyond these, figures of large sweeps would become unreadable.
+MAX_BARS = 300  # dots with error bars
+MAX_LINES = 200
+MAX_NUMBERS = 24  # rows or columns of a heat map with numbers in its cells
+
+GROUP_BY = ("learning_rate", "batch_size")
+GAP = Column("generalization_gap")
+UNFITTED = f"below {FITTED_ACCURACY:.0%} train accuracy"
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """A measure against a target, one dot per configuration."""
+
+    x: Column
+    y: Column
+    group_by: list[str]
+    """The columns that define a configuration; those of colour and marker first."""
+    runs: pd.DataFrame
+    """The complete runs: `group_by`, x, y, and fits (whether the run fits its training set)."""
+    dots: pd.DataFrame
+    """One row per configuration: `group_by`; means of x and y over runs; their standard errors, x.key + "_error" and
+    y.key + "_error"; fits (whether all runs fit); and the number of runs."""
+    scale: dict[Any, float]
+    """The position from 0 to 1 of each value of the first hyperparameter on the colour scale."""
+    styles: dict[Any, int]
+    """The number of each value's marker, by value of the second hyperparameter."""
+    line: list[tuple[float, float]]
+    """The two ends of the least-squares line through the dots."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """The mean of a measure in each cell of the grid that two hyperparameters span."""
+
+    column: Column
+    across: str
+    up: str
+    columns: list[Any]
+    """The values of the hyperparameter `across`, ascending."""
+    rows: list[Any]
+    """The values of the hyperparameter `up`, ascending; [""] if there is only one hyperparameter."""
+    cells: np.ndarray
+    """Means, (rows, columns); NaN where there is no run."""
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether cells are large enough for numbers."""
+        return max(self.cells.shape) <= MAX_NUMBERS
+
+    def text_colour(self, value: float) -> str:
+        """Return the colour, black or white, that can be read on the cell of a value."""
+        low, high = np.nanmin(self.cells), np.nanmax(self.cells)
+        colour = colormaps["viridis"](float((value - low) / (high - low)) if high > low else 0.0)
+        return "black" if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Region counts through training, averaged over the runs with the same values of `Lines.columns`."""
+
+    values: tuple[Any, ...]
+    epochs: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    """The standard error of the mean over runs; NaN for a single run."""
+    runs: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Region counts in one kind of subspace through training, one line per configuration."""
+
+    column: Column
+    columns: list[str]
+    """The hyperparameters that distinguish lines."""
+    lines: list[Line]
+    group_by: list[str]
+    """The columns that define a configuration, at least two."""
+    scale: dict[Any, float]
+    """As in `Scatter`."""
+    styles: dict[Any, int]
+    """The number of each value's line style, by value of the second hyperparameter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One measure of `Panels`: its dots, one per configuration."""
+
+    column: Column
+    kendall: float
+    x: np.ndarray
+    y: np.ndarray
+    positions: list[float]
+    """The positions of the dots on the colour scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """Several measures against one target."""
+
+    target: Column
+    panels: list[Panel]
+    colour_by: str
+    scale: dict[Any, float]
+
+
+def scatter(runs: pd.DataFrame, x: Column, y: Column = GAP, group_by: Sequence[str] = GROUP_BY) -> Scatter | None:
+    """Average a measure and a target over the runs of each configuration.
+
+    Args:
+        runs: One row per run: x, train_accuracy and test_accuracy (fractions), `group_by`, and y unless it follows from the
+            accuracies.
+        x: The measure.
+        y: The target.
+        group_by: The columns that define a configuration, as far as `runs` has them.
+
+    Returns:
+        The dots; None if no run is complete.
+
+    Raises:
+        InputError: A column is missing, or accuracies are in percent.
+    """
+    if runs.empty:
+        return None
+    runs = with_targets(runs)
+    require_columns(runs, [x.key, y.key])
+    runs, columns = complete_rows(runs, [x.key, y.key, "train_accuracy"], group_by)
+    if runs.empty:
+        return None
+    runs["fits"] = runs["train_accuracy"] >= FITTED_ACCURACY
+    runs[y.key] *= y.factor
+    runs[x.key] *= x.factor
+    by = runs.groupby(columns)
+    dots = by[[x.key, y.key]].mean().join(by[[x.key, y.key]].sem().fillna(0).add_suffix("_error"))
+    dots = dots.join(by["fits"].all()).join(by.size().rename("runs")).reset_index()
+    slope, offset = _least_squares(dots[x.key], dots[y.key])
+    ends = [(float(end), float(slope * end + offset)) for end in (dots[x.key].min(), dots[x.key].max())]
+    scale, styles = position_on_scale(runs[columns[0]]), rank_styles(runs[columns[1]])
+    return Scatter(x, y, columns, runs, dots, scale, styles, ends)
+
+
+def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence[str] = GROUP_BY) -> list[HeatMap]:
+    """Average measures over the runs of each cell of a grid.
+
+    Args:
+        runs: One row per run: the measures and `group_by`.
+        measures: The measures, one heat map each.
+        group_by: Hyperparameters, of which the first two span the grid.
+
+    Returns:
+        Heat maps of the same grid; none if there are no complete runs.
+
+    Raises:
+        InputError: A measure is missing.
+    """
+    keys = [column.key for column in measures]
+    if runs.empty or not keys:
+        return []
+    require_columns(runs, keys)
+    runs, (across, up, *_) = complete_rows(runs, [], group_by)
+    runs[keys] = runs[keys].apply(pd.to_numeric).replace([math.inf, -math.inf], math.nan)
+    runs = runs[runs[keys].notna().any(axis=1)]
+    if runs.empty:
+        return []
+    columns, rows = list(position_on_scale(runs[across])), list(position_on_scale(runs[up]))
+    maps = []
+    for column in measures:
+        cells = runs.groupby([up, across])[column.key].mean().unstack().reindex(index=rows, columns=columns)
+        maps.append(HeatMap(column, across, up, columns, rows, cells.to_numpy(dtype=float) * column.factor))
+    return maps
+
+
+def lines_through_training(
+    counts: pd.DataFrame, group_by: Sequence[str] = GROUP_BY, max_columns: int | None = None
+) -> list[Lines]:
+    """Average region counts at each epoch over runs.
+
+    Args:
+        counts: One row per run, subspace and epoch: subspace, epoch, mean, and `group_by`.
+        group_by: The columns that define a configuration. If they distinguish more than `MAX_LINES` lines, the first two
+            or the first alone do.
+        max_columns: How many of these columns distinguish lines; by default all.
+
+    Returns:
+        The lines of each subspace; none if no count is complete.
+
+    Raises:
+        InputError: A column is missing.
+    """
+    if counts.empty:
+        return []
+    require_columns(counts, ["subspace", "epoch", "mean"])
+    counts, columns = complete_rows(counts, ["epoch", "mean"], group_by)
+    if counts.empty:
+        return []
+    scale, styles = position_on_scale(counts[columns[0]]), rank_styles(counts[columns[1]])
+    result = []
+    for subspace, rows in counts.groupby("subspace", sort=False):
+        choices = (columns[:max_columns], columns[:2], columns[:1])
+        distinguishing = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
+        lines = [_line(values, line) for values, line in rows.groupby(distinguishing)]
+        column = Column("region_count", str(subspace))
+        result.append(Lines(column, distinguishing, lines, columns, scale, styles))
+    return result
+
+
+def measure_panels(
+    runs: pd.DataFrame, ranking: pd.DataFrame, columns: Callable[[str], Column], group_by: Sequence[str] = GROUP_BY
+) -> Panels | None:
+    """Average ranked measures and their target over the runs of each configuration.
+
+    Args:
+        runs: As in `scatter`, with all measures of the ranking.
+        ranking: A table of `analysis.ranking`.
+        columns: Returns the column of a measure's key.
+        group_by: As in `scatter`.
+
+    Returns:
+        A panel for each measure that is defined somewhere, in the order of the ranking; None if there is none.
+
+    Raises:
+        InputError: A column is missing, or accuracies are in percent.
+    """
+    if runs.empty:
+        return None
+    runs = with_targets(runs)
+    target = columns(ranking["target"].iloc[0])
+    require_columns(runs, [*ranking["measure"], target.key])
+    runs, names = complete_rows(runs, [], group_by)
+    scale = position_on_scale(runs[names[0]])
+    panels = []
+    for key, kendall in zip(ranking["measure"], ranking["kendall"], strict=True):
+        defined, _ = complete_rows(runs, [key, target.key], [])
+        if len(defined):
+            dots, column = defined.groupby(names)[[key, target.key]].mean().reset_index(), columns(key)
+            x, y = (dots[c.key].to_numpy() * c.factor for c in (column, target))
+            panels.append(Panel(column, kendall, x, y, [scale[value] for value in dots[names[0]]]))
+    return Panels(target, panels, names[0], scale) if panels else None
+
+
+def _line(values: tuple[Any, ...], rows: pd.DataFrame) -> Line:
+    at = rows.groupby("epoch")["mean"].agg(["mean", "sem", "size"])
+    return Line(values, at.index.to_numpy(), at["mean"].to_numpy(), at["sem"].to_numpy(), at["size"].to_numpy())
+
+
+def _least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:
+    """Return slope and offset of the least-squares line; NaN if x is constant."""
+    spread = ((x - x.mean()) ** 2).sum()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else math.nan
+    return slope, y.mean() - slope * x.mean()

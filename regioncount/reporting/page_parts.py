@@ -1,0 +1,151 @@
+"""The building blocks of pages: documents, tables and figures, rendered with Jinja2 from templates/.
+
+A page needs no other file and no network: styles, scripts, figures and pictures are embedded. Names, options and messages
+are escaped. The page's security policy allows no scripts but those whose hashes it lists.
+"""
+
+import base64
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from regioncount.reporting.frames import keys
+from regioncount.reporting.tables import Table
+
+FOLDER = Path(__file__).parent
+MAX_ROWS = 500  # of a table are shown at first (assets/report.css)
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.globals["max_rows"] = MAX_ROWS
+
+
+@dataclass(frozen=True)
+class PageColumn:
+    """The heading of a table's column."""
+
+    title: str
+    kind: str = ""
+    """Its style: "number", "long", or none."""
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table on a page."""
+
+    identifier: str
+    caption: str
+    columns: Sequence[PageColumn]
+    rows: Sequence[Sequence[str]]
+    """Text, which is escaped, or Markup."""
+    marked: Collection[int] = ()
+    """The rows that stand out."""
+
+
+@dataclass(frozen=True)
+class PageChart:
+    """An interactive figure."""
+
+    json: str
+    height: int
+    description: str
+    caption: str
+    file: str | None
+    """The PNG file beside the page that is shown without scripts."""
+
+
+@dataclass(frozen=True)
+class PagePicture:
+    """A PNG file that is embedded."""
+
+    content: str
+    description: str
+    caption: str
+    wide: bool
+    """Whether it is scrolled sideways on a narrow screen."""
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Return a template of templates/ filled with values, which are escaped."""
+    return Markup(_ENVIRONMENT.get_template(template).render(**values))
+
+
+def document(
+    title: str,
+    heading: str,
+    subtitle: str,
+    sections: Sequence[tuple[str, Markup]],
+    *,
+    headline: str = "",
+    scripts: Sequence[str] = (),
+) -> str:
+    """Return a page.
+
+    Args:
+        title: The title of the browser's window.
+        heading: The heading of the page.
+        subtitle: The line below the heading.
+        sections: The heading and the content of each section.
+        headline: The main result.
+        scripts: Scripts that the page runs before report.js.
+    """
+    # A browser turns line ends into newlines before it computes the hash.
+    scripts = [script.replace("\r\n", "\n").replace("\r", "\n") for script in (*scripts, _asset("report.js"))]
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return render(
+        "document.html",
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data: blob:; script-src {allowed}",
+        style=_asset("report.css"),
+        title=title,
+        heading=heading,
+        subtitle=subtitle,
+        headline=headline,
+        sections=sections,
+        scripts=scripts,
+    )
+
+
+def page_table(table: Table, identifier: str, marked: Collection[int] = ()) -> PageTable | None:
+    """Return a table for a page; None if it has no rows."""
+    if table.cells.empty:
+        return None
+    columns = [PageColumn(table.titles[key], "number" if key in table.numeric else "") for key in keys(table.cells)]
+    rows = [[str(cell) for cell in row] for row in table.cells.itertuples(index=False)]
+    return PageTable(identifier, table.caption, columns, rows, marked)
+
+
+def page_chart(figure: go.Figure, height: int, description: str, caption: str, path: Path | None = None) -> PageChart:
+    """Return a plotly figure for a page.
+
+    Args:
+        figure: The figure.
+        height: Its height in pixels.
+        description: What it shows, for readers who cannot see it.
+        caption: Its caption; none if empty.
+        path: A PNG file of the figure beside the page, which need not exist.
+    """
+    content = (figure.to_json() or "").replace("<", "\\u003c")  # nothing in it can end the script
+    return PageChart(content, height, description, caption, path.name if path is not None and path.is_file() else None)
+
+
+def page_picture(path: Path, description: str, caption: str, *, wide: bool = False) -> PagePicture | None:
+    """Return a PNG file for a page; None if it does not exist."""
+    if not path.is_file():
+        return None
+    return PagePicture(base64.b64encode(path.read_bytes()).decode(), description, caption, wide)
+
+
+def _asset(name: str) -> str:
+    return (FOLDER / "assets" / name).read_text(encoding="utf-8")

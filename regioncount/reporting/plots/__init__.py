@@ -1,0 +1,19 @@
+"""Figures for print, drawn with matplotlib from `figure_data`; they need no display and may be drawn in any thread."""
+
+from regioncount.reporting.plots.grids import heat_maps
+from regioncount.reporting.plots.planes import CLASS_COLOURS, decision_regions
+from regioncount.reporting.plots.saving import save
+from regioncount.reporting.plots.scatters import count_against_gap, measures_against_gap
+from regioncount.reporting.plots.theory import theorem
+from regioncount.reporting.plots.through_training import count_through_training
+
+__all__ = [
+    "CLASS_COLOURS",
+    "count_against_gap",
+    "count_through_training",
+    "decision_regions",
+    "heat_maps",
+    "measures_against_gap",
+    "save",
+    "theorem",
+]

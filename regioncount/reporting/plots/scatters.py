@@ -1,0 +1,148 @@
+"""Measures against the generalization gap."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from regioncount.reporting.figure_data import MAX_BARS, UNFITTED, Panels, Scatter
+from regioncount.reporting.plots.style import (
+    MARKERS,
+    ORDERED_COLOURS,
+    add_colour_bar,
+    add_legend,
+    empty_figure,
+    literal,
+    set_up_axes,
+    setting_label,
+)
+from regioncount.reporting.scales import distinguishes
+
+
+def count_against_gap(
+    data: Scatter | None, correlation: Mapping[str, Any] | None = None, title: str | None = None
+) -> Figure:
+    """Return a scatter plot with a dot per configuration and error bars of one standard error.
+
+    Configurations with runs that do not fit their training set are hollow.
+
+    Args:
+        data: The dots.
+        correlation: A row of `analysis.correlations`, printed above the dots.
+        title: The figure's title.
+
+    Returns:
+        The figure.
+    """
+    if data is None:
+        return empty_figure()
+    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+    axes = set_up_axes(figure.subplots(), data.x.label, data.y.label)
+    axes.plot(*zip(*data.line, strict=True), color="0.6", linestyle="--", linewidth=1.2, zorder=1)
+    if len(data.dots) > MAX_BARS:
+        _draw_small_dots(axes, data)
+    else:
+        _draw_dots(axes, data)
+    add_colour_bar(figure, axes, data.group_by[0], data.scale)
+    style: dict[str, Any] = {"linestyle": "none", "markersize": 7.5, "color": "0.35"}
+    handles = [
+        Line2D([], [], marker=_marker(rank), label=setting_label(data.group_by[1], value), **style)
+        for value, rank in data.styles.items()
+        if distinguishes(data.styles)
+    ]
+    if not data.dots["fits"].all():
+        handles.append(Line2D([], [], marker="o", markerfacecolor="white", markeredgewidth=1.6, label=UNFITTED, **style))
+    add_legend(figure, handles)
+    if title:
+        figure.suptitle(literal(title), fontsize=13)
+    if correlation is not None:
+        axes.set_title("\n".join(_describe(correlation)), fontsize=10, color="0.25")
+    return figure
+
+
+def measures_against_gap(data: Panels | None, title: str | None = None) -> Figure:
+    """Return a figure with a small panel per measure, which has a dot per configuration and Kendall's tau-b.
+
+    Args:
+        data: The panels.
+        title: The figure's title.
+
+    Returns:
+        The figure.
+    """
+    if data is None:
+        return empty_figure()
+    width = min(6, len(data.panels))
+    height = math.ceil(len(data.panels) / width)
+    figure = Figure(figsize=(2.1 * width + 1, max(3.4, 1.9 * height + 0.6)), layout="constrained")
+    all_axes = figure.subplots(height, width, squeeze=False, sharey=True)
+    for axes in all_axes.flat[len(data.panels) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(all_axes.flat, data.panels, strict=False):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.get_offset_text().set_fontsize(7)
+        axes.scatter(panel.x, panel.y, s=16, c=[ORDERED_COLOURS(position) for position in panel.positions], linewidths=0)
+        tau = "constant" if math.isnan(panel.kendall) else f"tau {panel.kendall:.2f}"
+        axes.set_title(literal(f"{panel.column.label}\n{tau}"), fontsize=7.5)
+    figure.supylabel(literal(data.target.label), fontsize=10)
+    add_colour_bar(figure, list(all_axes.flat), data.colour_by, data.scale, fraction=0.015)
+    if title:
+        figure.suptitle(literal(title), fontsize=13)
+    return figure
+
+
+def _draw_dots(axes: Axes, data: Scatter) -> None:
+    first, second = data.group_by[:2]
+    for _, dot in data.dots.iterrows():
+        colour = ORDERED_COLOURS(data.scale[dot[first]])
+        axes.errorbar(
+            dot[data.x.key],
+            dot[data.y.key],
+            xerr=dot[f"{data.x.key}_error"],
+            yerr=dot[f"{data.y.key}_error"],
+            marker=_marker(data.styles[dot[second]]),
+            markersize=7.5,
+            markerfacecolor=colour if dot["fits"] else "white",
+            markeredgecolor=colour if not dot["fits"] else "white",
+            markeredgewidth=0.6 if dot["fits"] else 1.6,
+            ecolor=(*colour[:3], 0.5),
+            elinewidth=1.2,
+        )
+
+
+def _draw_small_dots(axes: Axes, data: Scatter) -> None:
+    """Draw many dots: small, and without error bars."""
+    first, second = data.group_by[:2]
+    markers = data.dots[second].map(lambda value: _marker(data.styles[value]))
+    groups: Any = data.dots.groupby([markers, "fits"])
+    for (marker, fits), dots in groups:
+        colours: Any = ORDERED_COLOURS([data.scale[value] for value in dots[first]])
+        faces = colours if fits else "none"
+        x, y = dots[data.x.key], dots[data.y.key]
+        axes.scatter(x, y, s=12, marker=marker, facecolors=faces, edgecolors=colours, linewidths=0.6)
+
+
+def _marker(rank: int) -> str:
+    return MARKERS[rank % len(MARKERS)]
+
+
+def _describe(correlation: Mapping[str, Any]) -> list[str]:
+    """Return Pearson's r in words and, if some runs are not fitted, that of the fitted runs."""
+    if correlation.get("fitted") == correlation.get("runs"):
+        return [_pearson_text(correlation, "")]
+    fitted = f"fitted runs alone: {_pearson_text(correlation, '_fitted')}"
+    return [f"all runs: {_pearson_text(correlation, '')}", fitted]
+
+
+def _pearson_text(correlation: Mapping[str, Any], suffix: str) -> str:
+    r, low, high = (correlation.get(f"pearson{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(r):
+        return literal(correlation.get(f"note{suffix}") or "Pearson r is undefined")
+    number = correlation.get(f"configurations{suffix}")
+    configurations = "" if number is None else f", {number:g} configurations"
+    return f"Pearson r = {r:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]") + configurations

@@ -1,0 +1,73 @@
+"""The common look of figures: colours, markers, axes, colour bars and legends."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from regioncount.columns import Column
+from regioncount.reporting.formatting import value_text
+
+# The brightest end of viridis is invisible on white.
+ORDERED_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (3, 4)))
+
+
+def literal(text: str) -> str:
+    """Return text that matplotlib shows as it is: dollar signs would otherwise start a formula."""
+    return text.replace("$", r"\$")
+
+
+def setting_label(column: str, value: Any) -> str:
+    """Return a hyperparameter and its value, for a legend."""
+    return literal(f"{Column(column).label} {value_text(value)}")
+
+
+def empty_figure() -> Figure:
+    """Return the figure that is drawn if there is nothing to show."""
+    figure = Figure(figsize=(4.8, 2.4))
+    figure.text(0.5, 0.5, "no finished runs", ha="center", va="center", fontsize=13, color="0.4")
+    return figure
+
+
+def set_up_axes(axes: Axes, x_label: str, y_label: str) -> Axes:
+    """Label axes and give them a light grid; return them."""
+    axes.set_xlabel(literal(x_label), fontsize=11)
+    axes.set_ylabel(literal(y_label), fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def add_colour_bar(
+    figure: Figure, axes: Axes | list[Axes], column: str, scale: Mapping[Any, float], fraction: float = 0.04
+) -> None:
+    """Add the colour scale of a hyperparameter, if it has several values."""
+    if len(scale) < 2:
+        return
+    bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=fraction, pad=0.02)
+    shown = list(scale)[:: math.ceil(len(scale) / 10)]
+    bar.set_ticks([scale[value] for value in shown], labels=[literal(value_text(value)) for value in shown])
+    bar.minorticks_off()
+    bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs call it a list
+    bar.set_label(literal(Column(column).label), fontsize=11)
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Add a legend below, in as many columns as fit. The figure grows by its height."""
+    if not handles:
+        return
+    width, height = figure.get_size_inches()
+    columns = int(width / (0.6 + 0.085 * max(len(str(handle.get_label())) for handle in handles)))
+    columns = max(1, min(columns, len(handles)))
+    figure.set_size_inches(width, height + 0.23 * math.ceil(len(handles) / columns))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)

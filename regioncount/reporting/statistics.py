@@ -1,0 +1,121 @@
+"""Statistics of a sweep's runs, for each group of comparable runs separately."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from regioncount import analysis
+from regioncount.columns import Column
+from regioncount.reporting import published
+from regioncount.reporting.groups import Group
+from regioncount.reporting.result_columns import ResultColumns
+from regioncount.runs.plans import Plan
+
+
+def configurations(table: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return one row per configuration of finished runs: its options, the number of runs, means and standard errors."""
+    finished = table[table["status"] == "finished"]
+    if finished.empty:
+        return pd.DataFrame()
+    several = [column for column in ("dataset", "model") if table[column].nunique() > 1]
+    names = [*several, *plan.varied_columns] or ["dataset", "model"]
+    by = finished.groupby(names, dropna=False)
+    averages: dict[str, Any] = {"runs": by.size()}
+    if "fitted" in finished:
+        averages["fitted"] = by["fitted"].sum().astype(int)
+    averages["epochs_trained"] = by["epochs_trained"].mean()
+    accuracies = [Column(name) for name in ("train_accuracy", "test_accuracy", "generalization_gap")]
+    for column in (*accuracies, *columns.region_counts(finished)):
+        if column.key in finished:
+            averages[column.key] = by[column.key].mean()
+            averages[column.with_part("standard_error").key] = by[column.key].sem()
+    return pd.DataFrame(averages).reset_index().sort_values(names, key=_as_numbers, kind="stable", ignore_index=True)
+
+
+def correlations(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return the correlations of all measures with the targets over configurations."""
+    results = []
+    targets = list(dict.fromkeys(["generalization_gap", "test_error", *plan.options.targets]))
+    for group in _with_accuracies(groups):
+        if measures := columns.measures_of(group.rows):
+            table = analysis.correlations(group.rows, measures, targets, group_by=plan.hyperparameters)
+            results.append(_prepend(group.settings, table[table["measure"] != table["target"]]))
+    return _concatenate(results)
+
+
+def ranking(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return all measures by all statistics against the gap, if there are other measures than region counts.
+
+    Runs are ranked all together and, if these are fewer, those alone that fit their training set or are not degenerate.
+    """
+    results = []
+    for group in _with_accuracies(groups):
+        if not columns.generalization_measures(group.rows):
+            continue
+        test_size = plan.runs[group.rows.index[0]].dataset.test_size
+        for selection in analysis.SELECTIONS:
+            chosen = analysis.select(group.rows, selection)
+            if selection == "all" or 0 < len(chosen) < len(group.rows):
+                measures = columns.measures_of(group.rows)
+                table = analysis.ranking(chosen, measures, group_by=plan.hyperparameters, test_size=test_size)
+                results.append(_prepend(group.settings | {"selection": selection}, table))
+    return _concatenate(results)
+
+
+def comparison(correlations: pd.DataFrame, table: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return the correlations beside those that were published of the experiments that the sweep names."""
+    experiments = plan.options.published
+    if not experiments or correlations.empty:
+        return pd.DataFrame()
+    return published.compare(correlations, table, experiments, columns.subspaces, plan.hyperparameters)
+
+
+def early(groups: Sequence[Group], counts: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return the correlations of the region count at each epoch with the final gap. All runs must be measured there."""
+    results = []
+    for group in _with_accuracies(groups) if len(counts) else ():
+        for column in columns.region_counts(group.rows):
+            group_counts = group.select_counts(counts, plan, column.subspace or "")
+            if group_counts["epoch"].nunique() == 1:
+                continue
+            for epoch, at_epoch in group_counts.groupby("epoch"):
+                if len(at_epoch) < len(group.rows):
+                    continue
+                early_counts = at_epoch[["identity", "mean"]].rename(columns={"mean": column.key})
+                rows = group.rows.drop(columns=column.key).merge(early_counts, on="identity")
+                table = analysis.correlations(rows, [column.key], ["generalization_gap"], group_by=plan.hyperparameters)
+                results.append(_prepend(group.settings | {"epoch": epoch, "mean_count": at_epoch["mean"].mean()}, table))
+    return _concatenate(results)
+
+
+def regression(groups: Sequence[Group], plan: Plan) -> pd.DataFrame:
+    """Return the multiple regression of the test error on the measures that the sweep names."""
+    measures = plan.options.regression
+    return _concatenate(
+        _prepend(group.settings, analysis.regression(group.rows, measures, group_by=plan.hyperparameters))
+        for group in groups
+        if measures and set(measures) <= set(group.rows)
+    )
+
+
+def _with_accuracies(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if "train_accuracy" in group.rows]
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """Return a column of numbers, which may be written as text, as numbers; any other column unchanged."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column if numbers.isna().any() else numbers
+
+
+def _prepend(settings: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    """Prepend a group's identifying columns to a table."""
+    for position, (column, value) in enumerate(settings.items()):
+        table.insert(position, column, value)
+    return table
+
+
+def _concatenate(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    tables = list(tables)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

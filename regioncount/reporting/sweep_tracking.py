@@ -1,0 +1,64 @@
+"""A sweep's results as a run of the tracker: tables, interactive charts, and pictures of the other figures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from regioncount.reporting import charts, tracking
+from regioncount.reporting.collect import SweepResults
+from regioncount.reporting.group_figures import GroupFigures
+from regioncount.reporting.headline import headline
+from regioncount.reporting.tracking import Tracker
+from regioncount.runs.identity import identity_of
+
+TABLES = ("runs", "configurations", "correlations", "ranking", "comparison", "early", "regression")
+
+
+def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: Sequence[Path]) -> None:
+    """Log a sweep's results to the tracker that it is configured with.
+
+    Args:
+        results: The sweep's results.
+        figures: The data of the figures of each group.
+        files: The PNG files of the figures.
+    """
+    plan = results.plan
+    config, name = plan.runs[0].config, plan.directory.name
+    if config.tracker.mode == "disabled":
+        return
+    with tracking.start(
+        config.tracker.mode,
+        identity=identity_of({"sweep": name}),
+        name=name,
+        config={"runs": len(plan.runs), "varied": list(plan.runs[0].varied)},
+        directory=Path(config.results),
+        project=config.tracker.project,
+        entity=config.tracker.entity,
+        group=name,
+        job_type="sweep",
+    ) as tracker:
+        for table in TABLES:
+            if len(content := getattr(results, table)):
+                tracker.table(table, content)
+        charted = {name for group in figures for name in _log_charts(tracker, results, group)}
+        for file in files:
+            if file.stem not in charted:
+                tracker.figure(file.stem, file)
+        tracker.summarize({"headline": headline(results)})
+
+
+def _log_charts(tracker: Tracker, results: SweepResults, figures: GroupFigures) -> Iterator[str]:
+    """Log the interactive charts of a group; yield the names of the PNG files that they replace."""
+    group, settings = figures.group, ["identity", *results.plan.drawn_columns, "seed"]
+    for data in figures.scatters:
+        name = figures.file_name(f"count_against_gap_{data.x.subspace}")
+        rows = group.rows[[*settings, data.x.key, data.y.key, "fitted"]]
+        tracker.scatter(name, rows, data.x.key, data.y.key, f"{data.x.label}, {group.title}")
+        yield name
+    for lines in figures.detailed_lines:
+        name = figures.file_name(f"count_through_training_{lines.column.subspace}")
+        tracker.chart(name, charts.count_through_training(lines))
+        yield name
+    for heat_map in figures.heat_maps:
+        if (chart := charts.heat_map(heat_map)) is not None:
+            tracker.chart(figures.file_name(f"heat_map_{heat_map.column.key}"), chart)
+            yield figures.file_name("heat_maps")

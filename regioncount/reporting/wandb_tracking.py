@@ -1,0 +1,250 @@
+"""Runs in Weights & Biases, online or offline. No other module imports W&B.
+
+Failures of W&B do not affect a run: an exception becomes one line on standard error, and the run continues untracked.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regioncount.errors import one_line
+from regioncount.reporting.tracking import Tracker
+from regioncount.reporting.wandb_server import find_obstacle
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Settings that an older version of W&B does not have are left out.
+SETTINGS = {
+    "silent": True,
+    "quiet": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "symlink": False,  # to the latest run: several processes share the directory
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+    "init_timeout": 30.0,  # seconds
+    "finish_timeout": 60.0,
+    "finish_timeout_raises": True,
+}
+
+# Once the server could not be reached, later runs of this process do not wait for it again.
+_offline_from_now_on = False
+
+
+class WandbTracker(Tracker):
+    """One run in W&B. After a failure of W&B the methods do nothing.
+
+    Args:
+        run: The run of W&B; None if it could not be started.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    @property
+    def lost(self) -> bool:
+        """Whether W&B failed."""
+        return self._run is None
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Log the metrics of an epoch in one call; steps must ascend within a run."""
+
+        def log(run: Any) -> None:
+            # Without `commit`, W&B would write the last row after the summary and overwrite it.
+            run.log({"epoch": step} | {name: float(value) for name, value in metrics.items()}, step=step, commit=True)
+
+        self._attempt(log)
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """Write the final values into the run's summary."""
+        self._attempt(lambda run: run.summary.update({name: _plain(value) for name, value in values.items()}))
+
+    def table(self, name: str, dataframe: "pd.DataFrame") -> None:
+        """Log a table; missing values become null."""
+        self._attempt(lambda run: run.log({name: _as_table(dataframe)}, commit=False))
+
+    def scatter(self, name: str, dataframe: "pd.DataFrame", x: str, y: str, title: str) -> None:
+        """Log a scatter plot of W&B's own kind."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.plot.scatter(_as_table(dataframe), x, y, title)}, commit=False)
+
+        self._attempt(log)
+
+    def chart(self, name: str, figure: "go.Figure") -> None:
+        """Log a plotly figure as an interactive chart."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Plotly(figure)}, commit=False)
+
+        self._attempt(log)
+
+    def figure(self, name: str, path: Path | str) -> None:
+        """Log a PNG file as an image."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Image(str(path))}, commit=False)
+
+        self._attempt(log)
+
+    def _attempt(self, action: Callable[[Any], None]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:
+            self._run = None
+            _report(f"W&B failed; the run continues untracked: {_reason(error)}")
+
+
+@contextmanager
+def online(**options: Any) -> Iterator[Tracker]:
+    """Track a run on W&B's server; offline, with a line that says so, if the server cannot be reached.
+
+    Args:
+        **options: Those of `tracking.start`. W&B writes in directory/wandb alone.
+
+    Yields:
+        The tracker.
+    """
+    with _track(True, **options) as tracker:
+        yield tracker
+
+
+@contextmanager
+def offline(**options: Any) -> Iterator[Tracker]:
+    """Track a run in files that `wandb sync` uploads. Each start writes a directory; syncing joins those of one identity.
+
+    Args:
+        **options: Those of `tracking.start`. W&B writes in directory/wandb alone.
+
+    Yields:
+        The tracker.
+    """
+    with _track(False, **options) as tracker:
+        yield tracker
+
+
+@contextmanager
+def _track(on_server: bool, *, identity: str, directory: Path | str, **options: Any) -> Iterator[Tracker]:
+    run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, Path(directory).absolute())
+    exit_code = 1
+    try:
+        yield WandbTracker(run)
+        exit_code = 0
+    finally:
+        if run is not None:
+            _finish(run, exit_code)
+
+
+def _open(on_server: bool, options: dict[str, Any], directory: Path) -> Any:
+    """Return an open run of W&B; None if not even an offline one can be started."""
+    global _offline_from_now_on
+    _prepare_environment(directory)
+    import wandb
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        known = wandb.Settings()
+        settings = wandb.Settings(**{name: value for name, value in SETTINGS.items() if hasattr(known, name)})
+        server = wandb.setup(settings=settings).settings
+        if on_server and not _offline_from_now_on:
+            obstacle = find_obstacle(server)
+            if obstacle is None:
+                try:
+                    return _init("online", options, directory, settings)
+                except Exception as error:
+                    obstacle = _reason(error)
+                    _stop_service()  # it holds the run's id
+            _offline_from_now_on = True
+            folder = directory / "wandb"
+            upload = f"upload later with `wandb sync {folder / 'offline-run-*'}`"
+            _report(f"W&B cannot be reached ({obstacle}): logging offline under {folder}; {upload}")
+        return _init("offline", options, directory, settings)
+    except Exception as error:
+        _report(f"W&B did not start; the run continues untracked: {_reason(error)}")
+        return None
+
+
+def _init(mode: Literal["online", "offline"], options: dict[str, Any], directory: Path, settings: Any) -> Any:
+    import wandb
+
+    run = wandb.init(
+        mode=mode,
+        dir=str(directory),
+        resume="allow",
+        reinit=True,  # finish a run that is still open, rather than write into it
+        allow_val_change=True,
+        settings=settings,
+        **options,
+    )
+    # With the epoch as the axis, a resumed history joins the earlier one, whatever W&B counts as steps.
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def _finish(run: Any, exit_code: int) -> None:
+    global _offline_from_now_on
+    directory = Path(run.dir).parent
+    try:
+        run.finish(exit_code=exit_code)
+    except Exception as error:
+        _offline_from_now_on = True
+        _report(f"W&B did not finish: {_reason(error)}; upload later with `wandb sync {directory}`")
+    # `finish` returns before the log is complete on disk, and a worker process may be killed right after it.
+    _stop_service()
+
+
+def _stop_service() -> None:
+    """End W&B's background process after it has written everything; the next run starts another."""
+    with suppress(Exception, SystemExit):
+        import wandb
+
+        wandb.teardown()
+
+
+def _prepare_environment(directory: Path) -> None:
+    """Set what W&B reads from the environment when it is imported. The user's own values are kept."""
+    os.environ.setdefault("WANDB_CACHE_DIR", str(directory / "wandb" / "cache"))
+    os.environ.setdefault("WANDB_DATA_DIR", str(directory / "wandb" / "data"))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    # A worker process that inherits its parent's background service would lose its runs when the parent ends.
+    if f"-{os.getpid()}-" not in os.environ.get("WANDB_SERVICE", ""):
+        os.environ.pop("WANDB_SERVICE", None)
+
+
+def _as_table(dataframe: "pd.DataFrame") -> Any:
+    import wandb
+
+    # W&B infers a column's type from its first values: missing ones among strings or numbers must be None.
+    frame = dataframe.astype(object).where(dataframe.notna(), None)
+    rows: list[Any] = frame.values.tolist()
+    return wandb.Table(columns=[str(column) for column in frame], data=rows)
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of NumPy or torch as one of Python."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _reason(error: Exception) -> str:
+    return one_line(error) or type(error).__name__
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr)
