@@ -102,9 +102,9 @@ def seed_agreement(planned: Sequence) -> list[float]:
         planned: The plan's runs of the configuration.
 
     Returns:
-        For each run, the share of points in planes through three training images at which its label is that of another seed's
-        run, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN for a run without stored labels, and for
-        the only seed.
+        For each run, the share of points in planes through three training images at which its label is that of another
+        seed's run, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN for a run without stored labels,
+        and for the only seed.
     """
     labels = []
     for run in planned:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +13,6 @@ import torch
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.data.dataset import Dataset
-from regioncount.errors import InputError
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for
 from regioncount.runs import files, store
@@ -77,7 +75,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     Raises:
         InputError: Data, model, device and tracker do not fit together.
     """
-    _check_tracker(config.tracker.mode)
+    registry.require_package(registry.trackers[config.tracker.mode])
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
@@ -251,16 +249,6 @@ def _missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
         and (config.snapshots.keep or any(measurement_key(s, epoch) not in run.measures for s in settings))
         for epoch in snapshot_epochs(config, run.epochs_trained)
     )
-
-
-def _check_tracker(mode: str) -> None:
-    """Raise InputError if a tracker needs a package that is not installed."""
-    package = registry.trackers[mode].traits.get("requires")
-    # A directory of this name, such as one that W&B has written, can be found too; it has no origin.
-    if package and getattr(find_spec(package), "origin", None) is None:
-        raise InputError(
-            f"tracker={mode} needs {package}: install it with `pip install {package}`, or pass tracker=disabled"
-        )
 
 
 def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
