@@ -1,4 +1,6 @@
-"""Measure a finished run or a file of weights: python measure.py run=results/runs/NAME regions=[line,plane]
+"""Measure a finished run or a file of weights.
+
+    python measure.py run=results/runs/NAME regions=[line,plane]
 
 `python measure.py --help` lists the options.
 """

@@ -1,4 +1,6 @@
-"""Train and measure a grid of runs, and correlate their measures: python sweep.py experiment=quickstart
+"""Train and measure a grid of runs, and correlate their measures.
+
+    python sweep.py experiment=quickstart
 
 `python sweep.py --help` lists the options.
 """

@@ -1,4 +1,6 @@
-"""Train a model and measure it: python train.py dataset=cifar10 model=resnet18 optimizer.learning_rate=0.1
+"""Train a model and measure it.
+
+    python train.py dataset=cifar10 model=resnet18 optimizer.learning_rate=0.1
 
 `python train.py --help` lists the options. With -m it runs a grid, as sweep.py does.
 """

@@ -49,6 +49,8 @@ class RegionCountSweeper(Sweeper):
         """
         from regioncount.sweeps.launch import run_sweep
 
+        assert self.config is not None  # Hydra has called setup
+        assert self.hydra_context is not None
         status = run_sweep(arguments, self.params, self.config, self.hydra_context, self.task_function)
         if status:
             raise SystemExit(status)

@@ -48,6 +48,9 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     The flags are Hydra's, of which those that this command cannot obey are refused. --config-dir becomes an override, and
     so does the choice of model=custom where model._target_ is given.
 
+    Returns:
+        The flags, and the overrides.
+
     Raises:
         InputError: If a flag is unknown or refused.
     """

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -184,6 +185,18 @@ def register_measure(
         return function
 
     return add
+
+
+def require_package(entry: Entry) -> None:
+    """Check that the package which an entry's trait "requires" names is installed.
+
+    Raises:
+        InputError: The package is not installed.
+    """
+    package = entry.traits.get("requires")
+    # A directory of this name, such as one that W&B has written, is found as a namespace package, which has no origin.
+    if package and getattr(find_spec(package), "origin", None) is None:
+        raise InputError(f"tracker={entry.name} needs {package}: run `pip install {package}`, or pass tracker=disabled")
 
 
 def resolve(reference: Any) -> Any:

@@ -118,7 +118,7 @@ def test_a_record_imports_nothing_and_keeps_what_it_names(plugin):
 
 def test_a_name_cannot_be_taken_twice(plugin):
     plugin("taker", "import regioncount as rc\nrc.register_model('resnet18', 'a:b')\n")
-    with pytest.raises(InputError, match="model=resnet18: .*choose another"):
+    with pytest.raises(InputError, match=r"model=resnet18: .*choose another"):
         registry.load_plugins(["taker"])
 
 

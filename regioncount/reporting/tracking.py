@@ -11,12 +11,10 @@ A tracker is a context manager that is registered with `regioncount.register_tra
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regioncount.errors import InputError
-from regioncount.registry import register_tracker, trackers
+from regioncount.registry import register_tracker, require_package, trackers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,12 +71,7 @@ def check(mode: str) -> None:
     Raises:
         InputError: There is no such tracker, or the package that it requires is not installed.
     """
-    package = trackers[mode].traits.get("requires")
-    # A directory of this name, such as one that W&B has written, is found as a namespace package, which has no origin.
-    if package and getattr(find_spec(package), "origin", None) is None:
-        raise InputError(
-            f"tracker={mode} needs {package}: install it with `pip install {package}`, or pass tracker=disabled"
-        )
+    require_package(trackers[mode])
 
 
 def start(

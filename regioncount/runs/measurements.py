@@ -1,4 +1,4 @@
-"""What is to be measured of a run, under which keys, and the values that are there. Works without torch."""
+"""Which measurements of a run are asked for, under which keys they are stored, and their values. Works without torch."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ PLANE_RESOLUTION = 50
 
 
 def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict[str, dict]:
-    """For each measure and each subspace by name, all that decides its values, given a model."""
+    """Return, by the name of each measure and subspace, the settings that determine its values for a given model."""
     prints = dataset.fingerprints
     settings = {name: {"measure": name, "data": prints} for name in config.measures}
     for name in config.measures:
-        if name != "accuracy":  # which takes every point
+        if name != "accuracy":  # it takes every point
             settings[name]["points"] = POINTS
     if "seed_agreement" in settings:
         settings["seed_agreement"] = {
@@ -62,23 +62,30 @@ def epochs_to_measure(config: "RunConfig", epochs_trained: int) -> list[int]:
 
 
 def snapshot_epochs(config: "RunConfig", last: int) -> list[int]:
-    """The epochs up to `last` at which weights are to be kept and measured."""
+    """Return the epochs up to `last` whose weights are stored and measured."""
     every = range(0, last + 1, config.snapshots.every) if config.snapshots.every else ()
     return sorted({epoch for epoch in (*every, *config.snapshots.epochs) if epoch <= last})
 
 
-def measured_values(found: Run, config: "RunConfig | MeasuringConfig", dataset, epoch: int | None = None) -> dict:
-    """What was measured under a configuration's settings at an epoch (by default the last), as columns of a table.
+def measured_values(run: Run, config: "RunConfig | MeasuringConfig", dataset, epoch: int | None = None) -> dict:
+    """Return what was measured of a run at an epoch as columns of a table.
 
-    Region counts carry their subspace's name: region_count_line is a mean over lines, region_count_line_standard_error
-    its standard error, region_entropy_line the mean region entropy in nats, region_share_one_line the share of lines
-    that lie in a single region.
+    Args:
+        run: The run.
+        config: What was to be measured.
+        dataset: Its data set, or any object with its `fingerprints`.
+        epoch: The epoch; by default the last.
+
+    Returns:
+        Values by column. Region counts have their subspace's name: region_count_line is a mean over lines,
+        region_count_line_standard_error its standard error, region_entropy_line the mean region entropy in nats, and
+        region_share_one_line the share of lines within a single region.
     """
-    epoch = found.epochs_trained if epoch is None else epoch
+    epoch = run.epochs_trained if epoch is None else epoch
     row = {}
     for name, setting in measurement_settings(config, dataset).items():
-        entry = found.measures.get(measurement_key(setting, epoch))
-        # JSON has no not-a-number, such as the standard error over a single subspace: null stands for it.
+        entry = run.measures.get(measurement_key(setting, epoch))
+        # JSON has no NaN, such as the standard error over a single subspace; null is stored instead.
         measured = {key: math.nan if value is None else value for key, value in (entry["values"] if entry else {}).items()}
         if setting["measure"] != "region_count":
             row |= measured
@@ -89,17 +96,22 @@ def measured_values(found: Run, config: "RunConfig | MeasuringConfig", dataset, 
 
 
 def seed_agreement(planned: Sequence) -> list[float]:
-    """For each of the runs of one configuration, the share of points in planes through three training images on which its
-    labels are those of another seed's, averaged over the other seeds (Somepalli et al. 2022, section 3.3).
+    """Return how far the decision regions of the runs of one configuration agree with those of its other seeds.
 
-    planned: of a plan's runs. Not a number for a run whose labels have not been kept, or that is the only seed.
+    Args:
+        planned: The plan's runs of the configuration.
+
+    Returns:
+        For each run, the share of points in planes through three training images at which its label is that of another
+        seed's run, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN for a run without stored labels,
+        and for the only seed.
     """
     labels = []
     for run in planned:
-        found = run.find_run()
+        stored = run.find_run()
         settings = measurement_settings(run.config, run.dataset)
-        key = measurement_key(settings["seed_agreement"], found.epochs_trained) if found else None
-        labels.append(found.region_arrays()[f"{key}/labels"] if found and key in found.measures else None)
+        key = measurement_key(settings["seed_agreement"], stored.epochs_trained) if stored else None
+        labels.append(stored.region_arrays()[f"{key}/labels"] if stored and key in stored.measures else None)
     shares = []
     for position, own in enumerate(labels):
         others = [other for number, other in enumerate(labels) if number != position and other is not None]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,15 +53,15 @@ def measure(
         for epoch in epochs:
             entries: dict[str, dict[str, Any]] = {}
             arrays: dict[str, np.ndarray] = {}
-            model = None
-            measured_model = None
+            seen: tuple[Callable[..., Any], MeasuredModel] | None = None
             saved = time.perf_counter()
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
                 if key not in run.measures:
-                    if model is None:
-                        model = restore(lambda epoch=epoch: run.weights(epoch))
-                        measured_model = _measured_model(run, model, device_dataset, device, epoch)
+                    if seen is None:
+                        restored = restore(lambda epoch=epoch: run.weights(epoch))
+                        seen = restored, _measured_model(run, restored, device_dataset, device, epoch)
+                    model, measured_model = seen
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
                     if name in config.regions.subspaces:
@@ -94,7 +94,7 @@ def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.d
         return from_dataset(seen, data, device)
 
     def initial() -> torch.nn.Module:
-        return _restorer(run, dataset, device)(lambda: run.weights(0))
+        return cast(torch.nn.Module, _restorer(run, dataset, device)(lambda: run.weights(0)))
 
     def history() -> list[dict]:
         return run.history().head(epoch).to_dict("records")
@@ -171,13 +171,13 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     """
     if config.checkpoint is not None:
         check(config, load_dataset(config.dataset))
-        return import_checkpoint(config), load_dataset(config.dataset)
-    run = store.load(config.run)
+        return import_checkpoint(config, config.checkpoint), load_dataset(config.dataset)
+    run = store.load(cast(str, config.run))
     if run.status != "finished":
         raise InputError(f"{run.directory} is {run.status}: there is no trained model to measure")
     require_plugins(run.config)
-    options = parse_dataset(run.config.get("dataset"), dataset_changes)
-    config.model = parse_model(run.config.get("model"))
+    options = parse_dataset(run.config.get("dataset", {}), dataset_changes)
+    config.model = parse_model(run.config.get("model", {}))
     if not trained_in_epochs(config.model):
         parse_run(run.config, recorded=True)  # the model is fitted again with everything that is recorded there
     dataset = load_dataset(options)
@@ -187,11 +187,11 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     return run, dataset
 
 
-def import_checkpoint(config: MeasuringConfig) -> Run:
+def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
     """Return a file of weights as a run of its own, whose measurements are stored like any other run's."""
-    state = weights.load_weights(config.checkpoint)
+    state = weights.load_weights(checkpoint)
     dataset = load_dataset(config.dataset)
-    load_state(build_for(config.model, dataset), state, config.checkpoint)
+    load_state(build_for(config.model, dataset), state, checkpoint)
     parts = {"weights": weights.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     if "model" in config.plugin_sources:
         parts["plugins"] = {"model": config.plugin_sources["model"]}
@@ -212,7 +212,10 @@ def import_checkpoint(config: MeasuringConfig) -> Run:
 
 
 def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: torch.device) -> list[int]:
-    """Measure a run at the epochs that are asked for, and return these epochs.
+    """Measure a run at the epochs that are asked for.
+
+    Returns:
+        These epochs.
 
     Raises:
         InputError: Weights of an epoch are not on disk.

@@ -2,10 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +13,6 @@ import torch
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.data.dataset import Dataset
-from regioncount.errors import InputError
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for
 from regioncount.runs import files, store
@@ -71,10 +69,13 @@ class PreparedRun:
 def prepare(config: RunConfig) -> PreparedRun:
     """Load the data of a configuration and determine which run it is.
 
+    Returns:
+        The configuration with its data, hardware and identity.
+
     Raises:
         InputError: Data, model, device and tracker do not fit together.
     """
-    _check_tracker(config.tracker.mode)
+    registry.require_package(registry.trackers[config.tracker.mode])
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
@@ -104,9 +105,9 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
     with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
         stored = _find_or_set_aside(prepared)
         run = None if stored is None or _missing_snapshots(prepared, stored) else stored
-        if run is not None and not _has_missing_measurements(prepared, run):
-            if config.tracker.mode == "disabled" or destination in run.tracked:
-                return run
+        logged = stored is not None and (config.tracker.mode == "disabled" or destination in stored.tracked)
+        if run is not None and logged and not _has_missing_measurements(prepared, run):
+            return run
         with _start_tracker(prepared) as tracker:
             if run is None:
                 run = train(prepared, tracker, replaces=stored)
@@ -138,6 +139,9 @@ def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) 
         prepared: The run.
         tracker: Where epochs are logged.
         replaces: The stored run that this one replaces, because weights of an epoch are missing or damaged.
+
+    Returns:
+        The run as it is stored.
     """
     config, dataset = prepared.config, prepared.dataset
     run = store.begin(
@@ -247,16 +251,6 @@ def _missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
     )
 
 
-def _check_tracker(mode: str) -> None:
-    """Raise InputError if a tracker needs a package that is not installed."""
-    package = registry.trackers[mode].traits.get("requires")
-    # A directory of this name, such as one that W&B has written, can be found too; it has no origin.
-    if package and getattr(find_spec(package), "origin", None) is None:
-        raise InputError(
-            f"tracker={mode} needs {package}: install it with `pip install {package}`, or pass tracker=disabled"
-        )
-
-
 def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
     options = prepared.config.tracker
     return registry.trackers[options.mode].load()(
@@ -270,5 +264,5 @@ def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
     )
 
 
-def _metrics(row: dict[str, Any]) -> dict[str, float]:
+def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "epoch" and value == value}

@@ -33,6 +33,9 @@ def run(config: DictConfig) -> str | float:
         With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process holds the run and
         `config.sweep.wait`, set by the sweeper, is false. Without a plan the run's test error (nan if unknown), which
         another sweeper can minimize.
+
+    Raises:
+        InputError: Without a plan, if the configuration is not valid.
     """
     if config.sweep.directory is None:
         return _run_unplanned(config)

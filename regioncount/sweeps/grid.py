@@ -147,10 +147,8 @@ def _varying_keys(cells: list[Cell]) -> list[str]:
 
 
 def _varied_options(cells: list[Cell]) -> list[dict[str, str]]:
-    """Return, for each cell, its value of every option that varies, by the option's column in tables of runs.
-
-    The column is the last part of the option's name, or the whole name if the last part is ambiguous.
-    """
+    """Return, for each cell, its value of every option that varies, by the option's column in tables of runs."""
+    # The column is the last part of the option's name, or the whole name if the last part is ambiguous.
     options = [dict(line.split("=", 1) for line in lines(cell)) for cell in cells]
     columns: dict[str, str] = {}
     for key in _varying_keys(cells):
