@@ -16,7 +16,7 @@ from regioncount.analysis import correlations, mark
 from regioncount.analysis.correlation import weighted_statistics
 from regioncount.errors import InputError
 
-PAPER = Path(__file__).resolve().parents[1] / ".." / "shared" / "paper"
+PAPER = Path(__file__).resolve().parents[2] / ".." / "shared" / "paper"
 SCIPY = {
     "pearson": lambda x, y: stats.pearsonr(x, y).statistic,
     "spearman": lambda x, y: stats.spearmanr(x, y).statistic,

@@ -32,7 +32,7 @@ from regioncount.analysis import (
 from regioncount.analysis.__main__ import main
 from regioncount.errors import InputError
 
-PAPER = Path(__file__).resolve().parents[1] / ".." / "shared" / "paper"
+PAPER = Path(__file__).resolve().parents[2] / ".." / "shared" / "paper"
 HYPERPARAMETERS = ["learning_rate", "batch_size", "weight_decay"]
 GAP = ["generalization_gap"]
 

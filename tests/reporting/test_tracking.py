@@ -78,7 +78,7 @@ def python(code: str, tmp_path: Path) -> subprocess.CompletedProcess:
     folders = {name: tmp_path / name for name in ("home", "working", "temporary")}
     for folder in folders.values():
         folder.mkdir()
-    paths = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
+    paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parent, Path(__file__).parents[1])))
     environment = os.environ | {"HOME": str(folders["home"]), "TMPDIR": str(folders["temporary"]), "PYTHONPATH": paths}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=folders["working"], env=environment, capture_output=True, text=True)

@@ -18,7 +18,7 @@ from regioncount.runs import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
 TINY += ["dataset.train_size=60", "dataset.test_size=100", "regions.line.number=10", "regions.line.resolution=20"]
 GRID = ["optimizer.learning_rate=0.1", "batch_size=64", "seed=0", "epochs=100,10000,10010,110"]

@@ -18,7 +18,7 @@ from regioncount.runs import describe, loading, measuring, runner, store, weight
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 LINE = {"line": {"kind": "simplex", "dimension": 1, "number": 12, "resolution": 30}}
 
 

@@ -28,7 +28,7 @@ from regioncount.sweeps.launch import launch
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
     "model=mlp",
     "model.width=8",

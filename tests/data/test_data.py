@@ -23,7 +23,7 @@ from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixu
 from regioncount.errors import InputError
 from regioncount.registry import datasets
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "dataset"
+CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
 
 
 def save_image(path, seed, size=(8, 8), mode="RGB", **options):

@@ -33,7 +33,7 @@ PAPER_NETWORKS = {
     "mobilenetv2": (2_296_922, 91.2),
 }
 CONVOLUTIONAL = (*PAPER_NETWORKS, "small_cnn")
-CONFIGS = Path(__file__).parents[1] / "configs" / "model"
+CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 
 
 def count_parameters(network):

@@ -13,7 +13,7 @@ from regioncount.config import parse_run, parse_sweep
 from regioncount.errors import InputError
 from regioncount.reporting import published
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "paper" / "correlations.csv"
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "paper" / "correlations.csv"
 EXPERIMENTS = sorted(
     str(file.relative_to(CONFIGS / "experiment").with_suffix(""))
     for file in (CONFIGS / "experiment").rglob("*.yaml")

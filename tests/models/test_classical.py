@@ -25,7 +25,7 @@ from regioncount.models import classifiers
 from regioncount.runs import describe, measuring, runner
 from regioncount.runs.measurements import measured_values
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 DIGITS = data.load("digits", train_size=130, test_size=100)
 CLASSIFIERS = [name for name in registry.models.names() if registry.models[name].traits.get("kind") == "classifier"]
 SMALL = ["dataset.train_size=100", "dataset.test_size=200", "regions.line.number=10", "regions.line.resolution=30"]

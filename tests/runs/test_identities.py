@@ -13,7 +13,7 @@ from regioncount.config import as_mapping, parse_run
 from regioncount.runs.identity import measurement_key, run_identity
 from regioncount.runs.measurements import measurement_settings
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 PUBLISHED = sorted((REPOSITORY / "results" / "published").glob("*/runs/*/run.json"))
 
 # Made up.
