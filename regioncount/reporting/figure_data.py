@@ -197,9 +197,9 @@ def lines_through_training(
 
     Args:
         counts: One row per run, subspace and epoch: subspace, epoch, mean, and `group_by`.
-        group_by: The columns that define a configuration. If they distinguish more than `MAX_LINES` lines, the first two
-            or the first alone do.
-        max_columns: How many of these columns distinguish lines; by default all.
+        group_by: The columns that define a configuration.
+        max_columns: How many of these columns distinguish lines; by default all. Of more than `MAX_LINES` lines, those are
+            averaged that agree in the first two columns or in the first one.
 
     Returns:
         The lines of each subspace; none if no count is complete.

@@ -1,7 +1,7 @@
 """The report of a sweep as a page, and the page that lists all sweeps."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -192,20 +192,20 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
     )
 
 
-def _scatters(figures: GroupFigures, path: Any) -> list[PageChart]:
+def _scatters(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart]:
     parts = []
     for data in figures.scatters:
         description = f"{data.x.label.capitalize()} against generalization gap, {figures.group.title}"
-        caption = "A dot is a configuration"
+        caption = ["A dot is a configuration"]
         if left_out := charts.left_out(data):
-            caption += f"; {left_out}"
+            caption.append(left_out)
         elif len(data.runs) > len(data.dots):
-            caption += ", its bars one standard error over seeds; small dots are single runs"
+            caption.append("error bars are one standard error over seeds; small dots are single runs")
         if not data.dots["fits"].all():
-            caption += "; a hollow one has runs that do not fit their training set"
-        caption += ". Point at one to see which it is."
+            caption.append("hollow dots have runs that do not fit their training set")
+        text = f"{'; '.join(caption)}. Point at a dot to see its options and values."
         file = path(f"count_against_gap_{data.x.subspace}")
-        parts.append(page_chart(charts.count_against_gap(data), 460, description, caption, file))
+        parts.append(page_chart(charts.count_against_gap(data), 460, description, text, file))
     return parts
 
 
@@ -219,11 +219,11 @@ def _heat_maps(figures: GroupFigures, path: Path) -> list[PageChart]:
     return parts
 
 
-def _lines(figures: GroupFigures, path: Any) -> list[PageChart]:
+def _lines(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart]:
     parts = []
     for data in figures.detailed_lines:
         description = f"{data.column.label.capitalize()} through training, {figures.group.title}"
-        caption = "A line is a configuration, its band one standard error over seeds."
+        caption = "A line is a configuration; its band is one standard error over seeds. Point at a line to see its options."
         file = path(f"count_through_training_{data.column.subspace}")
         parts.append(page_chart(charts.count_through_training(data), 420, description, caption, file))
     return parts

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from regioncount.reporting import collect, headline, plots, report, tables
+from regioncount.reporting.result_columns import ResultColumns
 from regioncount.runs import environment, files, plans
 
 # A PNG of one pixel.
@@ -440,6 +441,17 @@ def test_labels_and_units_that_are_stored_with_a_measure_are_printed(tmp_path):
     assert page.of("b") == []
     ranking = pd.read_csv(directory / "ranking.csv")
     assert {"parameter_norm", "second", "sharpness"} < set(ranking["measure"])
+
+
+def test_bounds_are_no_region_counts():
+    columns = ResultColumns(("line", "line_at_least"), ("parameter_norm",))
+    statistics = ["region_count_line_standard_error", "region_count_line_at_most", "region_share_one_line", "test_error"]
+    table = pd.DataFrame(columns=["region_count_line", *statistics, "region_entropy_line", "parameter_norm", "train_loss"])
+    assert [column.key for column in columns.region_counts(table)] == ["region_count_line"]
+    assert columns.measures_of(table) == ["region_count_line", "region_entropy_line", "train_loss", "parameter_norm"]
+    assert columns.measures_of(table.drop(columns="parameter_norm")) == ["region_count_line", "region_entropy_line"]
+    # a subspace may have any name
+    assert columns["region_count_line_at_least"].subspace == "line_at_least"
 
 
 def test_decision_regions_are_drawn_by_whoever_has_the_models(tmp_path):

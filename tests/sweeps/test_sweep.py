@@ -151,7 +151,7 @@ def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeyp
     for name in before:
         if name != "decision_regions.png":
             (directory / name).unlink()
-    for owner, name in ((loading.data, "load"), (store.Run, "weights")):
+    for owner, name in ((loading, "load_checked"), (store.Run, "weights")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("this is not to be loaded"))
     assert report.main([str(directory)]) == 0
     again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}

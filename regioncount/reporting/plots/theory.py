@@ -30,7 +30,7 @@ PANELS = {
 def theorem(runs: pd.DataFrame, trajectories: Sequence[tuple[float, np.ndarray, np.ndarray]]) -> Figure:
     """Return the quantities of the theorem over learning rates, and the largest Hessian eigenvalue through training.
 
-    A width is a line with error bars of one standard error over seeds.
+    Each width is a line, with error bars of one standard error over seeds.
 
     Args:
         runs: The columns of the measure `theorem`, one row per run.
