@@ -193,8 +193,9 @@ def _load_plugins(mapping: dict[str, Any], recorded: bool) -> list[str]:
     names = mapping.get("plugins") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(f"plugins={shown(names)}: give a list of modules, such as [my_module]")
-    if not recorded:
-        registry.load_plugins(names)
+    if recorded:
+        return []
+    registry.load_plugins(names)
     return names
 
 

@@ -261,6 +261,7 @@ def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
         project=options.project,
         entity=options.entity,
         group=options.group,
+        job_type="run",
     )
 
 
