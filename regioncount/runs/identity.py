@@ -1,6 +1,6 @@
 """Identify runs and measurements by hashes of the settings behind them.
 
-Published runs and measurements are found by these hashes, so they must never change; `tests/runs/test_identities.py` checks it.
+Published runs and measurements are found by these hashes, so they must never change (tests/runs/test_identities.py).
 """
 
 import hashlib
