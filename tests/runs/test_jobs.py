@@ -245,6 +245,7 @@ def test_pickled_code_in_weights_is_not_run(tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     options = ["model=mlp", "epochs=120", "dataset.train_size=300", "batch_size=8", "precision=float32", "measures=[]"]
 
@@ -303,4 +304,4 @@ def test_measures_are_shown_and_those_that_are_undefined_say_why(tmp_path):
     shown = describe.describe(found, config, job.dataset, [1]).splitlines()
     vector = torch.cat([value.flatten() for value in found.weights().values()])
     assert f"parameter_norm {vector.norm():.5g}" in [" ".join(line.split()) for line in shown]
-    assert shown[-1].startswith("epochs_to_fit: no epoch came to a training accuracy")
+    assert shown[-1].startswith("epochs_to_fit: no epoch reached a training accuracy")
