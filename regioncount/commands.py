@@ -38,14 +38,14 @@ def report() -> int:
     """Write the report of a finished sweep again."""
     from regioncount.reporting.report import main
 
-    return _print_version() if "--version" in sys.argv[1:] else main(sys.argv[1:])
+    return main()
 
 
 def analysis() -> int:
     """Rank the measures of a CSV file of runs."""
     from regioncount.analysis.__main__ import main
 
-    return _print_version() if "--version" in sys.argv[1:] else main(sys.argv[1:])
+    return main()
 
 
 class Terminated(KeyboardInterrupt):

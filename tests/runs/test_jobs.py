@@ -160,10 +160,10 @@ def test_a_run_that_broke_off_is_measured_like_an_unbroken_one(tmp_path, monkeyp
             runner.run_or_resume(job)
     assert job.find_run() is None
     assert store.unfinished_names(tmp_path / "broken") == {f"{job.name}-{job.identity}"}
-    mended = runner.run_or_resume(job)
-    assert mended.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
+    retrained = runner.run_or_resume(job)
+    assert retrained.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
     for at in (0, 2, 4, 6):
-        assert measured_values(mended, config, job.dataset, at) == measured_values(unbroken, config, job.dataset, at)
+        assert measured_values(retrained, config, job.dataset, at) == measured_values(unbroken, config, job.dataset, at)
 
 
 def test_a_diverged_run_is_recorded_and_not_measured(tmp_path):
