@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Names are imported at first use: counting regions needs torch, numpy and scipy alone, and a command that only prints its
-# help needs none of them.
-_MODULES_OF_NAMES = {
+# Names are imported on first use: counting regions needs only torch, numpy and scipy, and printing a command's help
+# needs none of them.
+_MODULE_OF_NAME = {
     "InputError": "errors",
     "RegionCount": "regions",
     "count_components": "regions",
@@ -80,8 +80,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES_OF_NAMES:
-        return getattr(import_module(f"regioncount.{_MODULES_OF_NAMES[name]}"), name)
+    if name in _MODULE_OF_NAME:
+        return getattr(import_module(f"regioncount.{_MODULE_OF_NAME[name]}"), name)
     if name in __all__:
         return import_module(f"regioncount.{name}")
     raise AttributeError(f"module 'regioncount' has no attribute {name!r}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from regioncount.regions.triangles import ExactPlane, exact_planes
 
-# A name is imported at its first use: `regioncount.regions.methods` can then be imported without torch.
+# Names are imported on first use, so that `regioncount.regions.methods` can be imported without torch.
 _MODULE_OF_NAME = {
     "ExactLines": "exact",
     "ExactPlane": "triangles",

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Values for lines, planes, and higher dimensions: cells along each axis of the coarse sub-lattice, and the factor on the
-# curvature, which on a line is observed in one direction only. benchmarks/README.md lists the number of evaluations and the
-# agreement with the grid for other values.
+# Number of cells along each axis of the coarse sub-lattice, and safety factor on the curvature, for lines, planes, and
+# higher dimensions. The factor is larger on lines, where the curvature is observed in one direction only.
+# benchmarks/README.md lists the number of evaluations and the agreement with the grid for other values.
 COARSE_CELLS = (16, 12, 6)
 SAFETY = (24.0, 4.0, 4.0)
 
@@ -69,13 +69,13 @@ class _EvaluatedPoints:
         self.row = torch.full((number * self.points,), -1, dtype=torch.int64, device=grid.device)
 
     def evaluate_missing(self, subspace: Tensor, corners: Tensor, expected_margin: Tensor) -> None:
-        """Evaluate the corners (K, M) of cells that have not been evaluated; -1 marks absent corners."""
+        """Evaluate those corners (K, M) of cells that have not been evaluated yet; -1 marks absent corners."""
         flat = subspace.unsqueeze(1) * self.points + corners
         is_missing = (corners >= 0) & (self.row[flat.clamp(min=0)] < 0)
         missing, inverse = flat[is_missing].unique(return_inverse=True)
         if not len(missing):
             return
-        # A corner of several cells takes the smallest of the margins expected in them.
+        # The expected margin of a corner is the smallest one of the cells that share it.
         margin = torch.full((len(missing),), torch.inf, dtype=expected_margin.dtype, device=missing.device)
         margin = margin.scatter_reduce(0, inverse, expected_margin.unsqueeze(1).expand_as(flat)[is_missing], "amin")
         logits = self.evaluate(missing // self.points, missing % self.points, margin)
@@ -84,7 +84,7 @@ class _EvaluatedPoints:
         self.row[missing] = torch.arange(len(self.flat) - len(missing), len(self.flat), device=missing.device)
 
     def certify(self, subspace: Tensor, cells: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the label of each cell's lower corner, whether all its points share it, and the margin in its centre."""
+        """Return each cell's label (of its lower corner), whether it is certified, and the margin at its centre."""
         complete = (corners >= 0).all(dim=1)
         row = self.row[subspace.unsqueeze(1) * self.points + corners.clamp(min=0)]  # (K, 2^d)
         logits = self.logits[row]
@@ -125,7 +125,7 @@ class _EvaluatedPoints:
 
 
 def margins(logits: Tensor) -> Tensor:
-    """Return the highest logit less the second highest.
+    """Return the highest logit minus the second highest.
 
     Args:
         logits: (B, C).
@@ -138,7 +138,7 @@ def margins(logits: Tensor) -> Tensor:
 
 
 def _lead(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the logit of each cell's label (K,) less every logit, (K, M, C)."""
+    """Return the logit of each cell's label (K,) minus every logit, (K, M, C)."""
     return logits.gather(2, label.view(-1, 1, 1).expand(-1, logits.shape[1], 1)) - logits
 
 
@@ -166,7 +166,7 @@ def _corner_points(cells: Tensor, grid: Tensor) -> Tensor:
 
 
 def _bisect(subspace: Tensor, cells: Tensor, margin: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return cells halved along each axis on which they are longer than 1, without parts that contain no lattice point."""
+    """Halve cells along each axis on which they are longer than 1, and drop the parts without lattice points."""
     ticks = torch.stack([cells[:, 0], cells.sum(dim=1) // 2, cells[:, 1]], dim=1)  # (K, 3, d)
     parts: list[Tensor] = []
     for side in product((0, 1), repeat=grid.dim()):

@@ -1,12 +1,12 @@
-"""Regions on lines from bounds: one label is proved on whole intervals, without cutting them wherever the network bends.
+"""Regions on lines from bounds: a label is proved on a whole interval at once, without cutting it at every bend.
 
 On an interval, each value of the network is written as its chord (the straight line between its values at the two ends) plus
 a deviation between two constants, -below and above. An affine operation with matrix A maps chords to chords, and a deviation
-with middle m and radius r to one with middle A m and radius |A| r. The result of a monotone activation departs from its own
-chord furthest at an end of the interval, or where the operand, shifted by -below or above, crosses a threshold. A label is
-proved if the lower bound of its logit exceeds the upper bound of every other logit at both ends, hence in between. This is
-linear relaxation, propagated forward (Zhang et al. 2018, "Efficient Neural Network Robustness Certification"), with a
-one-dimensional input and evaluated ends.
+with middle m and radius r to one with middle A m and radius |A| r. The result of a monotone activation is
+furthest from its chord at an end of the interval, or where the operand, shifted by -below or above, crosses a
+threshold. A label is proved if the lower bound of its logit exceeds the upper bound of every other logit at both ends,
+hence in between. This is linear relaxation, propagated forward (Zhang et al. 2018, "Efficient Neural Network Robustness
+Certification"), for a one-dimensional input and with the network evaluated at both ends.
 
 An interval on which no label is proved is split if proving its parts is expected to cost less than an exact count, and is
 counted exactly otherwise.
@@ -24,14 +24,15 @@ from torch.fx import Node
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import Model, refuse_nan, true_float32
 from regioncount.regions.exact import ExactLines, check_lines, chunk_size, propagate
-from regioncount.regions.intervals import TOUCHING, Intervals, covered_share, find_gaps, merge_intervals
+from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
 from regioncount.regions.piecewise import Program, call, operation_name, trace
 from regioncount.regions.relaxation import bend, linear_part, linear_radius, zero_values
 
 # Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
-EVALUATIONS = 4
+EVALUATIONS_PER_INTERVAL = 4
 
-# A logit exceeds another if the difference is above this share of the largest logit: a smaller one may be rounding.
+# A logit exceeds another if the difference is above this fraction of the largest logit. Smaller differences may be
+# rounding errors.
 ROUNDING = 1e-9
 
 
@@ -39,10 +40,10 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     """Compute the regions of `exact_lines`, proving most of each line with bounds.
 
     This saves evaluations in networks of few layers. Bounds widen with every layer: in deep networks, an interval on which
-    they prove a label is no longer than an affine piece, and everything is left to the exact count.
+    they prove a label is as short as an affine piece, and the exact count does all the work.
 
     Args:
-        model: A torch module that gives logits (B, classes), as for `exact_lines`, with non-decreasing activations.
+        model: A torch module that returns logits (B, classes), as for `exact_lines`, with non-decreasing activations.
         vertices: The two ends of each line, floating point (S, 2, *input_shape).
         budget: Number of network evaluations after which the proof stops; None proves every line completely.
 
@@ -51,7 +52,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
         one, `counts` is a lower bound and `most` an upper bound on the regions.
 
     Raises:
-        InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
+        InputError: If `exact_lines` raises it, or an activation decreases as its operand increases.
     """
     check_lines(vertices, budget)
     program = trace(model, vertices.shape[2:])
@@ -90,11 +91,11 @@ class _Undecided:
     line: np.ndarray
     """int64 (N,): the line of each interval."""
     ends: np.ndarray
-    """float64 (N, 2): start and stop, as shares of the line."""
+    """float64 (N, 2): start and stop, as fractions of the line."""
     max_regions: np.ndarray
-    """float64 (N,): upper bound on the regions of each interval."""
+    """float64 (N,): upper bound on the number of regions in each interval."""
     pieces: np.ndarray
-    """int64 (N,): estimate of the affine pieces of each interval."""
+    """int64 (N,): estimated number of affine pieces in each interval."""
 
     def __getitem__(self, index: Any) -> "_Undecided":
         return _Undecided(self.line[index], self.ends[index], self.max_regions[index], self.pieces[index])
@@ -107,7 +108,7 @@ class _Undecided:
         return replace(halves, ends=np.stack([start, middle, middle, stop], axis=1).reshape(-1, 2))
 
     def chunks(self, size: int) -> list["_Undecided"]:
-        """Return the intervals in chunks of a size."""
+        """Split the intervals into chunks of at most `size`."""
         return [self[start : start + size] for start in range(0, len(self.line), size)]
 
     def inputs(self, vertices: Tensor) -> Tensor:
@@ -122,30 +123,30 @@ def _concatenate(parts: list[_Undecided]) -> _Undecided:
 
 
 def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
-    """Return the regions: bound and bisect intervals, widest first, then count exactly where bounds do not pay."""
+    """Bound and bisect intervals, widest first, then count those exactly for which bounds are expected to cost more."""
     number = len(vertices)
     magnitudes = {node: value.abs() for node, value in program.constants.items() if isinstance(value, Tensor)}
     zeros = zero_values(program)
-    chunk = max(1, chunk_size(program) // (2 * EVALUATIONS))
+    chunk = max(1, chunk_size(program) // (2 * EVALUATIONS_PER_INTERVAL))
     limit, evaluations = math.inf if budget is None else budget, 0
     whole_lines = _Undecided(
         np.arange(number), np.tile([0.0, 1.0], (number, 1)), np.full(number, np.inf), np.zeros(number, dtype=int)
     )
-    queue, hard = whole_lines.chunks(chunk), [whole_lines[:0]]
+    queue, exact_parts = whole_lines.chunks(chunk), [whole_lines[:0]]
     proved: list[Intervals] = []
     while queue and evaluations < limit:
         intervals = queue.pop(0)
-        evaluations += EVALUATIONS * len(intervals.line)
+        evaluations += EVALUATIONS_PER_INTERVAL * len(intervals.line)
         bounds = _bound(program, magnitudes, zeros, intervals.inputs(vertices))
         decided = bounds.label >= 0
         start, stop = intervals.ends[decided].T
         proved.append(Intervals(intervals.line[decided], start, stop, bounds.label[decided]))
         intervals = replace(intervals, max_regions=bounds.max_regions, pieces=bounds.pieces)
-        pays = bounds.cost < bounds.pieces
-        queue += intervals[~decided & pays].bisect().chunks(chunk)
-        hard.append(intervals[~decided & ~pays])
-    remaining = _concatenate(hard)
-    # Those with the fewest pieces per length first: they prove the most of a line for a budget.
+        is_cheaper = bounds.cost < bounds.pieces
+        queue += intervals[~decided & is_cheaper].bisect().chunks(chunk)
+        exact_parts.append(intervals[~decided & ~is_cheaper])
+    remaining = _concatenate(exact_parts)
+    # Intervals with the fewest pieces per length come first: on these, a budget proves the largest share of a line.
     remaining = remaining[np.argsort(remaining.pieces / np.diff(remaining.ends).squeeze(1), kind="stable")]
     for part in remaining.chunks(chunk):
         if evaluations < limit:
@@ -167,29 +168,28 @@ def _max_regions(proved: Intervals, undecided: _Undecided, number: int) -> np.nd
     """
     most = np.bincount(proved.line, minlength=number).astype(float)
     for line, start, stop in zip(*find_gaps(proved, number), strict=True):
-        inside = (
-            (undecided.line == line) & (undecided.ends[:, 0] < stop - TOUCHING) & (undecided.ends[:, 1] > start + TOUCHING)
-        )
+        overlaps = (undecided.ends[:, 0] < stop - MIN_GAP) & (undecided.ends[:, 1] > start + MIN_GAP)
+        inside = (undecided.line == line) & overlaps
         shared = inside.sum() - 1 + (start > 0) + (stop < 1)
         most[line] += undecided.max_regions[inside].sum() - shared
     return most
 
 
 class _Bounds(NamedTuple):
-    """What is known of N intervals, (N,) each."""
+    """Bounds on N intervals, (N,) each."""
 
     label: np.ndarray
     """The label that is proved on the whole interval, or -1."""
     cost: np.ndarray
-    """Estimate of the evaluations to prove labels on the interval's parts."""
+    """Estimated number of evaluations to prove labels on the interval's parts."""
     max_regions: np.ndarray
-    """Upper bound on the regions."""
+    """Upper bound on the number of regions."""
     pieces: np.ndarray
-    """Estimate of the affine pieces."""
+    """Estimated number of affine pieces."""
 
 
 def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, Any], ends: Tensor) -> _Bounds:
-    """Return bounds of intervals with inputs (N, 2, *input_shape) at their ends.
+    """Return bounds on intervals with inputs (N, 2, *input_shape) at their ends.
 
     `magnitudes` are the absolute values of the network's constants, and `zeros` are those of `zero_values`.
     """
@@ -210,16 +210,16 @@ def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, A
             middle, radius = (bent.above - bent.below) / 2, (bent.above + bent.below) / 2
             max_pieces, crossings = max_pieces * (1 + bent.possible_crossings), crossings + bent.crossings
         values, middles, radii = (
-            {kept: value for kept, value in {**known, node: new}.items() if kept in operation.kept}
-            for known, new in ((values, result), (middles, middle), (radii, radius))
+            {key: value for key, value in {**previous, node: new}.items() if key in operation.kept}
+            for previous, new in ((values, result), (middles, middle), (radii, radius))
         )
-    logits, middle, radius = (known[program.output] for known in (values, middles, radii))
+    logits, middle, radius = (tensors[program.output] for tensors in (values, middles, radii))
     refuse_nan(logits.isnan().any())
     return _decide(logits.view(2, points, -1), radius - middle, radius + middle, max_pieces, crossings)
 
 
 def _decide(logits: Tensor, below: Tensor, above: Tensor, max_pieces: Tensor, crossings: Tensor) -> _Bounds:
-    """Return the bounds that follow from the logits at both ends, (2, N, classes), and their deviations, (N, classes)."""
+    """Compute the bounds from the logits at both ends, (2, N, classes), and their deviations, (N, classes)."""
     winners = logits.argmax(dim=2, keepdim=True)
     slack = ROUNDING * logits.abs().amax()
 
@@ -231,15 +231,15 @@ def _decide(logits: Tensor, below: Tensor, above: Tensor, max_pieces: Tensor, cr
         return torch.where(lead > 0, share, torch.inf).scatter(2, index, 0.0)
 
     first, last = lead_used(winners[0]), lead_used(winners[1])
-    # A class that the label of one end beats on the whole interval is never the label. On an affine piece, the label changes
-    # at most once for each other class but one.
-    beaten = ((first < 1) & (first > 0)).all(dim=0) | ((last < 1) & (last > 0)).all(dim=0)
-    max_regions = 1 + max_pieces * ((~beaten).sum(dim=1) - 1)
+    # A class whose logit stays below that of one end's label is never the label. If k classes remain, the label changes
+    # at most k - 1 times on an affine piece.
+    excluded = ((first < 1) & (first > 0)).all(dim=0) | ((last < 1) & (last > 0)).all(dim=0)
+    max_regions = 1 + max_pieces * ((~excluded).sum(dim=1) - 1)
     used = torch.stack([first[0].amax(dim=1), last[1].amax(dim=1)])
     same_label = (winners[0] == winners[1]).squeeze(1)
     used = torch.where(same_label, used.amax(dim=0), used.amin(dim=0).clamp(min=1))
     label = torch.where(same_label & (used < 1), winners[0].squeeze(1), -1)
-    # A deviation shrinks with the square of the length, so that sqrt(used) parts suffice. All levels of bisection together
+    # A deviation shrinks with the square of the length, so sqrt(used) parts suffice. All levels of bisection together
     # cost twice the last one.
-    cost = 2 * EVALUATIONS * used.sqrt().ceil()
+    cost = 2 * EVALUATIONS_PER_INTERVAL * used.sqrt().ceil()
     return _Bounds(*(value.cpu().numpy() for value in (label, cost, max_regions, crossings)))

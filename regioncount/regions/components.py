@@ -8,7 +8,7 @@ from torch import Tensor
 from regioncount.errors import InputError
 from regioncount.regions.lattice import neighbour_offsets, neighbour_pairs
 
-# Lattice points and neighbour pairs in one graph. Limits memory to a few hundred megabytes.
+# Largest number of lattice points and neighbour pairs in one graph, which limits memory to a few hundred megabytes.
 GRAPH_SIZE = 4_000_000
 
 
@@ -58,7 +58,7 @@ def region_sizes(labels: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.
     for start in range(0, count, step):
         chunk = labels[start : start + step]
         inside = chunk >= 0
-        # Points outside are linked only to each other, having a label of their own (-1); their components are dropped below.
+        # Points outside share the label -1, so they are linked only to each other. Their components are dropped below.
         row, linked = np.nonzero(chunk[:, first] == chunk[:, second])
         source, target = row * width + first[linked], row * width + second[linked]
         graph = coo_array((np.ones(len(source), np.int8), (source, target)), shape=(chunk.size, chunk.size))

@@ -33,11 +33,11 @@ class RegionCount:
     connectivity: str
     """Definition of neighbouring lattice points, "paper" or "lattice"."""
     method: str
-    """The method that was used; what "auto" was resolved to."""
+    """The method that was used; "auto" is resolved to "grid" or "adaptive"."""
     evaluations: int
     """Model evaluations, in inputs."""
     screening_bound: float | None = None
-    """Margin in bfloat16 below which points were evaluated in float32 too; None if all points were evaluated in float32."""
+    """Margin in bfloat16 below which a point was also evaluated in float32; None if bfloat16 was not used."""
     exact: ExactLines | list[ExactPlane] | None = None
     """Result of an exact method: boundaries, affine pieces of the network, and the share of each line that is proved."""
 
@@ -89,15 +89,15 @@ def count_regions(
 ) -> RegionCount:
     """Count the connected regions of constant predicted label in each of S simplices.
 
-    The methods "auto", "grid" and "adaptive" evaluate points of a lattice, so that a region between lattice points is
-    missed. "exact" and "bounds" compute every boundary, for torch modules that are piecewise linear in evaluation mode.
+    The methods "auto", "grid" and "adaptive" evaluate points of a lattice and miss regions that lie between lattice
+    points. "exact" and "bounds" compute every boundary, for torch modules that are piecewise linear in evaluation mode.
 
     - "grid" evaluates every lattice point in IEEE float32, without TF32 and autocast.
     - "adaptive" evaluates only the points needed to locate changes of the label; see `regioncount.regions.adaptive`. It
       needs logits.
-    - "auto" is the fastest way shown to agree with "grid". For modules that return logits it is "adaptive" with batch
-      normalization folded and, on hardware with fast bfloat16, float32 evaluations only where bfloat16 does not decide the
-      label; see `regioncount.regions.screening`. For every other callable it is "grid".
+    - "auto" is the fastest method shown to agree with "grid". For modules that return logits, it is "adaptive" with
+      batch normalization folded and, on hardware with fast bfloat16, float32 evaluations only where bfloat16 does not
+      decide the label; see `regioncount.regions.screening`. For every other callable, it is "grid".
     - "exact" computes the boundaries on lines (`regioncount.regions.exact`) and, for small networks, in triangles
       (`regioncount.regions.triangles`).
     - "bounds" finds the same regions on lines, with fewer evaluations for networks of few layers
@@ -161,7 +161,7 @@ def count_regions(
 def _count_exactly(
     model: Model, vertices: Tensor, resolution: int | None, method: str, connectivity: str, budget: int | None
 ) -> RegionCount:
-    """Return the count of a method that uses no lattice.
+    """Return the count by a method that uses no lattice.
 
     Raises:
         InputError: If the method does not support the dimension, or an argument that it does not use is given.
@@ -173,7 +173,7 @@ def _count_exactly(
         raise InputError(f"resolution={resolution}: method={method} uses no lattice; omit the resolution")
     if dimension == 2:
         if budget is not None:
-            raise InputError(f"budget={budget}: exact counts in triangles have none; omit the budget")
+            raise InputError(f"budget={budget}: exact counts in triangles accept no budget; omit it")
         planes = exact_planes(model, vertices)
         counts = np.array([plane.count for plane in planes])
         entropies = np.array([plane.entropy for plane in planes])

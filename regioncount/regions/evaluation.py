@@ -12,8 +12,8 @@ from regioncount.errors import InputError
 Model = Callable[[Tensor], Any]
 """Any callable from inputs (B, *input_shape) to logits (B, classes) or integer labels (B,)."""
 
-# Input values in one batch: as many as a CPU's caches hold, or as keep a GPU busy. The batch size depends only on the
-# input's shape and the type of device, so that it is the same in every run.
+# Number of input values per batch: a CPU's caches hold this many, and a GPU is kept busy by this many. The batch size
+# depends only on the input's shape and the type of device, so that it is the same in every run.
 BATCH_VALUES = {"cpu": 64 * 3072, "cuda": 1024 * 3072}
 
 
@@ -31,10 +31,10 @@ def evaluation_batch(device: torch.device, values: int) -> int:
 
 
 def fast_layout(inputs: Tensor) -> Tensor:
-    """Return images in the memory layout on which convolutions run fastest.
+    """Return images in the memory layout in which convolutions run fastest.
 
-    This is channels-last on a CPU. On a GPU it is channels-last in bfloat16 only: in float32 without TF32, a narrow
-    ResNet-18 takes 2.4 times as long with it.
+    This is channels-last on a CPU. On a GPU it is channels-last in bfloat16 only: in float32 without TF32,
+    channels-last makes a narrow ResNet-18 2.4 times slower.
 
     Args:
         inputs: Images (B, C, H, W), or a tensor of another shape.
@@ -63,13 +63,13 @@ def lay_out(module: nn.Module) -> nn.Module:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Return whether the hardware multiplies in bfloat16.
+    """Return whether the hardware supports multiplication in bfloat16.
 
     Args:
         device: Device of the evaluation.
 
     Returns:
-        False where bfloat16 is only emulated.
+        False if bfloat16 is only emulated.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -101,7 +101,7 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
 
     Args:
         model: The model. A module is evaluated on the device and in the dtype of its first floating point parameter.
-        vertices: Vertices of the subspaces, floating point. They decide for a callable without parameters.
+        vertices: Vertices of the subspaces, floating point. Their device and dtype are used if there are no parameters.
 
     Returns:
         The device, and float32 or float64.
@@ -127,7 +127,7 @@ def refuse_nan(has_nan: Tensor) -> None:
     """Raise if any logit of the model is not a number.
 
     Args:
-        has_nan: One boolean.
+        has_nan: Boolean tensor ().
 
     Raises:
         InputError: If `has_nan` is true.
@@ -141,19 +141,19 @@ def evaluation_mode(model: Model) -> Generator[None]:
     """Put a module in evaluation mode, and restore the mode of each of its submodules on exit.
 
     Args:
-        model: A module, or another callable, which is left alone.
+        model: A module, or another callable, which is not changed.
 
     Yields:
         Nothing.
     """
-    before: dict[nn.Module, bool] = {}
+    modes: dict[nn.Module, bool] = {}
     if isinstance(model, nn.Module):
-        before = {module: module.training for module in model.modules()}
+        modes = {module: module.training for module in model.modules()}
         model.eval()
     try:
         yield
     finally:
-        for module, training in before.items():
+        for module, training in modes.items():
             module.training = training
 
 

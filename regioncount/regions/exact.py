@@ -1,12 +1,12 @@
 """Exact regions on lines, for networks that are piecewise linear in evaluation mode.
 
-The network's input is affine along a line. Points on the line are carried through the operations so that all values are
-affine between consecutive points. An operation that is affine in pieces keeps this on an interval if it acts on the same
-piece at both ends; otherwise the interval is cut at the interpolated crossings (Sotoudeh and Thakur 2019, section 3).
-Finally the logits are affine between consecutive points, and the labels follow from their upper envelope.
+The network's input is affine along a line. Points on the line are propagated through the operations so that all values
+are affine between consecutive points. A piecewise affine operation preserves this on an interval if both ends are on
+the same piece; otherwise, the interval is cut at the interpolated crossings (Sotoudeh and Thakur 2019, section 3).
+Finally, the logits are affine between consecutive points, and the labels follow from their upper envelope.
 
-Arithmetic is in float64. Regions and affine pieces shorter than `SHORTEST` of their line may be missed. Where logits tie on
-an interval, the lowest index is the label.
+Arithmetic is in float64. Regions and affine pieces shorter than the fraction `MIN_LENGTH` of their line may be missed.
+If logits tie on an interval, the label is the lowest index.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from torch.fx import Node
 
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import Model, refuse_nan, true_float32
-from regioncount.regions.intervals import SHORTEST, Intervals, covered_share, merge_intervals, merge_sorted
+from regioncount.regions.intervals import MIN_LENGTH, Intervals, covered_share, merge_intervals, merge_sorted
 from regioncount.regions.piecewise import Operation, Program, apply, trace
 
-# Values carried through the network at a time.
+# Number of values propagated through the network at a time.
 CHUNK_VALUES = {"cpu": 2**21, "cuda": 2**28}
 
 
 @dataclass(frozen=True)
 class ExactLines:
-    """Regions on S lines, as far as they are proved.
+    """The proved regions on S lines.
 
-    Positions are shares of a line: 0 is its first vertex, 1 its second.
+    Positions are fractions of a line: 0 is its first vertex, 1 its second.
     """
 
     line: np.ndarray
@@ -46,21 +46,21 @@ class ExactLines:
     proved: np.ndarray
     """float64 (S,): share of each line that the intervals cover."""
     most: np.ndarray
-    """float64 (S,): upper bound on the regions of each line; inf if unknown."""
+    """float64 (S,): upper bound on the number of regions on each line; inf if unknown."""
     pieces: np.ndarray | None
-    """int64 (S,): intervals on which the network is affine (one activation pattern); None for `bounded_lines`."""
+    """int64 (S,): number of affine pieces (intervals with one activation pattern); None for `bounded_lines`."""
     evaluations: int
     """Network evaluations, in inputs."""
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """int64 (S,): regions of each line; a lower bound where `proved` is below 1."""
+        """int64 (S,): number of regions on each line; a lower bound if `proved` is below 1."""
         is_first = np.append(True, (self.line[1:] != self.line[:-1]) | (self.label[1:] != self.label[:-1]))[: len(self.line)]
         return np.bincount(self.line[is_first], minlength=len(self.proved)).clip(min=1)
 
     @cached_property
     def entropies(self) -> np.ndarray:
-        """float64 (S,): -sum p log p in nats, p a region's share of its line; NaN where `proved` is below 1."""
+        """float64 (S,): -sum p log p in nats, where p is a region's share of its line; NaN if `proved` is below 1."""
         share = self.stop - self.start
         entropies = np.bincount(self.line, weights=-share * np.log(share), minlength=len(self.proved)) + 0.0
         return np.where(self.proved == 1, entropies, np.nan)
@@ -74,8 +74,8 @@ class ExactLines:
         Returns:
             float64 (k,) in ascending order.
         """
-        own = self.line == line
-        start, stop = self.start[own], self.stop[own]
+        on_line = self.line == line
+        start, stop = self.start[on_line], self.stop[on_line]
         return start[1:][start[1:] == stop[:-1]]
 
 
@@ -83,9 +83,9 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     """Compute the regions of constant predicted label on each of S lines, without a lattice.
 
     Args:
-        model: A torch module that gives logits (B, classes), built from convolutions, linear layers, batch normalization,
-            piecewise linear activations such as ReLU, average and max pooling, sums, concatenation, and operations that only
-            move values.
+        model: A torch module that returns logits (B, classes), built from convolutions, linear layers, batch
+            normalization, piecewise linear activations such as ReLU, average and max pooling, sums, concatenation, and
+            operations that only rearrange values.
         vertices: The two ends of each line, floating point (S, 2, *input_shape).
         budget: Number of network evaluations after which the proof stops; None proves every line completely.
 
@@ -122,7 +122,7 @@ def check_lines(vertices: Tensor, budget: int | None) -> None:
 
 
 def chunk_size(program: Program) -> int:
-    """Return the number of inputs that are carried through a network at a time.
+    """Return the number of inputs that are propagated through a network at a time.
 
     Args:
         program: The network.
@@ -147,7 +147,7 @@ class _Points:
     """Values of the network at the points, (P, ...) each."""
 
     def interpolate(self, before: Tensor, share: Tensor) -> "_Points":
-        """Return points (Q,) given by the last point before each and the share, in [0, 1), of the way to the next one."""
+        """Return points (Q,), each a fraction `share` in [0, 1) of the way from the point `before` to the next one."""
         after = (before + 1).clamp(max=len(self.line) - 1)
 
         def lerp(values: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class _Points:
 def propagate(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
     """Compute the exact regions on lines for a traced network.
 
-    Points are carried from stage to stage in chunks. The chunk that is furthest through the network is carried on first, so
+    Points are propagated from stage to stage in chunks. The chunk that is furthest through the network comes first, so
     that few points are in memory.
 
     Args:
@@ -199,7 +199,7 @@ def propagate(program: Program, vertices: Tensor, budget: int | None) -> ExactLi
 
 
 def _chunks(before: Tensor, share: Tensor, max_points: int) -> list[tuple[Tensor, Tensor]]:
-    """Return points in chunks, the last chunk first; consecutive chunks share a point."""
+    """Split points into chunks, the last chunk first; consecutive chunks share a point."""
     number = max(1, -(-(len(before) - 1) // (max_points - 1)))
     size = -(-(len(before) - 1) // number)
     starts = range((number - 1) * size, -1, -size)
@@ -209,35 +209,35 @@ def _chunks(before: Tensor, share: Tensor, max_points: int) -> list[tuple[Tensor
 def _with_crossings(operation: Operation, points: _Points) -> tuple[Tensor, Tensor]:
     """Return the points and, in order between them, those at which the operation changes from one affine piece to another.
 
-    Each is given by the last point before it, (Q,), and the share of the way to the next one; see `_Points.interpolate`.
+    Each is given by the last point before it, (Q,), and the fraction of the way to the next; see `_Points.interpolate`.
     """
     operand = points.values[operation.operand]
     if operation.windows is None:
         crossings = _threshold_crossings(operand, operation.thresholds, points.joined)
     else:
         crossings = [_maximum_crossings(operation, operation.windows, operand, points.joined)]
-    own = torch.arange(len(points.line), device=operand.device)
-    before = torch.cat([own, *(interval for interval, _ in crossings)])
+    indices = torch.arange(len(points.line), device=operand.device)
+    before = torch.cat([indices, *(interval for interval, _ in crossings)])
     share = torch.cat([torch.zeros_like(points.position), *(share for _, share in crossings)])
     order = _order(before, share)
     before, share = before[order], share[order]
-    # Drop crossings that rounding cannot tell from the one before them, or from the points at either end of their interval.
+    # Drop crossings that rounding cannot distinguish from the previous crossing or from an end of their interval.
     length = points.position.diff(append=points.position[-1:])[before]
     offset = share * length
     kept = share == 0
-    kept[1:] |= offset[1:] - offset[:-1] > SHORTEST
-    kept &= (share == 0) | (length - offset > SHORTEST)
+    kept[1:] |= offset[1:] - offset[:-1] > MIN_LENGTH
+    kept &= (share == 0) | (length - offset > MIN_LENGTH)
     return before[kept], share[kept]
 
 
 def _order(first: Tensor, second: Tensor) -> Tensor:
-    """Return the indices (Q,) that sort by the first key, and by the second one among equal first keys."""
+    """Return the indices (Q,) that sort by the first key, then by the second."""
     order = second.argsort(stable=True)
     return order[first[order].argsort(stable=True)]
 
 
 def _threshold_crossings(operand: Tensor, thresholds: Sequence[float], joined: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the intervals (K,) on which a value crosses a threshold, and the share at which it does, for each threshold."""
+    """Return, for each threshold, the intervals (K,) on which a value crosses it, and the fraction at which it does."""
     values = operand.reshape(len(operand), -1)
     crossings: list[tuple[Tensor, Tensor]] = []
     for threshold in thresholds:
@@ -249,7 +249,7 @@ def _threshold_crossings(operand: Tensor, thresholds: Sequence[float], joined: T
 
 
 def _maximum_crossings(operation: Operation, windows: Tensor, operand: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the intervals (K,) on which the largest pixel of a pooling window changes, and the share at which it does."""
+    """Return the intervals (K,) on which the largest pixel of a window changes, and the fraction at which it does."""
     _, winners = torch.ops.aten.max_pool2d_with_indices(operand, *operation.node.args[1:])
     winners, images = winners.flatten(2), operand.flatten(2)
     interval, channel, window = ((winners[1:] != winners[:-1]) & joined.view(-1, 1, 1)).nonzero().unbind(1)
@@ -260,15 +260,15 @@ def _maximum_crossings(operation: Operation, windows: Tensor, operand: Tensor, j
 
 
 def upper_envelope(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which of K affine functions on [0, 1] is the highest on which part, for each of N sets.
+    """Compute the upper envelope of K affine functions on [0, 1], for each of N sets.
 
     Args:
         first: Values at 0, (N, K).
         last: Values at 1, (N, K).
 
     Returns:
-        Parts in no particular order, (M,) each: the set, the start of the part, and the index of the function that is the
-        highest from there to the start of the set's next part, or to 1. Of equal functions, the lowest index.
+        Parts in no particular order, (M,) each: the set, the start of the part, and the index of the highest function
+        on the part (the lowest index if functions are equal). A part stops where the set's next part starts, or at 1.
     """
     slope = last - first
     is_top = first == first.amax(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Predicted labels at all lattice points of subspaces: every point evaluated, or only those that the labels depend on."""
+"""Predicted labels at all lattice points of subspaces, from evaluations at all points or only where labels change."""
 
 import functools
 
@@ -21,10 +21,10 @@ from regioncount.regions.evaluation import (
 from regioncount.regions.methods import LATTICE_METHODS
 from regioncount.regions.screening import Prepared, prepare
 
-# Labels or logits in memory at a time, however many subspaces there are.
+# Largest number of labels or logits in memory at a time.
 BLOCK_VALUES = 2**21
 
-# Points, spread evenly over all subspaces, at which faster copies of the model are compared with it.
+# Number of points, spread evenly over all subspaces, at which faster copies of the model are compared with the model.
 CALIBRATION_POINTS = 128
 
 
@@ -75,7 +75,7 @@ class Labeller:
 
     @property
     def screening_bound(self) -> float | None:
-        """Margin in bfloat16 below which points are evaluated in float32 too; None if all points are."""
+        """Margin in bfloat16 below which a point is also evaluated in float32; None if bfloat16 is not used."""
         return self.prepared.bound
 
     def __call__(self, vertices: Tensor) -> np.ndarray:
@@ -95,10 +95,10 @@ class Labeller:
             return adaptive_labels(evaluate, len(vertices), self.index_grid, self.device).cpu().numpy()
 
     def _choose_method(self, method: str, vertices: Tensor) -> None:
-        """Switch to the adaptive method if the model returns logits, and for "auto" to faster copies of the model.
+        """Switch to the adaptive method if the model returns logits and, for "auto", to faster copies of the model.
 
         Raises:
-            InputError: If the adaptive method was asked for and the model returns labels.
+            InputError: If the adaptive method was requested and the model returns labels.
         """
         points = len(self.weights)
         total = len(vertices) * points
@@ -122,7 +122,7 @@ class Labeller:
                 self.evaluations += self.prepared.evaluations
 
     def _evaluate_all(self, vertices: Tensor) -> Tensor:
-        """Return the labels, int32 (S, P), from an evaluation of every lattice point."""
+        """Evaluate every lattice point and return the labels, int32 (S, P)."""
         number, points = len(vertices), len(self.weights)
         labels = torch.empty(number * points, dtype=torch.int32, device=self.device)
         has_nan = torch.zeros((), dtype=torch.bool, device=self.device)
@@ -130,18 +130,18 @@ class Labeller:
             inputs = interpolate(vertices, self.weights, flat // points, flat % points)
             batch_labels, batch_has_nan = to_labels(self.model(fast_layout(inputs)), len(flat))
             labels[flat] = batch_labels.to(self.device)
-            has_nan |= batch_has_nan.to(self.device)  # checked after the loop, as a check waits for the GPU
+            has_nan |= batch_has_nan.to(self.device)  # checked after the loop, because each check waits for the GPU
         self.evaluations += len(labels)
         refuse_nan(has_nan)
         return labels.view(number, points)
 
     def _evaluate_screened(self, vertices: Tensor, subspace: Tensor, point: Tensor, expected_margin: Tensor) -> Tensor:
-        """Return logits (N, C): bfloat16 where the margin is clear, float32 elsewhere."""
+        """Return logits (N, C), in bfloat16 if it decides the label, else in float32."""
         float32, bfloat16, bound = self.prepared.float32, self.prepared.bfloat16, self.prepared.bound
         if bfloat16 is None or bound is None:
             return self._evaluate(float32, vertices, subspace, point)
         logits = torch.empty(len(point), self.classes, dtype=self.dtype, device=self.device)
-        close = expected_margin < bound  # bfloat16 would not decide these: evaluate them in float32 only
+        close = expected_margin < bound  # bfloat16 would not decide these labels: evaluate only in float32
         screened = (~close).nonzero().squeeze(1)
         if len(screened):
             logits[screened] = self._evaluate(bfloat16, vertices, subspace[screened], point[screened])
@@ -175,8 +175,8 @@ def to_labels(output: object, batch: int) -> tuple[Tensor, Tensor]:
         batch: Number of inputs B.
 
     Returns:
-        Labels, int32 (B,): the index of the highest logit, or the lowest such index if logits tie. And one boolean: whether
-        any logit is not a number.
+        Labels, int32 (B,): the index of the highest logit, or the lowest such index if logits tie. And a boolean tensor
+        (): whether any logit is not a number.
 
     Raises:
         InputError: If the output is neither logits nor labels.

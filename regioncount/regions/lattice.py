@@ -1,9 +1,8 @@
 """The regular lattice in a simplex.
 
 A lattice point has integer coordinates (a_1, ..., a_d) with a_i >= 0 and a_1 + ... + a_d <= n - 1, where n is the
-resolution. Its barycentric coordinates are (n - 1 - sum a, a_1, ..., a_d) / (n - 1). Membership and neighbourhood are
-decided in
-integers: in floating point, a test such as a + b <= 1 loses points at the border.
+resolution. Its barycentric coordinates are (n - 1 - sum a, a_1, ..., a_d) / (n - 1). Membership and neighbourhood
+are decided in integers: in floating point, a test such as a + b <= 1 loses points at the border.
 """
 
 import numpy as np
@@ -24,7 +23,7 @@ def simplex_lattice(dimension: int, resolution: int) -> np.ndarray:
         n = 10, 126 for d = 5 and n = 5.
     """
     points = np.zeros((1, 0), dtype=np.int64)
-    remaining = np.array([resolution - 1])  # n - 1 less the coordinates so far, for each partial point
+    remaining = np.array([resolution - 1])  # n - 1 minus the coordinates so far, for each partial point
     for _ in range(dimension):
         choices = remaining + 1
         parent = np.repeat(np.arange(len(points)), choices)
@@ -49,7 +48,7 @@ def barycentric(points: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def index_grid(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Return a d-dimensional array that maps integer coordinates to the index of the lattice point there.
+    """Return a d-dimensional array that maps integer coordinates to the index of their lattice point.
 
     Args:
         points: Integer coordinates, int64 (P, d).
@@ -66,14 +65,13 @@ def index_grid(points: np.ndarray, resolution: int) -> np.ndarray:
 def neighbour_offsets(dimension: int, connectivity: str) -> np.ndarray:
     """Return the coordinate differences between neighbouring lattice points.
 
-    Both connectivities give the two neighbours of a point on a line.
+    On a line, both connectivities are the same: each point has two neighbours.
 
     Args:
         dimension: Dimension d of the lattice.
-        connectivity: "paper": in the plane the 8 points that differ by at most 1 in each coordinate; otherwise the 2 d
-        points
-            that differ by 1 in one coordinate (Li et al. 2025, section 3). "lattice": the d (d + 1) points reached by moving
-            one unit from one barycentric coordinate to another, which treats all d + 1 vertices alike.
+        connectivity: "paper": in the plane, the 8 points that differ by at most 1 in each coordinate; otherwise, the
+            2 d points that differ by 1 in one coordinate (Li et al. 2025, section 3). "lattice": the d (d + 1) points
+            reached by moving one unit from one barycentric coordinate to another, which treats all d + 1 vertices alike.
 
     Returns:
         int64 (k, d), one of each pair of opposite offsets.

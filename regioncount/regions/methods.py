@@ -23,7 +23,7 @@ def default_resolution(dimension: int) -> int:
 
 
 def exact_scope(method: str) -> str:
-    """Return the subspaces that an exact method supports, as words for a message.
+    """Describe the subspaces that an exact method supports, for error messages.
 
     Args:
         method: A key of `EXACT_METHODS`.

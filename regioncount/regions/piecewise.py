@@ -1,7 +1,7 @@
-"""A network in evaluation mode as a list of operations that are affine, or affine in pieces, in the network's input.
+"""A network in evaluation mode as a list of affine and piecewise affine operations on its input.
 
 The network is traced with `torch.export` rather than with hooks, which would miss functional calls. An operation that
-depends on the input and is not in the tables below is refused by name.
+depends on the input and is not in the tables below raises an error that names it.
 """
 
 import copy
@@ -21,8 +21,8 @@ from torch.utils._pytree import arg_tree_leaves
 from regioncount.errors import InputError, one_line
 from regioncount.regions.evaluation import Model, device_and_dtype
 
-# Operations that are affine in their first operand if the others do not depend on the input; in several operands jointly;
-# and in either of two. None of them lets one input of a batch affect another.
+# `AFFINE` operations are affine in their first operand if the others do not depend on the input, `JOINTLY_AFFINE` ones
+# in all operands jointly, and `PRODUCTS` in either operand. None of them mixes the inputs of a batch.
 AFFINE = frozenset(
     """
     conv1d conv2d conv3d linear div neg alias clone contiguous detach dropout _native_batch_norm_legit_no_training batch_norm
@@ -44,7 +44,7 @@ def _clamp_thresholds(low: float | None = None, high: float | None = None) -> tu
     return tuple(level for level in (low, high) if level is not None)
 
 
-# Activations that are affine between thresholds, which follow from the arguments after the first.
+# Thresholds between which each activation is affine, as a function of its arguments after the first.
 THRESHOLDS: dict[str, Callable[..., tuple[float, ...]]] = {
     "relu": _zero_threshold,
     "leaky_relu": _zero_threshold,
@@ -66,11 +66,11 @@ class Operation:
     node: Node
     """Its node in the traced graph."""
     operand: Node
-    """The value that decides on which of its affine pieces the operation acts."""
+    """The value that determines the affine piece."""
     thresholds: tuple[float, ...] = ()
-    """Of an activation: operand values between which it is affine."""
+    """For an activation: operand values between which it is affine."""
     windows: Tensor | None = None
-    """Of max pooling: indices of the pixels of each window, int64 (outputs, pixels of a window)."""
+    """For max pooling: indices of the pixels of each window, int64 (outputs, pixels of a window)."""
     kept: frozenset[Node] = frozenset()
     """The values that later operations use."""
 
@@ -85,7 +85,7 @@ class Program:
     """A traced network: its operations in order, and the constants that they use."""
 
     stages: list[list[Operation]]
-    """Operations in order. Each stage but the first begins with one that is affine in pieces; all others are affine."""
+    """Operations in order. Each stage but the first begins with a piecewise affine operation; all others are affine."""
     constants: dict[Node, Any]
     """Parameters, buffers, and values that do not depend on the input."""
     input: Node
@@ -107,15 +107,15 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
     """Trace a copy of a network in evaluation mode and float64.
 
     Args:
-        model: A torch module that gives logits (B, classes).
+        model: A torch module that returns logits (B, classes).
         shape: Shape of one input.
 
     Returns:
-        The network's operations on inputs (B, *shape), where B is free.
+        The network's operations on inputs (B, *shape), for any B.
 
     Raises:
-        InputError: If the model is not a torch module, cannot be traced, or has an operation that is neither affine nor
-            affine in pieces.
+        InputError: If the model is not a torch module, cannot be traced, or has an operation that is not known to be
+            piecewise affine.
     """
     if not isinstance(model, nn.Module):
         raise InputError("an exact count analyses the network's operations: it needs a torch module, not another callable")
@@ -137,7 +137,7 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
         _check_result(node, input_node)
         dependent.append(node)
     if output not in dependent or output.meta["val"].dim() != 2:
-        raise InputError("an exact count needs a network that gives logits (batch, classes) for inputs (batch, ...)")
+        raise InputError("an exact count needs a network that returns logits (batch, classes) for inputs (batch, ...)")
 
     operations = _with_kept_values(operations, dependent, output)
     stages: list[list[Operation]] = [[]]
@@ -171,7 +171,7 @@ def call(node: Node, values: Values, points: int) -> Any:
     Args:
         node: A node that calls a function.
         values: The values of its operands.
-        points: Number of inputs, which replaces the batch size.
+        points: Number of inputs, used as the batch size.
 
     Returns:
         A tensor or a list of tensors.
@@ -207,7 +207,7 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     Raises:
         InputError: If the module cannot be traced.
     """
-    logging.disable()  # the reason of a failure is in the InputError
+    logging.disable()  # the InputError gives the reason for a failure
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -220,7 +220,7 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
 
 
 def _in_order(graph: torch.fx.Graph) -> list[Node]:
-    """Return the nodes with the items of a tuple directly after it, so that the tuple need not be kept."""
+    """Return the nodes, with the items of each tuple directly after it, so that the tuple need not be kept."""
     nodes = [node for node in graph.nodes if node.target is not getitem]
     return [later for node in nodes for later in (node, *(user for user in node.users if user.target is getitem))]
 
@@ -269,8 +269,8 @@ def _operation(node: Node, dependent: list[Node], device: torch.device) -> Opera
         return Operation(node, first, windows=_windows(node, device))
     if name in JOINTLY_AFFINE or (name in AFFINE and operands in ([], [first])) or (name in PRODUCTS and len(operands) == 1):
         return Operation(node, operands[0] if operands else node)
-    known = name in {*AFFINE, *PRODUCTS, *THRESHOLDS, "max_pool2d"}
-    reason = "which is not supported with these operands" if known else "which is not known to be piecewise linear"
+    is_known = name in {*AFFINE, *PRODUCTS, *THRESHOLDS, "max_pool2d"}
+    reason = "which is not supported with these operands" if is_known else "which is not known to be piecewise linear"
     raise InputError(f"an exact count cannot follow the operation {name}, {reason}; method=auto supports any network")
 
 
@@ -280,20 +280,20 @@ def _windows(pool: Node, device: torch.device) -> Tensor:
     Raises:
         InputError: If the pooling uses ceil_mode.
     """
-    operand, *given = _arguments(pool)
+    operand, *options = _arguments(pool)
     defaults: list[Any] = [[], [], 0, 1, False]
-    kernel, stride, padding, dilation, ceil = (*given, *defaults[len(given) :])
+    kernel, stride, padding, dilation, ceil = (*options, *defaults[len(options) :])
     if ceil:
         raise InputError("an exact count cannot follow max_pool2d with ceil_mode; method=auto supports any network")
     height, width = operand.meta["val"].shape[-2:]
-    # Numbered from 1, as unfold pads with 0.
+    # Pixels are numbered from 1, because unfold pads with 0.
     pixels = torch.arange(1.0, height * width + 1, dtype=torch.float64, device=device).view(1, 1, height, width)
     windows = unfold(pixels, kernel, dilation, padding, stride or kernel)[0].T.long() - 1
     return torch.where(windows < 0, windows.amax(dim=1, keepdim=True), windows)
 
 
 def _with_kept_values(operations: list[Operation], dependent: list[Node], output: Node) -> list[Operation]:
-    """Return the operations with the values that must be kept after each."""
+    """Return the operations, each with the values that later operations use."""
     kept, result = {output}, list[Operation]()
     for operation in reversed(operations):
         result.append(replace(operation, kept=frozenset(kept)))
@@ -306,14 +306,14 @@ def _is_size(node: Node) -> bool:
 
 
 def _size_at(node: Node, points: int) -> int:
-    """Return a number that is computed from the batch size."""
+    """Evaluate a node that is computed from the batch size."""
     if node.target is torch.ops.aten.sym_size.int:
         return points  # only the batch dimension has a symbolic size
     return _function(node)(*(_size_at(part, points) if isinstance(part, Node) else part for part in node.args))
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:
-    """Return a node's positional arguments, which torch.fx types as a union of everything."""
+    """Return a node's positional arguments, typed as Any: torch.fx has a wide union."""
     return node.args
 
 
@@ -328,5 +328,5 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 
 def _size(node: Node) -> int:
-    """Return the number of values of a node for one input."""
+    """Return the number of values that a node has for one input."""
     return sum(value[0].numel() for value in _tensors(node.meta["val"]) if value.numel())

@@ -17,8 +17,9 @@ def plane_grid(triangle: Tensor, resolution: int = 150, margin: float = 0.15) ->
         margin: Space on each side, as a share of the longer side of the triangle's bounding box.
 
     Returns:
-        Barycentric coordinates of the grid points, float64 (n * n, 3), row by row from the bottom; they sum to 1 and are
-        negative outside the triangle. And the positions of the inputs, float64 (3, 2), as (x, y) in grid steps.
+        Barycentric coordinates of the grid points, float64 (n * n, 3), row by row from the bottom. Each row sums to
+        1; outside the triangle, some coordinate is negative. And the positions of the inputs, float64 (3, 2), as (x, y)
+        in grid steps.
     """
     corners, positions = _square(triangle, margin)
     return _grid_weights(resolution) @ corners, positions * (resolution - 1)
@@ -31,7 +32,7 @@ def label_planes(
 
     Args:
         model: As for `count_regions`.
-        triangles: Three inputs each, floating point (S, 3, *input_shape).
+        triangles: Three inputs per triangle, floating point (S, 3, *input_shape).
         resolution: Grid points n along each side.
         method: "auto", "grid" or "adaptive", as for `count_regions`.
 

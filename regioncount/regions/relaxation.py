@@ -15,16 +15,16 @@ from regioncount.regions.piecewise import Operation, Program, Values, call
 
 
 class Bend(NamedTuple):
-    """The result of an operation that is affine in pieces, on N intervals."""
+    """Bounds on the result of a piecewise affine operation on N intervals."""
 
     below: Tensor
     """Deviation below the chord of the result, (N, ...)."""
     above: Tensor
     """Deviation above the chord of the result, (N, ...)."""
     possible_crossings: Tensor
-    """Upper bound on the changes between affine pieces, (N,)."""
+    """Upper bound on the number of changes between affine pieces, (N,)."""
     crossings: Tensor
-    """Changes between affine pieces that the values at the two ends imply, (N,)."""
+    """Number of changes between affine pieces that the values at the two ends imply, (N,)."""
 
 
 def zero_values(program: Program) -> dict[Node, Any]:
@@ -64,8 +64,8 @@ def linear_part(node: Node, constants: Values, zeros: Values, operands: Values, 
 def linear_radius(node: Node, magnitudes: Values, zeros: Values, radii: Values, middle: Any, points: int) -> Any:
     """Return the radius |A| r of the result of an affine operation with matrix A.
 
-    Each operand is mapped alone: in a difference of two, radii would cancel. An operation without constants has coefficients
-    of one sign, or one coefficient per value, so that the absolute value of its result is that of |A| r.
+    Operands are mapped one at a time: in a difference of two, radii would cancel. An operation without constants has
+    coefficients of one sign, or one coefficient per value, so the absolute value of its result is |A| r.
 
     Args:
         node: Node of the operation.
@@ -88,7 +88,7 @@ def linear_radius(node: Node, magnitudes: Values, zeros: Values, radii: Values, 
 
 
 def bend(operation: Operation, constants: Values, operand: Tensor, result: Tensor, below: Tensor, above: Tensor) -> Bend:
-    """Bound the result of an operation that is affine in pieces.
+    """Bound the result of a piecewise affine operation.
 
     Args:
         operation: A monotone activation or a max pooling.
@@ -116,13 +116,13 @@ def _bend_activation(
     below: Tensor,
     above: Tensor,
 ) -> Bend:
-    """Return the bounds of a monotone activation of each value."""
+    """Bound the result of a monotone activation."""
 
     def activate(values: Tensor) -> Tensor:
         return call(operation.node, {**constants, operation.operand: values}, len(values))
 
     def departures(shift: Tensor) -> Tensor:
-        """Return the activation of the shifted operand less the chord, at each point where it may be furthest from it."""
+        """Return the activation of the shifted operand minus the chord, where they may be furthest apart."""
         first, last = (value + shift for value in operand)
         result = [activate(end) - chord_end for end, chord_end in zip((first, last), chord, strict=True)]
         for threshold in operation.thresholds:
@@ -143,7 +143,7 @@ def _bend_activation(
 def _bend_max_pooling(
     windows: Tensor, operand: tuple[Tensor, Tensor], chord: tuple[Tensor, Tensor], below: Tensor, above: Tensor
 ) -> Bend:
-    """Return the bounds of a max pooling."""
+    """Bound the result of a max pooling."""
 
     def pixels(values: Tensor) -> Tensor:
         return values.flatten(2)[..., windows]  # (N, channels, outputs, pixels of a window)
@@ -152,10 +152,10 @@ def _bend_max_pooling(
     chord = chord[0].flatten(2), chord[1].flatten(2)
     first, last = pixels(operand[0]), pixels(operand[1])
     pixels_below, pixels_above = pixels(below), pixels(above)
-    # From above: the largest upper bound is convex along the interval, so it departs furthest from the chord at an end.
+    # From above: the largest upper bound is convex along the interval, so it is furthest from the chord at an end.
     tops = [(value + pixels_above).amax(dim=-1) - chord_end for value, chord_end in zip((first, last), chord, strict=True)]
-    # From below: the larger of the lower bounds of two pixels, those that win at either end. It departs furthest from the
-    # chord at an end or where the two are equal.
+    # From below: the larger of the lower bounds of two pixels, those that are the largest at either end. It is furthest
+    # from the chord at an end or where the two are equal.
     winners = [value.argmax(dim=-1, keepdim=True) for value in (first, last)]
     first_lower, last_lower = (
         [(value - pixels_below).gather(-1, winner).squeeze(-1) for winner in winners] for value in (first, last)
@@ -166,7 +166,7 @@ def _bend_max_pooling(
     at_first, at_last = torch.maximum(*first_lower) - chord[0], torch.maximum(*last_lower) - chord[1]
     at_meeting = torch.lerp(first_lower[0], last_lower[0], share) - torch.lerp(chord[0], chord[1], share)
     departures = torch.stack([at_first, at_last, torch.where(meet, at_meeting, at_first)])
-    # A window changes its winner at most once for each other pixel, and never if one pixel stays above all others.
+    # The largest pixel of a window changes at most once per other pixel, and never if one pixel stays above all others.
     others = [(value + pixels_above).scatter(-1, winners[0], -torch.inf).amax(dim=-1) for value in (first, last)]
     stays = (first_lower[0] > others[0]) & (last_lower[0] > others[1])
     possible_crossings = _count(~stays) * (first.shape[-1] - 1)

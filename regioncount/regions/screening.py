@@ -29,11 +29,11 @@ class Prepared:
     """A model and its faster copies."""
 
     float32: Model
-    """Gives the model's logits up to rounding, in the dtype of its parameters."""
+    """Returns the model's logits up to rounding, in the dtype of its parameters."""
     bfloat16: nn.Module | None = None
-    """Gives the logits in bfloat16; None if bfloat16 is not used."""
+    """Returns the logits in bfloat16; None if bfloat16 is not used."""
     bound: float | None = None
-    """Margin (highest logit less the second highest) in bfloat16 below which a point is evaluated in float32."""
+    """Margin (highest logit minus the second highest) in bfloat16 below which a point is evaluated in float32."""
     evaluations: int = 0
     """Inputs evaluated to compare the copies with the model."""
 
@@ -48,7 +48,7 @@ def prepare(model: nn.Module, inputs: Tensor, logits: Tensor, batch_size: int) -
         batch_size: Inputs evaluated at once.
 
     Returns:
-        The copies. A copy that cannot be made, disagrees with the model or does not pay is left out.
+        The copies. A copy that cannot be made, disagrees with the model or is not faster overall is left out.
     """
     float32, evaluations = model, 0
     folded_model = folded(model)

@@ -16,7 +16,7 @@ def sample_indices(population: int, dimension: int, number: int, generator: torc
     With the same seed, a shorter draw is the beginning of a longer one: the first 10 of 100 lines are the same 10 lines.
 
     Args:
-        population: Number of images; indices are below it.
+        population: Number of images N; the indices are 0, ..., N - 1.
         dimension: Dimension d of the simplices, at least 1.
         number: Number of simplices S, at least 1.
         generator: Source of randomness; by default torch's global one.
@@ -70,7 +70,7 @@ def sample_simplices(
 
 
 def shorten_segments(segments: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Cut each segment to the part between two uniform random points of it ("short segment" in Li et al. 2025).
+    """Shorten each segment to the part between two uniformly random points on it ("short segment" in Li et al. 2025).
 
     Args:
         segments: (S, 2, *input_shape).
@@ -93,8 +93,8 @@ def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) ->
 
     Args:
         segments: (S, 2, *input_shape).
-        start: New first end, as a position on the line on which the old ends are at 0 and 1.
-        stop: New second end, above `start`.
+        start: Position of the new first end; the old ends are at 0 and 1.
+        stop: Position of the new second end, above `start`.
 
     Returns:
         Segments (S, 2, *input_shape).
@@ -135,6 +135,6 @@ def _require_segments(segments: Tensor) -> None:
 
 
 def _points_on(segments: Tensor, positions: Tensor) -> Tensor:
-    """Return the points at positions (S, 2) on the lines through the segments' ends, which are at 0 and 1."""
+    """Return the points at positions (S, 2) on the segments' lines; the ends of a segment are at 0 and 1."""
     positions = positions.to(segments).view(len(segments), 2, *[1] * (segments.dim() - 2))
     return (1 - positions) * segments[:, :1] + positions * segments[:, 1:]

@@ -4,7 +4,7 @@ The triangle is divided into convex cells on which the network is affine. Operat
 lines on which an operation changes from one affine piece to another (as in SplineCam, Humayun et al. 2023), and finally
 along the lines on which two logits are equal. Cells of equal label that share an edge belong to one region. The lines are
 applied to all cells in the same order, so that neighbouring cells have the same vertices on a shared edge. Arithmetic is in
-float64; a vertex that is on a line up to rounding is taken to be on it.
+float64; a vertex that is on a line up to rounding is treated as on it.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from regioncount.regions.piecewise import Operation, Program, apply, trace
 # Values at the vertices of all cells in memory at a time: 2 GB. A network that needs more is too large for this method.
 MAX_VALUES = 2**28
 
-# A value this close to zero, relative to the largest value, may be rounding.
+# A value this close to zero, relative to the largest value, may be a rounding error.
 ROUNDING = 1e-12
 
 Interpolate = Callable[[Tensor], Tensor]
@@ -46,8 +46,8 @@ class ExactPlane:
     regions: np.ndarray
     """int64 (N,): index of the region that contains each polygon."""
     pieces: int
-    """Number of cells on which the network is affine (its activation pattern is constant). With max pooling it is too high,
-    as cells are cut wherever two values of a window are equal."""
+    """Number of cells on which the network is affine (its activation pattern is constant). An overestimate with max
+    pooling, because cells are cut wherever two values of a window are equal."""
 
     evaluations: int
     """Network evaluations, in inputs: the vertices of these cells."""
@@ -145,7 +145,7 @@ def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list
     rows = list(lines.cpu().numpy())
     tolerance = ROUNDING * max(1e-300, float(lines.abs().max())) if lines.numel() else 0.0
     crossings: dict[tuple[int, int, int], int] = {}
-    new_vertices: list[tuple[int, int, float]] = []  # the two ends of the edge that each is on, and the share of the way
+    new_vertices: list[tuple[int, int, float]] = []  # the ends of each vertex's edge, and the fraction of the way
 
     def crossing(u: int, v: int, line: int) -> int:
         """Return the vertex at which a line crosses an edge, the same one for both cells that share the edge."""

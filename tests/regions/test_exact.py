@@ -571,7 +571,7 @@ def test_triangles_are_counted_together_and_compared_by_area():
         assert np.isclose(found.entropies[number], -(sizes * np.log(sizes)).sum(), rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="method=exact counts on lines and in planes, not in 3 dimensions"):
         rc.count_regions(model, torch.randn(1, 4, *SHAPE), method="exact")
-    with pytest.raises(InputError, match="budget=5: exact counts in triangles have none"):
+    with pytest.raises(InputError, match="budget=5: exact counts in triangles accept no budget"):
         rc.count_regions(model, triangles, method="exact", budget=5)
 
 
