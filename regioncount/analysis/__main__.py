@@ -3,7 +3,7 @@
 python -m regioncount.analysis runs.csv --measures region_count_line
 
 It prints, for each target, the ranking of the measures by every statistic, and for several measures their multiple
-regression. A wrong option or file gives one line on standard error and exit status 2, and nothing is written.
+regression. An invalid option or file is reported in one line on standard error with exit status 2; nothing is written.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _analyse(options: argparse.Namespace) -> str:
-    """Write the tables that are asked for, and return the text to print."""
+    """Write the tables if --out is given, and return the text to print."""
     if options.out:
         _check_output(options.out)
     runs = select(_read(options), options.select)
@@ -86,9 +86,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     default = " ".join(HYPERPARAMETERS)
     parser.add_argument("--group-by", nargs="+", default=list(HYPERPARAMETERS), metavar="COLUMN", help=f"default: {default}")
-    parser.add_argument("--keep-seeds", action="store_true", help="take every run as an observation; default: average seeds")
+    parser.add_argument("--keep-seeds", action="store_true", help="use each run as an observation; default: average seeds")
     parser.add_argument("--select", choices=SELECTIONS, default="all", help="the runs to use; default: all")
-    parser.add_argument("--test-size", type=int, metavar="N", help="number of test examples, which weights the sign-error")
+    parser.add_argument(
+        "--test-size", type=int, metavar="N", help="number of test examples, for the weights of the sign-error"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="write the ranking to a .csv file, or all tables to a directory"
     )
@@ -105,7 +107,7 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
     except OSError as error:
         raise InputError(f"{options.file} cannot be read: {error.strerror}") from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{options.file} is not a table in CSV: {error}") from error
+        raise InputError(f"{options.file} is not a CSV table: {error}") from error
     names = ", ".join(map(str, runs))
     accuracies = {"train_accuracy": options.train_accuracy, "test_accuracy": options.test_accuracy}
     for name, column in accuracies.items():
@@ -113,8 +115,8 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{options.file} has no column {column}; name another with {option}; it has {names}")
     for name in ("measures", "targets", "group_by"):
-        wanted = [column for column in getattr(options, name) if column not in (*TARGETS, *accuracies)]
-        if missing := [column for column in wanted if column not in runs]:
+        required = [column for column in getattr(options, name) if column not in (*TARGETS, *accuracies)]
+        if missing := [column for column in required if column not in runs]:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{options.file} has no column {', '.join(missing)} ({option}); it has {names}")
     columns = {name: numbers(runs, column) for name, column in accuracies.items()}
@@ -131,7 +133,7 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
             )
         if values.min() < 0 or values.max() > limit:
             raise InputError(
-                f"{column} has values from {values.min():g} to {values.max():g}: these are no accuracies in {options.unit}"
+                f"{column} has values from {values.min():g} to {values.max():g}: accuracies must be from 0 to {limit}"
             )
     return runs.assign(**{name: values / limit for name, values in columns.items()})
 
@@ -163,7 +165,7 @@ def _write_atomically(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, so that the file is complete or unchanged at any time."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:  # "x": it never opens a file or link that exists
+        with open(temporary, "x", encoding="utf-8", newline="") as file:  # "x" never opens an existing file or link
             table.to_csv(file, index=False)
         os.replace(temporary, path)
     finally:

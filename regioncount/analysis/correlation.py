@@ -23,7 +23,7 @@ from regioncount.analysis.selection import FITTED_ACCURACY
 Merge = tuple[Integers, Integers, Integers]
 
 STATISTICS = ("pearson", "spearman", "kendall")
-WEIGHTS_PER_CHUNK = 2**17  # of resamples, so that they stay in the processor's cache
+WEIGHTS_PER_CHUNK = 2**17  # of bootstrap samples: as many as stay in the processor's cache
 
 
 def correlations(
@@ -50,8 +50,8 @@ def correlations(
         targets: Columns of `runs`, or generalization_gap (train minus test accuracy) and test_error (1 minus test accuracy),
             which are always derived from the accuracies.
         group_by: The hyperparameters that make a configuration.
-        keep_seeds: Whether every run is an observation; bootstrap samples still have whole configurations.
-        fitted_accuracy: The train accuracy from which a run counts as fitted.
+        keep_seeds: Whether every run is an observation; bootstrap samples still draw whole configurations.
+        fitted_accuracy: The train accuracy that a fitted run has at least.
         resamples: The number of bootstrap samples: configurations drawn with replacement.
         level: The nominal coverage of the intervals.
         seed: The seed of the bootstrap.
@@ -61,10 +61,10 @@ def correlations(
         Pearson's r, Spearman's rho (average ranks) and Kendall's tau-b the value and its interval, such as pearson,
         pearson_low, pearson_high; resamples_undefined (bootstrap samples in which measure or target is constant; they are
         left out of the intervals); and note: why a correlation is undefined (NaN), else empty. Columns that end in _fitted
-        have the same statistics of the fitted runs.
+        have the same statistics for the fitted runs.
 
     Raises:
-        InputError: A column is missing or not numeric, or accuracies are in percent.
+        InputError: If a column is missing or not numeric, or accuracies are in percent.
     """
     runs = prepare(runs, [*measures, *targets], group_by)
     rows: list[Statistics] = []
@@ -84,9 +84,9 @@ def correlations(
 
 def _columns() -> list[str]:
     intervals = [f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")]
-    described = [*intervals, "resamples_undefined", "note"]
-    all_runs = ["measure", "target", "runs", "configurations", "fitted", *described]
-    return all_runs + [f"{name}_fitted" for name in ("configurations", *described)]
+    statistics = [*intervals, "resamples_undefined", "note"]
+    all_runs = ["measure", "target", "runs", "configurations", "fitted", *statistics]
+    return all_runs + [f"{name}_fitted" for name in ("configurations", *statistics)]
 
 
 def _correlate(observed: Observations, measure: str, target: str, resamples: int, level: float, seed: int) -> Statistics:
@@ -99,29 +99,29 @@ def _correlate(observed: Observations, measure: str, target: str, resamples: int
     x, y = observed.pair(measure, target)
     values = weighted_statistics(x, y, np.ones((1, len(x))))[0]
     drawn = _draw(configurations, resamples, seed)
-    boot = weighted_statistics(x, y, drawn[:, observed.configuration])
-    defined = ~np.isnan(boot).any(axis=1)
+    resampled = weighted_statistics(x, y, drawn[:, observed.configuration])
+    defined = ~np.isnan(resampled).any(axis=1)
     result["resamples_undefined"] = int((~defined).sum())
     for position, name in enumerate(STATISTICS):
         result[name] = float(values[position])
         if defined.any():
-            ends = np.quantile(boot[defined, position], [(1 - level) / 2, (1 + level) / 2])
+            ends = np.quantile(resampled[defined, position], [(1 - level) / 2, (1 + level) / 2])
             result[f"{name}_low"], result[f"{name}_high"] = map(float, ends)
     return result
 
 
-# Cached: the same for every measure and target of a group of runs.
+# Cached, because all measures and targets of a group of runs share the draws.
 @functools.lru_cache(maxsize=2)
 def _draw(configurations: int, resamples: int, seed: int) -> Integers:
-    """Return how often each bootstrap sample has each configuration, (resamples, configurations)."""
+    """Return how often each bootstrap sample contains each configuration, (resamples, configurations)."""
     chance = np.full(configurations, 1 / configurations)
     return np.random.default_rng(seed).multinomial(configurations, chance, size=resamples)
 
 
 def weighted_statistics(x: Floats, y: Floats, weights: Floats | Integers) -> Floats:
-    """Return Pearson's r, Spearman's rho and Kendall's tau-b of x and y (n,), with item i counted weights[r, i] times.
+    """Return Pearson's r, Spearman's rho and Kendall's tau-b of x and y (n,), counting item i weights[r, i] times.
 
-    A sample takes n log n steps, so that intervals are affordable for thousands of configurations.
+    A sample takes n log n steps, which makes intervals affordable for thousands of configurations.
 
     Args:
         x: Values, (n,).
@@ -145,14 +145,14 @@ def weighted_statistics(x: Floats, y: Floats, weights: Floats | Integers) -> Flo
 def _statistics_of_chunk(
     x: Floats, y: Floats, levels: Sequence[Integers], both: Integers, merges: list[Merge], weights: Floats
 ) -> Floats:
-    """Compute `weighted_statistics` for so few samples that the weights stay in the cache."""
+    """Compute `weighted_statistics` for few enough samples that the weights stay in the cache."""
     (ranks_x, tied_x), (ranks_y, tied_y), (_, tied_in_both) = (_rank(level, weights) for level in (*levels, both))
     pairs = weights.sum(axis=1) ** 2
     untied_x, untied_y = pairs - tied_x, pairs - tied_y
     with np.errstate(divide="ignore", invalid="ignore"):
         pearson = _cosine(_centre(x, weights), _centre(y, weights), weights)
         spearman = _cosine(ranks_x, ranks_y, weights)
-        # Pairs are ordered, so that two items count twice: +1 if x and y order them alike, -1 if oppositely.
+        # Pairs are ordered, so two items count twice: +1 if x and y order them alike, -1 if oppositely.
         balance = pairs - tied_x - tied_y + tied_in_both - 4 * _count_opposite(merges, weights)
         kendall = balance / np.sqrt(untied_x * untied_y)
     # Sums of integers are exact: there are no untied pairs if and only if the values are constant.
@@ -167,23 +167,23 @@ def _rank(levels: Integers, weights: Floats) -> tuple[Floats, Floats]:
     """
     order = np.argsort(levels, kind="stable")
     starts = np.searchsorted(levels[order], np.arange(levels.max() + 1))
-    at = np.add.reduceat(weights[:, order], starts, axis=1)
-    up_to = np.cumsum(at, axis=1)
-    return (2 * up_to - at - up_to[:, -1:])[:, levels], (at**2).sum(axis=1)
+    per_level = np.add.reduceat(weights[:, order], starts, axis=1)
+    cumulative = np.cumsum(per_level, axis=1)
+    return (2 * cumulative - per_level - cumulative[:, -1:])[:, levels], (per_level**2).sum(axis=1)
 
 
 def _plan_merges(x: Integers, y: Integers) -> list[Merge]:
     """Return the log n merges of a merge sort by y of items in the order of x (Knight 1966).
 
-    Each merge has the items in their order after it, the positions of those that come from a right half, and for each of
-    these the position of the last item of its block. x and y are levels (n,): integers from 0.
+    Each merge is given by the order of the items after it, the positions of the items from right halves, and for each
+    of these the position of the last item of its block. x and y are levels (n,): integers from 0.
     """
-    order = np.lexsort((y, x))  # of equal x, the lower y first: no such pair is ordered oppositely
+    order = np.lexsort((y, x))  # among equal x, the lower y first, so that no such pair counts as opposite
     y, position = y[order], np.arange(len(y))
     merges: list[Merge] = []
     width = 1
     while width < len(y):
-        merged = np.lexsort((position, y, position // (2 * width)))  # of equal y, those of the left half first
+        merged = np.lexsort((position, y, position // (2 * width)))  # among equal y, the left half first
         right = np.flatnonzero(merged // width % 2)
         ends = np.minimum((right // (2 * width) + 1) * 2 * width, len(y)) - 1
         merges.append((order[merged], right, ends))
@@ -192,7 +192,7 @@ def _plan_merges(x: Integers, y: Integers) -> list[Merge]:
 
 
 def _count_opposite(merges: list[Merge], weights: Floats) -> Floats:
-    """Return the number of pairs that x and y order oppositely, (R,): those in which one item passes the other."""
+    """Return the number of pairs that x and y order oppositely, (R,): those whose items pass each other in a merge."""
     weights = np.ascontiguousarray(weights.T)
     counted = np.zeros(weights.shape[1])
     for items, right, ends in merges:

@@ -35,7 +35,7 @@ def granulated_kendall(
         granulated_kendall_learning_rate (psi_i) per hyperparameter, and note: why Psi is undefined (NaN), else empty.
 
     Raises:
-        InputError: A column is missing or not numeric, or accuracies are in percent.
+        InputError: If a column is missing or not numeric, or accuracies are in percent.
     """
     columns = ["granulated_kendall", *(f"granulated_kendall_{name}" for name in group_by)]
     return tabulate(_granulate, columns, runs, measures, targets, group_by, keep_seeds)

@@ -54,7 +54,7 @@ def conditional_mutual_information(
         and note: why they are undefined (NaN), else empty.
 
     Raises:
-        InputError: A column is missing or not numeric, or accuracies are in percent.
+        InputError: If a column is missing or not numeric, or accuracies are in percent.
     """
     columns = ["conditional_mutual_information", "given", "mutual_information"]
     return tabulate(_inform, columns, runs, measures, targets, group_by, keep_seeds)
@@ -62,33 +62,33 @@ def conditional_mutual_information(
 
 def _inform(observed: Observations, measure: str, target: str) -> Statistics:
     first, second = np.nonzero(np.not_equal.outer(observed.configuration, observed.configuration))
-    # Signs as 0, 1, 2; both in one number.
+    # Encode each sign as 0, 1 or 2, and both signs in one number.
     signs = [1 + np.sign(values[first] - values[second]).astype(int) for values in observed.pair(measure, target)]
     orders = 3 * signs[0] + signs[1]
     levels = observed.levels()
     varying = [position for position in range(levels.shape[1]) if len(np.unique(levels[:, position])) > 1]
     normalized: dict[tuple[int, ...], float] = {}
     for size in range(len(varying)):
-        for given in combinations(varying, size):
-            settings = combine(levels[:, given])
+        for subset in combinations(varying, size):
+            settings = combine(levels[:, subset])
             number = settings.max() + 1
             shares = _count(settings[first] * number + settings[second], number**2, orders) / len(first)
             entropy = _entropy(shares.sum(axis=1)) - _entropy(shares.sum(axis=(1, 2)))
             if entropy > 1e-12:
                 information = _entropy(shares.sum(axis=2)) + _entropy(shares.sum(axis=1))
                 information -= _entropy(shares) + _entropy(shares.sum(axis=(1, 2)))
-                # Rounded, so that sets tie whose sums of logarithms differ only in their last digits.
-                normalized[given] = float(np.clip(np.round(information / entropy, 12), 0, 1))
-    given = min(normalized, key=lambda chosen: normalized[chosen])
+                # Round, so that sets tie if their values differ only by floating point error.
+                normalized[subset] = float(np.clip(np.round(information / entropy, 12), 0, 1))
+    best = min(normalized, key=lambda subset: normalized[subset])
     return {
-        "conditional_mutual_information": normalized[given],
-        "given": ", ".join(observed.settings.columns[list(given)]),
+        "conditional_mutual_information": normalized[best],
+        "given": ", ".join(observed.settings.columns[list(best)]),
         "mutual_information": normalized[()],
     }
 
 
 def _count(cells: Integers, number: int, orders: Integers) -> Integers:
-    """Return the number of pairs in each cell with each order of measure and of target, (cells, 3, 3); cells < number."""
+    """Return the number of pairs in each cell with each pair of signs, (cells, 3, 3); all cells are below `number`."""
     if number > len(cells):  # most cells are empty
         present, cells = np.unique(cells, return_inverse=True)
         number = len(present)

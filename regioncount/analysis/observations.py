@@ -45,12 +45,12 @@ class Observations:
         return self.values[measure].to_numpy(), self.values[target].to_numpy()
 
     def levels(self) -> Integers:
-        """Return the index of each hyperparameter's value among its values, (n, hyperparameters). Missing is a value."""
+        """Return the index of each hyperparameter's value among its values, (n, hyperparameters). Missing is one of the values."""
         columns = [pd.factorize(self.settings[name], use_na_sentinel=False)[0] for name in self.settings]
         return np.stack(columns, axis=1)
 
     def undefined(self, columns: Sequence[str]) -> str:
-        """Return why no statistic of these columns is defined; empty if it may be."""
+        """Return the reason why no statistic of these columns is defined, or an empty string."""
         if self.configurations < FEWEST_CONFIGURATIONS:
             number = f"{self.configurations} configuration{'s' * (self.configurations != 1)}"
             return f"undefined: {number}, {FEWEST_CONFIGURATIONS} are needed"
@@ -59,10 +59,10 @@ class Observations:
 
 
 def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
-    """Return a table of runs with its targets.
+    """Return a table of runs with its targets, after checking its columns.
 
     Raises:
-        InputError: A column is missing, group_by is empty, or accuracies are in percent.
+        InputError: If a column is missing, group_by is empty, or accuracies are in percent.
     """
     runs = with_targets(runs)
     if not len(group_by):
@@ -72,7 +72,7 @@ def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str])
 
 
 def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
-    """Return the runs without missing or infinite values, sorted by these: sums of floats depend on the order of runs."""
+    """Return the runs without missing or infinite values, sorted, because sums of floats depend on the order."""
     needed = list(dict.fromkeys((*columns, "train_accuracy", "test_accuracy")))
     kept = runs[list(dict.fromkeys([*group_by, *needed]))].copy()
     for column in needed:
@@ -119,7 +119,7 @@ def tabulate(
 
 
 def combine(levels: Integers) -> Integers:
-    """Return integers (n,) that are equal where the rows of levels (n, k), integers from 0, are equal."""
+    """Return one integer per row of levels (n, k), integers from 0, such that equal rows have equal integers."""
     codes = np.zeros(len(levels), dtype=np.int64)
     for column in levels.T:
         codes = np.unique(codes * (column.max(initial=0) + 1) + column, return_inverse=True)[1]

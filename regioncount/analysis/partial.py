@@ -51,12 +51,12 @@ def partial_correlations(
         regressors, or if these determine the measure or target.
 
     Raises:
-        InputError: A column is missing or not numeric, accuracies are in percent, the form is unknown, or a column of
+        InputError: If a column is missing or not numeric, accuracies are in percent, the form is unknown, or a column of
             `given` is not in `group_by`.
     """
     given = list(group_by if given is None else given)
     if form not in FORMS:
-        raise InputError(f"no form {form} of a partial correlation: choose one of {', '.join(FORMS)}")
+        raise InputError(f"form={form} is unknown; use one of {', '.join(FORMS)}")
     if outside := [name for name in given if name not in group_by]:
         raise InputError(f"{', '.join(outside)} cannot be held fixed: not in group_by")
 
@@ -69,12 +69,12 @@ def partial_correlations(
 
 def _partial(observed: Observations, measure: str, target: str, form: str, given: list[str], level: float) -> Statistics:
     if form == "categories":
-        fixed = _indicators(observed.settings[given])
+        regressors = _indicators(observed.settings[given])
     else:
-        fixed, note = _logarithms(observed.settings[given])
+        regressors, note = _logarithms(observed.settings[given])
         if note:
             return {"note": note}
-    design = np.column_stack([np.ones(len(fixed)), fixed])
+    design = np.column_stack([np.ones(len(regressors)), regressors])
     rank = int(np.linalg.matrix_rank(design))
     if observed.configurations < rank + 2:
         held = f"{rank - 1} degree{'s' * (rank != 2)} of freedom held fixed"
@@ -98,13 +98,13 @@ def _partial(observed: Observations, measure: str, target: str, form: str, given
 
 
 def _indicators(settings: pd.DataFrame) -> Floats:
-    """Return an indicator of each value but the first of each hyperparameter, (n, indicators)."""
+    """Return indicators of all values but the first of each hyperparameter, (n, indicators)."""
     codes = [pd.factorize(settings[name], use_na_sentinel=False)[0] for name in settings]
     return np.column_stack([np.equal.outer(code, np.unique(code)[1:]) for code in codes] or [np.empty((len(settings), 0))])
 
 
 def _logarithms(settings: pd.DataFrame) -> tuple[Floats, str]:
-    """Return the centred logarithms of hyperparameters that vary, (n, k), and why one is undefined, or an empty string."""
+    """Return the centred logarithms of hyperparameters that vary, (n, k), and the reason if one is undefined."""
     columns = [np.empty((len(settings), 0))]
     for name in settings:
         if settings[name].nunique(dropna=False) == 1:
@@ -112,6 +112,6 @@ def _logarithms(settings: pd.DataFrame) -> tuple[Floats, str]:
         values = pd.to_numeric(settings[name], errors="coerce").astype(float)
         kind = "not a number" if not np.isfinite(values).all() else "negative" if (values < 0).any() else "zero"
         if not (np.isfinite(values) & (values > 0)).all():
-            return columns[0], f"undefined: {name} is {kind} in some runs, so has no logarithm"
+            return columns[0], f"undefined: {name} is {kind} in some runs, so it has no logarithm"
         columns.append(np.log(values.to_numpy()))
     return np.column_stack([column - column.mean() if column.size else column for column in columns]), ""

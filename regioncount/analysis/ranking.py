@@ -26,8 +26,8 @@ def ranking(
 ) -> pd.DataFrame:
     """Compute every statistic of every measure against one target, sorted by decreasing |Kendall's tau-b|.
 
-    Kendall's tau depends only on the order of pairs, not on the units or the shape of a measure, as do the granulated
-    coefficient, the mutual information and the sign-error. Measures are ranked regardless of the sign of tau, but a measure
+    Kendall's tau, the granulated coefficient, the mutual information and the sign-error depend only on the order of
+    pairs, not on the units or the shape of a measure. Measures are ranked regardless of the sign of tau, but a measure
     that decreases as the target increases has sign-errors near 1.
 
     Args:
@@ -46,13 +46,13 @@ def ranking(
         spearman, pearson, each with _low and _high; granulated_kendall; conditional_mutual_information, given,
         mutual_information; robust_sign_error, mean_sign_error, environments, worst_environment;
         partial_correlation_categories and partial_correlation_log_linear, each with _low and _high; note. The note gives the
-        reason for every undefined statistic, after its column's name if only some are undefined.
+        reason for every undefined statistic, preceded by its column's name if only some are undefined.
 
     Raises:
-        InputError: A column is missing or not numeric, accuracies are in percent, or test_size is not positive.
+        InputError: If a column is missing or not numeric, accuracies are in percent, or test_size is not positive.
     """
     common = (runs, measures, [target], group_by)
-    plain = correlations(*common, keep_seeds=keep_seeds, resamples=resamples, level=level, seed=seed)
+    correlation_table = correlations(*common, keep_seeds=keep_seeds, resamples=resamples, level=level, seed=seed)
     kept = ["measure", "target", "runs", "configurations"]
     intervals = [f"{name}{end}" for name in reversed(STATISTICS) for end in ("", "_low", "_high")]
     tables = {
@@ -66,10 +66,11 @@ def ranking(
         tables[f"partial_correlation_{form}"] = table.rename(columns=names)
     per_hyperparameter = [f"granulated_kendall_{name}" for name in group_by]
     parts = [table.drop(columns=[*kept, "note", *per_hyperparameter], errors="ignore") for table in tables.values()]
-    ranked = pd.concat([plain[[*kept, *intervals]], *parts], axis=1)
+    ranked = pd.concat([correlation_table[[*kept, *intervals]], *parts], axis=1)
     notes = pd.DataFrame({name: table["note"] for name, table in tables.items()})
     # If a correlation is undefined, so is every other statistic.
-    ranked["note"] = plain["note"].where(plain["note"] != "", [_join(row) for _, row in notes.iterrows()])
+    note = correlation_table["note"]
+    ranked["note"] = note.where(note != "", [_join(row) for _, row in notes.iterrows()])
     order = ranked["kendall"].abs().sort_values(ascending=False, kind="stable", na_position="last").index
     return ranked.loc[order].reset_index(drop=True)
 

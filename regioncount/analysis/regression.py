@@ -43,7 +43,7 @@ def regression(
         configurations, if the target or a measure is constant, or if a measure is a linear function of the others.
 
     Raises:
-        InputError: A column is missing or not numeric, accuracies are in percent, or a measure is given twice.
+        InputError: If a column is missing or not numeric, accuracies are in percent, or a measure is given twice.
     """
     measures = list(measures)
     if len(set(measures)) < len(measures) or target in measures:
@@ -60,7 +60,7 @@ def regression(
         return table.assign(note=note)
 
     values = observed.values[[*measures, target]].to_numpy()
-    largest = np.abs(values).max(axis=0)  # in units of the largest value no square overflows
+    largest = np.abs(values).max(axis=0)  # in units of the largest value, no square overflows
     means, deviations = (
         largest * statistic for statistic in ((values / largest).mean(axis=0), (values / largest).std(axis=0))
     )
@@ -68,18 +68,20 @@ def regression(
     x, y = standardized[:, :-1], standardized[:, -1]
     collinear = [name for j, name in enumerate(measures) if _residual(np.delete(x, j, axis=1), x[:, j]) <= 1 - EXPLAINED]
     if collinear:
-        return table.assign(note=f"undefined: {' and '.join(collinear)} linear functions of the other measures")
+        return table.assign(note=f"undefined: {' and '.join(collinear)} are linear functions of the other measures")
     slopes = np.linalg.lstsq(x, y, rcond=None)[0]
     unexplained = _residual(x, y)
-    without = np.array([_residual(np.delete(x, j, axis=1), y) for j in range(len(measures))])
+    unexplained_without = np.array([_residual(np.delete(x, j, axis=1), y) for j in range(len(measures))])
     table["standardized_coefficient"] = slopes
     table["coefficient"] = slopes * deviations[-1] / deviations[:-1]
     table["intercept"] = means[-1] - table["coefficient"] @ means[:-1]
     table["r_squared"] = 1 - unexplained
     table["adjusted_r_squared"] = 1 - unexplained * (len(y) - 1) / (len(y) - len(measures) - 1)
-    # If the residuals without the measure are rounding errors, there is no variance of which to take a share.
+    # If the residuals without the measure are rounding errors, there is no variance left for it to explain.
     table["partial_r_squared"] = np.where(
-        without > 1 - EXPLAINED, np.clip(1 - unexplained / np.maximum(without, 1e-300), 0, 1), np.nan
+        unexplained_without > 1 - EXPLAINED,
+        np.clip(1 - unexplained / np.maximum(unexplained_without, 1e-300), 0, 1),
+        np.nan,
     )
     return table
 

@@ -18,15 +18,15 @@ def select(runs: pd.DataFrame, selection: str) -> pd.DataFrame:
         selection: all, fitted or nondegenerate; see `mark`.
 
     Raises:
-        InputError: The selection is unknown, no column tells which runs are degenerate, or accuracies are missing or in
+        InputError: If the selection is unknown, no column identifies degenerate runs, or accuracies are missing or in
             percent.
     """
     if selection not in SELECTIONS:
-        raise InputError(f"no selection {selection}: choose one of {', '.join(SELECTIONS)}")
+        raise InputError(f"selection={selection} is unknown; use one of {', '.join(SELECTIONS)}")
     if selection == "all":
         return runs
-    if selection == "nondegenerate" and not any(_tells_degenerate(str(column)) for column in runs):
-        raise InputError("no column tells which runs are degenerate: add num_classes or region_share_one_*")
+    if selection == "nondegenerate" and not any(_identifies_degenerate(str(column)) for column in runs):
+        raise InputError("no column identifies degenerate runs: add num_classes or region_share_one_*")
     marked = mark(runs)
     return runs[marked["fitted"] if selection == "fitted" else ~marked["degenerate"]]
 
@@ -39,7 +39,7 @@ def mark(runs: pd.DataFrame) -> pd.DataFrame:
     subspaces of some kind (columns region_share_one_*).
 
     Raises:
-        InputError: Accuracies are missing or in percent.
+        InputError: If accuracies are missing or in percent.
     """
     marked = with_targets(runs)[list(runs.columns)]
     marked["fitted"] = marked["train_accuracy"] >= FITTED_ACCURACY
@@ -54,7 +54,7 @@ def mark(runs: pd.DataFrame) -> pd.DataFrame:
     return marked
 
 
-def _tells_degenerate(column: str) -> bool:
+def _identifies_degenerate(column: str) -> bool:
     return column == "num_classes" or column.startswith("region_share_one_")
 
 
@@ -62,7 +62,7 @@ def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a copy of a table of runs with generalization_gap and test_error, derived from the accuracies.
 
     Raises:
-        InputError: Accuracies are missing or in percent.
+        InputError: If accuracies are missing or in percent.
     """
     require(runs, ["train_accuracy", "test_accuracy"])
     runs = runs.copy()
@@ -70,8 +70,8 @@ def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
         runs[column] = numbers(runs, column)
         if (runs[column] > 1).any():
             raise InputError(
-                f"{column} has values up to {runs[column].max():g}: percent was found where fractions from 0 to 1 are "
-                "expected, divide by 100"
+                f"{column} has values up to {runs[column].max():g}: fractions from 0 to 1 are expected; divide percent "
+                "by 100"
             )
     runs["generalization_gap"] = runs["train_accuracy"] - runs["test_accuracy"]
     runs["test_error"] = 1 - runs["test_accuracy"]
@@ -79,10 +79,10 @@ def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def require(runs: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Require that a table of runs has these columns.
+    """Check that a table of runs has these columns.
 
     Raises:
-        InputError: Some are missing.
+        InputError: If a column is missing.
     """
     missing = [column for column in dict.fromkeys(columns) if column not in runs]
     if missing:
@@ -93,7 +93,7 @@ def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
     """Return a column as floats.
 
     Raises:
-        InputError: It is not numeric.
+        InputError: If the column is not numeric.
     """
     try:
         return pd.to_numeric(runs[column]).astype(float)

@@ -50,7 +50,7 @@ def robust_sign_error(
         are undefined (NaN), else empty.
 
     Raises:
-        InputError: A column is missing or not numeric, accuracies are in percent, or test_size is not positive.
+        InputError: If a column is missing or not numeric, accuracies are in percent, or test_size is not positive.
     """
     if test_size is not None and not test_size > 0:
         raise InputError(f"test_size is {test_size}: give the number of test examples, or None")
@@ -64,7 +64,7 @@ def robust_sign_error(
 
 def _errors(observed: Observations, measure: str, target: str, test_size: int | None) -> Statistics:
     if test_size is not None and target not in TARGETS:
-        return {"note": f"undefined: test_size gives the noise of {' and '.join(TARGETS)}, not that of {target}"}
+        return {"note": f"undefined: test_size gives the noise of {' and '.join(TARGETS)}, not of {target}"}
     x, y = observed.pair(measure, target)
     configurations = np.unique(observed.configuration)
     members = [np.flatnonzero(observed.configuration == configuration) for configuration in configurations]
@@ -83,8 +83,8 @@ def _errors(observed: Observations, measure: str, target: str, test_size: int | 
             error = (1 - np.sign(x_difference) * np.sign(y_difference)) / 2
             errors[first, second] = float((weights * error).sum() / weights.sum())
     if not errors:
-        examples = "" if test_size is None else f", all being below the noise of {test_size} test examples"
-        return {"note": f"undefined: no difference of {target} between configurations can be told{examples}"}
+        noise = "" if test_size is None else f" above the noise of {test_size} test examples"
+        return {"note": f"undefined: no environment has a difference in {target}{noise}"}
     worst = max(errors, key=lambda environment: errors[environment])
     return {
         "robust_sign_error": errors[worst],
@@ -103,12 +103,12 @@ def _weights(differences: Floats, test_size: int | None) -> Floats:
 def _describe(observed: Observations, first: int, second: int) -> str:
     """Describe two observations, such as "learning_rate 0.1 or 0.01 at batch_size 256"."""
     levels = observed.levels()
-    one, other = (
+    first_setting, second_setting = (
         [f"{name} {_text(value)}" for name, value in observed.settings.iloc[row].items()] for row in (first, second)
     )
     differing = int(np.flatnonzero(levels[first] != levels[second])[0])
-    pair = f"{one.pop(differing)} or {other[differing].split(maxsplit=1)[1]}"
-    return pair + (f" at {', '.join(one)}" if one else "")
+    pair = f"{first_setting.pop(differing)} or {second_setting[differing].split(maxsplit=1)[1]}"
+    return pair + (f" at {', '.join(first_setting)}" if first_setting else "")
 
 
 def _text(value: object) -> str:

@@ -42,23 +42,23 @@ def measure(
 
     Args:
         model: A network, or another callable from inputs to logits (B, classes) or to labels (B,), for which most measures
-            are undefined. It is evaluated on the device of its parameters, in evaluation mode, and left as it was.
-        data: The training set: inputs (N, *input_shape), normalized as the model takes them, and labels int64 (N,). Or a
+            are undefined. It is evaluated on the device of its parameters, in evaluation mode, and not changed.
+        data: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,). Or a
             data set of `regioncount.data`, which has a training and a test set.
         names: Registered measures; all of them by default.
         test: The test set, in the form of `data`.
-        initial: The model as it was before training.
+        initial: The model before training.
 
     Returns:
-        The value of each measure. Where one is undefined, its value is NaN, and its name with "_error" gives the reason.
+        The value of each measure. An undefined measure is NaN, and an entry NAME_error gives the reason.
 
     Raises:
-        InputError: A name is unknown, or the data have other shapes or types.
+        InputError: If a name is unknown, or the data have the wrong shape or type.
     """
     known = _available()
     unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise InputError(f"no measure {unknown[0]!r}; there are {', '.join(known)}")
+        raise InputError(f"measure {unknown[0]!r} is unknown; use one of {', '.join(known)}")
     if isinstance(data, DatasetLike):
         device = device_of(model, torch.device("cpu"))
         measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
@@ -78,15 +78,15 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         measured: The model and its data.
 
     Returns:
-        The measure's columns. Where one is undefined, its value is NaN, and its name with "_error" gives the reason.
+        The measure's columns. An undefined column is NaN, and an entry COLUMN_error gives the reason.
 
     Raises:
-        OutOfMemoryError: The device has too little memory, which is not a property of the model.
+        OutOfMemoryError: If the device has too little memory, which is not a property of the model.
     """
     function = registry.measures[name].load()
     try:
         with warnings.catch_warnings():
-            # torch.func's forward derivatives use what torch has deprecated.
+            # torch.func's forward-mode derivatives call deprecated functions of torch.
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
             result: float | Mapping[str, float | str] = function(measured)
     except torch.OutOfMemoryError:
@@ -95,7 +95,7 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
     columns: dict[str, float | str] = dict(result) if isinstance(result, Mapping) else {name: result}
     undefined = {
-        f"{column}_error": f"it is {number}"
+        f"{column}_error": f"the value is {number}"
         for column, number in columns.items()
         if not isinstance(number, str) and not math.isfinite(number)
     }
@@ -103,6 +103,6 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
 
 
 def _available() -> list[str]:
-    """Return the measures that need one model and its data alone, in the order of tables."""
+    """Return the measures that need only one model and its data, in the order of the tables."""
     table = registry.measures
     return [name for name in table.names() if not table[name].traits.get("suite")]

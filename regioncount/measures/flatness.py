@@ -36,12 +36,13 @@ ADAPTIVE_RADIUS = 0.5
 ASCENT_STEPS = 20  # as in Andriushchenko et al. 2023
 SMALLEST_STEP = 2**-6
 
-# A tenth of each weight is in the middle of the range that Andriushchenko et al. 2023 test. A typical weight is about 0.1.
+# The adaptive noise is a tenth of each weight, in the middle of the range that Andriushchenko et al. 2023 test. The
+# other noise is a tenth of a typical weight, which is about 0.1.
 DEVIATION = 0.01
 ADAPTIVE_DEVIATION = 0.1
 DRAWS = 20
 
-# The largest eigenvalue is well separated from the others, so that few Lanczos vectors suffice.
+# The largest eigenvalue is well separated from the others, so a few Lanczos vectors suffice.
 LANCZOS_VECTORS = 8
 LANCZOS_TOLERANCE = 1e-2
 TRACE_PROBES = 5
@@ -135,20 +136,20 @@ def _worst_case(measured: MeasuredModel, radius: float, scales: Weights) -> floa
     weights = weights_of(measured)
     batches = list(measured.sample_batches(PERTURBED_POINTS))
     offset = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    start, slopes = loss_and_gradient(measured, weights, batches)
+    start, gradient = loss_and_gradient(measured, weights, batches)
     highest, step = start, radius
     for _ in range(ASCENT_STEPS):
-        direction = {name: scales[name] * slopes[name] for name in weights}
+        direction = {name: scales[name] * gradient[name] for name in weights}
         length = norm(direction)
         if length == 0 or step < SMALLEST_STEP * radius:
             break
         trial = {name: offset[name] + step / length * direction[name] for name in weights}
-        outside = max(1.0, norm(trial) / radius)
-        trial = {name: trial[name] / outside for name in weights}
+        excess = max(1.0, norm(trial) / radius)
+        trial = {name: trial[name] / excess for name in weights}
         moved = {name: weights[name] + scales[name] * trial[name] for name in weights}
-        loss, trial_slopes = loss_and_gradient(measured, moved, batches)
+        loss, trial_gradient = loss_and_gradient(measured, moved, batches)
         if loss > highest:
-            highest, offset, slopes = loss, trial, trial_slopes
+            highest, offset, gradient = loss, trial, trial_gradient
         else:
             step /= 2
     return highest - start
@@ -163,7 +164,7 @@ def _average_case(measured: MeasuredModel, deviation: float, scales: Weights) ->
 
 
 def _hessian_product(measured: MeasuredModel) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Return the map v -> H v of vectors (k,) over all weights, and k.
+    """Return the function v -> H v of vectors (k,) over all weights, and k.
 
     It uses forward over reverse differentiation by torch.func: curvlinops 3.0.1 has no such product for networks with SiLU,
     and reverse over reverse takes minutes for narrow VGG networks on a CPU.

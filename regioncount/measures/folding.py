@@ -1,4 +1,4 @@
-"""Networks without batch normalization, so that weights and rescalings of layers have one meaning."""
+"""Networks with batch normalization folded in, so that norms of weights and rescalings of layers are well defined."""
 
 import copy
 from typing import cast
@@ -15,10 +15,10 @@ from regioncount.regions.screening import folded
 def without_normalization(model: nn.Module) -> nn.Module:
     """Return a copy of a network in evaluation mode, with batch normalization folded in.
 
-    Batch normalization is folded into the convolution before it. Where there is none, it becomes a convolution.
+    Batch normalization is folded into the preceding convolution. Without one, it becomes a convolution itself.
 
     Raises:
-        InputError: The model cannot be traced.
+        InputError: If the model cannot be traced.
     """
     with evaluation_mode(model):
         network = folded(model) if any(isinstance(module, BatchNorm) for module in model.modules()) else copy.deepcopy(model)
@@ -33,9 +33,9 @@ def without_normalization(model: nn.Module) -> nn.Module:
 
 
 def _as_convolution(module: nn.Module) -> nn.Module:
-    """Return batch normalization of images, in evaluation mode, as a convolution of each channel by itself."""
+    """Return batch normalization of images, in evaluation mode, as a depthwise convolution."""
     if not isinstance(module, nn.BatchNorm2d) or module.running_var is None or module.running_mean is None:
-        raise InputError(f"{type(module).__name__} after no convolution cannot be folded")
+        raise InputError(f"{type(module).__name__} without a preceding convolution cannot be folded")
     scale = (module.running_var + module.eps).rsqrt()
     weight, bias = cast(Tensor | None, module.weight), cast(Tensor | None, module.bias)
     scale = scale if weight is None else scale * weight

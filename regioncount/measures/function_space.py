@@ -1,7 +1,7 @@
-"""Measures of the function alone: its slope and its bends at training points and between them.
+"""Measures of the function alone: its Jacobian and its activation changes, at training points and between them.
 
 Novak et al. 2018, "Sensitivity and generalization in neural networks". They depend on the function, not on its weights, so
-that rescaling layers does not change them.
+rescaling layers does not change them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ def jacobian_norm_on_lines(measured: MeasuredModel) -> float:
     layers does not change it.
 
     Raises:
-        InputError: There are fewer than two training points.
+        InputError: If there are fewer than two training points.
     """
     segments = _segments(measured, JACOBIAN_SEGMENTS)
     weights = _lattice(segments, JACOBIAN_POINTS_PER_SEGMENT)
@@ -59,25 +59,25 @@ def jacobian_norm_on_lines(measured: MeasuredModel) -> float:
 
 @register_measure(scale_invariant=True)
 def activation_changes(measured: MeasuredModel) -> float:
-    """Return how often units pass a threshold of their rectifier along a segment between training points, on average.
+    """Return the mean number of activation changes of rectifiers along a segment between training points.
 
-    For each segment, this is the sum of Hamming distances between the activation patterns of neighbours among 200 points:
-    the transitions of Novak et al. 2018. Hanin and Rolnick 2019 count the linear regions between them. Rescaling layers does
+    This is the sum of Hamming distances between the activation patterns at consecutive points, 200 per segment: the
+    transitions of Novak et al. 2018. Hanin and Rolnick 2019 count the linear regions between them. Rescaling layers does
     not change it.
 
     It counts ReLU, leaky ReLU, PReLU, threshold, ReLU6 (hardtanh) and clamps, as modules or functions.
 
     Raises:
-        InputError: The model has none of these, or there are fewer than two training points.
+        InputError: If the model has no such operation, or there are fewer than two training points.
     """
     model = measured.require_network()
     segments = _segments(measured, PATTERN_SEGMENTS)
     weights = _lattice(segments, PATTERN_POINTS)
     size = max(2, evaluation_batch(segments.device, segments[0, 0].numel()))
-    counter = Rectifiers(batch=size)
+    counter = ActivationChangeCounter(batch=size)
     with torch.no_grad(), evaluation_mode(model), true_float32():
         for segment in range(len(segments)):
-            # Each batch begins with the last point of the one before.
+            # Each batch begins with the last point of the previous one.
             for first in range(0, PATTERN_POINTS - 1, size - 1):
                 points = torch.arange(first, min(first + size, PATTERN_POINTS), device=segments.device)
                 inputs = fast_layout(interpolate(segments, weights, torch.full_like(points, segment), points))
@@ -89,13 +89,13 @@ def activation_changes(measured: MeasuredModel) -> float:
     return int(counter.changes) / len(segments)
 
 
-class Rectifiers(TorchDispatchMode):
-    """Counts changes of activation between neighbours in a batch, at every rectifier that runs in this context.
+class ActivationChangeCounter(TorchDispatchMode):
+    """Count activation changes between neighbours in a batch, at every rectifier that is called in this context.
 
     A tensor whose first dimension is not `batch`, such as a weight that a layer clamps, is not counted.
 
     Args:
-        batch: The number of inputs that the model is called with.
+        batch: The number of inputs in a batch.
     """
 
     def __init__(self, batch: int) -> None:
@@ -109,7 +109,7 @@ class Rectifiers(TorchDispatchMode):
     ) -> Any:
         options = kwargs or {}
         thresholds = THRESHOLDS.get(func.overloadpacket.__name__.removesuffix("_"))
-        # Before the operation runs: in place, it overwrites its input.
+        # Compare before the operation runs: an in-place operation overwrites its input.
         if thresholds is not None and args[0].shape[:1] == (self.batch,):
             for threshold in thresholds(*args[1:], **options):
                 active = args[0] > threshold
@@ -126,7 +126,7 @@ def _clamp_bounds(min: Any = None, max: Any = None) -> list[Any]:
     return [bound for bound in (min, max) if bound is not None]
 
 
-# Where each rectifier changes its slope, as a function of its arguments after the input.
+# Inputs at which each rectifier changes its slope, as a function of its arguments after the input.
 THRESHOLDS: dict[str, Callable[..., list[Any]]] = {
     "relu": _zero,
     "leaky_relu": _zero,
@@ -149,8 +149,8 @@ def _jacobian_norms(measured: MeasuredModel, inputs: Tensor) -> Tensor:
         probabilities = model(inputs).softmax(dim=1)
         squares = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
         for class_sum in probabilities.sum(dim=0).unbind():
-            (slopes,) = torch.autograd.grad(class_sum, inputs, retain_graph=True)
-            squares += slopes.flatten(1).double().square().sum(dim=1)
+            (gradients,) = torch.autograd.grad(class_sum, inputs, retain_graph=True)
+            squares += gradients.flatten(1).double().square().sum(dim=1)
     return squares.sqrt()
 
 
@@ -161,5 +161,5 @@ def _segments(measured: MeasuredModel, number: int) -> Tensor:
 
 
 def _lattice(segments: Tensor, points: int) -> Tensor:
-    """Return the weights of a segment's ends at evenly spaced points of it, (P, 2)."""
+    """Return the weights of a segment's ends at P evenly spaced points on it, (P, 2)."""
     return torch.from_numpy(barycentric(simplex_lattice(1, points), points)).to(segments)

@@ -32,7 +32,7 @@ def gradient_variance(measured: MeasuredModel) -> float:
     Rescaling layers changes it.
 
     Raises:
-        InputError: There are fewer than two minibatches.
+        InputError: If there are fewer than two minibatches.
     """
     measured.require_network()
     if len(measured.sample[0]) < 2 * MINIBATCH:

@@ -1,4 +1,4 @@
-"""The norms of each layer's weight, which `norms` combines."""
+"""Norms of each layer's weight, which the measures in `norms` combine."""
 
 import copy
 import functools
@@ -24,7 +24,7 @@ def frobenius_norms(measured: MeasuredModel) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def spectral_norms(measured: MeasuredModel) -> Tensor:
-    """Return ||W_l||_2 of each layer, (d,), the weight reshaped to (outputs, inputs x kernel)."""
+    """Return ||W_l||_2 of each layer, (d,), with the weight reshaped to (outputs, inputs x kernel)."""
     matrices = [layer.weight.detach().flatten(1).double().cpu() for layer in measured.layers.values()]
     return torch.stack([torch.linalg.matrix_norm(matrix, 2) for matrix in matrices])
 
@@ -34,7 +34,7 @@ def operator_norms(measured: MeasuredModel) -> Tensor:
     """Return the largest singular value of each layer as a linear map of its whole input, (d,).
 
     Raises:
-        InputError: The model does not use one of its layers.
+        InputError: If the model does not use one of its layers.
     """
     shapes: dict[nn.Module, torch.Size] = {}
 
@@ -66,7 +66,7 @@ def _operator_norm(layer: Layer, shape: torch.Size) -> float:
         inputs = torch.as_tensor(vector, dtype=example.dtype, device=example.device).view_as(example)
         return linear(inputs).flatten().cpu().numpy()
 
-    # The layer is linear, so its transpose is its vector-Jacobian product.
+    # The layer is linear, so its vector-Jacobian product is its transpose.
     inputs = example.clone().requires_grad_()
     with torch.enable_grad(), true_float32():
         outputs = linear(inputs)

@@ -26,7 +26,7 @@ def inverse_margin(measured: MeasuredModel) -> float:
     """Return 1 / gamma, where gamma is `output_margin`. Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive.
+        InputError: If gamma is not positive.
     """
     return 1 / positive_margin(measured)
 
@@ -38,7 +38,7 @@ def inverse_squared_margin(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive.
+        InputError: If gamma is not positive.
     """
     return 1 / positive_margin(measured) ** 2
 
@@ -51,7 +51,7 @@ def input_margin(measured: MeasuredModel) -> float:
     2018; Jiang et al. 2019). Rescaling layers does not change it.
 
     Raises:
-        InputError: The gradient of m is zero at some points.
+        InputError: If the gradient of m is zero at some points.
     """
     model = measured.require_network()
     parts: list[Tensor] = []
@@ -59,8 +59,8 @@ def input_margin(measured: MeasuredModel) -> float:
         for inputs, labels in measured.sample_batches():
             inputs = inputs.detach().requires_grad_()
             margins = output_margins(model(inputs), labels)
-            (slopes,) = torch.autograd.grad(margins.sum(), inputs)
-            parts.append((margins / slopes.flatten(1).norm(dim=1)).detach())
+            (gradients,) = torch.autograd.grad(margins.sum(), inputs)
+            parts.append((margins / gradients.flatten(1).norm(dim=1)).detach())
     distances = torch.cat(parts).double()
     if not distances.isfinite().all():
         raise InputError("the output margin does not depend on the input at some training points")
@@ -68,10 +68,10 @@ def input_margin(measured: MeasuredModel) -> float:
 
 
 def positive_margin(measured: MeasuredModel) -> float:
-    """Return `output_margin`.
+    """Return `output_margin` if it is positive.
 
     Raises:
-        InputError: It is not positive.
+        InputError: If the margin is not positive.
     """
     gamma = output_margin(measured)
     if gamma <= 0:

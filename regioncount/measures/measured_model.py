@@ -1,4 +1,4 @@
-"""What is measured: a trained model with its data, and what several measures derive from them, computed once."""
+"""A trained model with its data, and cached quantities that several measures share."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ Model = Callable[[Tensor], Any]
 # Measures that take derivatives or perturb weights use this many training points; margins, losses and accuracies use all.
 SAMPLE_POINTS = 1000
 
-# The batch for models that return labels: the predictions of a few of scikit-learn's depend on it in their last digits.
+# Batch size for models that return labels. Predictions of some scikit-learn models depend on it in their last digits.
 LABEL_BATCH = 1000
 
 LABELS_ALONE = "a classical classifier gives labels alone"
@@ -70,7 +70,7 @@ class DatasetLike(Protocol):
         ...
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return images as the model takes them."""
+        """Return images normalized as the model expects."""
         ...
 
     def to(self, device: torch.device) -> "DatasetLike":
@@ -92,7 +92,7 @@ class Outputs:
 
 @dataclass(eq=False)
 class MeasuredModel:
-    """A model and its data on one device. Inputs are normalized as the model takes them."""
+    """A model and its data on one device. Inputs are normalized as the model expects."""
 
     model: Model
     train: Callable[[], Iterator[Batch]]
@@ -103,7 +103,7 @@ class MeasuredModel:
     test: Callable[[], Iterator[Batch]] | None = None
     """Starts a pass over the test set."""
     initial: Callable[[], nn.Module] | None = None
-    """Builds the model as it was before training."""
+    """Builds the model before training."""
     history: Callable[[], Sequence[Mapping[str, Any]]] | None = None
     """Reads the training history: one row per epoch, with epoch, running_accuracy and perhaps train_accuracy."""
 
@@ -111,7 +111,7 @@ class MeasuredModel:
         """Return the model as a torch module, for measures of its weights, layers, derivatives or training.
 
         Raises:
-            InputError: It is another callable.
+            InputError: If the model is another callable.
         """
         if isinstance(self.model, nn.Module):
             return self.model
@@ -120,7 +120,7 @@ class MeasuredModel:
 
     @functools.cached_property
     def gives_labels(self) -> bool:
-        """Whether the model is no torch module and returns labels (B,), not logits."""
+        """Whether the model is not a torch module and returns labels (B,), not logits."""
         return _gives_labels(self.model, self.sample[0])
 
     @functools.cached_property
@@ -133,7 +133,7 @@ class MeasuredModel:
         """Loss, accuracy and margins on the test set.
 
         Raises:
-            InputError: There are no test data.
+            InputError: If there are no test data.
         """
         if self.test is None:
             raise InputError("there are no test data")
@@ -141,10 +141,10 @@ class MeasuredModel:
 
     @property
     def train_margins(self) -> Tensor:
-        """Each training point's logit of its label minus the highest other logit, (N,).
+        """The label's logit minus the highest other logit of each training point, (N,).
 
         Raises:
-            InputError: The model returns labels.
+            InputError: If the model returns labels.
         """
         if self.train_outputs.margins is None:
             raise InputError(f"it needs a network: {LABELS_ALONE}")
@@ -163,7 +163,7 @@ class MeasuredModel:
         """The network before training, with batch normalization folded.
 
         Raises:
-            InputError: The model is not a network, or the weights before training are not known.
+            InputError: If the model is not a network, or the weights before training are not known.
         """
         self.require_network()
         if self.initial is None:
@@ -176,7 +176,7 @@ class MeasuredModel:
         return {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
 
     def sample_batches(self, points: int = SAMPLE_POINTS) -> Iterator[Batch]:
-        """Iterate over `points` of the sampled training points, evenly spaced, in batches that suit the device.
+        """Iterate over `points` of the sampled training points, evenly spaced, in batches sized for the device.
 
         Yields:
             Inputs (B, *input_shape) and labels (B,).
@@ -197,13 +197,13 @@ def from_dataset(
     initial: Callable[[], nn.Module] | None = None,
     history: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
 ) -> MeasuredModel:
-    """Return a model with a data set.
+    """Return a `MeasuredModel` for a model and a data set.
 
     Args:
         model: The trained model.
-        dataset: Its data, on the device.
-        device: The device of both.
-        initial: Builds the model as it was before training.
+        dataset: The data set, on the device.
+        device: The device of the model and the data.
+        initial: Builds the model before training.
         history: Reads the training history; see `MeasuredModel.history`.
     """
     indices = _evenly_spaced(len(dataset.train))
@@ -216,16 +216,16 @@ def from_dataset(
 
 
 def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial: nn.Module | None = None) -> MeasuredModel:
-    """Return a model with data given as tensors.
+    """Return a `MeasuredModel` for a model and tensors.
 
     Args:
         model: The trained model.
-        train: The training set: inputs (N, *input_shape), normalized as the model takes them, and labels int64 (N,).
+        train: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,).
         test: The test set, in the same form.
-        initial: The model as it was before training.
+        initial: The model before training.
 
     Raises:
-        InputError: The tensors have other shapes or types.
+        InputError: If the tensors have the wrong shape or type.
     """
     for inputs, labels in (train, test or train):
         if (
@@ -234,8 +234,8 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
             or labels.dtype != torch.int64
             or labels.shape != inputs.shape[:1]
         ):
-            given = f"{inputs.dtype} {tuple(inputs.shape)} and {labels.dtype} {tuple(labels.shape)}"
-            raise InputError(f"the data are {given}: give inputs (N, *input_shape), floating point, and labels int64 (N,)")
+            described = f"{inputs.dtype} {tuple(inputs.shape)} and {labels.dtype} {tuple(labels.shape)}"
+            raise InputError(f"the data are {described}: pass float inputs (N, *input_shape) and labels int64 (N,)")
     device = device_of(model, train[0].device)
     indices = _evenly_spaced(len(train[0]))
     sample = train[0][indices].to(device), train[1][indices].to(device)
@@ -259,7 +259,7 @@ def split_batches(
         dataset: The data set, which normalizes the images.
         split: Its training or test set.
         device: The device on which the model is evaluated.
-        batch_size: Images per batch; what suits the device by default.
+        batch_size: Images per batch; by default chosen for the device.
 
     Yields:
         Normalized images (B, C, H, W) and labels (B,).
@@ -274,7 +274,7 @@ def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> 
     Args:
         model: The model, which returns logits (B, classes) or labels (B,).
         batches: Inputs and labels.
-        bfloat16: Whether to evaluate in bfloat16 by autocast. By default, it is true float32.
+        bfloat16: Whether to evaluate in bfloat16 by autocast instead of IEEE float32.
     """
     losses: list[Tensor] = []
     correct: list[Tensor] = []
@@ -300,9 +300,9 @@ def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> 
 
 def output_margins(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the label's logit minus the highest other logit: (B,) from (B, classes) and (B,)."""
-    own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    label_logits = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return own - others.amax(dim=1)
+    return label_logits - others.amax(dim=1)
 
 
 def _gives_labels(model: Model, inputs: Tensor) -> bool:

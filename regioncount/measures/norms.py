@@ -1,8 +1,8 @@
-"""Norms of weights, after batch normalization was folded in (Dziugaite et al. 2020).
+"""Norms of weights, with batch normalization folded in (Dziugaite et al. 2020).
 
-W_l is the weight of the l-th of d layers, convolutions and linear layers, as a matrix (outputs, inputs x kernel) unless said
-otherwise. Biases are not part of it. W_l^0 is the same weight before training, and gamma is `margins.output_margin`.
-Measures that are products are given as logarithms, which do not overflow. Formulas: Jiang et al. 2020, "Fantastic
+W_l is the weight, without bias, of the l-th of d layers (convolutions and linear layers), as a matrix (outputs, inputs
+x kernel) unless stated otherwise. W_l^0 is the same weight before training, and gamma is `margins.output_margin`.
+Measures that are products are returned as logarithms, which do not overflow. Formulas: Jiang et al. 2020, "Fantastic
 generalization measures and where to find them", appendix C.
 
 "Rescaling layers" means multiplying one layer by a and the next by 1 / a, which does not change the function of a ReLU
@@ -53,7 +53,7 @@ def distance_from_initialization(measured: MeasuredModel) -> float:
     """Return ||w - w^0||_2 over all weights and biases. Rescaling layers changes it.
 
     Raises:
-        InputError: The weights before training are not known.
+        InputError: If the weights before training are not known.
     """
     return (_parameter_vector(measured.network) - _parameter_vector(measured.initial_network)).norm().item()
 
@@ -63,7 +63,7 @@ def frobenius_distance(measured: MeasuredModel) -> float:
     """Return sum_l ||W_l - W_l^0||_F^2. Rescaling layers changes it.
 
     Raises:
-        InputError: The weights before training are not known.
+        InputError: If the weights before training are not known.
     """
     initial = measured.initial_network
     pairs = [(layer, cast(Layer, initial.get_submodule(name))) for name, layer in measured.layers.items()]
@@ -77,7 +77,7 @@ def margin_over_spectral_product(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     return output_margin(measured) / math.exp(log_product_spectral(measured) / 2)
 
@@ -87,7 +87,7 @@ def log_product_frobenius(measured: MeasuredModel) -> float:
     """Return log prod_l ||W_l||_F^2. Rescaling layers does not change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     return _log_product(frobenius_norms(measured))
 
@@ -97,7 +97,7 @@ def log_product_frobenius_over_margin(measured: MeasuredModel) -> float:
     """Return log(prod_l ||W_l||_F^2 / gamma^2). Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive, or the weight of a layer is zero.
+        InputError: If gamma is not positive, or the weight of a layer is zero.
     """
     return log_product_frobenius(measured) - 2 * math.log(positive_margin(measured))
 
@@ -109,7 +109,7 @@ def sum_frobenius(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     return _balanced_sum(log_product_frobenius(measured), measured)
 
@@ -119,7 +119,7 @@ def sum_frobenius_over_margin(measured: MeasuredModel) -> float:
     """Return d (prod_l ||W_l||_F^2 / gamma^2)^(1/d). Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive, or the weight of a layer is zero.
+        InputError: If gamma is not positive, or the weight of a layer is zero.
     """
     return _balanced_sum(log_product_frobenius_over_margin(measured), measured)
 
@@ -129,7 +129,7 @@ def log_product_spectral(measured: MeasuredModel) -> float:
     """Return log prod_l ||W_l||_2^2. Rescaling layers does not change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     return _log_product(spectral_norms(measured))
 
@@ -139,7 +139,7 @@ def log_product_spectral_over_margin(measured: MeasuredModel) -> float:
     """Return log(prod_l ||W_l||_2^2 / gamma^2). Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive, or the weight of a layer is zero.
+        InputError: If gamma is not positive, or the weight of a layer is zero.
     """
     return log_product_spectral(measured) - 2 * math.log(positive_margin(measured))
 
@@ -149,7 +149,7 @@ def sum_spectral(measured: MeasuredModel) -> float:
     """Return d (prod_l ||W_l||_2^2)^(1/d). Rescaling layers does not change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     return _balanced_sum(log_product_spectral(measured), measured)
 
@@ -159,7 +159,7 @@ def sum_spectral_over_margin(measured: MeasuredModel) -> float:
     """Return d (prod_l ||W_l||_2^2 / gamma^2)^(1/d). Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive, or the weight of a layer is zero.
+        InputError: If gamma is not positive, or the weight of a layer is zero.
     """
     return _balanced_sum(log_product_spectral_over_margin(measured), measured)
 
@@ -169,7 +169,7 @@ def frobenius_over_spectral(measured: MeasuredModel) -> float:
     """Return sum_l ||W_l||_F^2 / ||W_l||_2^2, the sum of stable ranks. Rescaling layers does not change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     spectral = spectral_norms(measured)
     _require_nonzero(spectral)
@@ -184,7 +184,7 @@ def log_product_operator(measured: MeasuredModel) -> float:
     change it.
 
     Raises:
-        InputError: The weight of a layer is zero.
+        InputError: If the weight of a layer is zero.
     """
     return _log_product(operator_norms(measured))
 
@@ -197,7 +197,7 @@ def log_product_operator_over_margin(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive, or the weight of a layer is zero.
+        InputError: If gamma is not positive, or the weight of a layer is zero.
     """
     return log_product_operator(measured) - 2 * math.log(positive_margin(measured))
 
@@ -211,7 +211,7 @@ def log_path_norm(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: The sum is not positive and finite.
+        InputError: If the sum is not positive and finite.
     """
     network = copy.deepcopy(measured.network).double()
     inputs = torch.ones_like(measured.sample[0][:1], dtype=torch.float64)
@@ -226,10 +226,10 @@ def log_path_norm(measured: MeasuredModel) -> float:
 
 @register_measure(scale_invariant=True)
 def log_path_norm_over_margin(measured: MeasuredModel) -> float:
-    """Return log(path norm / gamma^2), see `log_path_norm`. Rescaling layers does not change it.
+    """Return log(path norm / gamma^2); see `log_path_norm`. Rescaling layers does not change it.
 
     Raises:
-        InputError: gamma is not positive, or the path norm is undefined.
+        InputError: If gamma is not positive, or the path norm is undefined.
     """
     return log_path_norm(measured) - 2 * math.log(positive_margin(measured))
 

@@ -23,18 +23,18 @@ ACCURACY_LOSS = 0.1
 MAGNITUDE_EPSILON = 1e-3
 NOISE_DRAWS = 10
 NOISE_RANGE = (2.0**-20, 2.0**10)
-NOISE_BISECTIONS = 5  # of a factor of 4: sigma within 4.4 %, which is as precise as so few draws are
+NOISE_BISECTIONS = 5  # of a factor of 4: sigma within 4.4 %, about the precision of this number of draws
 
 
 @register_measure(scale_invariant=False)
 def pacbayes_flatness(measured: MeasuredModel) -> float:
     """Return 1 / sigma^2, where noise N(0, sigma^2) on each weight lowers the mean accuracy by at most 0.1.
 
-    sigma is the largest such deviation; the accuracy is that on sampled training points (Jiang et al. 2020, appendix C).
-    Rescaling layers changes it.
+    sigma is the largest such deviation. The accuracy is computed on sampled training points (Jiang et al. 2020,
+    appendix C). Rescaling layers changes it.
 
     Raises:
-        InputError: No noise is small enough, or none is large enough.
+        InputError: If the weakest noise lowers the accuracy by more than 0.1, or the strongest by less.
     """
     return 1 / _require_sigma(noise(measured)) ** 2
 
@@ -47,7 +47,7 @@ def pacbayes_origin(measured: MeasuredModel) -> float:
     (Dziugaite et al. 2020). Rescaling layers changes it.
 
     Raises:
-        InputError: sigma is undefined.
+        InputError: If sigma is undefined.
     """
     return _noise_bound(measured, as_vector(weights_of(measured)))
 
@@ -57,20 +57,20 @@ def pacbayes_initialization(measured: MeasuredModel) -> float:
     """Return `pacbayes_origin` with the distance ||w - w^0||_2 in place of ||w||_2. Rescaling layers changes it.
 
     Raises:
-        InputError: sigma is undefined, or the weights before training are not known.
+        InputError: If sigma is undefined, or the weights before training are not known.
     """
     return _noise_bound(measured, _difference_from_initialization(measured))
 
 
 @register_measure(scale_invariant=False)
 def pacbayes_magnitude_flatness(measured: MeasuredModel) -> float:
-    """Return 1 / sigma'^2, where sigma' is as sigma in `pacbayes_flatness`, with noise N(0, sigma'^2 w_i^2 + 0.001^2).
+    """Return 1 / sigma'^2, where sigma' is the sigma of `pacbayes_flatness` for noise N(0, sigma'^2 w_i^2 + 0.001^2).
 
     The noise on weight i depends on its magnitude (Jiang et al. 2020, appendix C). Rescaling layers changes it only through
     the constant 0.001: little, unless the weights of a layer are small.
 
     Raises:
-        InputError: No noise is small enough, or none is large enough.
+        InputError: If the weakest noise lowers the accuracy by more than 0.1, or the strongest by less.
     """
     return 1 / _require_sigma(magnitude_noise(measured)) ** 2
 
@@ -80,11 +80,11 @@ def pacbayes_magnitude_origin(measured: MeasuredModel) -> float:
     """Return sqrt((1/4 sum_i log((e^2 + (s^2 + 1) ||w||_2^2 / k) / (e^2 + s^2 w_i^2)) + log(n / s) + 10) / n).
 
     s is the sigma' of `pacbayes_magnitude_flatness`, and e = 0.001. This is the bound of Jiang et al. 2020 (appendix C) on
-    the scale of an error (Dziugaite et al. 2020), with one difference: they have w - w^0 in the denominator here too. This
-    function has w, which determines the noise for which sigma' was found. Rescaling layers changes it.
+    the scale of an error (Dziugaite et al. 2020), with one difference: the paper has w - w^0 in this denominator. This
+    function has w, which determines the noise that defines sigma'. Rescaling layers changes it.
 
     Raises:
-        InputError: sigma' is undefined.
+        InputError: If sigma' is undefined.
     """
     return _magnitude_bound(measured, as_vector(weights_of(measured)))
 
@@ -96,7 +96,7 @@ def pacbayes_magnitude_initialization(measured: MeasuredModel) -> float:
     Rescaling layers changes it.
 
     Raises:
-        InputError: sigma' is undefined, or the weights before training are not known.
+        InputError: If sigma' is undefined, or the weights before training are not known.
     """
     return _magnitude_bound(measured, _difference_from_initialization(measured))
 
@@ -114,7 +114,7 @@ def magnitude_noise(measured: MeasuredModel) -> float:
 
 
 def _largest_noise(measured: MeasuredModel, deviations: Callable[[float, Tensor], Tensor]) -> float:
-    """Return a noise level that is tolerated, while 1.044 times as much is not; 0 if none is, infinity if all are."""
+    """Return a noise level that is tolerated while 1.044 times that level is not; 0 if none is, infinity if all are."""
     smallest, largest = NOISE_RANGE
     weights = weights_of(measured)
     correct = sum(_count_correct(measured, weights, batch) for batch in measured.sample_batches(PERTURBED_POINTS))
@@ -125,7 +125,7 @@ def _largest_noise(measured: MeasuredModel, deviations: Callable[[float, Tensor]
         return _reaches(measured, weights, scales, needed)
 
     sigma = 1.0
-    # Too much noise shows after few evaluations, so the search starts with much.
+    # Excessive noise is detected after few evaluations, so the search starts from strong noise.
     if is_tolerated(sigma):
         while is_tolerated(4 * sigma):
             sigma *= 4
@@ -146,7 +146,7 @@ def _largest_noise(measured: MeasuredModel, deviations: Callable[[float, Tensor]
 
 
 def _require_sigma(sigma: float) -> float:
-    """Return sigma if it is defined. The searches above return 0 or infinity, because errors are not cached."""
+    """Return sigma if it is defined, else raise. The searches return 0 or infinity, because errors are not cached."""
     if sigma == 0:
         raise InputError(f"noise of {NOISE_RANGE[0]:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}")
     if sigma == math.inf:
@@ -155,7 +155,7 @@ def _require_sigma(sigma: float) -> float:
 
 
 def _reaches(measured: MeasuredModel, weights: Weights, scales: Weights, needed: float) -> bool:
-    """Whether at least `needed` points, over all draws, are classified correctly. It stops as soon as this is decided."""
+    """Return, as soon as it is decided, whether at least `needed` points over all draws are classified correctly."""
     correct, remaining = 0, NOISE_DRAWS * min(PERTURBED_POINTS, len(measured.sample[0]))
     for draw in range(NOISE_DRAWS):
         moved = perturbed(weights, scales, draw)

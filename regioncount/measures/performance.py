@@ -1,4 +1,4 @@
-"""How well a model fits its training set and generalizes, and how fast it was fitted."""
+"""How well a model fits its training set and generalizes, and how fast training fitted it."""
 
 from regioncount.errors import InputError
 from regioncount.measures.measured_model import LABELS_ALONE, MeasuredModel
@@ -11,7 +11,7 @@ FITTED_ACCURACY = 0.99
 def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
     """Return accuracy and loss on the whole training and test set, in evaluation mode and true float32.
 
-    A model that returns labels has accuracies, and no losses. Rescaling layers does not change any of them.
+    A model that returns labels has accuracies but no losses. Rescaling layers changes none of them.
 
     Returns:
         train_accuracy and test_accuracy (fractions), train_loss and test_loss (mean cross-entropy in nats),
@@ -33,13 +33,13 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
 
 @register_measure(scale_invariant=True)
 def epochs_to_fit(measured: MeasuredModel) -> float:
-    """Return the first epoch whose running training accuracy is at least 0.99.
+    """Return the first epoch whose running training accuracy, or train accuracy if it was evaluated, is at least 0.99.
 
     The running accuracy is computed on the training batches during the epoch. Jiang et al. 2020, section 7, count the steps
     to a given loss instead. Rescaling layers afterwards does not change it.
 
     Raises:
-        InputError: The training history is not known, or no epoch reached this accuracy.
+        InputError: If the training history is not known, or no epoch reached this accuracy.
     """
     measured.require_network()
     if measured.history is None:

@@ -1,4 +1,4 @@
-"""The weights of a network by name: moving them in copies, and the loss and its gradient as functions of them.
+"""The weights of a network by name: perturbed copies, and the loss and its gradient as functions of the weights.
 
 The network itself is never changed.
 """
@@ -17,18 +17,18 @@ Weights = dict[str, Tensor]
 
 SEED = 0
 
-# Sampled training points on which weights are perturbed. A gradient costs three forward passes and a Hessian-vector product
-# ten; on one core, a measure of a small network is to take well below a minute.
+# Number of sampled training points on which perturbed weights are evaluated. A gradient costs three forward passes and
+# a Hessian-vector product ten. On one core, this keeps each measure of a small network well below a minute.
 PERTURBED_POINTS = 500
 
 
 def weights_of(measured: MeasuredModel) -> Weights:
-    """Return w: all weights and biases by name, batch normalization folded in."""
+    """Return w: all weights and biases by name, with batch normalization folded in."""
     return {name: parameter.detach() for name, parameter in measured.network.named_parameters()}
 
 
 def perturbed(weights: Weights, scales: Weights, draw: int) -> Weights:
-    """Return w + scales * z, where z is standard normal: the same for the same draw, on every device."""
+    """Return w + scales * z, where z is standard normal and depends only on `draw`, not on the device."""
     generator = torch.Generator().manual_seed(SEED + draw)
     noises = {name: torch.randn(weight.shape, generator=generator).to(weight) for name, weight in weights.items()}
     return {name: weight + scales[name] * noises[name] for name, weight in weights.items()}
@@ -45,7 +45,7 @@ def norm(weights: Weights) -> float:
 
 
 def mean_loss(measured: MeasuredModel, weights: Weights) -> float:
-    """Return the mean loss of the network with other weights, over the points for perturbations, in nats."""
+    """Return the mean loss of the network with other weights, over `PERTURBED_POINTS` sampled points, in nats."""
     total, number = 0.0, 0
     with torch.no_grad(), true_float32():
         for inputs, labels in measured.sample_batches(PERTURBED_POINTS):
@@ -59,12 +59,12 @@ def loss_and_gradient(measured: MeasuredModel, weights: Weights, batches: list[B
     """Return the mean loss of the network with other weights over some points, and its gradient with respect to them."""
     weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
     number = sum(len(labels) for _, labels in batches)
-    total, slopes = 0.0, {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
+    total, gradient = 0.0, {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
     with torch.enable_grad(), true_float32():
         for inputs, labels in batches:
             loss = cross_entropy(functional_call(measured.network, weights, (inputs,)), labels, reduction="sum") / number
             parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-            for slope, part in zip(slopes.values(), parts, strict=True):
+            for slope, part in zip(gradient.values(), parts, strict=True):
                 slope += part
             total += loss.item()
-    return total, slopes
+    return total, gradient

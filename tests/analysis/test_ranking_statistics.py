@@ -310,7 +310,7 @@ def test_the_noise_of_the_test_set():
             assert (found["environments"], found["note"]) == (1, "")
         else:
             assert math.isnan(found["robust_sign_error"])
-            assert "below the noise of 10000 test examples" in found["note"]
+            assert "above the noise of 10000 test examples" in found["note"]
 
 
 def test_the_worst_environment_in_words():
@@ -354,7 +354,7 @@ def test_regression_on_one_measure_is_the_correlation():
 def test_regressions_that_are_undefined_say_why():
     runs = noisy().assign(twice=lambda runs: 2 * runs["count"] + 1, constant=3.0)
     for measures, note in (
-        (["count", "twice", "norm"], "undefined: count and twice linear functions of the other measures"),
+        (["count", "twice", "norm"], "undefined: count and twice are linear functions of the other measures"),
         (["count", "constant"], "undefined: constant is constant"),
     ):
         found = regression(runs, measures)
@@ -427,7 +427,7 @@ def test_hyperparameters_without_logarithm(weight_decay, why):
     runs = noisy()
     runs["weight_decay"] = runs["weight_decay"].map(dict(zip([1e-5, 1e-6], weight_decay, strict=True)))
     found = partial_correlations(runs, ["count"], GAP, form="log_linear").iloc[0]
-    assert found["note"] == f"undefined: {why}, so has no logarithm"
+    assert found["note"] == f"undefined: {why}, so it has no logarithm"
     assert math.isnan(found["partial_correlation"])
     # Its names do not matter to categories, and what is the same in every run need not be held fixed.
     assert partial_correlations(runs, ["count"], GAP).iloc[0]["note"] == ""
@@ -439,12 +439,12 @@ def test_what_cannot_be_held_fixed():
     runs = noisy()
     with pytest.raises(InputError, match="epochs cannot be held fixed"):
         partial_correlations(runs, ["count"], given=["epochs"])
-    with pytest.raises(InputError, match="no form cubic"):
+    with pytest.raises(InputError, match="form=cubic is unknown"):
         partial_correlations(runs, ["count"], form="cubic")
     with pytest.raises(InputError, match="test_size is 0"):
         robust_sign_error(runs, ["count"], test_size=0)
     found = robust_sign_error(runs.assign(loss=runs["norm"]), ["count"], ["loss"], test_size=100).iloc[0]
-    assert "not that of loss" in found["note"]
+    assert "not of loss" in found["note"]
 
 
 def test_missing_hyperparameters_are_a_value_of_their_own():
@@ -500,7 +500,7 @@ def test_selections():
     assert list(select(runs, "all").index) == list(range(18))
     assert list(select(runs, "fitted").index) == list(range(2, 18))
     assert list(select(runs, "nondegenerate").index) == [0, 1, *range(3, 18)]
-    with pytest.raises(InputError, match="no selection best"):
+    with pytest.raises(InputError, match="selection=best is unknown"):
         select(runs, "best")
     with pytest.raises(InputError, match="num_classes or region_share_one"):
         select(runs.drop(columns="num_classes"), "nondegenerate")
@@ -551,9 +551,9 @@ def test_the_command(tmp_path, capsys):
         ([], "required: file, --measures"),
         (["runs.csv", "--measures", "count", "--unit", "promille"], "invalid choice: 'promille'"),
         (["none.csv", "--measures", "count"], "none.csv cannot be read"),
-        (["empty.csv", "--measures", "count"], "empty.csv is not a table in CSV"),
+        (["empty.csv", "--measures", "count"], "empty.csv is not a CSV table"),
         (["header.csv", "--measures", "count"], "header.csv has no runs"),
-        (["binary.csv", "--measures", "count"], "binary.csv is not a table in CSV"),
+        (["binary.csv", "--measures", "count"], "binary.csv is not a CSV table"),
         (["runs.csv", "--measures", "sharpness"], "has no column sharpness (--measures)"),
         (["runs.csv", "--measures", "count", "--group-by", "epochs"], "has no column epochs (--group-by)"),
         (["runs.csv", "--measures", "count", "--targets", "loss"], "has no column loss (--targets)"),
@@ -564,9 +564,9 @@ def test_the_command(tmp_path, capsys):
         ),
         (["runs.csv", "--measures", "count", "--test-accuracy", "hundreds"], "pass --unit percent"),
         (["runs.csv", "--measures", "count", "--unit", "percent"], "pass --unit fraction"),
-        (["runs.csv", "--measures", "count", "--test-accuracy", "negative"], "no accuracies in fraction"),
+        (["runs.csv", "--measures", "count", "--test-accuracy", "negative"], "accuracies must be from 0 to 1"),
         (["runs.csv", "--measures", "count", "--select", "fitted", "--train-accuracy", "half"], "no fitted runs"),
-        (["runs.csv", "--measures", "count", "--select", "nondegenerate"], "no column tells which runs are degenerate"),
+        (["runs.csv", "--measures", "count", "--select", "nondegenerate"], "no column identifies degenerate runs"),
         (["runs.csv", "--measures", "count", "--test-size", "-5"], "test_size is -5"),
         (["runs.csv", "--measures", "count", "--out", "nowhere/out.csv"], "there is no directory nowhere"),
         (["runs.csv", "--measures", "count", "--out", "binary"], "is a file without the ending .csv"),

@@ -133,7 +133,7 @@ def test_a_linear_model_changes_nowhere_and_has_one_jacobian():
 def test_rectifiers_of_every_network(name):
     torch.manual_seed(0)
     measured = measured_with(models.build(name, width=8), points=2, shape=(3, 32, 32))
-    seen = function_space.Rectifiers(batch=2)
+    seen = function_space.ActivationChangeCounter(batch=2)
     with torch.no_grad(), seen:
         measured.model.eval()(measured.sample[0])
     assert (seen.calls > 0) == (name not in ("efficientnet_b0", "vision_transformer"))  # whose activations are smooth

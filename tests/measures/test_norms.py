@@ -232,7 +232,7 @@ def test_measuring_leaves_the_model_as_it_was():
 
 
 def test_a_name_there_is_no_measure_of_is_refused():
-    with pytest.raises(InputError, match="no measure 'norm'"):
+    with pytest.raises(InputError, match="measure 'norm' is unknown"):
         rc.measure(perceptron(), (INPUTS, LABELS), ["norm"])
 
 
