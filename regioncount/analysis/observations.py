@@ -45,7 +45,7 @@ class Observations:
         return self.values[measure].to_numpy(), self.values[target].to_numpy()
 
     def levels(self) -> Integers:
-        """Return the index of each hyperparameter's value among its values, (n, hyperparameters). Missing is one of the values."""
+        """Return the index of each hyperparameter's value, (n, hyperparameters); missing counts as a value."""
         columns = [pd.factorize(self.settings[name], use_na_sentinel=False)[0] for name in self.settings]
         return np.stack(columns, axis=1)
 

@@ -1,4 +1,4 @@
-"""Adaptive labels and screening, against the whole grid."""
+"""Adaptive labels and screening, compared with the full grid."""
 
 import copy
 
@@ -27,32 +27,32 @@ def triangle(dimension, resolution):
 
 
 def lookup(logits):
-    """An evaluation that looks up logits (S, P, C), and the list of the points it was asked for."""
-    asked = []
+    """Return a function that looks up logits (S, P, C), and the list of the points it has evaluated."""
+    evaluated = []
 
     def evaluate(subspace, point, expected):
         assert len(expected) == len(subspace)
-        asked.extend(zip(subspace.tolist(), point.tolist(), strict=True))
+        evaluated.extend(zip(subspace.tolist(), point.tolist(), strict=True))
         return logits[subspace, point]
 
-    return evaluate, asked
+    return evaluate, evaluated
 
 
 shapes = st.sampled_from([(box, 1, 2), (box, 1, 50), (box, 2, 23), (box, 3, 9), (triangle, 2, 30), (triangle, 3, 21)])
 
 
 @given(shapes, st.integers(2, 5), st.integers(0, 1000))
-def test_with_no_cell_ever_safe_every_point_is_evaluated_once(shape, classes, seed):
-    """Random labels have no cell whose corners can be trusted; every lattice point must then be reached, and only once."""
+def test_every_point_is_evaluated_once_if_no_cell_is_certified(shape, classes, seed):
+    """With a prohibitive safety factor, every lattice point must be evaluated exactly once."""
     kind, dimension, resolution = shape
     table = kind(dimension, resolution)
     logits = torch.rand(3, int(table.max()) + 1, classes, generator=torch.Generator().manual_seed(seed))
-    evaluate, asked = lookup(logits)
+    evaluate, evaluated = lookup(logits)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adaptive, "SAFETY", (1e9, 1e9, 1e9))
         labels = adaptive_labels(evaluate, 3, table, CPU)
     assert torch.equal(labels, logits.argmax(dim=2))
-    assert len(asked) == len(set(asked)) == 3 * (int(table.max()) + 1)
+    assert len(evaluated) == len(set(evaluated)) == 3 * (int(table.max()) + 1)
 
 
 @given(shapes, st.integers(2, 5), st.integers(0, 1000))
@@ -60,14 +60,14 @@ def test_affine_logits_are_labelled_exactly(shape, classes, seed):
     """Regions of affine logits are convex: a cell whose corners share a label lies in one region."""
     kind, dimension, resolution = shape
     table = kind(dimension, resolution)
-    places = torch.tensor(np.argwhere(table >= 0)[np.argsort(table[table >= 0])], dtype=torch.float64)
+    points = torch.tensor(np.argwhere(table >= 0)[np.argsort(table[table >= 0])], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     slopes = torch.randn(4, dimension, classes, generator=generator, dtype=torch.float64)
-    logits = (places - places.mean(dim=0)) @ slopes + torch.randn(4, 1, classes, generator=generator, dtype=torch.float64)
-    evaluate, asked = lookup(logits)
+    logits = (points - points.mean(dim=0)) @ slopes + torch.randn(4, 1, classes, generator=generator, dtype=torch.float64)
+    evaluate, evaluated = lookup(logits)
     labels = adaptive_labels(evaluate, 4, table, CPU)
     assert torch.equal(labels, logits.argmax(dim=2))
-    assert len(asked) == len(set(asked))
+    assert len(evaluated) == len(set(evaluated))
 
 
 @pytest.mark.parametrize(
@@ -75,28 +75,28 @@ def test_affine_logits_are_labelled_exactly(shape, classes, seed):
 )
 def test_few_points_are_evaluated_where_labels_change_once(kind, dimension, resolution, share):
     table = kind(dimension, resolution)
-    places = torch.tensor(np.argwhere(table >= 0)[np.argsort(table[table >= 0])], dtype=torch.float64) / (resolution - 1)
-    lead = places.sum(dim=1) - 0.4
+    points = torch.tensor(np.argwhere(table >= 0)[np.argsort(table[table >= 0])], dtype=torch.float64) / (resolution - 1)
+    lead = points.sum(dim=1) - 0.4
     logits = torch.stack([lead, -lead], dim=1)[None]
-    evaluate, asked = lookup(logits)
+    evaluate, evaluated = lookup(logits)
     assert torch.equal(adaptive_labels(evaluate, 1, table, CPU), logits.argmax(dim=2))
-    assert len(asked) < share * logits.shape[1]
+    assert len(evaluated) < share * logits.shape[1]
 
 
-def test_a_thin_region_between_corners_is_found_where_the_margin_dips():
-    """A bump one and a half lattice steps wide, whose flanks reach the corners of the coarse lattice."""
+def test_a_thin_region_between_coarse_corners_is_detected():
+    """The bump is one and a half lattice steps wide; its flanks reach the corners of the coarse sub-lattice."""
     t = torch.arange(200, dtype=torch.float64)
     bump = 5 * torch.exp(-(((t - 101) / 20) ** 2)) - 4.98
     logits = torch.stack([torch.zeros(200, dtype=torch.float64), bump], dim=1)[None]
-    evaluate, asked = lookup(logits)
+    evaluate, evaluated = lookup(logits)
     labels = adaptive_labels(evaluate, 1, box(1, 200), CPU)
     assert 1 <= (logits.argmax(dim=2) == 1).sum() <= 5
     assert torch.equal(labels, logits.argmax(dim=2))
-    assert len(asked) < 60
+    assert len(evaluated) < 60
 
 
 class Network(nn.Module):
-    """A small convolutional network with batch normalization, in a state as if trained."""
+    """A small convolutional network with batch normalization whose statistics are as after training."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -119,13 +119,13 @@ VERTICES = 2 * torch.randn(60, 2, 1, 8, 8, generator=torch.Generator().manual_se
 
 @pytest.fixture
 def with_bfloat16(monkeypatch):
-    """As on hardware that multiplies in bfloat16; elsewhere it is only slow."""
+    """Enable bfloat16 screening on any hardware."""
     monkeypatch.setattr(screening, "fast_bfloat16", lambda device: True)
 
 
 @pytest.mark.usefixtures("with_bfloat16")
 @pytest.mark.parametrize("seed", range(5))
-def test_auto_counts_what_the_grid_counts_and_leaves_the_model_alone(seed):
+def test_auto_agrees_with_grid_and_does_not_change_the_model(seed):
     model = Network(seed)
     before = copy.deepcopy(model.state_dict())
     model.train()
@@ -141,8 +141,8 @@ def test_auto_counts_what_the_grid_counts_and_leaves_the_model_alone(seed):
 
 
 @pytest.mark.usefixtures("with_bfloat16")
-def test_points_near_a_boundary_have_their_label_from_float32():
-    """Logits that bfloat16 rounds to ties: with its labels alone, the boundary would lie elsewhere."""
+def test_points_near_a_boundary_get_their_label_from_float32():
+    """bfloat16 rounds these logits to ties: bfloat16 labels alone would move the boundary."""
 
     class Close(nn.Module):
         def __init__(self):
@@ -162,7 +162,7 @@ WITH_BATCH_NORMALIZATION = [n for n in models.names() if n not in ("mlp", "torch
 
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORMALIZATION)
-def test_folding_leaves_the_function_as_it_is(name):
+def test_folding_does_not_change_the_function(name):
     torch.manual_seed(0)
     model = models.build(name, width=8)
     model.train()(torch.randn(32, 3, 32, 32))  # running statistics that are not 0 and 1
@@ -178,13 +178,13 @@ def test_folding_leaves_the_function_as_it_is(name):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_convolutions_of_any_dimension_are_folded_and_counted_as_the_grid_counts_them(dimensions):
+def test_auto_agrees_with_grid_for_folded_convolutions_of_any_dimension(dimensions):
     torch.manual_seed(dimensions)
     convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
     normalization = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
     model = nn.Sequential(convolution(1, 4, 3), normalization(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
     inputs = torch.randn(64, 1, *[6] * dimensions)
-    model(inputs)  # in training mode: running statistics are no longer those of the beginning
+    model(inputs)  # in training mode, which updates the running statistics
     model.eval()
     with torch.no_grad():
         prepared = screening.prepare(model, inputs, model(inputs), batch_size=16)
@@ -195,9 +195,9 @@ def test_convolutions_of_any_dimension_are_folded_and_counted_as_the_grid_counts
     assert grid.mean > 1
 
 
-def test_a_module_that_cannot_be_folded_is_counted_as_it_is():
+def test_a_module_that_cannot_be_folded_is_counted_without_folding():
     class Shared(nn.Module):
-        """One convolution before two normalizations: folding both into it would be wrong."""
+        """Two normalizations follow one convolution: folding both into it would be wrong."""
 
         def __init__(self):
             super().__init__()
@@ -220,7 +220,7 @@ def test_a_module_that_cannot_be_folded_is_counted_as_it_is():
 
 
 @pytest.mark.usefixtures("with_bfloat16")
-def test_a_module_that_refuses_bfloat16_is_not_screened():
+def test_a_module_that_does_not_support_bfloat16_is_not_screened():
     class Strict(Network):
         def forward(self, x):
             if self.head.weight.dtype == torch.bfloat16:
@@ -234,7 +234,7 @@ def test_a_module_that_refuses_bfloat16_is_not_screened():
     assert result.counts.tolist() == rc.count_regions(Strict(), VERTICES, method="grid").counts.tolist()
 
 
-def test_auto_takes_the_grid_for_whatever_is_no_module_with_logits():
+def test_auto_uses_grid_unless_a_module_returns_logits():
     class Labels(nn.Module):
         def forward(self, x):
             return (x.flatten(1)[:, 0] > 0).long()
@@ -247,7 +247,7 @@ def test_auto_takes_the_grid_for_whatever_is_no_module_with_logits():
 
 
 @pytest.mark.parametrize("method", ["auto", "grid", "adaptive"])
-def test_logits_that_are_not_a_number_are_refused(method):
+def test_nan_logits_are_rejected(method):
     model = Network()
     with torch.no_grad():
         model.head.bias[0] = torch.nan
@@ -264,11 +264,11 @@ def test_batches_have_few_shapes():
 
 
 def test_blocks_do_not_change_adaptive_counts(monkeypatch):
-    whole = rc.count_regions(Network(), VERTICES)
+    one_block = rc.count_regions(Network(), VERTICES)
     monkeypatch.setattr("regioncount.regions.labelling.BLOCK_VALUES", 8000)
-    parts = rc.count_regions(Network(), VERTICES)
-    assert whole.counts.tolist() == parts.counts.tolist()
-    assert whole.screening_bound == parts.screening_bound
+    many_blocks = rc.count_regions(Network(), VERTICES)
+    assert one_block.counts.tolist() == many_blocks.counts.tolist()
+    assert one_block.screening_bound == many_blocks.screening_bound
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

@@ -1,4 +1,4 @@
-"""Connected components against a flood fill that follows the paper's definition point by point."""
+"""Connected components, compared with a flood fill that follows the paper's definition point by point."""
 
 import itertools
 
@@ -14,30 +14,30 @@ from regioncount.regions.lattice import barycentric, neighbour_offsets, neighbou
 
 
 def are_neighbours(one: tuple, other: tuple, connectivity: str) -> bool:
-    """The definitions of the paper's table and of the design, word for word."""
-    step = np.subtract(one, other)
-    dimension = len(step)
+    """Return whether two points are neighbours, by the definitions of the paper and of docs/reference.md."""
+    difference = np.subtract(one, other)
+    dimension = len(difference)
     if connectivity == "paper":
         if dimension == 2:
-            return bool(step.any() and np.abs(step).max() <= 1)
-        return int(np.abs(step).sum()) == 1
-    full = np.append(step, -step.sum())  # the change of all d + 1 barycentric coordinates
+            return bool(difference.any() and np.abs(difference).max() <= 1)
+        return int(np.abs(difference).sum()) == 1
+    full = np.append(difference, -difference.sum())  # the change of all d + 1 barycentric coordinates
     return sorted(full[full != 0].tolist()) == [-1, 1]
 
 
 def flood_fill(labels: np.ndarray, connectivity: str) -> list[int]:
-    """The sizes of the regions of one label array, by walking from point to point."""
+    """Return the sorted sizes of the regions of one label array."""
     points = [p for p in itertools.product(*map(range, labels.shape)) if labels[p] != -1]
-    left, sizes = set(points), []
-    while left:
-        todo = [left.pop()]
+    remaining, sizes = set(points), []
+    while remaining:
+        queue = [remaining.pop()]
         size = 0
-        while todo:
-            point = todo.pop()
+        while queue:
+            point = queue.pop()
             size += 1
-            near = [q for q in left if labels[q] == labels[point] and are_neighbours(point, q, connectivity)]
-            left.difference_update(near)
-            todo += near
+            neighbours = [q for q in remaining if labels[q] == labels[point] and are_neighbours(point, q, connectivity)]
+            remaining.difference_update(neighbours)
+            queue += neighbours
         sizes.append(size)
     return sorted(sizes)
 
@@ -48,7 +48,7 @@ SIDES = {1: 12, 2: 6, 3: 4, 4: 3, 5: 2}
 @pytest.mark.parametrize("connectivity", ["paper", "lattice"])
 @pytest.mark.parametrize("dimension", SIDES)
 def test_counts_equal_a_flood_fill_on_random_arrays(dimension, connectivity):
-    """Thousands of arrays: few and many labels, boxes that are not cubes, points left out."""
+    """The arrays have few or many labels, unequal sides, and points outside."""
     generator = np.random.default_rng(dimension)
     for _ in range(8):
         shape = tuple(generator.integers(1, SIDES[dimension] + 1, size=dimension))
@@ -60,20 +60,20 @@ def test_counts_equal_a_flood_fill_on_random_arrays(dimension, connectivity):
 @pytest.mark.parametrize("connectivity", ["paper", "lattice"])
 @pytest.mark.parametrize(("dimension", "resolution"), [(1, 9), (2, 5), (3, 4), (4, 3), (5, 3)])
 def test_regions_of_a_simplex_equal_a_flood_fill(dimension, resolution, connectivity):
-    """The lattice of a simplex, where only its points exist, against the same labels in a box that is -1 outside."""
+    """Compare the lattice of a simplex with the same labels in a box that is -1 outside the simplex."""
     points = simplex_lattice(dimension, resolution)
     pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
     labels = np.random.default_rng(0).integers(0, 2, size=(40, len(points)))
-    owners, sizes = region_sizes(labels, pairs)
+    subspaces, sizes = region_sizes(labels, pairs)
     box = np.full((40, *[resolution] * dimension), -1)
     for point, column in zip(points, labels.T, strict=True):
         box[(slice(None), *point)] = column
     for simplex in range(40):
-        assert sorted(sizes[owners == simplex].tolist()) == flood_fill(box[simplex], connectivity)
+        assert sorted(sizes[subspaces == simplex].tolist()) == flood_fill(box[simplex], connectivity)
 
 
 @given(st.integers(1, 4), st.integers(2, 6))
-def test_simplex_lattice_is_every_point_once(dimension, resolution):
+def test_simplex_lattice_contains_every_point_once(dimension, resolution):
     expected = [p for p in itertools.product(range(resolution), repeat=dimension) if sum(p) <= resolution - 1]
     points = simplex_lattice(dimension, resolution)
     assert [tuple(p) for p in points.tolist()] == expected
@@ -88,21 +88,21 @@ def test_lattice_sizes_of_the_paper():
 
 @given(st.data())
 def test_lattice_connectivity_treats_all_vertices_alike(data):
-    """Permuting the d + 1 barycentric coordinates of a label array leaves its count."""
+    """Permuting the d + 1 barycentric coordinates does not change the count."""
     dimension = data.draw(st.integers(1, 3))
     resolution = data.draw(st.integers(2, 4))
     points = simplex_lattice(dimension, resolution)
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(points), max_size=len(points))))
     order = data.draw(st.permutations(range(dimension + 1)))
     full = np.column_stack([resolution - 1 - points.sum(axis=1), points])
-    place = {tuple(row): i for i, row in enumerate(full.tolist())}
-    permuted = labels[[place[tuple(row)] for row in full[:, order].tolist()]]
+    index_of = {tuple(row): i for i, row in enumerate(full.tolist())}
+    permuted = labels[[index_of[tuple(row)] for row in full[:, order].tolist()]]
     pairs = neighbour_pairs(points, neighbour_offsets(dimension, "lattice"))
     assert len(region_sizes(labels[None], pairs)[0]) == len(region_sizes(permuted[None], pairs)[0])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))
-def test_count_does_not_depend_on_label_names_or_on_company(seed, dimension):
+def test_count_does_not_depend_on_label_names_or_on_other_arrays(seed, dimension):
     generator = np.random.default_rng(seed)
     labels = generator.integers(-1, 3, size=(5, *[4] * dimension))
     renamed = np.where(labels == -1, -1, np.array([7, 0, 100])[labels])
@@ -113,9 +113,9 @@ def test_count_does_not_depend_on_label_names_or_on_company(seed, dimension):
 
 def test_chunks_do_not_change_counts(monkeypatch):
     labels = np.random.default_rng(1).integers(-1, 3, size=(50, 7, 7))
-    whole = count_components(labels)
+    expected = count_components(labels)
     monkeypatch.setattr("regioncount.regions.components.GRAPH_SIZE", 500)
-    assert count_components(labels).tolist() == whole.tolist()
+    assert count_components(labels).tolist() == expected.tolist()
 
 
 def test_special_arrays():
@@ -137,11 +137,11 @@ def test_special_arrays():
         (np.full((2, 5), -2), "at least -1"),
     ],
 )
-def test_unusable_labels_are_named(labels, reason):
+def test_invalid_labels_are_rejected(labels, reason):
     with pytest.raises(InputError, match=reason):
         count_components(labels)
 
 
-def test_unknown_connectivity_is_named():
+def test_unknown_connectivity_is_rejected():
     with pytest.raises(InputError, match="connectivity=diagonal"):
         count_components(np.zeros((1, 5), dtype=int), "diagonal")

@@ -1,4 +1,4 @@
-"""Subspaces and counting, against functions whose regions are known in closed form."""
+"""Subspaces and counting, for functions whose regions are known in closed form."""
 
 import math
 import subprocess
@@ -18,7 +18,7 @@ from regioncount.regions.labelling import to_labels
 
 
 def stripes(width):
-    """A classifier of the plane whose label is the number of the stripe that x lies in."""
+    """Return a classifier of the plane whose label is the index of the stripe that contains x."""
     return lambda inputs: torch.floor(inputs[:, 0] / width).long()
 
 
@@ -26,12 +26,12 @@ def segment(*ends):
     return torch.tensor([ends], dtype=torch.float64)
 
 
-def test_stripes_on_lines_have_the_count_of_stripes_crossed():
+def test_a_line_has_as_many_regions_as_stripes_that_it_crosses():
     generator = torch.Generator().manual_seed(0)
     vertices = 10 * torch.rand(200, 2, 2, generator=generator, dtype=torch.float64)
     result = rc.count_regions(stripes(1.0), vertices, resolution=4000)
     expected = np.abs(np.diff(np.floor(vertices[:, :, 0].numpy()), axis=1))[:, 0] + 1
-    # A line nearly parallel to the stripes may leave one it has just entered between two lattice points: none here.
+    # A line nearly parallel to the stripes may enter and leave one between two lattice points; none of these does.
     assert result.counts.tolist() == expected.tolist()
     assert result.mean == expected.mean()
 
@@ -39,7 +39,7 @@ def test_stripes_on_lines_have_the_count_of_stripes_crossed():
 @pytest.mark.parametrize("dimension", [1, 2, 3, 4])
 @pytest.mark.parametrize("connectivity", ["paper", "lattice"])
 def test_slices_of_a_simplex(dimension, connectivity):
-    """Cutting along the first lattice coordinate into k slabs gives k regions: each is connected."""
+    """Cutting a simplex into k slabs along the first lattice coordinate gives k connected regions."""
     vertices = torch.cat([torch.zeros(1, dimension), torch.eye(dimension)])[None].double()
     for slabs in (1, 2, 4):
         model = lambda x, slabs=slabs: (x[:, 0] * slabs * 0.999).floor().long()  # noqa: E731
@@ -47,7 +47,7 @@ def test_slices_of_a_simplex(dimension, connectivity):
         assert result.counts.tolist() == [slabs]
 
 
-def test_two_lumps_of_one_label_are_two_regions():
+def test_two_separate_intervals_of_one_label_are_two_regions():
     model = lambda x: ((x[:, 0] - 0.5).abs() < 0.2).long()  # noqa: E731  label 0, then 1, then 0 again
     result = rc.count_regions(model, segment([0.0], [1.0]))
     assert result.counts.tolist() == [3]
@@ -63,15 +63,15 @@ def test_entropy_of_known_shares():
     assert (constant.mean, constant.entropy) == (1.0, 0.0)
 
 
-def test_ties_go_to_the_lowest_index_and_half_planes_meet_where_logits_are_equal():
+def test_ties_go_to_the_lowest_index():
     tied = lambda x: torch.stack([x[:, 0] * 0, x[:, 0] * 0, x[:, 0] * 0], dim=1)  # noqa: E731
     assert to_labels(tied(torch.zeros(7, 1)), 7)[0].tolist() == [0] * 7
     assert rc.count_regions(tied, segment([0.0], [1.0])).counts.tolist() == [1]
 
 
 @given(st.integers(1, 4), st.integers(0, 1000))
-def test_count_is_what_counting_every_point_by_hand_gives(dimension, seed):
-    """Random networks: labels by one pass over explicit points, components by the public function."""
+def test_counts_equal_those_of_explicitly_evaluated_points(dimension, seed):
+    """Label explicit points with random networks, and count their components."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).double()
     vertices = 3 * torch.randn(3, dimension + 1, 2, 3, dtype=torch.float64)
@@ -87,26 +87,26 @@ def test_count_is_what_counting_every_point_by_hand_gives(dimension, seed):
     assert result.evaluations == 3 * int((box[0] >= 0).sum())
 
 
-def test_negative_labels_are_labels_and_not_the_outside():
-    model = lambda x: torch.sign(x[:, 0] - 0.5).long()  # noqa: E731  a support vector machine's -1 and 1
+def test_negative_labels_are_not_treated_as_outside():
+    model = lambda x: torch.sign(x[:, 0] - 0.5).long()  # noqa: E731  labels -1 and 1
     assert rc.count_regions(model, segment([0.0], [1.0])).counts.tolist() == [2]
 
 
 def test_blocks_and_batches_do_not_change_counts(monkeypatch):
     vertices = 5 * torch.rand(30, 3, 2)
-    whole = rc.count_regions(stripes(0.7), vertices)
+    one_block = rc.count_regions(stripes(0.7), vertices)
     monkeypatch.setattr("regioncount.regions.labelling.BLOCK_VALUES", 100)
-    parts = rc.count_regions(stripes(0.7), vertices, batch_size=13)
-    assert whole.counts.tolist() == parts.counts.tolist()
-    assert np.array_equal(whole.entropies, parts.entropies)
+    many_blocks = rc.count_regions(stripes(0.7), vertices, batch_size=13)
+    assert one_block.counts.tolist() == many_blocks.counts.tolist()
+    assert np.array_equal(one_block.entropies, many_blocks.entropies)
 
 
-def test_numpy_and_scikit_learn_style_models_are_taken():
+def test_models_that_return_numpy_labels_are_supported():
     model = lambda x: (x.numpy()[:, 0] > 0.5).astype(int)  # noqa: E731
     assert rc.count_regions(model, segment([0.0], [1.0])).counts.tolist() == [2]
 
 
-def test_a_module_is_evaluated_in_evaluation_mode_and_put_back():
+def test_a_module_is_evaluated_in_evaluation_mode_and_restored():
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
     model[1].eval()
     before = [module.training for module in model.modules()]
@@ -119,8 +119,8 @@ def test_a_module_is_evaluated_in_evaluation_mode_and_put_back():
 
 
 def test_counting_is_in_float32_under_autocast():
-    """Logits that bfloat16 cannot tell apart are still told apart."""
-    seen = []
+    """Autocast does not change the precision of the model's layers."""
+    dtypes = []
 
     class Fine(nn.Module):
         def __init__(self):
@@ -128,15 +128,15 @@ def test_counting_is_in_float32_under_autocast():
             self.layer = nn.Linear(1, 2)
 
         def forward(self, x):
-            seen.append(self.layer(x).dtype)
+            dtypes.append(self.layer(x).dtype)
             return self.layer(x)
 
     with torch.autocast("cpu", torch.bfloat16):
         rc.count_regions(Fine(), torch.rand(1, 2, 1), method="grid")
-    assert seen == [torch.float32]
+    assert dtypes == [torch.float32]
 
 
-def test_settings_of_torch_are_put_back():
+def test_settings_of_torch_are_restored():
     torch.set_float32_matmul_precision("high")
     try:
         rc.count_regions(nn.Linear(2, 2), torch.rand(1, 2, 2))
@@ -178,10 +178,10 @@ def test_interval_and_standard_error():
         (lambda: rc.random_directions(torch.rand(3, 2), 0.0), "scale"),
     ],
 )
-def test_bad_input_is_named_in_one_line(call, reason):
-    with pytest.raises(rc.InputError, match=reason) as caught:
+def test_invalid_input_raises_a_one_line_error(call, reason):
+    with pytest.raises(rc.InputError, match=reason) as error:
         call()
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @given(st.integers(2, 40), st.integers(1, 5), st.integers(1, 50), st.integers(0, 2**32))
@@ -207,7 +207,7 @@ def test_every_choice_of_vertices_is_equally_likely():
     assert chisquare(counts.numpy()).pvalue > 1e-4
 
 
-def test_segments_of_each_kind_lie_where_they_should():
+def test_segments_of_each_kind_have_the_right_ends():
     images = torch.randn(10, 3, 4, 4)
     g = torch.Generator().manual_seed(0)
     lines = rc.sample_simplices(images, 1, 20, g)
@@ -229,7 +229,7 @@ def test_default_resolutions_are_the_papers():
     assert [default_resolution(d) for d in (1, 2, 3, 5)] == [200, 10, 5, 5]
 
 
-def test_plane_grid_puts_the_inputs_where_it_says():
+def test_plane_grid_returns_the_positions_of_the_inputs():
     triangle = torch.randn(3, 2, 5, dtype=torch.float64)
     weights, positions = plane_grid(triangle, resolution=40)
     assert np.allclose(weights.sum(axis=1), 1)
@@ -244,15 +244,15 @@ def test_plane_grid_puts_the_inputs_where_it_says():
 def test_label_planes_labels_the_points_of_each_plane_grid():
     triangles = torch.randn(3, 3, 2, 5, dtype=torch.float64)
     labels, positions = label_planes(lambda x: (x.flatten(1)[:, 0] > 0).long(), triangles, 40)
-    for triangle, found, places in zip(triangles, labels, positions, strict=True):
+    for triangle, plane_labels, vertex_positions in zip(triangles, labels, positions, strict=True):
         weights, expected = plane_grid(triangle, 40)
-        assert np.array_equal(places, expected)
+        assert np.array_equal(vertex_positions, expected)
         inputs = (weights @ triangle.flatten(1).numpy()).reshape(40, 40, -1)
-        assert found.tolist() == (inputs[:, :, 0] > 0).astype(int).tolist()
+        assert plane_labels.tolist() == (inputs[:, :, 0] > 0).astype(int).tolist()
 
 
-def test_regions_work_where_the_rest_cannot_be_imported():
-    """Somebody with a model of their own needs torch, numpy and scipy alone."""
+def test_regions_need_only_torch_numpy_and_scipy():
+    """Counting regions works if no other dependency can be imported."""
     program = """
         import sys
         for name in "hydra omegaconf pydantic wandb pandas matplotlib sklearn tqdm torchvision filelock".split():
@@ -262,14 +262,14 @@ def test_regions_work_where_the_rest_cannot_be_imported():
         simplices = rc.sample_simplices(torch.rand(5, 3), dimension=1, number=4)
         print(rc.count_regions(lambda x: (x[:, 0] > 2).long(), simplices).mean)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
-    # torch itself imports tqdm or filelock only on demand; nothing here demands it
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "1.0"
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    # torch imports tqdm and filelock only on demand, which does not happen here
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "1.0"
 
 
 def test_methods_are_known_without_torch():
-    """Configuration reads names, dimensions and default resolutions before anything slow is imported."""
+    """Configuration reads method names and default resolutions without slow imports."""
     program = """
         import sys
         from regioncount.regions import methods
@@ -281,6 +281,6 @@ def test_methods_are_known_without_torch():
         suite = {name.split(".")[1] for name in sys.modules if name.startswith("regioncount.")}
         print(sorted(suite), "pydantic" in sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[]", "['errors', 'regions'] False"]
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == ["[]", "['errors', 'regions'] False"]
