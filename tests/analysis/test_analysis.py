@@ -1,4 +1,4 @@
-"""Correlations against scipy, their intervals against a slow loop, and all against what is published of the paper's runs."""
+"""Correlations compared with scipy, their intervals with a slow loop, and both with the figures of the paper."""
 
 import math
 import warnings
@@ -24,7 +24,7 @@ SCIPY = {
 }
 INTERVALS = [f"{name}{end}" for name in SCIPY for end in ("", "_low", "_high")]
 
-# Pairs of small integers: many ties, and no averages that rounding could make tie.
+# Pairs of small integers tie often, and rounding makes no other values tie.
 pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12).filter(
     lambda points: all(len(set(values)) > 1 for values in zip(*points, strict=True))
 )
@@ -38,31 +38,31 @@ def _no_warnings():
 
 
 def table(measure, gap, train_accuracy=1.0, **columns) -> pd.DataFrame:
-    """A run for each value, each a configuration of its own."""
+    """Return one run per value, each its own configuration."""
     runs = pd.DataFrame({"count": np.asarray(measure, float), "configuration": range(len(measure)), **columns})
     return runs.assign(train_accuracy=train_accuracy, test_accuracy=train_accuracy - np.asarray(gap, float))
 
 
 def correlate(runs, *, target="generalization_gap", resamples=0, **options) -> pd.Series:
-    found = correlations(runs, ["count"], [target], ["configuration"], resamples=resamples, **options)
-    assert len(found) == 1
-    return found.iloc[0]
+    result = correlations(runs, ["count"], [target], ["configuration"], resamples=resamples, **options)
+    assert len(result) == 1
+    return result.iloc[0]
 
 
 @given(pairs)
-def test_values_are_those_of_scipy_with_ties(points):
+def test_values_equal_those_of_scipy_with_ties(points):
     x, y = np.array(points, float).T
-    found = correlate(table(x, y / 100))
+    result = correlate(table(x, y / 100))
     for name, reference in SCIPY.items():
-        assert found[name] == pytest.approx(reference(x, y), abs=1e-9)
+        assert result[name] == pytest.approx(reference(x, y), abs=1e-9)
 
 
 @given(pairs, st.integers(0, 5))
 @settings(max_examples=10)
-def test_intervals_are_those_of_a_slow_loop(points, seed):
+def test_intervals_equal_those_of_a_slow_loop(points, seed):
     x, y = np.array(points, float).T
     number, resamples = len(x), 40
-    found = correlate(table(x, y / 100), resamples=resamples, level=0.8, seed=seed)
+    result = correlate(table(x, y / 100), resamples=resamples, level=0.8, seed=seed)
     draws = np.random.default_rng(seed).multinomial(number, [1 / number] * number, size=resamples)
     slow = {name: [] for name in SCIPY}
     for draw in draws:
@@ -70,25 +70,25 @@ def test_intervals_are_those_of_a_slow_loop(points, seed):
         if len(set(x[drawn])) > 1 and len(set(y[drawn])) > 1:
             for name, reference in SCIPY.items():
                 slow[name].append(reference(x[drawn], y[drawn]))
-    assert found["resamples_undefined"] == resamples - len(slow["pearson"])
+    assert result["resamples_undefined"] == resamples - len(slow["pearson"])
     for name, values in slow.items():
         low, high = np.quantile(values, [0.1, 0.9])
-        assert (found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx((low, high), abs=1e-9)
+        assert (result[f"{name}_low"], result[f"{name}_high"]) == pytest.approx((low, high), abs=1e-9)
 
 
 def test_seeds_are_averaged_before_correlating():
-    # Within each configuration count and gap go opposite ways; their averages go the same way.
+    # Within each configuration, the gap decreases as the count increases; their averages increase together.
     runs = pd.DataFrame(
         {"configuration": [1, 1, 2, 2, 3, 3], "count": [1.0, 3.0, 2.0, 5.0, 4.0, 6.0], "train_accuracy": 1.0}
     ).assign(test_accuracy=[0.7, 0.9, 0.6, 0.8, 0.5, 0.7])
-    found = correlate(runs)
-    assert (found["runs"], found["configurations"]) == (6, 3)
-    assert found["pearson"] == pytest.approx(stats.pearsonr([2, 3.5, 5], [0.2, 0.3, 0.4]).statistic)
-    assert found["pearson"] > 0.99 > stats.pearsonr(runs["count"], 1 - runs["test_accuracy"]).statistic
+    result = correlate(runs)
+    assert (result["runs"], result["configurations"]) == (6, 3)
+    assert result["pearson"] == pytest.approx(stats.pearsonr([2, 3.5, 5], [0.2, 0.3, 0.4]).statistic)
+    assert result["pearson"] > 0.99 > stats.pearsonr(runs["count"], 1 - runs["test_accuracy"]).statistic
 
 
-def test_averages_that_differ_by_rounding_alone_tie():
-    third = [0.1, 0.2, 0.3]  # their sum depends on the order it is taken in
+def test_averages_that_differ_only_by_rounding_tie():
+    third = [0.1, 0.2, 0.3]  # their sum depends on the order of summation
     assert sum(third) != sum(reversed(third))
     runs = pd.DataFrame({"configuration": np.repeat([1, 2, 3], 3), "count": [*third, *reversed(third), 1.0, 1.0, 1.0]})
     runs = runs.assign(train_accuracy=1.0, test_accuracy=np.repeat([0.9, 0.8, 0.7], 3))
@@ -109,8 +109,8 @@ def test_order_of_runs_does_not_matter(points, random, seeds):
     )
 
 
-def test_order_of_runs_does_not_matter_where_averages_lie_between_two_roundings():
-    seeds = [0.3269, 0.8842, 1.3697715]  # the average is 0.8602905: their order decides which way it is rounded
+def test_order_of_runs_does_not_matter_if_averages_lie_between_two_rounded_values():
+    seeds = [0.3269, 0.8842, 1.3697715]  # average 0.8602905; the order of summation determines how it is rounded
     runs = pd.DataFrame({"configuration": [1, 1, 1, 2, 3], "count": [*seeds, 0.860291, 2.0]})
     runs = runs.assign(train_accuracy=1.0, test_accuracy=[0.9, 0.9, 0.9, 0.8, 0.7])
     assert len({correlate(runs.iloc[[*order, 3, 4]])["kendall"] for order in permutations(range(3))}) == 1
@@ -121,13 +121,13 @@ def test_order_of_runs_does_not_matter_where_averages_lie_between_two_roundings(
 def test_units_of_the_measure_do_not_matter(points, scale, shift):
     x, y = np.array(points, float).T
     expected = correlate(table(x, y / 100), resamples=20)[INTERVALS].astype(float)
-    found = correlate(table((x + shift) * scale, y / 100), resamples=20)[INTERVALS].astype(float)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    result = correlate(table((x + shift) * scale, y / 100), resamples=20)[INTERVALS].astype(float)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @given(pairs)
 @settings(max_examples=30)
-def test_sign_of_the_measure_flips_everything(points):
+def test_a_negative_measure_negates_every_statistic(points):
     x, y = np.array(points, float).T
     plus, minus = correlate(table(x, y / 100), resamples=20), correlate(table(-x, y / 100), resamples=20)
     for name in SCIPY:
@@ -135,15 +135,15 @@ def test_sign_of_the_measure_flips_everything(points):
         assert (plus[name], plus[f"{name}_low"], plus[f"{name}_high"]) == pytest.approx(flipped, abs=1e-9)
 
 
-def test_intervals_are_reproducible_and_hold_their_value():
+def test_intervals_are_reproducible_and_contain_the_value():
     x = np.arange(20) + np.random.default_rng(0).normal(0, 4, 20)
     runs = table(x, np.arange(20) / 100)
-    found = correlate(runs, resamples=500)
-    pd.testing.assert_series_equal(found, correlate(runs, resamples=500), check_exact=True)
-    assert found["pearson_low"] != correlate(runs, resamples=500, seed=1)["pearson_low"]
+    result = correlate(runs, resamples=500)
+    pd.testing.assert_series_equal(result, correlate(runs, resamples=500), check_exact=True)
+    assert result["pearson_low"] != correlate(runs, resamples=500, seed=1)["pearson_low"]
     narrow = correlate(runs, resamples=500, level=0.5)
     for name in SCIPY:
-        assert found[f"{name}_low"] < narrow[f"{name}_low"] < found[name] < narrow[f"{name}_high"] < found[f"{name}_high"]
+        assert result[f"{name}_low"] < narrow[f"{name}_low"] < result[name] < narrow[f"{name}_high"] < result[f"{name}_high"]
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_intervals_are_reproducible_and_hold_their_value():
         ([math.nan, 1, 2], [0.1, 0.2, 0.3], "undefined: 2 configurations, 3 are needed"),
     ],
 )
-def test_undefined_correlations_say_why(measure, gap, note):
-    found = correlate(table(measure, gap), resamples=50)
-    assert found["note"] == found["note_fitted"] == note
-    assert found[INTERVALS].isna().all()
+def test_undefined_correlations_give_the_reason(measure, gap, note):
+    result = correlate(table(measure, gap), resamples=50)
+    assert result["note"] == result["note_fitted"] == note
+    assert result[INTERVALS].isna().all()
 
 
 def test_incomplete_runs_are_left_out_and_not_counted():
@@ -174,43 +174,43 @@ def test_incomplete_runs_are_left_out_and_not_counted():
 
 
 def test_runs_are_filtered_before_averaging():
-    # Configuration 3 has a fitted and an unfitted seed: only the first is among the fitted.
+    # Configuration 3 has a fitted and an unfitted seed; only the first counts as fitted.
     runs = pd.DataFrame({"configuration": [0, 1, 2, 3, 3], "count": [1.0, 2.0, 3.0, 4.0, 40.0]})
     runs = runs.assign(train_accuracy=[1, 0.99, 0.995, 1, 0.5], test_accuracy=[0.9, 0.81, 0.7, 0.75, 0.4])
-    found = correlate(runs)
-    assert (found["runs"], found["configurations"], found["fitted"], found["configurations_fitted"]) == (5, 4, 4, 4)
-    assert found["pearson_fitted"] == pytest.approx(stats.pearsonr([1, 2, 3, 4], [0.1, 0.18, 0.295, 0.25]).statistic)
-    assert found["pearson"] == pytest.approx(stats.pearsonr([1, 2, 3, 22], [0.1, 0.18, 0.295, 0.175]).statistic)
+    result = correlate(runs)
+    assert (result["runs"], result["configurations"], result["fitted"], result["configurations_fitted"]) == (5, 4, 4, 4)
+    assert result["pearson_fitted"] == pytest.approx(stats.pearsonr([1, 2, 3, 4], [0.1, 0.18, 0.295, 0.25]).statistic)
+    assert result["pearson"] == pytest.approx(stats.pearsonr([1, 2, 3, 22], [0.1, 0.18, 0.295, 0.175]).statistic)
     strict = correlate(runs, fitted_accuracy=0.999)
     assert strict["fitted"] == 2
     assert strict["note_fitted"] == "undefined: 2 configurations, 3 are needed"
 
 
-def test_missing_hyperparameters_are_a_configuration_of_their_own():
+def test_missing_hyperparameters_form_a_configuration():
     runs = table([1, 2, 3, 5], [0.1, 0.2, 0.3, 0.2], configuration=[0.1, 0.2, None, None])
-    found = correlate(runs)
-    assert found["configurations"] == 3
-    assert found["pearson"] == pytest.approx(stats.pearsonr([1, 2, 4], [0.1, 0.2, 0.25]).statistic)
+    result = correlate(runs)
+    assert result["configurations"] == 3
+    assert result["pearson"] == pytest.approx(stats.pearsonr([1, 2, 4], [0.1, 0.2, 0.25]).statistic)
 
 
-def test_targets_are_derived_even_where_columns_of_that_name_exist():
+def test_targets_are_derived_even_if_columns_of_that_name_exist():
     runs = table([1, 2, 4], [0.1, 0.3, 0.2]).assign(generalization_gap=[9.0, 5.0, 1.0], test_error=7.0, other=[3, 2, 1])
-    found = correlations(runs, ["count"], ["generalization_gap", "test_error", "other"], ["configuration"], resamples=0)
-    assert list(found["target"]) == ["generalization_gap", "test_error", "other"]
+    result = correlations(runs, ["count"], ["generalization_gap", "test_error", "other"], ["configuration"], resamples=0)
+    assert list(result["target"]) == ["generalization_gap", "test_error", "other"]
     expected = [stats.pearsonr([1, 2, 4], target).statistic for target in ([1, 3, 2], [1, 3, 2], [3, 2, 1])]
-    np.testing.assert_allclose(found["pearson"], expected)
+    np.testing.assert_allclose(result["pearson"], expected)
 
 
-def test_columns_and_rows_come_in_order():
+def test_order_of_columns_and_rows():
     runs = table([1, 2, 3], [0.1, 0.3, 0.2]).assign(norm=[3.0, 1.0, 2.0])
-    found = correlations(runs, ["count", "norm"], group_by=["configuration"], resamples=5)
-    assert list(zip(found["measure"], found["target"], strict=True)) == [
+    result = correlations(runs, ["count", "norm"], group_by=["configuration"], resamples=5)
+    assert list(zip(result["measure"], result["target"], strict=True)) == [
         (measure, target) for measure in ("count", "norm") for target in ("generalization_gap", "test_error")
     ]
-    described = [*INTERVALS, "resamples_undefined", "note"]
-    expected = ["measure", "target", "runs", "configurations", "fitted", *described, "configurations_fitted"]
-    assert list(found.columns) == expected + [f"{name}_fitted" for name in described]
-    assert list(correlations(runs, [], group_by=["configuration"]).columns) == list(found.columns)
+    statistics = [*INTERVALS, "resamples_undefined", "note"]
+    expected = ["measure", "target", "runs", "configurations", "fitted", *statistics, "configurations_fitted"]
+    assert list(result.columns) == expected + [f"{name}_fitted" for name in statistics]
+    assert list(correlations(runs, [], group_by=["configuration"]).columns) == list(result.columns)
 
 
 @pytest.mark.parametrize(
@@ -221,10 +221,10 @@ def test_columns_and_rows_come_in_order():
         ({"count": ["few", "some", "many"]}, "count of the table of runs is not numeric"),
     ],
 )
-def test_unusable_values_are_refused(change, message):
-    with pytest.raises(InputError, match=message) as refused:
+def test_invalid_values_are_rejected(change, message):
+    with pytest.raises(InputError, match=message) as error:
         correlate(table([1, 2, 3], [0.1, 0.2, 0.3]).assign(**change))
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 def test_missing_columns_are_named():
@@ -260,40 +260,40 @@ def test_mark():
     assert all(marked[column].dtype == np.dtype(bool) for column in ("fitted", "degenerate"))
     assert list(marked["fitted"]) == list(runs["expected_fitted"])
     assert list(marked["degenerate"]) == list(runs["expected_degenerate"])
-    # Chance level is not known without the number of classes.
+    # Without the number of classes, the chance level is unknown.
     assert not mark(runs[["train_accuracy", "test_accuracy"]])["degenerate"].any()
 
 
-def test_the_published_figures_follow_from_the_published_runs():
+def test_published_figures_are_reproduced_from_the_published_runs():
     if not (PAPER / "runs.csv").is_file() or not (PAPER / "correlations.csv").is_file():
         pytest.skip("the paper's runs.csv and correlations.csv are not beside the repository, in ../shared/paper")
     runs, published = pd.read_csv(PAPER / "runs.csv"), pd.read_csv(PAPER / "correlations.csv")
     groups = dict(list(runs.groupby(["experiment", "network"])))
     assert len(published) == len(groups) > 100
     for _, expected in published.iterrows():
-        found = correlations(groups[expected["experiment"], expected["network"]], ["regions_200"], resamples=0)
-        gap, error = found.iloc[0], found.iloc[1]
-        where = f"{expected['experiment']}, {expected['network']}"
-        assert (gap["runs"], gap["configurations"]) == (expected["runs"], expected["configurations"]), where
+        result = correlations(groups[expected["experiment"], expected["network"]], ["regions_200"], resamples=0)
+        gap, error = result.iloc[0], result.iloc[1]
+        case = f"{expected['experiment']}, {expected['network']}"
+        assert (gap["runs"], gap["configurations"]) == (expected["runs"], expected["configurations"]), case
         # Published to four digits.
         for name in SCIPY:
-            assert gap[name] == pytest.approx(expected[name], abs=5.1e-5), f"{where}: {name}"
-        assert error["pearson"] == pytest.approx(expected["pearson_test_error"], abs=5.1e-5), f"{where}: test error"
+            assert gap[name] == pytest.approx(expected[name], abs=5.1e-5), f"{case}: {name}"
+        assert error["pearson"] == pytest.approx(expected["pearson_test_error"], abs=5.1e-5), f"{case}: test error"
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_resample_is_items_that_count_several_times(data):
-    """Statistics of weighted items are scipy's of items repeated; undefined where either is constant."""
+def test_weighted_statistics_equal_those_of_repeated_items(data):
+    """They equal those of scipy for repeated items, and are undefined if x or y is constant."""
     number = data.draw(st.integers(1, 40))
     values = st.lists(st.integers(1, 8), min_size=number, max_size=number)
     x, y = (np.array(data.draw(values), dtype=float) for _ in range(2))
     draws = st.lists(st.integers(0, 3), min_size=number, max_size=number).filter(any)
     weights = np.array(data.draw(st.lists(draws, min_size=1, max_size=4)))
-    for row, found in zip(weights, weighted_statistics(x, y, weights), strict=True):
+    for row, result in zip(weights, weighted_statistics(x, y, weights), strict=True):
         repeated = np.repeat(x, row), np.repeat(y, row)
         if min(len(set(values)) for values in repeated) == 1:
-            assert np.isnan(found).all()
+            assert np.isnan(result).all()
             continue
         expected = [statistic(*repeated) for statistic in SCIPY.values()]
-        np.testing.assert_allclose(found, expected, atol=1e-9)
+        np.testing.assert_allclose(result, expected, atol=1e-9)

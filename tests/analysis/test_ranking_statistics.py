@@ -1,4 +1,4 @@
-"""Statistics over pairs of runs against plain loops, least squares against scikit-learn, and what must not change them."""
+"""Statistics over pairs of runs compared with plain loops, least squares with scikit-learn, and their invariances."""
 
 import math
 import subprocess
@@ -45,18 +45,18 @@ def _no_warnings():
 
 
 def table(rows) -> pd.DataFrame:
-    """Runs from (setting, count, gap in percent)."""
+    """Return runs from rows of (setting, count, gap in percent)."""
     grid = pd.DataFrame([setting for setting, _, _ in rows], columns=HYPERPARAMETERS)
     counts, gaps = [count for _, count, _ in rows], [gap / 100 for _, _, gap in rows]
     return grid.assign(count=np.array(counts, float), train_accuracy=1.0, test_accuracy=1 - np.array(gaps, float))
 
 
 @st.composite
-def grids(draw, most_seeds=2):
-    """Rows of an incomplete grid of hyperparameters, with small integers that tie often."""
+def grids(draw, max_seeds=2):
+    """Draw rows of an incomplete grid of hyperparameters, with small integers that tie often."""
     shape, number = (
         draw(st.tuples(st.integers(2, 3), st.integers(1, 3), st.integers(1, 2))),
-        draw(st.integers(1, most_seeds)),
+        draw(st.integers(1, max_seeds)),
     )
     values = (0.1, 0.01, 0.001), (64, 128, 256), (1e-5, 1e-6)
     cells = product(*(value[:length] for value, length in zip(values, shape, strict=True)))
@@ -70,7 +70,7 @@ def grids(draw, most_seeds=2):
 
 
 def observe(rows, averaged: bool) -> list:
-    """Exact averages over the rows of a setting, or the rows."""
+    """Return the rows, or their exact averages over each setting."""
     if not averaged:
         return rows
     groups = {}
@@ -106,28 +106,28 @@ def slow_granulated(observations) -> dict:
 
 
 def slow_information(observations) -> dict:
-    """I(V_m; V_g | U_S) / H(V_g | U_S) by S, summed as the definition has it."""
+    """Return I(V_m; V_g | U_S) / H(V_g | U_S) for each S, computed from the definition."""
     pairs = [(a, b) for a in observations for b in observations if a[0] != b[0]]
     varying = [i for i in range(3) if len({setting[i] for setting, _, _ in observations}) > 1]
-    found = {}
+    result = {}
     for size in range(len(varying)):
-        for chosen in combinations(varying, size):
-            joint, with_measure, with_target, alone = Counter(), Counter(), Counter(), Counter()
+        for subset in combinations(varying, size):
+            joint, with_measure, with_target, total = Counter(), Counter(), Counter(), Counter()
             for a, b in pairs:
-                u = tuple((a[0][i], b[0][i]) for i in chosen)
+                u = tuple((a[0][i], b[0][i]) for i in subset)
                 m, g = sign(a[1] - b[1]), sign(a[2] - b[2])
                 joint[u, m, g] += 1
                 with_measure[u, m] += 1
                 with_target[u, g] += 1
-                alone[u] += 1
+                total[u] += 1
             information = sum(
-                n / len(pairs) * math.log((n / alone[u]) / (with_measure[u, m] / alone[u] * (with_target[u, g] / alone[u])))
+                n / len(pairs) * math.log((n / total[u]) / (with_measure[u, m] / total[u] * (with_target[u, g] / total[u])))
                 for (u, m, g), n in joint.items()
             )
-            entropy = -sum(n / len(pairs) * math.log(n / alone[u]) for (u, g), n in with_target.items())
+            entropy = -sum(n / len(pairs) * math.log(n / total[u]) for (u, g), n in with_target.items())
             if entropy > 1e-9:
-                found[", ".join(HYPERPARAMETERS[i] for i in chosen)] = information / entropy
-    return found
+                result[", ".join(HYPERPARAMETERS[i] for i in subset)] = information / entropy
+    return result
 
 
 def slow_sign_errors(observations, test_size) -> list:
@@ -153,99 +153,99 @@ def slow_sign_errors(observations, test_size) -> list:
 
 
 @given(grids(), st.booleans())
-def test_granulated_kendall_is_that_of_plain_loops(rows, keep_seeds):
-    found = granulated_kendall(table(rows), ["count"], GAP, keep_seeds=keep_seeds).iloc[0]
+def test_granulated_kendall_equals_that_of_plain_loops(rows, keep_seeds):
+    result = granulated_kendall(table(rows), ["count"], GAP, keep_seeds=keep_seeds).iloc[0]
     psi = slow_granulated(observe(rows, not keep_seeds))
     for name in HYPERPARAMETERS:
-        assert found[f"granulated_kendall_{name}"] == pytest.approx(psi.get(name, math.nan), abs=1e-12, nan_ok=True)
-    assert found["granulated_kendall"] == pytest.approx(sum(psi.values()) / len(psi) if psi else math.nan, nan_ok=True)
-    assert bool(found["note"]) == (not psi)
+        assert result[f"granulated_kendall_{name}"] == pytest.approx(psi.get(name, math.nan), abs=1e-12, nan_ok=True)
+    assert result["granulated_kendall"] == pytest.approx(sum(psi.values()) / len(psi) if psi else math.nan, nan_ok=True)
+    assert bool(result["note"]) == (not psi)
 
 
 @given(grids(), st.booleans())
-def test_conditional_mutual_information_is_that_of_the_definition(rows, keep_seeds):
-    found = conditional_mutual_information(table(rows), ["count"], GAP, keep_seeds=keep_seeds).iloc[0]
+def test_conditional_mutual_information_equals_its_definition(rows, keep_seeds):
+    result = conditional_mutual_information(table(rows), ["count"], GAP, keep_seeds=keep_seeds).iloc[0]
     slow = slow_information(observe(rows, not keep_seeds))
-    assert found["conditional_mutual_information"] == pytest.approx(min(slow.values()), abs=1e-9)
-    assert found["mutual_information"] == pytest.approx(slow[""], abs=1e-9)
-    assert slow[found["given"]] == pytest.approx(min(slow.values()), abs=1e-9)
+    assert result["conditional_mutual_information"] == pytest.approx(min(slow.values()), abs=1e-9)
+    assert result["mutual_information"] == pytest.approx(slow[""], abs=1e-9)
+    assert slow[result["given"]] == pytest.approx(min(slow.values()), abs=1e-9)
 
 
 @given(grids(), st.booleans(), st.sampled_from([None, 300, 10_000]))
-def test_sign_errors_are_those_of_plain_loops(rows, keep_seeds, test_size):
-    found = robust_sign_error(table(rows), ["count"], GAP, keep_seeds=keep_seeds, test_size=test_size).iloc[0]
+def test_sign_errors_equal_those_of_plain_loops(rows, keep_seeds, test_size):
+    result = robust_sign_error(table(rows), ["count"], GAP, keep_seeds=keep_seeds, test_size=test_size).iloc[0]
     slow = slow_sign_errors(observe(rows, not keep_seeds), test_size)
     if slow:
-        assert found["environments"] == len(slow)
-        assert found["robust_sign_error"] == pytest.approx(max(slow), abs=1e-9)
-        assert found["mean_sign_error"] == pytest.approx(sum(slow) / len(slow), abs=1e-9)
+        assert result["environments"] == len(slow)
+        assert result["robust_sign_error"] == pytest.approx(max(slow), abs=1e-9)
+        assert result["mean_sign_error"] == pytest.approx(sum(slow) / len(slow), abs=1e-9)
     else:
-        assert found["note"].startswith("undefined: no ")
-        assert math.isnan(found["robust_sign_error"])
+        assert result["note"].startswith("undefined: no ")
+        assert math.isnan(result["robust_sign_error"])
 
 
 @given(grids(), st.booleans())
 @settings(max_examples=50)
-def test_partial_correlations_are_those_of_residuals(rows, keep_seeds):
+def test_partial_correlations_equal_those_of_residuals(rows, keep_seeds):
     observations = observe(rows, not keep_seeds)
     columns = pd.DataFrame([setting for setting, _, _ in observations], columns=HYPERPARAMETERS)
     for form in ("categories", "log_linear"):
-        found = partial_correlations(table(rows), ["count"], GAP, keep_seeds=keep_seeds, form=form).iloc[0]
+        result = partial_correlations(table(rows), ["count"], GAP, keep_seeds=keep_seeds, form=form).iloc[0]
         fixed = pd.get_dummies(columns.astype(str)) if form == "categories" else np.log(columns)
         design = np.column_stack([np.ones(len(columns)), fixed.to_numpy(float)])
         x, y = (np.array([float(o[position]) for o in observations]) for position in (1, 2))
-        left = [values - design @ np.linalg.pinv(design) @ values for values in (x, y)]
+        residuals = [values - design @ np.linalg.pinv(design) @ values for values in (x, y)]
         few = len({setting for setting, _, _ in observations}) < np.linalg.matrix_rank(design) + 2
-        if few or min(np.abs(values).max() for values in left) < 1e-9:
-            assert found["note"].startswith("undefined: ")
-            assert math.isnan(found["partial_correlation"])
+        if few or min(np.abs(values).max() for values in residuals) < 1e-9:
+            assert result["note"].startswith("undefined: ")
+            assert math.isnan(result["partial_correlation"])
         else:
-            # The residuals' mean is 0, as the design has a constant.
-            expected = left[0] @ left[1] / math.sqrt((left[0] @ left[0]) * (left[1] @ left[1]))
-            assert found["partial_correlation"] == pytest.approx(expected, abs=1e-5)
+            # The residuals have mean 0, because the design contains a constant.
+            expected = residuals[0] @ residuals[1] / math.sqrt((residuals[0] @ residuals[0]) * (residuals[1] @ residuals[1]))
+            assert result["partial_correlation"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_partial_correlation_given_nothing_is_the_plain_one():
+def test_a_partial_correlation_given_nothing_is_the_pearson_correlation():
     count, gap = np.random.default_rng(0).normal(size=(2, 18))
     runs = table([(setting, c, 20 + g) for setting, c, g in zip(cells(), count, gap, strict=True)])
-    found = partial_correlations(runs, ["count"], GAP, given=[], level=0.9).iloc[0]
+    result = partial_correlations(runs, ["count"], GAP, given=[], level=0.9).iloc[0]
     plain = stats.pearsonr(count, gap)
-    assert found["partial_correlation"] == pytest.approx(plain.statistic, abs=1e-5)
+    assert result["partial_correlation"] == pytest.approx(plain.statistic, abs=1e-5)
     interval = tuple(plain.confidence_interval(0.9))  # Fisher's
-    assert (found["partial_correlation_low"], found["partial_correlation_high"]) == pytest.approx(interval, abs=1e-5)
+    assert (result["partial_correlation_low"], result["partial_correlation_high"]) == pytest.approx(interval, abs=1e-5)
 
 
-def test_a_partial_correlation_given_one_number_is_the_textbook_formula():
+def test_a_partial_correlation_given_one_variable_equals_the_textbook_formula():
     runs = noisy()
-    found = partial_correlations(runs, ["norm"], GAP, form="log_linear", given=["learning_rate"]).iloc[0]
+    result = partial_correlations(runs, ["norm"], GAP, form="log_linear", given=["learning_rate"]).iloc[0]
     gap = 1 - runs["test_accuracy"]
     pairs = (runs["norm"], gap), (runs["norm"], np.log(runs["learning_rate"])), (gap, np.log(runs["learning_rate"]))
     xy, xz, yz = (stats.pearsonr(*pair).statistic for pair in pairs)
     expected = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
-    assert found["partial_correlation"] == pytest.approx(expected, abs=1e-5)
-    assert abs(found["partial_correlation"] - xy) > 0.2
-    plus, minus = np.arctanh(found["partial_correlation"]) + np.array([1, -1]) * stats.norm.ppf(0.975) / math.sqrt(
+    assert result["partial_correlation"] == pytest.approx(expected, abs=1e-5)
+    assert abs(result["partial_correlation"] - xy) > 0.2
+    plus, minus = np.arctanh(result["partial_correlation"]) + np.array([1, -1]) * stats.norm.ppf(0.975) / math.sqrt(
         18 - 1 - 3
     )
-    assert found["partial_correlation_high"] == pytest.approx(math.tanh(plus), abs=1e-9)
-    assert found["partial_correlation_low"] == pytest.approx(math.tanh(minus), abs=1e-9)
+    assert result["partial_correlation_high"] == pytest.approx(math.tanh(plus), abs=1e-9)
+    assert result["partial_correlation_low"] == pytest.approx(math.tanh(minus), abs=1e-9)
 
 
-@given(grids(most_seeds=1), st.randoms(use_true_random=False))
+@given(grids(max_seeds=1), st.randoms(use_true_random=False))
 @settings(max_examples=20)
-def test_what_must_not_change_rank_statistics(rows, random):
+def test_invariances_of_rank_statistics(rows, random):
     expected = pair_statistics(table(rows))
     exponential = [(setting, 2.0**count, gap) for setting, count, gap in rows]
     pd.testing.assert_series_equal(pair_statistics(table(exponential)), expected)
     random.shuffle(rows)
     pd.testing.assert_series_equal(pair_statistics(table(rows)), expected)
-    # Names of a hyperparameter's values; the order of hyperparameters and of their values.
+    # Names of a hyperparameter's values, and hence their order, do not matter.
     names = {0.1: "low", 0.01: "zero", 0.001: "high"}
     renamed = table(rows).assign(learning_rate=lambda runs: runs["learning_rate"].map(names))
     pd.testing.assert_series_equal(pair_statistics(renamed), expected)
 
 
-@given(grids(most_seeds=1))
+@given(grids(max_seeds=1))
 @settings(max_examples=20)
 def test_sign_of_the_measure(rows):
     runs = table(rows)
@@ -274,23 +274,23 @@ def test_affine_maps_do_not_change_partial_correlations(form, scale, shift, keep
     )
     np.testing.assert_allclose(moved, expected, atol=1e-4)
     np.testing.assert_allclose(mirrored, -expected.iloc[[0, 2, 1]], atol=1e-4)
-    # Neither does anything that the hyperparameters determine in the way they are held fixed.
+    # Adding a term that the fixed hyperparameters explain does not change them either.
     lifted = runs.assign(count=runs["count"] + 3 * np.log(runs["learning_rate"]))
-    found = partial_correlations(lifted, ["count"], GAP, form=form, keep_seeds=keep_seeds).iloc[0]
-    assert found["partial_correlation"] == pytest.approx(expected.iloc[0], abs=1e-4)
+    result = partial_correlations(lifted, ["count"], GAP, form=form, keep_seeds=keep_seeds).iloc[0]
+    assert result["partial_correlation"] == pytest.approx(expected.iloc[0], abs=1e-4)
 
 
-def test_a_perfect_measure_and_one_that_knows_the_learning_rate_alone():
+def test_a_perfect_measure_and_the_learning_rate():
     runs = noisy()
     runs["perfect"] = 1 - runs["test_accuracy"]
-    found = ranking(runs, ["learning_rate", "perfect"], test_size=10**9).set_index("measure")
-    assert list(found.index) == ["perfect", "learning_rate"]
-    perfect, rate = found.loc["perfect"], found.loc["learning_rate"]
+    result = ranking(runs, ["learning_rate", "perfect"], test_size=10**9).set_index("measure")
+    assert list(result.index) == ["perfect", "learning_rate"]
+    perfect, rate = result.loc["perfect"], result.loc["learning_rate"]
     for name in ("kendall", "granulated_kendall", "conditional_mutual_information", "partial_correlation_categories"):
         assert perfect[name] == pytest.approx(1)
     assert (perfect["robust_sign_error"], perfect["worst_environment"]) == (0, "")
     assert rate["kendall"] < -0.4
-    # Given the learning rate, it says nothing.
+    # Given the learning rate, it has no information.
     assert rate["conditional_mutual_information"] == pytest.approx(0, abs=1e-12)
     assert rate["given"] == "learning_rate"
     assert rate["mutual_information"] > 0.1
@@ -301,66 +301,66 @@ def test_a_perfect_measure_and_one_that_knows_the_learning_rate_alone():
     assert per_hyperparameter["granulated_kendall_learning_rate"] < -0.5
 
 
-def test_the_noise_of_the_test_set():
-    # With 10,000 examples, 1 - 2 exp(-5000 d^2) squared passes one half between 0.0195 and 0.0197.
+def test_differences_below_the_noise_of_the_test_set():
+    # With 10,000 examples, the square of 1 - 2 exp(-5000 d^2) exceeds 1/2 from d = 0.0196 on.
     for gap, compared in ((1.95, False), (1.97, True)):
         rows = [((0.1, 64, 0), 1, 0), ((0.01, 64, 0), 2, gap), ((0.001, 128, 0), 3, 50)]
-        found = robust_sign_error(table(rows), ["count"], GAP, test_size=10_000).iloc[0]
+        result = robust_sign_error(table(rows), ["count"], GAP, test_size=10_000).iloc[0]
         if compared:
-            assert (found["environments"], found["note"]) == (1, "")
+            assert (result["environments"], result["note"]) == (1, "")
         else:
-            assert math.isnan(found["robust_sign_error"])
-            assert "above the noise of 10000 test examples" in found["note"]
+            assert math.isnan(result["robust_sign_error"])
+            assert "above the noise of 10000 test examples" in result["note"]
 
 
-def test_the_worst_environment_in_words():
+def test_description_of_the_worst_environment():
     rows = [((0.1, 64, 0.5), 3, 1), ((0.01, 64, 0.5), 1, 4), ((0.001, 128, 0.5), 2, 50), ((0.001, 64, 0.5), 4, 60)]
-    found = robust_sign_error(table(rows), ["count"], GAP).iloc[0]
-    assert found["worst_environment"] == "learning_rate 0.01 or 0.1 at batch_size 64, weight_decay 0.5"
+    result = robust_sign_error(table(rows), ["count"], GAP).iloc[0]
+    assert result["worst_environment"] == "learning_rate 0.01 or 0.1 at batch_size 64, weight_decay 0.5"
 
 
-def test_regression_is_that_of_scikit_learn():
+def test_regression_equals_that_of_scikit_learn():
     runs = noisy()
     measures = ["count", "norm", "margin"]
-    found = regression(runs, measures, "test_error").set_index("measure")
+    result = regression(runs, measures, "test_error").set_index("measure")
     x, y = runs[measures].to_numpy(), 1 - runs["test_accuracy"].to_numpy()
     model = LinearRegression().fit(x, y)
     number, r_squared = len(y), model.score(x, y)
-    np.testing.assert_allclose(found["coefficient"], model.coef_, rtol=1e-4)
-    assert found["intercept"].to_numpy() == pytest.approx(model.intercept_, rel=1e-4)
-    assert found["r_squared"].to_numpy() == pytest.approx(r_squared, abs=1e-5)
-    assert found["adjusted_r_squared"].to_numpy() == pytest.approx(
+    np.testing.assert_allclose(result["coefficient"], model.coef_, rtol=1e-4)
+    assert result["intercept"].to_numpy() == pytest.approx(model.intercept_, rel=1e-4)
+    assert result["r_squared"].to_numpy() == pytest.approx(r_squared, abs=1e-5)
+    assert result["adjusted_r_squared"].to_numpy() == pytest.approx(
         1 - (1 - r_squared) * (number - 1) / (number - 4), abs=1e-5
     )
     units = LinearRegression().fit((x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std())
-    np.testing.assert_allclose(found["standardized_coefficient"], units.coef_, rtol=1e-4)
+    np.testing.assert_allclose(result["standardized_coefficient"], units.coef_, rtol=1e-4)
     for position, measure in enumerate(measures):
         others = np.delete(x, position, axis=1)
-        left = [values - LinearRegression().fit(others, values).predict(others) for values in (x[:, position], y)]
-        assert found.loc[measure, "partial_r_squared"] == pytest.approx(stats.pearsonr(*left).statistic ** 2, abs=1e-5)
-    text = describe_regression(found.reset_index())
+        residuals = [values - LinearRegression().fit(others, values).predict(others) for values in (x[:, position], y)]
+        assert result.loc[measure, "partial_r_squared"] == pytest.approx(stats.pearsonr(*residuals).statistic ** 2, abs=1e-5)
+    text = describe_regression(result.reset_index())
     assert f"R^2 {r_squared:.3f}" in text
     assert all(measure in text for measure in measures)
 
 
-def test_regression_on_one_measure_is_the_correlation():
+def test_regression_on_one_measure_equals_the_correlation():
     runs = noisy()
-    found = regression(runs, ["count"], "generalization_gap").iloc[0]
+    result = regression(runs, ["count"], "generalization_gap").iloc[0]
     r = stats.pearsonr(runs["count"], 1 - runs["test_accuracy"]).statistic
-    assert found[["r_squared", "partial_r_squared"]].astype(float).to_numpy() == pytest.approx(r**2, abs=1e-5)
-    assert found["standardized_coefficient"] == pytest.approx(r, abs=1e-5)
+    assert result[["r_squared", "partial_r_squared"]].astype(float).to_numpy() == pytest.approx(r**2, abs=1e-5)
+    assert result["standardized_coefficient"] == pytest.approx(r, abs=1e-5)
 
 
-def test_regressions_that_are_undefined_say_why():
+def test_undefined_regressions_give_the_reason():
     runs = noisy().assign(twice=lambda runs: 2 * runs["count"] + 1, constant=3.0)
     for measures, note in (
         (["count", "twice", "norm"], "undefined: count and twice are linear functions of the other measures"),
         (["count", "constant"], "undefined: constant is constant"),
     ):
-        found = regression(runs, measures)
-        assert list(found["note"]) == [note] * len(measures)
-        assert found["coefficient"].isna().all()
-        assert note in describe_regression(found)
+        result = regression(runs, measures)
+        assert list(result["note"]) == [note] * len(measures)
+        assert result["coefficient"].isna().all()
+        assert note in describe_regression(result)
     few = regression(runs.iloc[:4], ["count", "norm", "margin"])
     assert few["note"].iloc[0] == "undefined: 4 configurations, 5 are needed with 3 measures"
     assert regression(runs.iloc[:5], ["count", "norm", "margin"])["note"].iloc[0] == ""
@@ -373,17 +373,17 @@ def test_regressions_that_are_undefined_say_why():
 def test_kept_seeds_are_observations_and_configurations_are_drawn():
     runs = noisy(seeds=2)
     runs["gap"] = 1 - runs["test_accuracy"]
-    found = correlations(runs, ["count"], GAP, keep_seeds=True, resamples=60, level=0.8, seed=3).iloc[0]
-    assert (found["runs"], found["configurations"]) == (36, 18)
-    assert found["kendall"] == pytest.approx(stats.kendalltau(runs["count"], runs["gap"]).statistic)
+    result = correlations(runs, ["count"], GAP, keep_seeds=True, resamples=60, level=0.8, seed=3).iloc[0]
+    assert (result["runs"], result["configurations"]) == (36, 18)
+    assert result["kendall"] == pytest.approx(stats.kendalltau(runs["count"], runs["gap"]).statistic)
     averaged = runs.groupby(HYPERPARAMETERS)[["count", "gap"]].mean()
-    assert found["kendall"] != pytest.approx(stats.kendalltau(averaged["count"], averaged["gap"]).statistic)
+    assert result["kendall"] != pytest.approx(stats.kendalltau(averaged["count"], averaged["gap"]).statistic)
     groups = [group for _, group in runs.groupby(HYPERPARAMETERS)]
     slow = []
     for draw in np.random.default_rng(3).multinomial(18, [1 / 18] * 18, size=60):
         drawn = pd.concat([group for group, times in zip(groups, draw, strict=True) for _ in range(times)])
         slow.append(stats.kendalltau(drawn["count"], drawn["gap"]).statistic)
-    assert (found["kendall_low"], found["kendall_high"]) == pytest.approx(tuple(np.quantile(slow, [0.1, 0.9])), abs=1e-9)
+    assert (result["kendall_low"], result["kendall_high"]) == pytest.approx(tuple(np.quantile(slow, [0.1, 0.9])), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -399,20 +399,20 @@ def test_kept_seeds_are_observations_and_configurations_are_drawn():
         ),
     ],
 )
-def test_what_is_undefined_says_why(rows, note):
+def test_undefined_statistics_give_the_reason(rows, note):
     runs = table(rows)
-    for found in (ranking(runs, ["count"]), *(function(runs, ["count"], GAP) for function in PAIRWISE)):
-        assert list(found["note"]) == [note]
-        described = ["measure", "target", "runs", "configurations", "note"]
-        assert found.drop(columns=described).isna().all(axis=None)
+    for result in (ranking(runs, ["count"]), *(function(runs, ["count"], GAP) for function in PAIRWISE)):
+        assert list(result["note"]) == [note]
+        identifying = ["measure", "target", "runs", "configurations", "note"]
+        assert result.drop(columns=identifying).isna().all(axis=None)
     assert note in describe_ranking(ranking(runs, ["count"]))
 
 
 def test_no_two_configurations_differ_in_one_hyperparameter():
-    found = ranking(table([((0.1, 64, 1), 1, 2), ((0.01, 128, 2), 2, 3), ((0.001, 256, 3), 3, 5)]), ["count"]).iloc[0]
-    assert found["kendall"] == 1
-    assert found[["granulated_kendall", "robust_sign_error"]].isna().all()
-    assert found["note"].count("no two configurations differ in one hyperparameter alone") == 2
+    result = ranking(table([((0.1, 64, 1), 1, 2), ((0.01, 128, 2), 2, 3), ((0.001, 256, 3), 3, 5)]), ["count"]).iloc[0]
+    assert result["kendall"] == 1
+    assert result[["granulated_kendall", "robust_sign_error"]].isna().all()
+    assert result["note"].count("no two configurations differ in one hyperparameter alone") == 2
 
 
 @pytest.mark.parametrize(
@@ -426,16 +426,16 @@ def test_no_two_configurations_differ_in_one_hyperparameter():
 def test_hyperparameters_without_logarithm(weight_decay, why):
     runs = noisy()
     runs["weight_decay"] = runs["weight_decay"].map(dict(zip([1e-5, 1e-6], weight_decay, strict=True)))
-    found = partial_correlations(runs, ["count"], GAP, form="log_linear").iloc[0]
-    assert found["note"] == f"undefined: {why}, so it has no logarithm"
-    assert math.isnan(found["partial_correlation"])
-    # Its names do not matter to categories, and what is the same in every run need not be held fixed.
+    result = partial_correlations(runs, ["count"], GAP, form="log_linear").iloc[0]
+    assert result["note"] == f"undefined: {why}, so it has no logarithm"
+    assert math.isnan(result["partial_correlation"])
+    # Categories accept any values, and a hyperparameter that is the same in every run need not be held fixed.
     assert partial_correlations(runs, ["count"], GAP).iloc[0]["note"] == ""
-    rest = runs[runs["weight_decay"] == weight_decay[0]]
-    assert partial_correlations(rest, ["count"], GAP, form="log_linear").iloc[0]["note"] == ""
+    same_weight_decay = runs[runs["weight_decay"] == weight_decay[0]]
+    assert partial_correlations(same_weight_decay, ["count"], GAP, form="log_linear").iloc[0]["note"] == ""
 
 
-def test_what_cannot_be_held_fixed():
+def test_invalid_arguments_are_rejected():
     runs = noisy()
     with pytest.raises(InputError, match="epochs cannot be held fixed"):
         partial_correlations(runs, ["count"], given=["epochs"])
@@ -443,34 +443,34 @@ def test_what_cannot_be_held_fixed():
         partial_correlations(runs, ["count"], form="cubic")
     with pytest.raises(InputError, match="test_size is 0"):
         robust_sign_error(runs, ["count"], test_size=0)
-    found = robust_sign_error(runs.assign(loss=runs["norm"]), ["count"], ["loss"], test_size=100).iloc[0]
-    assert "not of loss" in found["note"]
+    result = robust_sign_error(runs.assign(loss=runs["norm"]), ["count"], ["loss"], test_size=100).iloc[0]
+    assert "not of loss" in result["note"]
 
 
-def test_missing_hyperparameters_are_a_value_of_their_own():
+def test_missing_hyperparameters_count_as_a_value():
     runs = noisy()
     missing = runs.assign(weight_decay=runs["weight_decay"].where(runs["weight_decay"] > 1e-6))
     pd.testing.assert_series_equal(pair_statistics(missing), pair_statistics(runs))
-    expected, found = (partial_correlations(some, ["count"], GAP).iloc[0] for some in (runs, missing))
-    assert found["partial_correlation"] == pytest.approx(expected["partial_correlation"])
+    expected, result = (partial_correlations(some, ["count"], GAP).iloc[0] for some in (runs, missing))
+    assert result["partial_correlation"] == pytest.approx(expected["partial_correlation"])
 
 
-def test_ranking_is_in_order_and_has_every_statistic():
+def test_ranking_is_sorted_and_has_every_statistic():
     runs = noisy(seeds=2).assign(constant=1.0)
     runs["negative"] = -runs["count"]
     measures = ["constant", "margin", "negative", "norm", "count"]
-    found = ranking(runs, measures, "test_error", test_size=10_000, resamples=50)
-    assert list(found["measure"].iloc[[0, 1, 4]]) == ["negative", "count", "constant"]
-    defined = found["kendall"].abs().iloc[:4]
+    result = ranking(runs, measures, "test_error", test_size=10_000, resamples=50)
+    assert list(result["measure"].iloc[[0, 1, 4]]) == ["negative", "count", "constant"]
+    defined = result["kendall"].abs().iloc[:4]
     assert (defined.diff().dropna() <= 0).all()
-    assert list(found.columns[:7]) == [
+    assert list(result.columns[:7]) == [
         *["measure", "target", "runs", "configurations"],
         "kendall",
         "kendall_low",
         "kendall_high",
     ]
-    assert found.columns[-1] == "note"
-    by_measure = found.set_index("measure")
+    assert result.columns[-1] == "note"
+    by_measure = result.set_index("measure")
     for expected in (
         correlations(runs, measures, ["test_error"], resamples=50),
         *(function(runs, measures, ["test_error"]) for function in (granulated_kendall, conditional_mutual_information)),
@@ -485,11 +485,11 @@ def test_ranking_is_in_order_and_has_every_statistic():
         shared = [name for name in expected.columns if name in by_measure and name != "note"]
         assert len(shared) > 3
         pd.testing.assert_frame_equal(by_measure[shared], expected.set_index("measure").loc[by_measure.index, shared])
-    kept = ranking(runs, measures, "test_error", keep_seeds=True, resamples=50)
-    assert not np.allclose(kept["kendall"], found["kendall"], equal_nan=True)
-    lines = describe_ranking(found).splitlines()
+    per_run = ranking(runs, measures, "test_error", keep_seeds=True, resamples=50)
+    assert not np.allclose(per_run["kendall"], result["kendall"], equal_nan=True)
+    lines = describe_ranking(result).splitlines()
     assert lines[0] == "measures against test_error, by |Kendall's tau| (18 configurations, 36 runs)"
-    assert [line.split()[0] for line in lines[2:7]] == list(found["measure"])
+    assert [line.split()[0] for line in lines[2:7]] == list(result["measure"])
     assert lines[7] == "constant: undefined: constant is constant"
 
 
@@ -522,12 +522,12 @@ def test_the_command(tmp_path, capsys):
         "test",
     ]
     arguments += ["--unit", "percent", "--targets", "test_error", "--keep-seeds", "--test-size", "500"]
-    environment_free = [sys.executable, "-c", ISOLATED, *arguments, "--out", str(tmp_path / "tables")]
-    finished = subprocess.run(environment_free, capture_output=True, text=True, timeout=300)
-    assert (finished.returncode, finished.stderr) == (0, "")
+    command = [sys.executable, "-c", ISOLATED, *arguments, "--out", str(tmp_path / "tables")]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (process.returncode, process.stderr) == (0, "")
     expected = ranking(runs, ["count", "norm"], "test_error", keep_seeds=True, test_size=500)
-    assert describe_ranking(expected) in finished.stdout
-    assert "test_error regressed on count, norm" in finished.stdout
+    assert describe_ranking(expected) in process.stdout
+    assert "test_error regressed on count, norm" in process.stdout
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
         "granulated_kendall.csv",
         "ranking.csv",
@@ -573,7 +573,7 @@ def test_the_command(tmp_path, capsys):
         (["runs.csv", "--measures", "count", "--out", "directory.csv"], "is a directory with the name of a .csv file"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+def test_invalid_command_lines_give_a_one_line_error(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     runs = noisy().assign(words="many", negative=-0.5, half=0.5)
     runs["hundreds"] = 100 * runs["test_accuracy"]
@@ -595,19 +595,19 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_published_figures_of_other_measures_follow():
+def test_published_figures_of_other_measures_are_reproduced():
     files = [PAPER / f"resnet18_{name}.csv" for name in ("margin_and_norm", "other_measures")]
     if not all(file.is_file() for file in files):
         pytest.skip("the paper's CSV files are not beside the repository, in ../shared/paper")
     compared, others = map(pd.read_csv, files)
     measures = ["regions_line", "parameter_norm", "margin", "normalized_margin"]
-    found = correlations(compared, measures, GAP, resamples=0)
-    assert list(found["configurations"]) == [27] * 4
-    assert list(found["pearson"].round(2)) == [0.98, 0.83, 0.63, 0.21]  # published to two digits
+    result = correlations(compared, measures, GAP, resamples=0)
+    assert list(result["configurations"]) == [27] * 4
+    assert list(result["pearson"].round(2)) == [0.98, 0.83, 0.63, 0.21]  # published to two digits
     measures = [column for column in others if column not in ("train_accuracy", "test_accuracy", *HYPERPARAMETERS)]
-    found = correlations(others, measures, GAP, resamples=0)
-    assert len(found) == 10
-    assert found["pearson"].abs().max().round(2) == 0.81
+    result = correlations(others, measures, GAP, resamples=0)
+    assert len(result) == 10
+    assert result["pearson"].abs().max().round(2) == 0.81
 
 
 PAIRWISE = (granulated_kendall, conditional_mutual_information, robust_sign_error, partial_correlations)
@@ -625,7 +625,7 @@ def cells() -> list:
 
 
 def noisy(seeds: int = 1) -> pd.DataFrame:
-    """A full grid on which count and gap rise as the learning rate falls, with noise in common."""
+    """Return a full grid on which count and gap share noise and increase as the learning rate decreases."""
     settings = [setting for setting in cells() for _ in range(seeds)]
     common, own, norm, margin = np.random.default_rng(1).normal(size=(4, len(settings)))
     rate = np.array([-math.log10(setting[0]) for setting in settings])
@@ -636,9 +636,9 @@ def noisy(seeds: int = 1) -> pd.DataFrame:
 
 
 def pair_statistics(runs: pd.DataFrame) -> pd.Series:
-    """Every number that follows from the order of pairs."""
-    found = [function(runs, ["count"], GAP).iloc[0] for function in PAIRWISE[:3]]
-    found.append(correlations(runs, ["count"], GAP, resamples=0).iloc[0][["spearman", "kendall"]])
-    together = pd.concat(found)
+    """Return all statistics that depend only on the order of pairs."""
+    result = [function(runs, ["count"], GAP).iloc[0] for function in PAIRWISE[:3]]
+    result.append(correlations(runs, ["count"], GAP, resamples=0).iloc[0][["spearman", "kendall"]])
+    statistics = pd.concat(result)
     dropped = ["measure", "target", "runs", "configurations", "note", "given", "worst_environment"]
-    return together[[name for name in together.index if name not in dropped]].astype(float)
+    return statistics[[name for name in statistics.index if name not in dropped]].astype(float)

@@ -1,4 +1,4 @@
-"""Flatness against slow, explicit computations on small networks."""
+"""Flatness, compared with slow explicit computations on small networks."""
 
 import math
 
@@ -18,7 +18,7 @@ CLASSES = 3
 
 
 def small_network(points=60, steps=0, seed=0, hidden=5, gain=1.0):
-    """A network of one hidden layer, in place ReLU and all, trained for some steps on what a wider one says."""
+    """Return a network of one hidden layer with in-place ReLU, trained for some steps on labels of a linear model."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, CLASSES))
     initial = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, CLASSES))
@@ -43,7 +43,7 @@ def trained():
 
 
 def logistic_model():
-    """A linear model of two classes and one point, at which everything is known in closed form."""
+    """Return a linear model of two classes and one point, for which measures are known in closed form."""
     torch.manual_seed(3)
     network = nn.Linear(4, 2)
     return from_tensors(network, (torch.tensor([[1.0, -2.0, 0.5, 1.5]]), torch.tensor([1])))
@@ -54,7 +54,7 @@ def vector_of(measured):
 
 
 def loss_of_vector(measured, dtype=torch.float32):
-    """L as a function of all weights in one vector, over all sampled points."""
+    """Return L over all sampled points as a function of all weights in one vector."""
     inputs, labels = measured.sample
     inputs = inputs.to(dtype)
     shapes = {name: parameter.shape for name, parameter in measured.network.named_parameters()}
@@ -89,13 +89,13 @@ def test_sharpness_of_logistic_loss_in_closed_form():
 def test_random_search_finds_nothing_sharper(steps, adaptive):
     measured = small_network(steps=steps, points=30, hidden=2)
     radius = flatness.ADAPTIVE_RADIUS if adaptive else flatness.RADIUS
-    found = (flatness.adaptive_sharpness if adaptive else flatness.sharpness)(measured)
+    sharpness = (flatness.adaptive_sharpness if adaptive else flatness.sharpness)(measured)
     vector, loss = vector_of(measured), loss_of_vector(measured)
     generator = torch.Generator().manual_seed(1)
     highest, centre = 0.0, torch.zeros_like(vector)
     with torch.no_grad():
         start = loss(vector)
-        for spread in (1.0, 0.5, 0.2, 0.1, 0.05):  # first everywhere, then around the best
+        for spread in (1.0, 0.5, 0.2, 0.1, 0.05):  # first in the whole ball, then around the best offset
             offsets = centre + spread * radius * torch.nn.functional.normalize(
                 torch.randn(1500, len(vector), generator=generator), dim=1
             )
@@ -104,22 +104,22 @@ def test_random_search_finds_nothing_sharper(steps, adaptive):
             rises = torch.vmap(loss)(vector + moves) - start
             if rises.max() > highest:
                 highest, centre = rises.max().item(), offsets[rises.argmax()]
-    assert 0.7 * found < highest < 1.02 * found
+    assert 0.7 * sharpness < highest < 1.02 * sharpness
 
 
 def test_the_worst_offset_lies_in_the_ball(trained, monkeypatch):
-    seen = []
+    evaluated = []
 
-    def noted(measured, weights, batches):
-        seen.append(as_vector(weights))
+    def recorded(measured, weights, batches):
+        evaluated.append(as_vector(weights))
         return loss_and_gradient(measured, weights, batches)
 
-    monkeypatch.setattr(flatness, "loss_and_gradient", noted)
+    monkeypatch.setattr(flatness, "loss_and_gradient", recorded)
     flatness.sharpness(trained)
-    assert max((vector - seen[0]).norm() for vector in seen) <= flatness.RADIUS * (1 + 1e-5)
-    seen.clear()
+    assert max((vector - evaluated[0]).norm() for vector in evaluated) <= flatness.RADIUS * (1 + 1e-5)
+    evaluated.clear()
     flatness.adaptive_sharpness(trained)
-    distances = [((vector - seen[0]) / seen[0].abs()).norm() for vector in seen]
+    distances = [((vector - evaluated[0]) / evaluated[0].abs()).norm() for vector in evaluated]
     assert max(distances) <= flatness.ADAPTIVE_RADIUS * (1 + 1e-5)
 
 
@@ -132,11 +132,11 @@ def test_average_sharpness_is_near_its_expectation(adaptive, monkeypatch):
     with torch.no_grad():
         rises = torch.vmap(loss, chunk_size=5000)(vector + (noise * vector.abs() if adaptive else noise)) - loss(vector)
     monkeypatch.setattr(flatness, "DRAWS", 300)
-    found = (flatness.adaptive_average_sharpness if adaptive else flatness.average_sharpness)(measured)
-    assert abs(found - rises.mean().item()) < 4 * rises.std().item() / math.sqrt(300)
+    estimate = (flatness.adaptive_average_sharpness if adaptive else flatness.average_sharpness)(measured)
+    assert abs(estimate - rises.mean().item()) < 4 * rises.std().item() / math.sqrt(300)
 
 
-def test_curvature_is_that_of_the_exact_hessian(trained):
+def test_curvature_equals_that_of_the_exact_hessian(trained):
     for measured in (trained, small_network(seed=2)):
         hessian = torch.func.hessian(loss_of_vector(measured))(vector_of(measured)).double()
         product, size = flatness._hessian_product(measured)
@@ -145,30 +145,30 @@ def test_curvature_is_that_of_the_exact_hessian(trained):
         assert flatness.hessian_eigenvalue(measured) == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
 
 
-def test_hessian_trace_is_right_on_average_and_nearly_so_at_once(trained, monkeypatch):
+def test_hessian_trace_is_unbiased_and_each_estimate_is_close(trained, monkeypatch):
     trace = torch.func.hessian(loss_of_vector(trained))(vector_of(trained)).double().trace().item()
-    found = []
+    estimates = []
     for seed in range(40):
         monkeypatch.setattr(flatness, "SEED", seed)
-        found.append(flatness.hessian_trace(trained))
-    error = np.std(found) / math.sqrt(len(found))
-    assert abs(np.mean(found) - trace) < 4 * error + 1e-5 * trace
-    assert np.abs(np.array(found) - trace).max() < 0.5 * trace
+        estimates.append(flatness.hessian_trace(trained))
+    error = np.std(estimates) / math.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - trace) < 4 * error + 1e-5 * trace
+    assert np.abs(np.array(estimates) - trace).max() < 0.5 * trace
 
 
 def test_gradient_norm_and_variance_by_loops():
     measured = small_network(points=230)
     inputs, labels = measured.sample
     order = torch.randperm(230, generator=torch.Generator().manual_seed(SEED))
-    slope = torch.func.grad(loss_of_vector(measured))(vector_of(measured))
-    assert gradients.gradient_norm(measured) == pytest.approx(slope.norm().item(), rel=1e-5)
-    slopes = []
+    gradient = torch.func.grad(loss_of_vector(measured))(vector_of(measured))
+    assert gradients.gradient_norm(measured) == pytest.approx(gradient.norm().item(), rel=1e-5)
+    minibatch_gradients = []
     for first in range(0, 200, 50):
-        part = order[first : first + 50]
-        of_part = from_tensors(measured.model, (inputs[part], labels[part]))
-        slopes.append(torch.func.grad(loss_of_vector(of_part))(vector_of(of_part)).double())
-    mean = sum(slopes) / 4
-    expected = sum((slope - mean).square().sum() for slope in slopes) / 4
+        indices = order[first : first + 50]
+        minibatch = from_tensors(measured.model, (inputs[indices], labels[indices]))
+        minibatch_gradients.append(torch.func.grad(loss_of_vector(minibatch))(vector_of(minibatch)).double())
+    mean = sum(minibatch_gradients) / 4
+    expected = sum((gradient - mean).square().sum() for gradient in minibatch_gradients) / 4
     assert gradients.gradient_variance(measured) == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -178,20 +178,20 @@ def test_gradient_variance_needs_two_minibatches():
 
 
 @pytest.mark.parametrize("magnitude", [False, True])
-def test_noise_is_the_largest_that_is_tolerated(trained, magnitude):
+def test_noise_is_the_largest_tolerated_level(trained, magnitude):
     inputs, labels = trained.sample
     network = trained.network
 
     def accuracy(sigma):
-        rights = []
+        accuracies = []
         for draw in range(pacbayes.NOISE_DRAWS):
             generator = torch.Generator().manual_seed(SEED + draw)
             weights = {}
             for name, weight in network.named_parameters():
                 variance = sigma**2 * weight**2 + pacbayes.MAGNITUDE_EPSILON**2 if magnitude else sigma**2 + 0 * weight
                 weights[name] = weight + variance.sqrt() * torch.randn(weight.shape, generator=generator)
-            rights.append((functional_call(network, weights, (inputs,)).argmax(dim=1) == labels).double().mean().item())
-        return np.mean(rights)
+            accuracies.append((functional_call(network, weights, (inputs,)).argmax(dim=1) == labels).double().mean().item())
+        return np.mean(accuracies)
 
     sigma = (pacbayes.magnitude_noise if magnitude else pacbayes.noise)(trained)
     fitted = accuracy(0.0) if not magnitude else (network(inputs).argmax(dim=1) == labels).double().mean().item()
@@ -217,7 +217,7 @@ def test_pacbayes_bounds_by_numpy(trained):
         assert measure(trained) == pytest.approx(np.sqrt(bound / n), rel=1e-6)
 
 
-def test_noise_that_lowers_nothing_is_an_error():
+def test_noise_that_does_not_lower_the_accuracy_is_an_error():
     measured = small_network()
     always_right = from_tensors(measured.model, (measured.sample[0], measured.model(measured.sample[0]).argmax(dim=1)))
     constant = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
@@ -227,7 +227,7 @@ def test_noise_that_lowers_nothing_is_an_error():
     assert pacbayes.pacbayes_flatness(always_right) > 0
 
 
-def test_bounds_without_a_beginning_are_an_error(trained):
+def test_bounds_without_initial_weights_are_an_error(trained):
     measured = from_tensors(trained.model, trained.sample)
     for name in ("pacbayes_initialization", "pacbayes_magnitude_initialization"):
         assert "before training" in value(name, measured)[f"{name}_error"]
@@ -248,23 +248,23 @@ MEASURES = [
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
-def test_weights_and_modes_stay_and_values_repeat(measure):
+def test_the_model_is_not_changed_and_values_are_reproducible(measure):
     first, second = small_network(points=100, steps=50), small_network(points=100, steps=50)
     first.model.train()
     before = {name: weight.clone() for name, weight in first.model.state_dict().items()}
     folded = {name: weight.clone() for name, weight in first.network.state_dict().items()}
     torch.manual_seed(7)
     with torch.no_grad():
-        found = measure(first)
+        result = measure(first)
     torch.manual_seed(8)
-    assert found == measure(second)
+    assert result == measure(second)
     assert all(torch.equal(weight, before[name]) for name, weight in first.model.state_dict().items())
     assert all(torch.equal(weight, folded[name]) for name, weight in first.network.state_dict().items())
     assert first.model.training
     assert all(parameter.grad is None for parameter in first.network.parameters())
 
 
-def test_fewer_points_are_taken_evenly():
+def test_fewer_points_are_evenly_spaced():
     measured = small_network(points=60)
     labels = torch.cat([labels for _, labels in measured.sample_batches(points=7)])
     expected = torch.linspace(0, 59, 7, dtype=torch.float64).round().long()

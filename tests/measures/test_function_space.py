@@ -1,4 +1,4 @@
-"""Measures of the function against loops over points, and closed forms of one neuron."""
+"""Measures of the function, compared with loops over points and with closed forms for one neuron."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def jacobian_norm_at(model, point):
     return jacobian.double().norm().item()
 
 
-def test_jacobian_norms_are_those_of_each_point():
+def test_jacobian_norms_equal_those_of_single_points():
     model = models.build("small_cnn", num_classes=5, in_channels=2, width=3)
     measured = measured_with(model, shape=(2, 8, 8), points=250)
     model.eval()
@@ -69,12 +69,12 @@ def test_activation_changes_by_loops_over_hooks(activation):
             changes += 0 if previous is None else int((pattern != previous).sum())
             previous = pattern
     assert changes > 0
-    # A point at a bend may fall on either side of it, by rounding.
+    # Rounding may move a point at a threshold to either side of it.
     assert function_space.activation_changes(measured) == pytest.approx(changes / len(segments), abs=0.05)
 
 
 class OneNeuron(nn.Module):
-    """Bends once, where the first coordinate is zero."""
+    """Changes its slope once, where the first coordinate is zero."""
 
     def __init__(self, rectify):
         super().__init__()
@@ -104,7 +104,7 @@ RECTIFIERS = {
 
 
 @pytest.mark.parametrize("rectify", RECTIFIERS.values(), ids=RECTIFIERS)
-def test_every_rectifier_is_seen(rectify):
+def test_every_rectifier_is_counted(rectify):
     measured = measured_with(OneNeuron(rectify))
     segments = segments_of(measured, function_space.PATTERN_SEGMENTS)
     crossings = (segments[:, 0, 0] * segments[:, 1, 0] < 0).sum().item()
@@ -114,16 +114,16 @@ def test_every_rectifier_is_seen(rectify):
 
 def test_batches_share_their_ends(monkeypatch):
     measured = measured_with(two_layers())
-    whole = function_space.activation_changes(measured)
+    expected = function_space.activation_changes(measured)
     for size in (1, 2, 7, 199, 200):
         monkeypatch.setattr(function_space, "evaluation_batch", lambda device, values, size=size: size)
-        assert function_space.activation_changes(measured) == pytest.approx(whole, abs=0.05)
+        assert function_space.activation_changes(measured) == pytest.approx(expected, abs=0.05)
 
 
-def test_a_linear_model_changes_nowhere_and_has_one_jacobian():
+def test_models_without_a_rectifier_are_an_error():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    found = value("activation_changes", measured_with(linear))
-    assert "no rectifier" in found["activation_changes_error"]
+    result = value("activation_changes", measured_with(linear))
+    assert "no rectifier" in result["activation_changes_error"]
     with pytest.raises(InputError, match="no rectifier"):
         function_space.activation_changes(measured_with(two_layers(nn.Tanh)))
     assert function_space.activation_changes(measured_with(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))) > 0
@@ -133,27 +133,27 @@ def test_a_linear_model_changes_nowhere_and_has_one_jacobian():
 def test_rectifiers_of_every_network(name):
     torch.manual_seed(0)
     measured = measured_with(models.build(name, width=8), points=2, shape=(3, 32, 32))
-    seen = function_space.ActivationChangeCounter(batch=2)
-    with torch.no_grad(), seen:
+    counter = function_space.ActivationChangeCounter(batch=2)
+    with torch.no_grad(), counter:
         measured.model.eval()(measured.sample[0])
-    assert (seen.calls > 0) == (name not in ("efficientnet_b0", "vision_transformer"))  # whose activations are smooth
+    assert (counter.calls > 0) == (name not in ("efficientnet_b0", "vision_transformer"))  # their activations are smooth
 
 
 @pytest.mark.parametrize("name", ["jacobian_norm", "jacobian_norm_on_lines", "activation_changes"])
-def test_the_model_stays_and_values_repeat(name):
+def test_the_model_is_not_changed_and_values_are_reproducible(name):
     model = models.build("small_cnn", num_classes=5, in_channels=1, width=2).train()
     measured = measured_with(model, shape=(1, 8, 8))
     before = {key: entry.clone() for key, entry in model.state_dict().items()}
     with torch.no_grad():
-        found = getattr(function_space, name)(measured)
+        result = getattr(function_space, name)(measured)
     torch.manual_seed(99)
-    assert found == getattr(function_space, name)(measured)
+    assert result == getattr(function_space, name)(measured)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(entry, before[key]) for key, entry in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_clamped_weight_is_no_activation():
+def test_a_clamped_weight_is_not_an_activation():
     class Tempered(nn.Linear):
         def forward(self, x):
             return super().forward(x) * self.bias.sum().clamp(min=0.1) * self.weight.clamp(min=0).sum()

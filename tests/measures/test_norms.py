@@ -1,4 +1,4 @@
-"""Norms and margins against slow explicit computations on small networks."""
+"""Norms and margins, compared with slow explicit computations on small networks."""
 
 import copy
 import itertools
@@ -20,7 +20,7 @@ LABELS = torch.arange(40) % 4
 
 
 def convolutional() -> nn.Module:
-    """Batch normalization before and after convolutions, a stride, groups; statistics as after some training."""
+    """Return a network with batch normalization before and after convolutions, a stride and groups."""
     torch.manual_seed(1)
     model = nn.Sequential(
         nn.BatchNorm2d(3),
@@ -50,8 +50,8 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(90, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 4))
 
 
-def measured(model: nn.Module, **more) -> MeasuredModel:
-    """Label inputs as the model does, so that margins are positive."""
+def measured_model(model: nn.Module, **more) -> MeasuredModel:
+    """Return a model with inputs that it labels itself, so that margins are positive."""
     with torch.no_grad():
         labels = model.eval()(INPUTS).argmax(dim=1)
     return from_tensors(model, (INPUTS, labels), **more)
@@ -60,7 +60,7 @@ def measured(model: nn.Module, **more) -> MeasuredModel:
 @pytest.mark.parametrize(
     "name", ["resnet18", "senet18", "vgg19", "mobilenet", "shufflenetv2", "efficientnet_b0", "simple_dla"]
 )
-def test_without_normalization_it_is_the_same_function(name):
+def test_folding_normalization_does_not_change_the_function(name):
     torch.manual_seed(0)
     model = as_if_trained(models.build(name, width=8))
     inputs = torch.randn(3, 3, 32, 32)
@@ -72,12 +72,12 @@ def test_without_normalization_it_is_the_same_function(name):
 
 
 def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices():
-    """Each layer as a matrix, a column an input value."""
-    of = measured(convolutional())
-    found = norms.operator_norms(of)
+    """The matrix of a layer has one column per input value."""
+    measured = measured_model(convolutional())
+    result = norms.operator_norms(measured)
     activations = INPUTS[:1]
     expected = []
-    for module in of.network.children():
+    for module in measured.network.children():
         if isinstance(module, nn.Conv2d | nn.Linear):
             basis = torch.eye(activations.numel()).view(-1, *activations.shape[1:])
             with torch.no_grad():
@@ -85,15 +85,16 @@ def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices()
             expected.append(np.linalg.svd(matrix.double().numpy(), compute_uv=False)[0])
         activations = module(activations).detach()
     assert len(expected) == 4
-    assert found.numpy() == pytest.approx(np.array(expected), rel=1e-4)
-    assert norms.log_product_operator(of) == pytest.approx(2 * np.log(expected).sum(), rel=1e-4)
+    assert result.numpy() == pytest.approx(np.array(expected), rel=1e-4)
+    assert norms.log_product_operator(measured) == pytest.approx(2 * np.log(expected).sum(), rel=1e-4)
 
 
-def test_norms_of_matrices_are_those_of_their_singular_values():
-    of = measured(convolutional())
-    gamma = margins.output_margin(of)
+def test_norms_of_matrices_follow_from_their_singular_values():
+    measured = measured_model(convolutional())
+    gamma = margins.output_margin(measured)
     values = [
-        np.linalg.svd(layer.weight.detach().flatten(1).double().numpy(), compute_uv=False) for layer in of.layers.values()
+        np.linalg.svd(layer.weight.detach().flatten(1).double().numpy(), compute_uv=False)
+        for layer in measured.layers.values()
     ]
     depth = len(values)
     frobenius = math.prod((singular**2).sum() for singular in values)
@@ -109,9 +110,9 @@ def test_norms_of_matrices_are_those_of_their_singular_values():
         "sum_spectral_over_margin": depth * (spectral / gamma**2) ** (1 / depth),
         "frobenius_over_spectral": sum((singular**2).sum() / singular[0] ** 2 for singular in values),
         "margin_over_spectral_product": gamma / math.sqrt(spectral),
-        "log_product_operator_over_margin": norms.log_product_operator(of) - 2 * math.log(gamma),
+        "log_product_operator_over_margin": norms.log_product_operator(measured) - 2 * math.log(gamma),
     }
-    assert {name: getattr(norms, name)(of) for name in expected} == pytest.approx(expected, rel=1e-9)
+    assert {name: getattr(norms, name)(measured) for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
 def test_norms_and_distances_of_all_parameters():
@@ -119,89 +120,90 @@ def test_norms_and_distances_of_all_parameters():
     with torch.no_grad():
         for parameter in after.parameters():
             parameter.add_(torch.randn_like(parameter))
-    of = measured(after, initial=before)
+    measured = measured_model(after, initial=before)
     pairs = list(zip(after.parameters(), before.parameters(), strict=True))
-    moved = [(one - other).detach().double().numpy() for one, other in pairs]
-    assert norms.parameter_count(of) == 90 * 5 + 5 + 5 * 3 + 3 + 3 * 4 + 4
+    differences = [(one - other).detach().double().numpy() for one, other in pairs]
+    assert norms.parameter_count(measured) == 90 * 5 + 5 + 5 * 3 + 3 + 3 * 4 + 4
     length = math.sqrt(sum((one.detach().double().numpy() ** 2).sum() for one, _ in pairs))
-    assert norms.parameter_norm(of) == pytest.approx(length)
-    assert norms.margin_over_norm(of) == pytest.approx(margins.output_margin(of) / length)
-    assert norms.distance_from_initialization(of) == pytest.approx(math.sqrt(sum((part**2).sum() for part in moved)))
-    assert norms.frobenius_distance(of) == pytest.approx(sum((part**2).sum() for part in moved[::2]))  # without biases
+    assert norms.parameter_norm(measured) == pytest.approx(length)
+    assert norms.margin_over_norm(measured) == pytest.approx(margins.output_margin(measured) / length)
+    squares = [(difference**2).sum() for difference in differences]
+    assert norms.distance_from_initialization(measured) == pytest.approx(math.sqrt(sum(squares)))
+    assert norms.frobenius_distance(measured) == pytest.approx(sum(squares[::2]))  # without biases
 
 
 def test_path_norm_is_the_sum_over_all_paths():
-    of = measured(perceptron())
-    first, second, third = (module for module in of.network.modules() if isinstance(module, nn.Linear))
+    measured = measured_model(perceptron())
+    first, second, third = (module for module in measured.network.modules() if isinstance(module, nn.Linear))
     weights = [[[w**2 for w in row] for row in layer.weight.tolist()] for layer in (first, second, third)]
     biases = [[b**2 for b in layer.bias.tolist()] for layer in (first, second, third)]
     total = 0.0
     for k, j, i in itertools.product(range(4), range(3), range(5)):
-        rest = weights[2][k][j] * weights[1][j][i]
-        total += rest * biases[0][i] + sum(rest * weights[0][i][pixel] for pixel in range(90))
+        product = weights[2][k][j] * weights[1][j][i]
+        total += product * biases[0][i] + sum(product * weights[0][i][pixel] for pixel in range(90))
     total += sum(weights[2][k][j] * biases[1][j] for k in range(4) for j in range(3)) + sum(biases[2])
-    assert norms.log_path_norm(of) == pytest.approx(math.log(total), rel=1e-6)
-    gamma = margins.output_margin(of)
-    assert norms.log_path_norm_over_margin(of) == pytest.approx(math.log(total / gamma**2), rel=1e-6)
+    assert norms.log_path_norm(measured) == pytest.approx(math.log(total), rel=1e-6)
+    gamma = margins.output_margin(measured)
+    assert norms.log_path_norm_over_margin(measured) == pytest.approx(math.log(total / gamma**2), rel=1e-6)
 
 
 def test_fisher_rao_norm_from_the_gradient_of_each_point():
-    of = measured(convolutional())
-    weights = [weight.requires_grad_() for weight in of.network.parameters()]
+    measured = measured_model(convolutional())
+    weights = [weight.requires_grad_() for weight in measured.network.parameters()]
     squares = []
-    for image, label in zip(*of.sample, strict=True):
-        loss = nn.functional.cross_entropy(of.network(image[None]), label[None])
+    for image, label in zip(*measured.sample, strict=True):
+        loss = nn.functional.cross_entropy(measured.network(image[None]), label[None])
         slopes = torch.autograd.grad(loss, weights)
         squares.append(sum((slope * weight).sum().item() for slope, weight in zip(slopes, weights, strict=True)) ** 2)
-    assert norms.fisher_rao_norm(of) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-4)
+    assert norms.fisher_rao_norm(measured) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-4)
 
 
 def test_output_margins_of_each_point():
     model = convolutional()
-    of = from_tensors(model, (INPUTS, LABELS))
+    measured = from_tensors(model, (INPUTS, LABELS))
     expected = []
     for logits, label in zip(model(INPUTS).tolist(), LABELS.tolist(), strict=True):
         expected.append(logits[label] - max(logit for k, logit in enumerate(logits) if k != label))
-    assert margins.output_margin(of) == pytest.approx(np.quantile(expected, 0.1), rel=1e-4)
-    assert margins.output_margin(of) < 0
+    assert margins.output_margin(measured) == pytest.approx(np.quantile(expected, 0.1), rel=1e-4)
+    assert margins.output_margin(measured) < 0
     with pytest.raises(InputError, match="not positive"):
-        margins.inverse_margin(of)
-    of = measured(model)
-    gamma = margins.output_margin(of)
-    assert margins.inverse_margin(of) == pytest.approx(1 / gamma)
-    assert margins.inverse_squared_margin(of) == pytest.approx(1 / gamma**2)
+        margins.inverse_margin(measured)
+    measured = measured_model(model)
+    gamma = margins.output_margin(measured)
+    assert margins.inverse_margin(measured) == pytest.approx(1 / gamma)
+    assert margins.inverse_squared_margin(measured) == pytest.approx(1 / gamma**2)
 
 
 def test_input_margin_of_a_linear_model_is_the_distance_to_its_boundary():
     model = nn.Sequential(nn.Flatten(), nn.Linear(90, 4))
-    of = measured(model)
+    measured = measured_model(model)
     weight, bias = model[1].weight.detach().double().numpy(), model[1].bias.detach().double().numpy()
     distances = []
     for point in INPUTS.flatten(1).double().numpy():
         scores = weight @ point + bias
         best = scores.argmax()
-        # m's slope is that of the two highest logits: the boundary between these two
+        # the gradient of m belongs to the two highest logits, and so does the nearest boundary
         other = max((k for k in range(4) if k != best), key=lambda k: scores[k])
         distances.append((scores[best] - scores[other]) / np.linalg.norm(weight[best] - weight[other]))
-    assert margins.input_margin(of) == pytest.approx(np.quantile(distances, 0.1), rel=1e-4)
+    assert margins.input_margin(measured) == pytest.approx(np.quantile(distances, 0.1), rel=1e-4)
 
 
 def test_epochs_to_fit_is_the_first_epoch_of_99_percent():
     history = [{"epoch": epoch, "running_accuracy": accuracy} for epoch, accuracy in ((1, 0.5), (2, 0.992), (3, 0.999))]
-    of = measured(perceptron())
-    of.history = lambda: history
-    assert performance.epochs_to_fit(of) == 2
-    of.history = lambda: history[:1]
+    measured = measured_model(perceptron())
+    measured.history = lambda: history
+    assert performance.epochs_to_fit(measured) == 2
+    measured.history = lambda: history[:1]
     with pytest.raises(InputError, match="no epoch"):
-        performance.epochs_to_fit(of)
-    of.history = None
+        performance.epochs_to_fit(measured)
+    measured.history = None
     with pytest.raises(InputError, match="history"):
-        performance.epochs_to_fit(of)
+        performance.epochs_to_fit(measured)
 
 
-def test_a_measure_that_fails_says_why_and_lets_the_others_be():
+def test_a_measure_that_fails_gives_the_reason_and_does_not_affect_others():
     class Branching(nn.Module):
-        """What torch.fx cannot trace."""
+        """A module that torch.fx cannot trace."""
 
         def __init__(self):
             super().__init__()
@@ -211,19 +213,20 @@ def test_a_measure_that_fails_says_why_and_lets_the_others_be():
             return self.layers(x) if x.sum() > 0 else self.layers(-x)
 
     model = Branching().eval()
-    found = rc.measure(model, (INPUTS, LABELS), ["parameter_norm", "parameter_count", "output_margin", "frobenius_distance"])
-    assert math.isnan(found["parameter_norm"])
-    assert "torch.fx cannot trace" in found["parameter_norm_error"]
-    assert "parameter_count_error" not in found
-    assert found["parameter_count"] == sum(p.numel() for p in model.parameters())
-    assert "output_margin_error" not in found
+    names = ["parameter_norm", "parameter_count", "output_margin", "frobenius_distance"]
+    result = rc.measure(model, (INPUTS, LABELS), names)
+    assert math.isnan(result["parameter_norm"])
+    assert "torch.fx cannot trace" in result["parameter_norm_error"]
+    assert "parameter_count_error" not in result
+    assert result["parameter_count"] == sum(p.numel() for p in model.parameters())
+    assert "output_margin_error" not in result
     zero = perceptron()
     nn.init.zeros_(zero[3].weight)
     assert "zero" in value("log_product_spectral", from_tensors(zero, (INPUTS, LABELS)))["log_product_spectral_error"]
     assert "before training" in value("frobenius_distance", from_tensors(zero, (INPUTS, LABELS)))["frobenius_distance_error"]
 
 
-def test_measuring_leaves_the_model_as_it_was():
+def test_measuring_does_not_change_the_model():
     model = convolutional().train()
     before = copy.deepcopy(model.state_dict())
     rc.measure(model, (INPUTS, LABELS), ["parameter_norm", "output_margin", "log_product_operator", "fisher_rao_norm"])
@@ -231,18 +234,18 @@ def test_measuring_leaves_the_model_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_name_there_is_no_measure_of_is_refused():
+def test_an_unknown_measure_is_rejected():
     with pytest.raises(InputError, match="measure 'norm' is unknown"):
         rc.measure(perceptron(), (INPUTS, LABELS), ["norm"])
 
 
 @pytest.mark.parametrize("labels", [LABELS[:5], LABELS.float(), LABELS[:, None]])
-def test_data_that_are_not_inputs_and_labels_are_refused(labels):
+def test_data_of_the_wrong_shape_or_type_are_rejected(labels):
     with pytest.raises(InputError, match="labels int64"):
         rc.measure(perceptron(), (INPUTS, labels), ["output_margin"])
 
 
-def test_a_data_set_measures_as_its_tensors_do():
+def test_a_data_set_gives_the_same_values_as_its_tensors():
     digits = data.load("digits", train_size=60)
     model = models.build("mlp", 10, 1, image_size=8, width=8)
     splits = [(digits.normalize(split.images), split.labels) for split in (digits.train, digits.test)]
@@ -252,7 +255,7 @@ def test_a_data_set_measures_as_its_tensors_do():
     assert whole["distance_from_initialization"] == 0
 
 
-def test_running_out_of_memory_is_no_property_of_a_model(monkeypatch):
+def test_running_out_of_memory_is_raised(monkeypatch):
     def too_large(measured):
         raise torch.OutOfMemoryError("no memory left")
 

@@ -1,4 +1,4 @@
-"""Every measure where one layer is multiplied by a and the next by 1/a, which leaves the function as it is."""
+"""Every measure when one layer is multiplied by a and the next by 1/a, which does not change the function."""
 
 import copy
 
@@ -12,8 +12,8 @@ from regioncount import models, registry
 from regioncount.measures import function_space, value
 from regioncount.measures.measured_model import from_tensors
 
-# Powers of two: floating point rounds both networks alike. So large that the constant in magnitude-aware noise shows, and
-# not so large that this constant alone costs the accuracy.
+# Powers of two, so that floating point rounds both networks alike. They are large enough for the constant in
+# magnitude-aware noise to have an effect, but too small for this constant alone to lower the accuracy.
 FACTORS = {"mlp": 256.0, "small_cnn": 8.0}
 POINTS = 120
 
@@ -25,7 +25,7 @@ CHANGED = [name for name in MEASURES if ENTRIES[name].traits["scale_invariant"] 
 
 def rescaled(model: nn.Module, name: str) -> nn.Module:
     model = copy.deepcopy(model)
-    # The perceptron's first layer and its second; the first normalization's gain and shift, and the next convolution.
+    # The first and second layer of the perceptron, or the first normalization and the next convolution.
     first, following = (model[1], model[3]) if name == "mlp" else (model[0][1], model[2][0])
     with torch.no_grad():
         first.weight *= FACTORS[name]
@@ -35,7 +35,7 @@ def rescaled(model: nn.Module, name: str) -> nn.Module:
 
 
 def built(name: str) -> tuple[nn.Module, nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """A network before and after it has been fitted, and data for it: training and test set."""
+    """Return a network before and after training, and its training and test set."""
     torch.manual_seed(0)
     options = {"width": 12} if name == "mlp" else {"width": 4}
     initial = models.build(name, num_classes=3, in_channels=1, image_size=8, **options)
@@ -62,7 +62,7 @@ def both(request):
     return values(model, initial, data), values(rescaled(model, request.param), initial, data)
 
 
-def test_every_measure_is_listed_once_and_says_what_rescaling_does():
+def test_every_measure_documents_the_effect_of_rescaling():
     assert sorted(UNCHANGED + CHANGED) == sorted(MEASURES)
     for name, function in MEASURES.items():
         assert "escaling" in function.__doc__, name
