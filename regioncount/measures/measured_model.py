@@ -103,7 +103,7 @@ class MeasuredModel:
     test: Callable[[], Iterator[Batch]] | None = None
     """Starts a pass over the test set."""
     initial: Callable[[], nn.Module] | None = None
-    """Builds the model before training."""
+    """Builds the model with its weights before training."""
     history: Callable[[], Sequence[Mapping[str, Any]]] | None = None
     """Reads the training history: one row per epoch, with epoch, running_accuracy and perhaps train_accuracy."""
 
@@ -203,7 +203,7 @@ def from_dataset(
         model: The trained model.
         dataset: The data set, on the device.
         device: The device of the model and the data.
-        initial: Builds the model before training.
+        initial: Builds the model with its weights before training.
         history: Reads the training history; see `MeasuredModel.history`.
     """
     indices = _evenly_spaced(len(dataset.train))
