@@ -1,4 +1,4 @@
-"""Compare counts of method=auto with those of the float32 grid, for all networks of the paper, half trained and trained.
+"""Compare the counts of method=auto and method=grid, for all networks of the paper, half trained and trained.
 
     python benchmarks/agreement.py [--networks mobilenet ...] [--lines 300] [--data DIR]
 
@@ -21,27 +21,28 @@ SEED = 0
 
 
 def measure(model, vertices: torch.Tensor, resolution: int) -> dict:
+    """Count regions with both methods; return the counts, the entropy, the evaluations and the bound by method."""
     result = {"lines": len(vertices)}
     for method in ("grid", "auto"):
-        counted = count_regions(model, vertices, resolution=resolution, method=method)
+        region_count = count_regions(model, vertices, resolution=resolution, method=method)
         result[method] = {
-            "counts": counted.counts.tolist(),
-            "entropy": counted.entropy,
-            "evaluations": counted.evaluations,
-            "bound": counted.screening_bound,
+            "counts": region_count.counts.tolist(),
+            "entropy": region_count.entropy,
+            "evaluations": region_count.evaluations,
+            "bound": region_count.screening_bound,
         }
     return result
 
 
 def interval(agree: int, total: int) -> tuple[float, float]:
-    """Return the 95 % Clopper-Pearson interval of the agreement."""
+    """Return the 95 % Clopper-Pearson interval of the fraction of lines that agree."""
     low = beta.ppf(0.025, agree, total - agree + 1) if agree else 0.0
     high = beta.ppf(0.975, agree + 1, total - agree) if agree < total else 1.0
     return float(low), float(high)
 
 
 def main() -> None:
-    parser = zoo.arguments(__doc__)
+    parser = zoo.make_parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=list(zoo.WIDTHS), choices=zoo.WIDTHS)
     parser.add_argument("--lines", type=int, default=300)
     parser.add_argument("--resolution", type=int, default=200)
@@ -53,7 +54,7 @@ def main() -> None:
         "| network | width | epoch | train accuracy % | count, grid | count, auto | equal | entropy, grid | entropy, auto "
         "| evaluations per line | bound |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
-    pooled, total = 0, 0
+    agreeing_lines, total_lines = 0, 0
     for network in options.networks:
         width = zoo.WIDTHS[network]
         for epoch, model, dataset, accuracy in zoo.stages(network, width, options):
@@ -64,18 +65,20 @@ def main() -> None:
                 file.write_text(json.dumps(measure(model.to(device), vertices.to(device), options.resolution)))
             result = json.loads(file.read_text())
             grid, auto = result["grid"], result["auto"]
-            first, second = np.array(grid["counts"]), np.array(auto["counts"])
-            equal = int((first == second).sum())
-            pooled, total = pooled + equal, total + len(first)
+            grid_counts, auto_counts = np.array(grid["counts"]), np.array(auto["counts"])
+            lines, equal = len(grid_counts), int((grid_counts == auto_counts).sum())
+            agreeing_lines, total_lines = agreeing_lines + equal, total_lines + lines
             bound = "none" if auto["bound"] is None else f"{auto['bound']:.3f}"
             print(
-                f"| {network} | {width} | {epoch} | {100 * accuracy:.1f} | {first.mean():.3f} | {second.mean():.3f} "
-                f"| {equal} of {len(first)} | {grid['entropy']:.4f} | {auto['entropy']:.4f} "
-                f"| {auto['evaluations'] / len(first):.1f} | {bound} |",
+                f"| {network} | {width} | {epoch} | {100 * accuracy:.1f} "
+                f"| {grid_counts.mean():.3f} | {auto_counts.mean():.3f} | {equal} of {lines} "
+                f"| {grid['entropy']:.4f} | {auto['entropy']:.4f} "
+                f"| {auto['evaluations'] / lines:.1f} | {bound} |",
                 flush=True,
             )
-    low, high = interval(pooled, total)
-    print(f"\nPooled: {pooled} of {total} lines, {100 * pooled / total:.3f} % [{100 * low:.3f}, {100 * high:.3f}]")
+    low, high = (100 * end for end in interval(agreeing_lines, total_lines))
+    percent = 100 * agreeing_lines / total_lines
+    print(f"\nPooled: {agreeing_lines} of {total_lines} lines, {percent:.3f} % [{low:.3f}, {high:.3f}]")
 
 
 if __name__ == "__main__":

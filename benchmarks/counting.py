@@ -19,10 +19,10 @@ from regioncount.regions.lattice import barycentric, neighbour_offsets, simplex_
 from regioncount.regions.planes import plane_grid
 from regioncount.training import choose_device
 
-SQUARE = 100
+SQUARE = 100  # points along each side
 
 
-def steps(dimension: int) -> list[tuple]:
+def neighbour_steps(dimension: int) -> list[tuple]:
     """Return the offsets from a lattice point to all its neighbours."""
     offsets = neighbour_offsets(dimension, "paper")
     return [tuple(step) for step in np.concatenate([offsets, -offsets]).tolist()]
@@ -32,7 +32,7 @@ def plain_simplices(model: nn.Module, vertices: np.ndarray, resolution: int, dev
     dimension = vertices.shape[1] - 1
     points = simplex_lattice(dimension, resolution)
     lattice = [tuple(point) for point in points.tolist()]
-    return plain.count_regions(model, vertices, lattice, barycentric(points, resolution), steps(dimension), device)
+    return plain.count_regions(model, vertices, lattice, barycentric(points, resolution), neighbour_steps(dimension), device)
 
 
 def plain_squares(model: nn.Module, triangles: np.ndarray, device) -> list[int]:
@@ -40,7 +40,7 @@ def plain_squares(model: nn.Module, triangles: np.ndarray, device) -> list[int]:
     counts = []
     for triangle in triangles:
         weights, _ = plane_grid(torch.from_numpy(triangle), SQUARE)
-        counts += plain.count_regions(model, triangle[None], lattice, weights, steps(2), device)
+        counts += plain.count_regions(model, triangle[None], lattice, weights, neighbour_steps(2), device)
     return counts
 
 
@@ -49,15 +49,16 @@ def fast_squares(model: nn.Module, triangles: torch.Tensor) -> np.ndarray:
 
 
 def compare(name: str, slow, fast, vertices: torch.Tensor, device) -> None:
+    """Print a row of the table: the times and counts of two functions from vertices to counts."""
     device_vertices = vertices.to(device)
     fast(device_vertices[:1])  # warm up: the first call builds kernels
     slow(vertices[:1].numpy())
     half = len(vertices) // 2
-    first, slow_first = timed(lambda: slow(vertices[:half].numpy()))
+    first_counts, first_seconds = timed(lambda: slow(vertices[:half].numpy()))
     counts, fast_seconds = timed(lambda: fast(device_vertices))
-    second, slow_second = timed(lambda: slow(vertices[half:].numpy()))
-    expected = np.array([*first, *second])
-    slow_seconds = slow_first + slow_second
+    second_counts, second_seconds = timed(lambda: slow(vertices[half:].numpy()))
+    expected = np.array([*first_counts, *second_counts])
+    slow_seconds = first_seconds + second_seconds
     print(
         f"| {name} | {slow_seconds:.2f} s | {fast_seconds:.2f} s | {slow_seconds / fast_seconds:.1f}x "
         f"| {(counts == expected).sum()} of {len(counts)} | {expected.mean():.3f} | {counts.mean():.3f} |",
@@ -65,16 +66,17 @@ def compare(name: str, slow, fast, vertices: torch.Tensor, device) -> None:
     )
 
 
-def timed(work) -> tuple:
+def timed(function) -> tuple:
+    """Return a function's result and the seconds it took."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
-    result = work()
+    result = function()
     return result, time.perf_counter() - start
 
 
 def main() -> None:
-    parser = zoo.arguments(__doc__)
+    parser = zoo.make_parser(__doc__)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--lines", type=int, default=100)
     parser.add_argument("--triangles", type=int, default=100)

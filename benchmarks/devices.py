@@ -1,6 +1,8 @@
-"""Compare counts on a GPU with counts on the CPU, for the same trained networks and lines, with method=grid and method=auto.
+"""Compare counts on a GPU and on the CPU.
 
-python benchmarks/devices.py [--networks resnet18 mobilenet] [--lines 100] [--data DIR]
+    python benchmarks/devices.py [--networks resnet18 mobilenet] [--lines 100] [--data DIR]
+
+Both count on the same lines through the same trained networks, with method=grid and method=auto.
 """
 
 import time
@@ -13,7 +15,7 @@ from regioncount.training import choose_device
 
 
 def main() -> None:
-    parser = zoo.arguments(__doc__)
+    parser = zoo.make_parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=("resnet18", "mobilenet"))
     parser.add_argument("--lines", type=int, default=100)
     options = parser.parse_args()
@@ -21,8 +23,9 @@ def main() -> None:
     print("| network | width | train accuracy % | method | CPU, s | GPU, s | mean, CPU | mean, GPU | equal counts |")
     print("|---|---|---|---|---|---|---|---|---|")
     for network in options.networks:
-        *_, (_, model, dataset, accuracy) = zoo.stages(network, zoo.WIDTHS[network], options)
-        images, width = dataset.normalize(dataset.train.images), zoo.WIDTHS[network]
+        width = zoo.WIDTHS[network]
+        *_, (_, model, dataset, accuracy) = zoo.stages(network, width, options)
+        images = dataset.normalize(dataset.train.images)
         vertices = sample_simplices(images, 1, options.lines, torch.Generator().manual_seed(0))
         for method in ("grid", "auto"):
             counts, seconds = [], []

@@ -3,8 +3,8 @@
     python benchmarks/equivalence.py [--seeds 5] [--data DIR]
 
 The network is a ResNet-18 of width 16, trained on 5,000 images by regioncount (in bfloat16 on hardware that supports it) and
-by the plain version in float32. Each run has its own seed and initial weights; all are counted with method=grid on the same
-100 lines. The results of each run are stored under --results and reused.
+by the plain version in float32. Each run has its own seed and initial weights. All models are counted with method=grid on
+the same 100 lines. The results of each run are stored under --results and reused.
 """
 
 import json
@@ -25,6 +25,7 @@ WIDTH = 16
 
 
 def suite_model(seed: int, options) -> torch.nn.Module:
+    """Return a model trained by regioncount."""
     prepared = zoo.prepare("resnet18", WIDTH, options, seed=seed)
     model = build_for(prepared.config.model, prepared.dataset)
     model.load_state_dict(runner.run_or_resume(prepared).weights())
@@ -32,6 +33,7 @@ def suite_model(seed: int, options) -> torch.nn.Module:
 
 
 def plain_model(seed: int, dataset, options, device) -> torch.nn.Module:
+    """Return a model trained by the plain version, with the same options."""
     torch.manual_seed(seed)
     config = zoo.prepare("resnet18", WIDTH, options).config
     model = build_for(config.model, dataset).to(device)
@@ -49,7 +51,7 @@ def plain_model(seed: int, dataset, options, device) -> torch.nn.Module:
 
 
 def main() -> None:
-    parser = zoo.arguments(__doc__)
+    parser = zoo.make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     device = choose_device(options.device)
@@ -61,22 +63,22 @@ def main() -> None:
     batches = plain.loader(test, dataset.test.labels.tolist(), dataset.mean, dataset.std, 256, shuffle=False)
     directory = Path(options.results) / "equivalence"
     directory.mkdir(parents=True, exist_ok=True)
-    figures = {"plain": [], "regioncount": []}
+    results = {"plain": [], "regioncount": []}
     print("| training | seed | test accuracy % | region count |\n|---|---|---|---|")
     for seed in range(options.seeds):
-        for version in figures:
+        for version in results:
             file = directory / f"{version}-{seed}-{options.epochs}-{device.type}.json"
             if not file.exists():
-                trained = plain_model(seed, dataset, options, device) if version == "plain" else suite_model(seed, options)
-                trained = trained.to(device)
-                count = count_regions(trained, vertices, method="grid").mean
-                file.write_text(json.dumps([plain.accuracy(trained, batches, device), count]))
+                model = plain_model(seed, dataset, options, device) if version == "plain" else suite_model(seed, options)
+                model = model.to(device)
+                count = count_regions(model, vertices, method="grid").mean
+                file.write_text(json.dumps([plain.accuracy(model, batches, device), count]))
             accuracy, count = json.loads(file.read_text())
-            figures[version].append((accuracy, count))
+            results[version].append((accuracy, count))
             print(f"| {version} | {seed} | {100 * accuracy:.2f} | {count:.3f} |", flush=True)
     print("\n| | plain | regioncount | difference | p (Welch) |\n|---|---|---|---|---|")
     for column, name, scale in ((0, "test accuracy %", 100), (1, "region count", 1)):
-        versions = [scale * np.array(values)[:, column] for values in figures.values()]
+        versions = [scale * np.array(values)[:, column] for values in results.values()]
         cells = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in versions]
         p = ttest_ind(*versions, equal_var=False).pvalue
         difference = versions[1].mean() - versions[0].mean()

@@ -2,9 +2,9 @@
 
     python benchmarks/exact_planes.py [--data DIR]
 
-The triangles connect training images; the networks are trained and untrained perceptrons. The label of every polygon is
-compared with the network's label at its centre, and the sum of the areas with that of the triangle. Writes
-docs/exact_plane.png.
+The triangles connect training images; the networks are trained and untrained perceptrons. The script also checks that the
+label of every polygon is the network's label at its centre, and that the areas of the polygons add up to that of the
+triangle. Writes docs/exact_plane.png.
 """
 
 import time
@@ -19,9 +19,10 @@ from matplotlib.collections import PolyCollection
 from regioncount.regions import ExactPlane, count_regions, exact_planes, sample_simplices
 from regioncount.reporting.plots import CLASS_COLOURS
 
-NETWORKS = (("mlp", 16, 100), ("mlp", 64, 100))
+NETWORKS = (("mlp", 16, 100), ("mlp", 64, 100))  # name, width, triangles
 LATTICES = (10, 20, 50, 100)  # points per axis
-UPRIGHT = np.array([[1.0, 0.0], [0.5, 0.75**0.5]])  # maps barycentric weights of vertices 2 and 3 to an equilateral triangle
+# Maps the barycentric weights of the second and third vertex to an equilateral triangle.
+TO_EQUILATERAL = np.array([[1.0, 0.0], [0.5, 0.75**0.5]])
 
 
 def labels_at(model, triangle: torch.Tensor, positions: np.ndarray) -> np.ndarray:
@@ -32,23 +33,24 @@ def labels_at(model, triangle: torch.Tensor, positions: np.ndarray) -> np.ndarra
 
 
 def wrong_polygons(model, triangle: torch.Tensor, plane: ExactPlane) -> int:
-    """Return how many polygons have another label than the network at their centre. Tiny polygons are left out."""
+    """Return the number of polygons whose label is not that of the network at their centre, except tiny polygons."""
     assert abs(plane.areas.sum() - 1) < 1e-9, plane.areas.sum()
     large = plane.areas > 1e-15
     centres = np.array([polygon.mean(axis=0) for polygon in plane.polygons])[large]
     return int((labels_at(model, triangle, centres) != plane.labels[large]).sum())
 
 
-def draw(model, triangle: torch.Tensor, plane: ExactPlane, seen: int) -> None:
-    """Draw the exact regions, and the paper's lattice with the number of regions it detects."""
+def draw(model, triangle: torch.Tensor, plane: ExactPlane, lattice_count: int) -> None:
+    """Draw the exact regions, and the paper's lattice with the number of regions that it detects."""
     steps = np.array([(x, y) for y in range(LATTICES[0]) for x in range(LATTICES[0] - y)]) / (LATTICES[0] - 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     colours = [CLASS_COLOURS[label] for label in plane.labels]
-    outlines = [polygon @ UPRIGHT for polygon in plane.polygons]
+    outlines = [polygon @ TO_EQUILATERAL for polygon in plane.polygons]
     left.add_collection(PolyCollection(outlines, facecolors=colours, edgecolors="white", linewidths=0.15))
     left.set_title(f"exact: {plane.count} regions, {plane.pieces:,} affine pieces")
-    right.scatter(*(steps @ UPRIGHT).T, c=[CLASS_COLOURS[label] for label in labels_at(model, triangle, steps)], s=110)
-    right.set_title(f"{len(steps)} points: {seen} regions")
+    point_colours = [CLASS_COLOURS[label] for label in labels_at(model, triangle, steps)]
+    right.scatter(*(steps @ TO_EQUILATERAL).T, c=point_colours, s=110)
+    right.set_title(f"{len(steps)} points: {lattice_count} regions")
     for axes in (left, right):
         axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 0.91), aspect="equal")
         axes.axis("off")
@@ -56,9 +58,9 @@ def draw(model, triangle: torch.Tensor, plane: ExactPlane, seen: int) -> None:
 
 
 def main() -> None:
-    options = zoo.arguments(__doc__)
-    options.add_argument("--share", type=float, default=1.0, help="fraction of the triangles to use")
-    options = options.parse_args()
+    parser = zoo.make_parser(__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="fraction of the triangles to use")
+    options = parser.parse_args()
     print(
         "| model | triangles | affine pieces per triangle | seconds per triangle | polygons with a different label |", end=""
     )
@@ -77,13 +79,14 @@ def main() -> None:
         exact_counts = np.array([plane.count for plane in planes])
         head = f"| {name} | {number} | {np.mean([plane.pieces for plane in planes]):,.0f} | {seconds:.2f} "
         head += f"| {wrong} of {polygons:,} | {exact_counts.mean():.2f} "
-        for points, seen in counts.items():
-            few, many = (100 * (differs).mean() for differs in (seen < exact_counts, seen > exact_counts))
-            cells = f"| {points * (points + 1) // 2:,} | {seen.mean():.2f} | {few:.0f} % | {many:.0f} % |"
+        for points, lattice_counts in counts.items():
+            too_few = 100 * (lattice_counts < exact_counts).mean()
+            too_many = 100 * (lattice_counts > exact_counts).mean()
+            cells = f"| {points * (points + 1) // 2:,} | {lattice_counts.mean():.2f} | {too_few:.0f} % | {too_many:.0f} % |"
             print(head + cells, flush=True)
         missed = exact_counts - counts[LATTICES[0]]
-    chosen = int(missed.argmax())
-    draw(model, triangles[chosen], planes[chosen], counts[LATTICES[0]][chosen])
+    worst = int(missed.argmax())  # the triangle of the last network with the most missed regions
+    draw(model, triangles[worst], planes[worst], counts[LATTICES[0]][worst])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/faults.py [--kills 200] [--corruptions 60] [--only NAME ...]
 
 Each fault is injected into a sweep of eight tiny runs on scikit-learn's digits. Then the same command is run again, and its
-runs.csv is compared with that of an undisturbed sweep: "equal" means that every value except the seconds is equal. Needs
-Linux; the full disk needs root to mount a file system. Prints a table; the exit status is 1 if a result was lost or wrong.
+runs.csv is compared with that of an undisturbed sweep: "equal" means that every value except the seconds is equal. Prints a
+table. The exit status is 1 if a result was lost or wrong. Needs Linux, and root to mount the file system that becomes full.
 """
 
 import argparse
@@ -37,7 +37,7 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 def start(results: Path, *overrides: str, locks: bool = True) -> int:
-    """Start the sweep in a forked process, which has all modules imported, and return its process id."""
+    """Start the sweep in a forked process, in which all modules are already imported, and return its process id."""
     child = os.fork()
     if child:
         return child
@@ -63,24 +63,24 @@ def _no_locks(*arguments, **options):
 
 
 def wait(child: int) -> int:
-    """Return the exit status of a process, negative if it was ended by a signal."""
+    """Wait for a process and return its exit status; the negative signal number if a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def wait_or_kill(child: int, seconds: float, number: int, group: bool = False) -> int | None:
-    """Send signal `number` after some seconds; return the exit status, or None if the process had ended before."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        done, _ = os.waitpid(child, os.WNOHANG)
-        if done:
+    """Send signal `number` after some seconds; return the exit status, or None if the process ended before the signal."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, _ = os.waitpid(child, os.WNOHANG)
+        if ended:
             return None
         time.sleep(0.005)
     (os.killpg if group else os.kill)(child, number)
-    return wait(child) or None  # it may have finished at that very moment
+    return wait(child) or None  # it may have ended by itself at the same moment
 
 
 def table(results: Path) -> pd.DataFrame:
-    """Return runs.csv of the only sweep, without the columns that may differ."""
+    """Return the runs.csv of the only sweep in a results directory, without the columns that may differ."""
     (path,) = results.glob("sweeps/*/runs.csv")
     return pd.read_csv(path).drop(columns=["seconds", "directory"])
 
@@ -92,14 +92,14 @@ def verdict(results: Path, reference: pd.DataFrame) -> str:
         return f"exit status {status}"
     if not table(results).equals(reference):
         return "different"
-    left = list((results / "unfinished").glob("*"))
-    return "equal, something left over" if left else "equal"
+    leftovers = list((results / "unfinished").glob("*"))
+    return "equal, something left over" if leftovers else "equal"
 
 
 def kills(
     scratch: Path, reference: pd.DataFrame, duration: float, times: int, number: int, overrides=(), group=False
 ) -> Counter:
-    """Send signals at random moments; resume each sweep until it finishes, then start the next."""
+    """Send signals at random moments. Each sweep is resumed until it finishes; then the next one starts."""
     outcomes, sent, attempt = Counter(), 0, 0
     while sent < times:
         results = scratch / f"kill-{number}-{len(overrides)}-{attempt}"
@@ -121,7 +121,7 @@ def kills(
 
 
 def killed_workers(scratch: Path, reference: pd.DataFrame, duration: float, times: int) -> Counter:
-    """Kill one of joblib's workers: the sweep must report that runs are missing, and resume when it is rerun."""
+    """Kill one of joblib's workers. The sweep must report that runs are missing, and resume when it is rerun."""
     outcomes = Counter()
     for number in range(times):
         results = scratch / f"worker-{number}"
@@ -139,7 +139,7 @@ def killed_workers(scratch: Path, reference: pd.DataFrame, duration: float, time
 
 
 def corruptions(scratch: Path, reference: pd.DataFrame, finished: Path, times: int) -> Counter:
-    """Truncate, empty or overwrite a file, or flip one bit; an additional measure makes the sweep load the weights."""
+    """Damage a file. An additional measure makes the sweep load the weights, so that it detects damage to them."""
     outcomes = Counter()
     for number in range(times):
         results = scratch / f"corrupt-{number}"
@@ -155,6 +155,7 @@ def corruptions(scratch: Path, reference: pd.DataFrame, finished: Path, times: i
 
 
 def damage(path: Path) -> None:
+    """Flip one bit of a file, or truncate, empty or overwrite it."""
     content = bytearray(path.read_bytes())
     kind = random.choice(["flip", "cut", "empty", "noise"])
     if kind == "flip":
@@ -167,7 +168,7 @@ def damage(path: Path) -> None:
 
 
 def verdict_among_several(results: Path, reference: pd.DataFrame) -> str:
-    """Like `verdict`, with several sweeps in the directory; compare the columns of the undisturbed sweep."""
+    """Do as `verdict`, for a directory with several sweeps. Only the columns of the undisturbed sweep are compared."""
     if status := wait(start(results)):
         return f"exit status {status}"
     tables = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
@@ -181,13 +182,13 @@ def concurrent(scratch: Path, times: int, locks: bool) -> Counter:
         results = scratch / f"concurrent-{locks}-{number}"
         rates = ["0.1,0.03", "0.03,0.01", "0.1,0.01", "0.1,0.03,0.01"]
         overrides = [[f"optimizer.learning_rate={values}", "seed=0,1"] for values in rates]
-        statuses = [wait(child) for child in [start(results, *chosen, locks=locks) for chosen in overrides]]
+        statuses = [wait(child) for child in [start(results, *options, locks=locks) for options in overrides]]
         log = (scratch / f"{results.name}.log").read_text()
         trained = sum("epochs, " in line and "(there already)" not in line for line in log.splitlines())
-        again = [wait(start(results, *chosen)) for chosen in overrides]
+        rerun_statuses = [wait(start(results, *options)) for options in overrides]
         tables = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
         joined = pd.concat(tables).drop(columns=["seconds", "directory"]).drop_duplicates()
-        same = len(joined) == 6 and not any(again) and len(list(results.glob("runs/[!.]*"))) == 6
+        same = len(joined) == 6 and not any(rerun_statuses) and len(list(results.glob("runs/[!.]*"))) == 6
         outcome = f"statuses {statuses}, " if locks and any(statuses) else ""
         outcome += "each trained once, " if trained == 6 else f"{trained} trainings of 6, " if locks else ""
         outcomes[outcome + ("one result each" if same else "different")] += 1
@@ -196,7 +197,7 @@ def concurrent(scratch: Path, times: int, locks: bool) -> Counter:
 
 
 def full_disk(scratch: Path, reference: pd.DataFrame, times: int) -> Counter:
-    """Let the disk become full during a sweep, then give it more space and rerun."""
+    """Let the disk become full during a sweep, then enlarge it and rerun the sweep."""
     outcomes = Counter()
     for number in range(times):
         disk = scratch / f"disk-{number}"
@@ -223,10 +224,10 @@ def main() -> int:
     random.seed(options.seed)
     scratch = Path(tempfile.mkdtemp(prefix="faults-"))
     finished = scratch / "reference"
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     if wait(start(finished)):
         raise SystemExit((scratch / "reference.log").read_text())
-    duration = time.perf_counter() - began
+    duration = time.perf_counter() - start_time
     reference = table(finished)
 
     faults = {
@@ -245,16 +246,16 @@ def main() -> int:
     }
     print(f"undisturbed sweep of 8 runs: {duration:.1f} s\n")
     print("| fault | times | outcomes | seconds |\n|---|---|---|---|", flush=True)
-    good = True
-    for name, inflict in faults.items():
+    passed = True
+    for name, inject in faults.items():
         if options.only and name not in options.only:
             continue
-        began = time.perf_counter()
-        times, outcomes = inflict()
-        good &= not any("different" in outcome or "no report" in outcome for outcome in outcomes)
+        start_time = time.perf_counter()
+        times, outcomes = inject()
+        passed &= not any("different" in outcome or "no report" in outcome for outcome in outcomes)
         cells = "; ".join(f"{outcome} ({count})" for outcome, count in sorted(outcomes.items()))
-        print(f"| {name} | {times} | {cells} | {time.perf_counter() - began:.0f} |", flush=True)
-    return 0 if good else 1
+        print(f"| {name} | {times} | {cells} | {time.perf_counter() - start_time:.0f} |", flush=True)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

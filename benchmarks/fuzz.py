@@ -4,8 +4,8 @@
 
 The first argument is record, measures, plan, arrays or weights; the others are libFuzzer options. Each input is the content
 of one file in an otherwise valid sweep directory. Reading it must succeed or raise InputError. Any other exception is a
-crash, and libFuzzer writes its input to a file. Checksums are recomputed, because otherwise no input would pass them. Needs
-`uv pip install atheris`.
+crash, and libFuzzer writes its input to a file. Checksums are recomputed, because otherwise every input would fail the check
+of its checksum. Needs `uv pip install atheris`.
 """
 
 import json
@@ -42,12 +42,12 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     sweep = pretend.sweep(scratch / "results", rates=(0.1,), sizes=(32,), seeds=(0,))
     (run,) = (scratch / "results" / "runs").iterdir()
-    name = {"record": run / "run.json", "measures": run / "measures.json", "plan": sweep / "plan.json"}.get(target)
+    path = {"record": run / "run.json", "measures": run / "measures.json", "plan": sweep / "plan.json"}.get(target)
     seeds = scratch / "seeds"
     seeds.mkdir()
     arrays = files.array_bytes({"key/counts": np.arange(5), "key/entropies": np.linspace(0, 1, 5)})
     state = weights.tensor_bytes({"weight": torch.ones(2, 3), "epoch": 3})
-    (seeds / "valid").write_bytes(name.read_bytes() if name else arrays if target == "arrays" else state)
+    (seeds / "valid").write_bytes(path.read_bytes() if path else arrays if target == "arrays" else state)
 
     def read(content: bytes) -> None:
         try:
@@ -56,7 +56,7 @@ def main() -> None:
             elif target == "weights":
                 weights.load_tensors(content, scratch)
             else:
-                name.write_bytes(with_checksum(content))
+                path.write_bytes(with_checksum(content))
                 plans.read(sweep) if target == "plan" else store.load(run)
         except InputError:
             pass

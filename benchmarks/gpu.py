@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py [--data DIR]
 
-Prints the tables of benchmarks/README.md for this machine: counting and training, each compared with the plain version. The
-figures depend on the machine and the date; state both when you publish them. The benchmark that compiles is run last.
+Prints the GPU tables of benchmarks/README.md for this machine: counting and training, each compared with the plain version.
+The figures depend on the machine and the date; state both when you publish them. The benchmark that compiles is run last.
 """
 
 import subprocess
@@ -28,7 +28,7 @@ STEPS = (
 
 
 def main() -> None:
-    options = zoo.arguments(__doc__).parse_args()
+    options = zoo.make_parser(__doc__).parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu.py: torch finds no usable GPU; the other benchmarks run on a CPU")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {date.today()}\n", flush=True)

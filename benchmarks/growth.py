@@ -1,4 +1,4 @@
-"""Measure how the cost of counting grows with lines and points per line, and how many regions a 200-point lattice misses.
+"""Measure how the cost of counting grows with the lines and the points per line, and how many regions lattices miss.
 
     python benchmarks/growth.py [--width 16] [--data DIR]
 
@@ -29,6 +29,7 @@ POINTS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
 def measure(method: str, lines: int, points: int, options: argparse.Namespace) -> dict:
+    """Return the time, additional memory, evaluations and counts of a ResNet-18."""
     device = choose_device(options.device)
     *_, (_, model, dataset, _) = zoo.stages("resnet18", options.width, options)
     model.to(device)
@@ -84,7 +85,7 @@ def draw(by_lines: list[dict], by_points: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = zoo.arguments(__doc__)
+    parser = zoo.make_parser(__doc__)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "LINES", "POINTS"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -4,7 +4,7 @@
     python benchmarks/large.py sweep [--runs 1000] [--launcher basic] [--directory DIR] [SWEEP OVERRIDES ...]
 
 `report` creates synthetic finished runs (4 x 50 x 25 x 2 = 10,000), or uses those of an existing DIR, and times
-`python -m regioncount.report` on them. `sweep` repeatedly trains a tiny network on digits for one epoch.
+`python -m regioncount.report` on them. `sweep` times a sweep whose runs train a tiny network on digits for one epoch.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("mlp", "small_cnn", "resnet18", "vgg19", "resnet34", "mobilenet", "senet18", "shufflenetv2")
 
-# The parts of a report: the functions that are timed, excluding calls from them to functions of another part.
+# The parts of a report and the functions that are timed for each. The time of a part excludes calls to other parts.
 PARTS = {
     "reading the plan": ["runs.plans:read"],
     "reading runs": ["runs.plans:PlannedRun.find_run"],
@@ -32,7 +32,7 @@ PARTS = {
     "rest of collecting": ["reporting.report:collect"],
     "CSV files": ["runs.files:write_csv"],
     "tables": ["reporting.report:summarize", "reporting.report:_write_tables"],
-    "pictures": ["reporting.report:_draw"],
+    "pictures": ["reporting.report:group_figures", "reporting.report:draw"],
     "page": ["reporting.page:build"],
 }
 
@@ -60,7 +60,7 @@ def report(options: argparse.Namespace) -> None:
         sweeps = list(results.glob("sweeps/*/plan.json"))
         start = time.perf_counter()
         sweep = sweeps[0].parent if sweeps else make(results, options)
-        making = time.perf_counter() - start
+        creation_seconds = time.perf_counter() - start
         number = len(list(results.glob("runs/*/run.json")))
         with open(results / "parts.txt", "w+") as output:
             start = time.perf_counter()
@@ -69,7 +69,7 @@ def report(options: argparse.Namespace) -> None:
             seconds = time.perf_counter() - start
             output.seek(0)
             parts = output.read()
-        print(f"{number:,} runs, created in {making:.0f} s; the plan has {_megabytes(sweep / 'plan.json')}\n")
+        print(f"{number:,} runs, created in {creation_seconds:.0f} s; the plan has {_megabytes(sweep / 'plan.json')}\n")
         print(
             f"| part | seconds | processor seconds |\n|---|---|---|\n{parts.strip()}\n\n{seconds:.1f} s in total, ", end=""
         )
@@ -78,7 +78,7 @@ def report(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> None:
-    """Time the runs of a sweep by the lines it prints, and record the memory of its process at each line."""
+    """Time the runs of a sweep by the lines that it prints, and record the memory of its process at each line."""
     rates = ",".join(f"{rate:.7f}" for rate in np.geomspace(0.1, 0.001, options.runs // 10))
     tiny = ["model=mlp", "model.width=8", "model.depth=1", "epochs=1", "regions.line.number=5", "regions.line.resolution=20"]
     tiny += ["dataset.train_size=60", "dataset.test_size=100", "precision=float32"]
@@ -86,23 +86,23 @@ def sweep(options: argparse.Namespace) -> None:
     with _directory(options) as results:
         command = [sys.executable, ROOT / "sweep.py", *tiny, *grid, f"results={results}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        at, memory, planned = [time.perf_counter()], [], 0.0
+        times, memory, plan_seconds = [time.perf_counter()], [], 0.0
         for line in process.stdout:
             if line.startswith("sweep "):
-                planned = time.perf_counter() - at.pop()
-                at.append(time.perf_counter())
+                plan_seconds = time.perf_counter() - times.pop()
+                times.append(time.perf_counter())
             if line.startswith("["):
-                at.append(time.perf_counter())
-                memory.append(_resident(process.pid))
-        reporting = time.perf_counter() - at[-1]
+                times.append(time.perf_counter())
+                memory.append(_resident_megabytes(process.pid))
+        report_seconds = time.perf_counter() - times[-1]
         if process.wait():
             sys.exit(process.returncode)
-        seconds, subset = np.diff(at), min(100, options.runs // 2)
+        seconds, subset = np.diff(times), min(100, options.runs // 2)
         print(f"{len(seconds):,} runs, hydra/launcher={options.launcher}\n\n| what | |\n|---|---|")
-        print(f"| the plan, including Python's start-up | {planned:.1f} s |")
+        print(f"| the plan, including Python's start-up | {plan_seconds:.1f} s |")
         print(f"| a run of the first {subset} | {seconds[:subset].mean():.3f} s |")
         print(f"| a run of the last {subset} | {seconds[-subset:].mean():.3f} s |")
-        print(f"| the report | {reporting:.1f} s |")
+        print(f"| the report | {report_seconds:.1f} s |")
         print(f"| memory after {subset // 10} runs | {memory[subset // 10]:.0f} MB |")
         print(f"| memory after half of the runs | {memory[len(memory) // 2]:.0f} MB |")
         print(f"| memory after the last run | {memory[-1]:.0f} MB |")
@@ -116,14 +116,15 @@ def sweep(options: argparse.Namespace) -> None:
             print(f"| on disk, for each run: {what} | {size:.1f} kB in {len(files) / len(seconds):.1f} files |")
 
 
-def _resident(process: int) -> float:
+def _resident_megabytes(process: int) -> float:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def timed(directory: str) -> None:
     """Write a report in this process, and print one line per part to standard error: wall and processor seconds."""
-    seconds, running = {part: np.zeros(2) for part in PARTS}, []
+    seconds = {part: np.zeros(2) for part in PARTS}
+    inner_seconds = []  # for each timed call that is running, the time of the timed calls inside it
 
     def clocks() -> np.ndarray:
         return np.array([time.perf_counter(), time.process_time()])
@@ -132,15 +133,15 @@ def timed(directory: str) -> None:
         @functools.wraps(function)
         def wrapped(*arguments, **options):
             start = clocks()
-            running.append(np.zeros(2))
+            inner_seconds.append(np.zeros(2))
             try:
                 result = function(*arguments, **options)
                 return list(result) if hasattr(result, "__next__") else result
             finally:
-                whole, inner = clocks() - start, running.pop()
-                seconds[part] += whole - inner
-                if running:
-                    running[-1] += whole
+                elapsed = clocks() - start
+                seconds[part] += elapsed - inner_seconds.pop()
+                if inner_seconds:
+                    inner_seconds[-1] += elapsed
 
         return wrapped
 
@@ -155,7 +156,8 @@ def timed(directory: str) -> None:
     sys.stderr.flush()
     status = report.main([directory])
     seconds["all, including imports"] = clocks() - start
-    print("\n".join(f"| {part} | {wall:.1f} | {busy:.1f} |" for part, (wall, busy) in seconds.items()), file=sys.stderr)
+    rows = [f"| {part} | {wall:.1f} | {processor:.1f} |" for part, (wall, processor) in seconds.items()]
+    print("\n".join(rows), file=sys.stderr)
     sys.exit(status)
 
 

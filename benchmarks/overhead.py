@@ -1,4 +1,4 @@
-"""Measure a sweep's wall time beyond training and measuring.
+"""Measure the wall time that a sweep takes in addition to training and measuring.
 
     python benchmarks/overhead.py [SWEEP OVERRIDES ...]
 

@@ -1,4 +1,4 @@
-"""The plain version: counting and training in straightforward code without optimization, the baseline of the benchmarks.
+"""Count and train in straightforward code without optimizations: the plain version, with which benchmarks compare.
 
 Counting processes one line (triangle, square) at a time: it interpolates the images in a NumPy buffer, runs one forward pass
 in float32, copies the labels to the CPU, and applies a flood fill in Python. Training uses a DataLoader with two workers and
@@ -32,7 +32,7 @@ def count_regions(
         vertices: The vertices of the subspaces, float32 of shape (S, d + 1, C, H, W).
         lattice: The integer positions of the P lattice points.
         weights: The barycentric weights of the lattice points, of shape (P, d + 1).
-        steps: The offsets from a point to all its neighbours.
+        steps: The offsets from a lattice point to all its neighbours.
         device: The device of the model.
     """
     model.eval()

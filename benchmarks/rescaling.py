@@ -18,7 +18,7 @@ from regioncount.measures.measured_model import from_dataset
 from regioncount.regions import count_regions, sample_simplices
 
 FACTORS = [2.0**power for power in range(-5, 6)]
-SHOWN = {  # name in the figure: measure
+MEASURES = {  # name in the figure: name of the measure; None for the region count
     "region count": None,
     "adaptive sharpness": "adaptive_sharpness",
     "L2 norm": "parameter_norm",
@@ -38,7 +38,8 @@ STYLES = [
 ]
 
 
-def trained(dataset: data.Dataset) -> torch.nn.Module:
+def train(dataset: data.Dataset) -> torch.nn.Module:
+    """Return a small CNN trained on a data set."""
     config = parse_run(
         {
             "model": {"name": "small_cnn", "width": 8},
@@ -53,7 +54,8 @@ def trained(dataset: data.Dataset) -> torch.nn.Module:
     return model.eval()
 
 
-def rescaled(model: torch.nn.Module, factor: float) -> torch.nn.Module:
+def rescale(model: torch.nn.Module, factor: float) -> torch.nn.Module:
+    """Return a copy with one layer multiplied by a factor and the next divided by it."""
     model = copy.deepcopy(model)
     normalization, convolution = model[0][1], model[2][0]
     with torch.no_grad():
@@ -65,15 +67,15 @@ def rescaled(model: torch.nn.Module, factor: float) -> torch.nn.Module:
 
 def main() -> None:
     dataset = data.load("digits", train_size=300)
-    model = trained(dataset)
+    model = train(dataset)
     vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, 100, torch.Generator().manual_seed(0))
-    results = {name: [] for name in SHOWN}
-    print(f"| a | {' | '.join(SHOWN)} |\n{'|---' * (len(SHOWN) + 1)}|")
+    results = {name: [] for name in MEASURES}
+    print(f"| a | {' | '.join(MEASURES)} |\n{'|---' * (len(MEASURES) + 1)}|")
     for factor in FACTORS:
-        changed = rescaled(model, factor)
-        measured = from_dataset(changed, dataset, torch.device("cpu"))
-        for name, measure in SHOWN.items():
-            value = measures.value(measure, measured)[measure] if measure else count_regions(changed, vertices).mean
+        rescaled = rescale(model, factor)
+        measured = from_dataset(rescaled, dataset, torch.device("cpu"))
+        for name, measure in MEASURES.items():
+            value = measures.value(measure, measured)[measure] if measure else count_regions(rescaled, vertices).mean
             results[name].append(value)
         print(f"| {factor:g} | {' | '.join(f'{values[-1]:.6g}' for values in results.values())} |", flush=True)
     middle = FACTORS.index(1.0)

@@ -1,9 +1,9 @@
-"""Measure the total images per second of several runs on one GPU.
+"""Measure the images per second of several simultaneous runs on one GPU, in total.
 
     python benchmarks/together.py [--runs 1 2 4] [--widths 64 16] [--images 10240]
 
-ResNet-18 on random images, with batches of 256. Each run is a separate process, like joblib's workers. All start their timed
-epochs at the same time.
+Each run trains a ResNet-18 on random images, with batches of 256, in a separate process like joblib's workers. All runs
+start their timed epochs at the same time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from regioncount.models.networks import build_for
 
 
 def train(width: int, images: int, device: torch.device, barrier, queue) -> None:
-    """Train for three epochs, and put the start of the second and the end of the last epoch into the queue."""
+    """Train for three epochs. Put the times at which the second one starts and the last one ends into the queue."""
     pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(pixels, torch.arange(images) % 10)
     dataset = data.Dataset("random", split, split, tuple("0123456789"), (0.5,) * 3, (0.25,) * 3)
@@ -54,19 +54,17 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = training.choose_device(options.device)
-    processes = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")
     print("| ResNet-18 of width | runs at a time | images/s, all together |\n|---|---|---|")
     for width, runs in product(options.widths, options.runs):
-        barrier, queue = processes.Barrier(runs), processes.Queue()
-        started = [
-            processes.Process(target=train, args=(width, options.images, device, barrier, queue)) for _ in range(runs)
-        ]
-        for process in started:
-            process.start()
-        spans = [queue.get() for _ in started]
-        for process in started:
-            process.join()
-        seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
+        barrier, queue = context.Barrier(runs), context.Queue()
+        workers = [context.Process(target=train, args=(width, options.images, device, barrier, queue)) for _ in range(runs)]
+        for worker in workers:
+            worker.start()
+        spans = [queue.get() for _ in workers]
+        for worker in workers:
+            worker.join()
+        seconds = max(stop for _, stop in spans) - min(start for start, _ in spans)
         print(f"| {width} | {runs} | {2 * options.images * runs / seconds:.0f} |", flush=True)
 
 

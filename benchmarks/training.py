@@ -1,9 +1,9 @@
-"""Images per second in training: this suite beside the plain version, in one process.
+"""Compare the images per second in training between regioncount and the plain version, in one process.
 
     python benchmarks/training.py [--networks resnet18 mobilenet ...] [--images 1024] [--data DIR]
 
-The plain version runs before and after the suite, so that a machine whose speed drifts does not favour either. First epochs
-are not timed. On a GPU the suite also trains without CUDA graphs, kernel by kernel.
+The plain version runs before and after regioncount, so that a drift in the machine's speed favours neither. The first epoch
+of each training is not timed. On a GPU, regioncount also trains without CUDA graphs, kernel by kernel.
 """
 
 import time
@@ -25,7 +25,7 @@ NETWORKS = ("resnet18", "mobilenet", "shufflenetv2", "efficientnet_b0")
 
 
 def plain_rate(network: str, dataset: data.Dataset, options, device: torch.device) -> float:
-    """Return the images per second over one epoch, after a first one that is not timed."""
+    """Return the images per second of the plain version over the second of two epochs."""
     model = build_for({"name": network}, dataset).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -38,7 +38,7 @@ def plain_rate(network: str, dataset: data.Dataset, options, device: torch.devic
 
 
 def suite_rate(network: str, dataset: data.Dataset, options, device: torch.device, graphs: bool = True) -> float:
-    """Return the images per second over the last of two epochs."""
+    """Return the images per second of regioncount over the second of two epochs, with or without CUDA graphs."""
     config = parse_run(
         {
             "model": {"name": network},
@@ -57,9 +57,9 @@ def suite_rate(network: str, dataset: data.Dataset, options, device: torch.devic
 
 
 def main() -> None:
-    parser = zoo.arguments(__doc__)
+    parser = zoo.make_parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
-    parser.add_argument("--compile", action="store_true", help="on a GPU too")
+    parser.add_argument("--compile", action="store_true", help="compile the training steps, also on a GPU")
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--batch_size", type=int, default=256)
     options = parser.parse_args()
@@ -70,11 +70,11 @@ def main() -> None:
     print("| network | plain, images/s | kernel by kernel | regioncount, images/s | ratio |\n|---|---|---|---|---|")
     for network in options.networks:
         before = plain_rate(network, dataset, options, device)
-        single = f"{suite_rate(network, dataset, options, device, graphs=False):.0f}" if device.type == "cuda" else ""
+        by_kernel = f"{suite_rate(network, dataset, options, device, graphs=False):.0f}" if device.type == "cuda" else ""
         rate = suite_rate(network, dataset, options, device)
         after = plain_rate(network, dataset, options, device)
-        slow = 2 / (1 / before + 1 / after)
-        print(f"| {network} | {slow:.0f} | {single} | {rate:.0f} | {rate / slow:.1f}x |", flush=True)
+        plain_mean = 2 / (1 / before + 1 / after)
+        print(f"| {network} | {plain_mean:.0f} | {by_kernel} | {rate:.0f} | {rate / plain_mean:.1f}x |", flush=True)
 
 
 if __name__ == "__main__":

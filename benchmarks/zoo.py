@@ -1,4 +1,4 @@
-"""Train the models of the benchmarks, every network of the paper at reduced width.
+"""Train the models of the benchmarks: every network of the paper, and MobileNetV2, at reduced width.
 
     python benchmarks/zoo.py [--data DIR]
 
@@ -30,7 +30,7 @@ WIDTHS = {
 }
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--data", default="data/cifar10-jpeg", help="a folder with train/<class>/* and test/<class>/*")
@@ -74,6 +74,7 @@ def prepare(network: str, width: int, options: argparse.Namespace, seed: int = 0
 
 
 def dataset(options: argparse.Namespace) -> data.Dataset:
+    """Return the data set on which all networks are trained."""
     return prepare("resnet18", WIDTHS["resnet18"], options).dataset
 
 
@@ -89,7 +90,7 @@ def stages(network: str, width: int, options: argparse.Namespace) -> Iterator[tu
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
+    options = make_parser(__doc__).parse_args()
     for network, width in WIDTHS.items():
         for epoch, _, _, accuracy in stages(network, width, options):
             print(f"{network} of width {width} at epoch {epoch}: train accuracy {100 * accuracy:.1f} %", flush=True)
