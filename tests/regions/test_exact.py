@@ -1,5 +1,7 @@
 """Exact counts on lines and in triangles, compared with closed forms and with dense lattices."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ import regioncount as rc
 from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
-from regioncount.regions import exact
+from regioncount.regions import bounds, exact, triangles
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines, upper_envelope
 from regioncount.regions.piecewise import trace
@@ -23,6 +25,16 @@ from regioncount.runs.measurements import measured_values
 pytestmark = pytest.mark.slow
 
 SHAPE = (2, 6, 6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_trace_per_model():
+    """Trace a model once if a test counts its regions twice: here, tracing takes longer than counting."""
+    cached = lru_cache(maxsize=1)(trace)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bounds, exact, triangles):
+            patch.setattr(module, "trace", cached)
+        yield
 
 
 class Residual(nn.Module):
@@ -250,7 +262,7 @@ def test_a_budget_proves_a_part_of_the_regions(budget, seed):
         assert (partial.proved == 1).all()
 
 
-@settings(max_examples=30)  # each is traced
+@settings(max_examples=20)  # each is traced
 @given(name=st.sampled_from(sorted(NETWORKS)), seed=st.integers(0, 10**6), length=st.sampled_from([0.01, 0.3, 3.0]))
 def test_bounds_give_the_exact_regions(name, seed, length):
     model = network(name, seed)
@@ -266,7 +278,7 @@ def test_bounds_give_the_exact_regions(name, seed, length):
     assert (result.proved == 1).all()
 
 
-@settings(max_examples=30)  # each is traced
+@settings(max_examples=20)  # each is traced
 @given(budget=st.integers(1, 600), seed=st.integers(0, 10**6), name=st.sampled_from(["mlp", "pooled", "signs"]))
 def test_with_a_budget_the_count_lies_between_the_bounds(budget, seed, name):
     model, lines = network(name, seed), 2 * torch.randn(5, 2, *SHAPE)
