@@ -89,7 +89,7 @@ def _restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Cal
 
 def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> MeasuredModel:
     """Return a run at an epoch as measures see it. A file of weights has neither initial weights nor a history."""
-    seen, data = kind_of(run.config["model"]).measured_as(model, dataset)
+    seen, data = kind_of(run.config["model"]).adapt_for_measures(model, dataset)
     if run.epochs_trained == 0:
         return from_dataset(seen, data, device)
 
