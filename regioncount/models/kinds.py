@@ -55,9 +55,9 @@ class ModelKind(Protocol):
             source: The origin of the weights, for error messages.
 
         Returns:
-            A function `restore(read_weights)` that loads the state dictionary which `read_weights()` returns into a model,
-            and returns the model. Kinds that store no weights ignore `read_weights` and refit the model, with the same result. Two calls
-            may return the same object.
+            A function `restore(read_weights)` that returns the model with the state dictionary `read_weights()`. Kinds
+            that store no weights ignore `read_weights` and refit the model, with the same result. Two calls may return the
+            same object.
         """
         ...
 
