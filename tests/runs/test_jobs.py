@@ -201,7 +201,7 @@ def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
 def test_a_run_on_other_data_than_it_was_trained_on_is_refused(tmp_path):
     found = runner.run_or_resume(runner.prepare(configuration(tmp_path)))
     asked_for = parse_measuring({"run": str(found.directory), "measures": ["accuracy"]})
-    with pytest.raises(rc.InputError, match="trained on other data"):
+    with pytest.raises(rc.InputError, match="trained on different data"):
         measuring.open_for_measuring(asked_for, ["dataset.seed=7"])
 
 
