@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_jobs import configuration
+from test_runner import configuration
 
 from regioncount.config import as_mapping, parse_measuring, parse_run
 from regioncount.data import image_folder

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_jobs import configuration
+from test_runner import configuration
 
 import regioncount as rc
 from regioncount.runs import files, runner, store
