@@ -228,7 +228,7 @@ def _parse_plan(record: dict[str, Any], directory: Path) -> Plan:
         raise InputError("experiment is not a string")
     name = _require(record, "name", str)
     if not re.fullmatch(SWEEP_NAME, name):
-        raise InputError(f"{name!r} is not a valid name of a sweep")
+        raise InputError(f"{name!r} is not a valid sweep name")
     options = parse_sweep(_require(record, "options", dict), planned[0].config)
     return Plan(name, directory, planned, overrides, experiment, _require(record, "environment", dict), options)
 
@@ -251,9 +251,9 @@ def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> 
     identity, name, varied = _require(entry, "identity", str), _require(entry, "name", str), _require(entry, "varied", dict)
     # Identity and name become parts of paths, which must not leave the results directory.
     if not re.fullmatch(r"[0-9a-f]{16}", identity):
-        raise InputError(f"{identity!r} is not a valid identity of a run")
+        raise InputError(f"{identity!r} is not a valid run identity")
     if not re.fullmatch(SWEEP_NAME, name):
-        raise InputError(f"{name!r} is not a valid name of a run")
+        raise InputError(f"{name!r} is not a valid run name")
     if not all(isinstance(value, str) for value in varied.values()):
         raise InputError("a value in varied is not a string")
     index = _require(entry, "dataset", int)
