@@ -20,7 +20,7 @@ LONG = (
     "test_report.py",
     "test_runs.py",
     "test_exact.py",
-    "test_jobs.py",
+    "test_runner.py",
 )
 
 

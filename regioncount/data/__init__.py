@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from regioncount.data.dataset import Dataset, load
     from regioncount.data.splits import Split, StreamedSplit
 
-# Imported at first use: the options of data sets are read without torch.
+# Imported at first use, so that the options of data sets can be read without torch.
 _MODULES = {
     "Dataset": "dataset",
     "Split": "splits",

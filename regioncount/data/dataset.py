@@ -48,7 +48,7 @@ class Dataset:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of the content of "train" and "test", in hexadecimal. Names and paths of data sets do not enter them."""
+        """SHA-256 hashes of the content of "train" and "test". They do not depend on the data set's name or path."""
         splits = {"train": self.train, "test": self.test}
         return {name: split.fingerprint(self.num_classes, self.mean, self.std) for name, split in splits.items()}
 
@@ -127,21 +127,21 @@ def _as_split(source: Arrays | StreamedSplit) -> Split | StreamedSplit:
 
 
 def _draw_training_split(
-    images: Split | StreamedSplit, size: int, num_classes: int, generator: np.random.Generator
+    split: Split | StreamedSplit, size: int, num_classes: int, generator: np.random.Generator
 ) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
-    """Draw a training split from a data set without an official split; the other images become the test split."""
-    train = balanced_subset(images.labels.numpy(), size, num_classes, generator, "train")
-    test = np.setdiff1d(np.arange(len(images)), train)
+    """Draw a training split from a data set without an official split; the remaining images form the test split."""
+    train = balanced_subset(split.labels.numpy(), size, num_classes, generator, "train")
+    test = np.setdiff1d(np.arange(len(split)), train)
     if len(test) < num_classes:
         raise InputError(
-            f"dataset.train_size={size} leaves {len(test)} of {len(images)} images for testing, fewer than one per class; "
+            f"dataset.train_size={size} leaves {len(test)} of {len(split)} images for testing, fewer than one per class; "
             "pass a smaller size"
         )
-    return images.select(torch.from_numpy(train)), images.select(torch.from_numpy(test))
+    return split.select(torch.from_numpy(train)), split.select(torch.from_numpy(test))
 
 
 def _normalization(entry: Entry, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the registered mean and standard deviation of each channel; if there are none, those of the training images."""
+    """Return the registered mean and standard deviation of each channel; by default, those of the training images."""
     if entry.traits.get("mean") is not None:
         return entry.traits["mean"], entry.traits["std"]
     if isinstance(train, StreamedSplit):
@@ -151,14 +151,14 @@ def _normalization(entry: Entry, train: Split | StreamedSplit) -> tuple[tuple[fl
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of uint8 images scaled to [0, 1], rounded to 4 decimals."""
-    # From histograms: a direct sum over pixels depends on the number of threads in its last digits.
+    # Computed from histograms, because the last digits of a direct sum depend on the number of threads.
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in images.unbind(1):
         frequencies = torch.bincount(channel.flatten(), minlength=256).numpy() / channel.numel()
         mean.append(float(frequencies @ levels))
         std.append(float(np.sqrt(frequencies @ (levels - mean[-1]) ** 2)))
-    # A constant channel is centred, but not scaled.
+    # A constant channel is centred but not scaled.
     return tuple(round(value, 4) for value in mean), tuple(round(value, 4) or 1.0 for value in std)
 
 
@@ -200,17 +200,17 @@ def balanced_subset(
         )
     shuffled = [generator.permutation(np.flatnonzero(labels == label)) for label in range(num_classes)]
     available = np.array([len(indices) for indices in shuffled])
-    level = size // num_classes
-    while np.minimum(available, level + 1).sum() <= size and level < available.max():
-        level += 1
-    quota = np.minimum(available, level)
+    per_class = size // num_classes
+    while np.minimum(available, per_class + 1).sum() <= size and per_class < available.max():
+        per_class += 1
+    quota = np.minimum(available, per_class)
     order = generator.permutation(num_classes)
-    quota[order[available[order] > level][: size - quota.sum()]] += 1
+    quota[order[available[order] > per_class][: size - quota.sum()]] += 1
     return np.sort(np.concatenate([indices[:number] for indices, number in zip(shuffled, quota, strict=True)]))
 
 
 def noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: np.random.Generator) -> Tensor:
-    """Return labels, int64 (N,), of which a random fraction is replaced by uniformly random classes.
+    """Replace a random fraction of the labels by uniformly random classes.
 
     A random class may equal the original label. With the same state of the generator, the labels replaced at a smaller
     fraction are also replaced at a larger one.

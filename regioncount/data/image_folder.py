@@ -60,8 +60,8 @@ def list_folder(root: Path) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
     classes = _list_classes(train)
     if not classes:
         raise InputError(f"{train} has no class folders; {layout}")
-    if different := set(classes) ^ set(_list_classes(test)):
-        name = min(different)
+    if unmatched := set(classes) ^ set(_list_classes(test)):
+        name = min(unmatched)
         present, absent = (train, test) if name in classes else (test, train)
         raise InputError(f"class '{name}' is in {present} but not in {absent}; both need the same class folders")
     return _list_files(train, classes), _list_files(test, classes), classes
@@ -103,7 +103,7 @@ def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndar
 
     Args:
         path: The file.
-        size: Height and width of the result in pixels; None for the whole image at its own size.
+        size: Height and width of the result in pixels; None for the whole image at its original size.
         fraction: The side of the central square that is resampled to `size`, relative to the image's shorter side.
             Up to rounding, this equals resizing the shorter side to size / fraction and taking the centre crop.
 
@@ -119,7 +119,7 @@ def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndar
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
     if size is not None:
-        # Cropping and resizing in one call avoids a huge intermediate image where one side is much longer than the other.
+        # Cropping and resizing in one call avoids a huge intermediate image if one side is much longer than the other.
         side = min(image.size) * fraction
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
@@ -157,7 +157,7 @@ def decode_all(paths: Sequence[str], size: int | None, fraction: float = 1.0, pr
 
 
 def _stack(paths: Sequence[str], images: Iterable[np.ndarray]) -> np.ndarray:
-    """Copy images (3, H, W) of one size into an array (N, 3, H, W) as they arrive, so that they are in memory once."""
+    """Copy images (3, H, W) of one size into an array (N, 3, H, W) as they arrive, to hold each in memory once."""
     stacked = np.empty((0, 3, 0, 0), np.uint8)
     for index, image in enumerate(images):
         if index == 0:
@@ -175,14 +175,14 @@ def _stack(paths: Sequence[str], images: Iterable[np.ndarray]) -> np.ndarray:
 def read_images(root: Path, train: ImageFiles, test: ImageFiles, resize: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the decoded images of both splits, from the cache file in `root` if it is up to date.
 
-    The cache is used only if the files' names, sizes and modification times and `resize` are those it was written for.
-    Otherwise, or if it is damaged, the images are decoded and the cache is written again.
+    The cache is valid for the file names, file sizes, modification times and `resize` with which it was written. If it
+    is out of date or damaged, the images are decoded again and the cache is replaced.
 
     Args:
         root: The folder of the data set.
         train: The training files.
         test: The test files.
-        resize: Height and width of the images in pixels; None for their own size, which must be the same for all.
+        resize: Height and width of the images in pixels; None for their original size, which must be the same for all.
 
     Returns:
         The training images and the test images, uint8 (N, 3, H, W).
@@ -234,5 +234,5 @@ def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
 
 
 def _open_without_links(path: str, flags: int) -> int:
-    """Open a new file; mode "x" adds O_CREAT and O_EXCL to `flags`."""
+    """Open a new file without following links; `flags` of mode "x" include O_CREAT and O_EXCL."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -1,10 +1,10 @@
-"""The data sets by name: their options, and where their images come from.
+"""Registration of the built-in data sets with their options and sources.
 
-A source is a function of the options. It returns the training split, the test split and the class names; a split is a pair
-of images, uint8 (N, C, H, W), and labels, integers (N,), or a `StreamedSplit`. A source without a test split of its own
-returns None in its place; then training images are drawn, and the other images are the test split.
+A source is a function of the options that returns the training split, the test split and the class names. A split is a
+`StreamedSplit` or a pair of images, uint8 (N, C, H, W), and labels, integers (N,). A source without an official test
+split returns None instead; a training split is then drawn, and the remaining images form the test split.
 
-This module imports no torch, so that configurations can be read without it.
+This module does not import torch, so that configurations can be read without it.
 """
 
 import http.client
@@ -38,19 +38,19 @@ class DatasetOptions(Options):
     root: Text | None = None
     """The folder with the files. Downloads are saved there; "data" by default."""
     train_size: Count | None = None
-    """The number of training images, balanced over classes and drawn from `seed`; None for all."""
+    """The number of training images, balanced over classes and drawn with `seed`; None for all (digits: 300)."""
     test_size: Count | None = None
     """The number of test images, drawn in the same way; None for all."""
     seed: Index = 0
     """The seed of the subsets and of the label noise."""
     resize: Count | None = None
-    """Height and width in pixels; None for the images' own size, and 224 for imagenet."""
+    """Height and width in pixels; None for the original size (imagenet: 224)."""
     label_noise: Annotated[Real, Field(ge=0, le=1)] = 0.0
     """The fraction of training labels that are replaced by uniformly random ones."""
     title: Text | None = None
-    """The name in tables; None for the usual one, or the folder's name."""
+    """The name in tables; None for the registered one or, without one, the folder's name."""
     workers: Index | None = None
-    """Processes that decode streamed images; None for one per processor core, at most 8."""
+    """The number of processes that decode streamed images; None for one per processor core, at most 8."""
 
 
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)
@@ -90,11 +90,11 @@ def read_torchvision(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str
     try:
         splits, classes = _download(name, root)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        # torchvision compares checksums, so that a file from an interrupted download is fetched again next time.
+        # torchvision compares checksums, so an interrupted download is repeated next time.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"dataset={name} is not in {root} and cannot be downloaded ({reason}); put {DOWNLOADS[name]} into {root}, "
-            "after removing the files of the failed download, or use your own images with dataset=image_folder"
+            f"dataset={name} is not in {root} and cannot be downloaded ({reason}); put {DOWNLOADS[name]} "
+            f"into {root} (remove incomplete files first), or use your own images with dataset=image_folder"
         ) from error
     return splits[0], splits[1], classes
 
@@ -114,7 +114,7 @@ def _download(name: str, root: Path) -> tuple[list[Arrays], tuple[str, ...]]:
     "imagenet", options=DatasetOptions, title="ImageNet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
 def stream_folder(options: DatasetOptions) -> "tuple[StreamedSplit, StreamedSplit, tuple[str, ...]]":
-    """Return a folder of images that are decoded when a batch needs them: central squares of `resize` pixels."""
+    """Return a folder of images, of which the central squares are decoded when a batch needs them."""
     import torch
 
     from regioncount.data.image_folder import list_folder
@@ -142,7 +142,7 @@ def read_folder(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str, ...
 
 def _existing_root(options: DatasetOptions) -> Path:
     if options.root is None:
-        raise InputError(f"dataset={options.name} needs dataset.root=DIR with train/<class>/* and test/<class>/* in it")
+        raise InputError(f"dataset={options.name} needs dataset.root=DIR: a folder with train/<class>/*, test/<class>/*")
     root = Path(options.root).expanduser()
     if not root.is_dir():
         raise InputError(f"dataset.root={root} is not a folder")

@@ -18,13 +18,14 @@ from regioncount.errors import InputError
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# Of the shorter side: the usual evaluation transform of ImageNet, resizing to 256 and cropping the central 224, in one step.
+# The side of the central square relative to the image's shorter side. ImageNet's usual evaluation transform resizes the
+# shorter side to 256 and crops the central 224.
 CROP_FRACTION = 224 / 256
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A split that is in the memory of one device, so that a batch is taken by indexing."""
+    """A split in the memory of one device. Batches are taken by indexing."""
 
     images: Tensor
     """uint8 (N, C, H, W)."""
@@ -82,9 +83,9 @@ class StreamedSplit:
     """A split whose images are decoded from files when a batch needs them: central squares, uint8 (3, size, size)."""
 
     paths: list[str]
-    """N image files."""
+    """The N image files."""
     file_sizes: list[int]
-    """N sizes in bytes."""
+    """The size of each file in bytes."""
     labels: Tensor
     """int64 (N,), on the device to which batches are copied."""
     size: int
@@ -106,11 +107,11 @@ class StreamedSplit:
 
     def select(self, indices: Tensor) -> "StreamedSplit":
         """Return the split of the images at `indices`, int64 (k,)."""
-        positions = indices.tolist()
+        kept_indices = indices.tolist()
         return replace(
             self,
-            paths=[self.paths[i] for i in positions],
-            file_sizes=[self.file_sizes[i] for i in positions],
+            paths=[self.paths[i] for i in kept_indices],
+            file_sizes=[self.file_sizes[i] for i in kept_indices],
             labels=self.labels[indices.to(self.labels.device)],
         )
 

@@ -1,7 +1,7 @@
 """The subspaces that regions are counted in: simplices spanned by images of a data set.
 
-A kind of subspace has a pydantic model of its options and a function from images to vertices. Importing this module imports
-no torch, so that configurations can be read without it.
+Each kind of subspace has a pydantic model of its options and a function from images to vertices. This module does not
+import torch, so that configurations can be read without it.
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class SubspaceOptions(Options):
-    """The options that every kind of subspace has. A kind adds its own in a subclass."""
+    """The options common to all kinds of subspaces. A kind adds its own in a subclass."""
 
     kind: Text
     number: Count = 100
     """The number of subspaces."""
     resolution: Annotated[Whole, Field(ge=2)] | None = None
-    """Lattice points per axis; None for the paper's: 200 on lines, 10 in planes, 5 beyond."""
+    """Lattice points per axis; None for the paper's: 200 on lines, 10 in planes, 5 in higher dimensions."""
     split: Literal["train", "test"] = "train"
     """The split whose images are drawn."""
 
@@ -41,7 +41,7 @@ class SubspaceOptions(Options):
 
     @property
     def points_per_axis(self) -> int:
-        """The resolution, with the paper's in place of None."""
+        """The resolution; if it is None, the paper's."""
         return self.resolution or default_resolution(self.dimension_counted)
 
 
@@ -69,7 +69,7 @@ class RandomDirectionOptions(SubspaceOptions):
 
 
 class WiderScopeOptions(SubspaceOptions):
-    """A segment extended beyond its images, which are at 0 and 1."""
+    """A segment from `start` to `stop` on the line through two images, which are at 0 and 1."""
 
     start: Real = -1.0
     stop: Real = 2.0
@@ -89,7 +89,7 @@ def simplex(vertices: "Tensor", options: SimplexOptions, generator: "Generator")
 
 @register_subspace("short_segment", options=SubspaceOptions)
 def short_segment(vertices: "Tensor", options: SubspaceOptions, generator: "Generator") -> "Tensor":
-    """Return the parts of segments between two uniformly random points, (S, 2, C, H, W)."""
+    """Return the part of each segment between two uniformly random points of it, (S, 2, C, H, W)."""
     from regioncount.regions import shorten_segments
 
     return shorten_segments(vertices, generator)
@@ -131,7 +131,7 @@ def draw_vertices(options: SubspaceOptions, dataset: "Dataset", seed: int) -> "T
 
     generator = torch.Generator().manual_seed(seed)
     split = dataset.train if options.split == "train" else dataset.test
-    chosen = sample_indices(len(split), options.images_per_subspace - 1, options.number, generator)
-    indices, positions = chosen.unique(return_inverse=True)
-    images = dataset.normalize(split.take(indices))  # only the images that are needed
-    return cast("Tensor", subspaces[options.kind].load()(images[positions.to(images.device)], options, generator))
+    simplex_indices = sample_indices(len(split), options.images_per_subspace - 1, options.number, generator)
+    indices, inverse = simplex_indices.unique(return_inverse=True)  # each image is read once
+    images = dataset.normalize(split.take(indices))
+    return cast("Tensor", subspaces[options.kind].load()(images[inverse.to(images.device)], options, generator))

@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 from regioncount.options import Count, Integer, Name, Number, Options
 from regioncount.registry import register_model
 
-MAX_SIZE = 2**16  # for widths, depths, numbers of classes and channels, and image sides in pixels
+MAX_SIZE = 2**16  # of widths, depths, numbers of classes and channels, and image sides in pixels
 
 Size = Annotated[Integer, Field(ge=1, le=MAX_SIZE)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
@@ -45,7 +45,7 @@ class PerceptronOptions(Options):
     """The options of a multilayer perceptron."""
 
     width: Size = 128
-    """The units of each hidden layer."""
+    """The number of units in each hidden layer."""
     depth: Size = 2
     """The number of hidden layers."""
 
@@ -62,7 +62,7 @@ class TransformerOptions(Options):
     heads: Size = 8
     """The number of attention heads in each layer."""
     mlp_width: Size = 512
-    """The hidden units of the perceptron in each layer."""
+    """The number of hidden units of the perceptron in each layer."""
     dropout: Fraction = 0.1
     """The dropout rate."""
 

@@ -42,8 +42,10 @@ def restorer(
     return lambda read_weights: fit(model, seed, dataset)
 
 
-def measured_as(model: Callable[[Tensor], np.ndarray], dataset: Dataset) -> tuple[Callable[[Tensor], np.ndarray], Dataset]:
-    """Return the arguments unchanged; see `ModelKind.measured_as`."""
+def adapt_for_measures(
+    model: Callable[[Tensor], np.ndarray], dataset: Dataset
+) -> tuple[Callable[[Tensor], np.ndarray], Dataset]:
+    """Return the arguments unchanged; see `ModelKind.adapt_for_measures`."""
     return model, dataset
 
 
@@ -79,7 +81,7 @@ def require_in_memory(name: str, dataset: Dataset) -> None:
 # Cached, because most runs of a sweep share their options.
 @functools.lru_cache(maxsize=64)
 def _check_options(model: str) -> None:
-    """Fit the classifier to four points, because scikit-learn validates options when it fits."""
+    """Fit the classifier to four points, because scikit-learn validates options only when it fits."""
     _fit_points(json.loads(model), 0, np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]))
 
 
@@ -96,8 +98,8 @@ def _fit_points(model: Mapping[str, Any], seed: int, points: np.ndarray, labels:
     """Fit a classifier to points (N, features) and labels (N,)."""
     name = model["name"]
     entry = models[name]
-    given = {option: value for option, value in model.items() if option != "name"}
-    options = validate_options(entry, given, "model").model_dump()
+    raw_options = {option: value for option, value in model.items() if option != "name"}
+    options = validate_options(entry, raw_options, "model").model_dump()
     try:
         classifier = entry.load()(**options)
         parameters = classifier.get_params() if hasattr(classifier, "get_params") else {}
@@ -109,6 +111,6 @@ def _fit_points(model: Mapping[str, Any], seed: int, points: np.ndarray, labels:
     except (ValueError, TypeError) as error:
         raise InputError(f"model={name}: {' '.join(str(error).split())}") from error
     if name == "random_forest":
-        # Several threads sum the probabilities of the trees in any order, so that predictions near ties would vary.
+        # Several threads add the probabilities of the trees in varying order, which changes predictions near ties.
         classifier.set_params(n_jobs=1)
     return classifier

@@ -30,8 +30,8 @@ class DropConnect(nn.Module):
         """Map (B, ...) to (B, ...)."""
         if not self.training or self.rate == 0:
             return x
-        kept = torch.rand(len(x), *(1,) * (x.ndim - 1), device=x.device) >= self.rate
-        return x * kept / (1 - self.rate)
+        keep_mask = torch.rand(len(x), *(1,) * (x.ndim - 1), device=x.device) >= self.rate
+        return x * keep_mask / (1 - self.rate)
 
 
 class InvertedResidual(nn.Module):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from regioncount.data.dataset import Dataset
 
-# The modules by the trait "kind" of a registry entry.
+# The module that implements each value of the trait "kind" of a registry entry.
 KINDS = {
     "network": "regioncount.models.networks",
     "classifier": "regioncount.models.classifiers",
@@ -45,7 +45,7 @@ class ModelKind(Protocol):
     def restorer(
         self, model: Mapping[str, Any], seed: int, dataset: "Dataset", device: "torch.device", source: object
     ) -> "Callable[[Callable[[], dict[str, Any]]], Callable[..., Any]]":
-        """Prepare to restore trained models, for example all snapshots of a run.
+        """Return a function that restores trained models, such as the snapshots of a run.
 
         Args:
             model: The model's name and options.
@@ -55,13 +55,13 @@ class ModelKind(Protocol):
             source: The origin of the weights, for error messages.
 
         Returns:
-            A function that maps a function reading a state dictionary to the model with these weights. Kinds that store no
-            weights ignore its argument and fit the model again, with the same result. The models that two calls return may
-            be the same object.
+            A function `restore(read_weights)` that returns the model with the state dictionary `read_weights()`. Kinds
+            that store no weights ignore `read_weights` and refit the model, with the same result. Two calls may return the
+            same object.
         """
         ...
 
-    def measured_as(self, model: Any, dataset: "Dataset") -> "tuple[Callable[..., Any], Dataset]":
+    def adapt_for_measures(self, model: Any, dataset: "Dataset") -> "tuple[Callable[..., Any], Dataset]":
         """Return the callable and the data set that generalization measures are evaluated on."""
         ...
 

@@ -1,4 +1,4 @@
-"""Networks: building by name, checks against a data set, and restoring from weights."""
+"""Build networks by name, check them against a data set, and restore them from weights."""
 
 import inspect
 import json
@@ -75,10 +75,10 @@ def build(
 def build_model(
     model: Mapping[str, Any], num_classes: int, in_channels: int, image_size: int | tuple[int, int]
 ) -> nn.Module:
-    """Build the network of a configuration, which has a name or a `_target_`, and options; see `build`."""
+    """Build a network from its configuration: a name or a `_target_`, and options; see `build`."""
     entry = kinds.entry(model)
-    given = {key: value for key, value in model.items() if key not in ("name", "_target_")}
-    options = validate_options(entry, given, "model").model_dump()
+    raw_options = {key: value for key, value in model.items() if key not in ("name", "_target_")}
+    options = validate_options(entry, raw_options, "model").model_dump()
     for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         _require_size(option, value)
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": _height_and_width(image_size)}
@@ -132,8 +132,8 @@ def restorer(
     return restore
 
 
-def measured_as(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
-    """Return the arguments unchanged; see `ModelKind.measured_as`."""
+def adapt_for_measures(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
+    """Return the arguments unchanged; see `ModelKind.adapt_for_measures`."""
     return model, dataset
 
 

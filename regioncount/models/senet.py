@@ -25,7 +25,7 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H', W')."""
         activated = self.activate(x)
-        # An identity shortcut takes the input before the activation, a projection the one after it.
+        # An identity shortcut takes the block's input; a projection takes the activated input.
         shortcut = x if self.shortcut is None else self.shortcut(activated)
         return self.residual(activated) + shortcut
 

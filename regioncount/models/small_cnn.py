@@ -6,7 +6,7 @@ from regioncount.models.layers import classifier, normalized_convolution
 
 
 def small_cnn(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
-    """Build three convolutions: images (B, in_channels, H, W) of at least 4 x 4 pixels to logits (B, num_classes)."""
+    """Build three convolutions and a linear layer: images (B, in_channels, H, W), H, W >= 4, to logits (B, num_classes)."""
     return nn.Sequential(
         normalized_convolution(in_channels, width),
         nn.MaxPool2d(2),

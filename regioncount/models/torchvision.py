@@ -23,7 +23,7 @@ def torchvision_classifier(
         A network from images (B, 3, *image_size) to logits (B, num_classes).
 
     Raises:
-        InputError: There is no classifier of this name, or it does not support such images.
+        InputError: There is no classifier of this name, or it does not support these images.
     """
     # Imported here, because the import is slow and no other network needs it.
     import torchvision
@@ -40,7 +40,7 @@ def torchvision_classifier(
 
     settings: dict[str, Any] = {}
     if architecture in ("googlenet", "inception_v3"):
-        settings = {"aux_logits": False, "init_weights": True}  # auxiliary heads return further outputs in training
+        settings = {"aux_logits": False, "init_weights": True}  # auxiliary heads would add outputs in training
     elif architecture.startswith("vit_"):
         height, width = image_size
         if height != width:

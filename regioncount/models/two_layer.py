@@ -25,11 +25,11 @@ from regioncount.registry import models
 
 RECORDED_STEPS = 100  # evenly spaced on a logarithmic scale
 ROUNDING_TOLERANCE = 1e-9  # relative, for the inequality with the bound
-MAX_LOSS = 1e12  # training has diverged above it
+MAX_LOSS = 1e12  # training has diverged if the loss exceeds it
 
 
 class TwoLayer(nn.Module):
-    """The trained network as a classifier of two classes by the sign of f.
+    """The trained network, which classifies into two classes by the sign of f.
 
     Args:
         weight: The weights w of the first layer, float64 (width, d).
@@ -65,8 +65,8 @@ def restorer(
     return lambda read_weights: _train(json.dumps(dict(model), sort_keys=True), seed, dataset)
 
 
-def measured_as(model: TwoLayer, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor], Dataset]:
-    """Return a function from images to labels, and the data with two classes; see `ModelKind.measured_as`."""
+def adapt_for_measures(model: TwoLayer, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor], Dataset]:
+    """Return a function from images to labels, and the data with two classes; see `ModelKind.adapt_for_measures`."""
     splits = (dataset.train, dataset.test)
     train, test = (replace(split, labels=(split.labels >= dataset.num_classes / 2).long()) for split in splits)
     binary = replace(dataset, train=train, test=test, classes=("first half", "second half"))
@@ -77,8 +77,8 @@ def measured_as(model: TwoLayer, dataset: Dataset) -> tuple[Callable[[Tensor], T
 @functools.lru_cache(maxsize=1)
 def _train(model: str, seed: int, dataset: Dataset) -> TwoLayer:
     assert isinstance(dataset.train, Split)
-    given = {key: value for key, value in json.loads(model).items() if key != "name"}
-    options = validate_options(models["two_layer"], given, "model").model_dump()
+    raw_options = {key: value for key, value in json.loads(model).items() if key != "name"}
+    options = validate_options(models["two_layer"], raw_options, "model").model_dump()
     points = as_points(dataset.normalize(dataset.train.images))
     return fit(points, binary_targets(dataset.train.labels.cpu().numpy(), dataset.num_classes), seed, **options)
 
@@ -99,11 +99,11 @@ def fit(
     tolerance: float,
     scale: float,
 ) -> TwoLayer:
-    """Train by full-batch gradient descent in float64.
+    """Train a two-layer network by full-batch gradient descent in float64.
 
     Args:
-        points: (n, d).
-        targets: -1 or 1, (n,).
+        points: The inputs x, (n, d).
+        targets: The targets y, -1 or 1, (n,).
         seed: The seed of the initial weights and of the signs of the a_j.
         width: The number of hidden units.
         learning_rate: The step size.
@@ -133,10 +133,10 @@ def fit(
             raise InputError(
                 f"model.learning_rate={learning_rate}: training diverges after {step} steps; pass a smaller one"
             )
-        last = loss < tolerance or step == steps
-        if last or step in recorded_steps:
+        is_last = loss < tolerance or step == steps
+        if is_last or step in recorded_steps:
             rows.append((step, float(loss), hessian_eigenvalue(points, inner > 0, outer)))
-        if last:
+        if is_last:
             break
         weight -= learning_rate / len(points) * (((inner > 0) * outer) * residuals[:, None]).T @ points
     names = ("steps", "losses", "eigenvalues")
@@ -147,7 +147,7 @@ def hessian_eigenvalue(points: np.ndarray, active: np.ndarray, outer: np.ndarray
     """Return the largest eigenvalue of the Hessian J'J / n of the loss, computed from the n x n matrix J J' / n.
 
     Args:
-        points: (n, d).
+        points: The inputs x, (n, d).
         active: Whether w_j . x_i > 0, bool (n, width).
         outer: The weights a of the second layer, (width,).
 
@@ -170,7 +170,7 @@ def measure(model: TwoLayer, points: np.ndarray) -> tuple[dict[str, float], dict
 
     Args:
         model: The trained network.
-        points: (n, d), with n > 1.
+        points: The inputs x, (n, d), with n > 1.
 
     Returns:
         Means over the pairs and properties of the network, under "theorem_<name>", where "theorem_violations" is the number

@@ -9,8 +9,7 @@ from regioncount.errors import InputError
 class SelfAttention(nn.Module):
     """Multi-head self-attention: softmax(q k' / sqrt(d)) v in each head of width d, then a linear layer on all heads.
 
-    It is written out, because torch's fused attention does not support the forward-mode derivatives that several measures
-    need.
+    Torch's fused attention is not used, because it does not support forward-mode derivatives, which several measures need.
     """
 
     def __init__(self, width: int, heads: int):

@@ -1,4 +1,4 @@
-"""The measurements of a run as a table to read."""
+"""Format the measurements of a run as text."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe(run: Run, config: "RunConfig | MeasuringConfig", dataset, epochs: Sequence[int]) -> str:
-    """Return what was measured as a table: one row per quantity, one column per epoch, accuracies in percent."""
+    """Return the measurements as text: a row per quantity, a column per epoch, then why values are undefined."""
     columns: dict[str, dict[str, str]] = {}
     reasons: dict[str, None] = {}
     for epoch in epochs:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def environment(device: "torch.device", precision: str) -> dict[str, Any]:
-    """Return what the results of a run depend on besides its configuration, as run.json records it.
+    """Return the hardware and software of a run, as run.json records them.
 
     Args:
-        device: Where the model is trained.
-        precision: Training precision as resolved, "float32" or "bfloat16".
+        device: The device of training.
+        precision: The resolved training precision, "float32" or "bfloat16".
     """
     import torch
 
@@ -71,7 +71,7 @@ def commit(package: Path = Path(__file__).parent.parent) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # An environment inside the repository of another project is not a checkout of this one.
+        # A virtual environment inside the repository of another project is not a checkout of this one.
         git("ls-files", "--error-unmatch", "__init__.py")
         return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     except (OSError, subprocess.SubprocessError):

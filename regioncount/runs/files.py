@@ -1,7 +1,7 @@
 """Read and write files safely.
 
-Writing is atomic: a file has its old content or all of the new. Reading treats every file as untrusted: only regular files
-are opened, links are not followed, sizes are limited, and nothing that was read is executed.
+Writing is atomic: a file has either its old content or all of the new one. Reading treats every file as untrusted: only
+regular files are opened, links are not followed, sizes are limited, and no content is executed.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def write(path: Path, content: bytes) -> None:
     """Write a file atomically. Its directory must exist.
 
     Raises:
-        OSError: The file cannot be written; `filename` is its path. What was there before is unchanged.
+        OSError: The file cannot be written; `filename` is its path. The previous content is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
@@ -73,7 +73,7 @@ def write(path: Path, content: bytes) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # the error of a full disk has no path
+            error.filename, error.filename2 = str(path), None  # without it, the error of a full disk names no path
         raise
 
 
@@ -126,7 +126,7 @@ def unseal(sealed: bytes, path: Path) -> bytes:
     """Return the content that was passed to `seal`.
 
     Args:
-        sealed: What was read from the file.
+        sealed: The content of the file.
         path: The file, for error messages.
 
     Raises:
@@ -139,7 +139,7 @@ def unseal(sealed: bytes, path: Path) -> bytes:
 
 
 def array_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """Return named arrays as the content of a file for `numpy.load`."""
+    """Return the content of a file from which `numpy.load` reads named arrays."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
@@ -149,7 +149,7 @@ def load_arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
     """Return the arrays that a file holds, by name.
 
     Args:
-        content: What was read from the file.
+        content: The content of the file.
         path: The file, for error messages.
 
     Raises:
@@ -159,7 +159,7 @@ def load_arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
         check_unpacked_size(content, BINARY_LIMIT)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # numpy and the archive reader raise many kinds
+    except Exception as error:  # numpy and the archive reader raise many types of exceptions
         raise Damaged(f"{path} is damaged: it cannot be read ({type(error).__name__})") from error
 
 
@@ -172,7 +172,7 @@ def check_unpacked_size(content: bytes, limit: int) -> None:
     """Check that a ZIP archive does not unpack to more than a limit.
 
     Raises:
-        ValueError: The sizes that it declares add up to more than `limit` bytes.
+        ValueError: The declared sizes of its members add up to more than `limit` bytes.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > limit:
@@ -180,10 +180,10 @@ def check_unpacked_size(content: bytes, limit: int) -> None:
 
 
 def _check_printable(value: Any) -> None:
-    """Check that no text holds control characters, which a terminal would obey, or lone surrogates.
+    """Check that no string contains control characters, which a terminal would interpret, or lone surrogates.
 
     Raises:
-        ValueError: A text has one.
+        ValueError: A string contains one.
     """
     if isinstance(value, dict):
         for key, item in value.items():
@@ -193,7 +193,7 @@ def _check_printable(value: Any) -> None:
         for item in value:
             _check_printable(item)
     elif isinstance(value, str) and not value.isprintable():
-        raise ValueError("a text has characters that cannot be printed")
+        raise ValueError("a string contains unprintable characters")
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -201,7 +201,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return a value in which NaN and infinity, which JSON does not have, are None."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {str(key): _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-IDENTITY_FORMAT = 1  # increase it if the same configuration trains a different model from now on
+IDENTITY_FORMAT = 1  # increment it if the same configuration trains a different model from now on
 
-# The parts of a configuration that determine the trained model. The data's content, the precision and whether training is
-# compiled complete them.
+# The parts of a configuration that, together with the data's content, the precision and the compilation of training,
+# determine the trained model.
 IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
 
 # A plugin enters an identity only if it supplies one of these.
@@ -22,9 +22,9 @@ def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled:
     """Return the identity of the run that a configuration trains.
 
     Args:
-        config: The configuration as a mapping, as `config.as_mapping` gives it.
+        config: The configuration as a mapping, as `config.as_mapping` returns it.
         data: The fingerprint of the training data.
-        precision: Training precision as resolved, "float32" or "bfloat16".
+        precision: The resolved training precision, "float32" or "bfloat16".
         compiled: Whether training steps are compiled.
 
     Returns:
@@ -38,7 +38,7 @@ def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled:
 
 
 def identity_of(parts: Mapping[str, Any]) -> str:
-    """Return the identity of a model, 16 hexadecimal digits, from all that determines it. 1 and 1.0 count as equal."""
+    """Return a hash, 16 hexadecimal digits, of everything that determines a model. 1 and 1.0 count as equal."""
     return _digest({"format": IDENTITY_FORMAT, **parts})[:16]
 
 

@@ -1,4 +1,4 @@
-"""From a configuration to its data set, and the checks of model and data against one another."""
+"""Load the data set of a configuration, and check the model against it."""
 
 from functools import lru_cache
 
@@ -11,29 +11,29 @@ from regioncount.regions.methods import EXACT_METHODS
 
 
 def load_dataset(options: DatasetOptions) -> Dataset:
-    """Return the data set of a configuration. The last two are kept in memory."""
+    """Load the data set of a configuration. The two most recently used data sets are cached."""
     return _load(type(options), options.model_dump_json())
 
 
-# Two, so that a sweep that alternates between data sets does not fill the memory.
+# More would fill the memory in a sweep over many data sets.
 @lru_cache(maxsize=2)
 def _load(schema: type[DatasetOptions], options: str) -> Dataset:
     return load_checked(schema.model_validate_json(options))
 
 
 def check(config: RunConfig | MeasuringConfig, dataset: Dataset) -> int:
-    """Check a configuration's model against its data and the subspaces that are asked for.
+    """Check a configuration's model and subspaces against its data.
 
     Args:
         config: The configuration.
         dataset: Its data set.
 
     Returns:
-        The multiply-adds of the model for one image, 0 for a model that is not trained in epochs.
+        The multiply-adds of the model for one image; 0 for a model that is not trained in epochs.
 
     Raises:
-        InputError: The model does not take the data, the counting method does not follow the model, or a split has too few
-            images.
+        InputError: The model does not support the data, the counting method does not support the model, or a split has
+            too few images.
     """
     exact = config.regions.method if config.regions.method in EXACT_METHODS and config.regions.subspaces else None
     multiply_adds = kind_of(config.model).check(config.model, dataset, exact)
@@ -41,5 +41,5 @@ def check(config: RunConfig | MeasuringConfig, dataset: Dataset) -> int:
         available = len(dataset.train if subspace.split == "train" else dataset.test)
         if available < subspace.images_per_subspace:
             needed = subspace.images_per_subspace
-            raise InputError(f"regions.{name}: {needed} images are needed, the {subspace.split} split has {available}")
+            raise InputError(f"regions.{name}: needs {needed} images, but the {subspace.split} split has {available}")
     return multiply_adds

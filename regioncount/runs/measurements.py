@@ -1,4 +1,4 @@
-"""Which measurements of a run are asked for, under which keys they are stored, and their values. Works without torch."""
+"""Determine the requested measurements of a run, their keys on disk, and their values. Works without torch."""
 
 import math
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from regioncount.runs.store import Run
 if TYPE_CHECKING:
     from regioncount.config import MeasuringConfig, RunConfig
 
-# Training points that a measure takes derivatives at; `accuracy` takes all of them.
+# The size of the training sample that measures use, as recorded in their settings; `accuracy` uses all images.
 POINTS = 1000
 
-# Planes in which the decision regions of different seeds are compared, and points along their sides.
+# The planes in which the decision regions of different seeds are compared, and the points along each side of a plane.
 PLANES = 20
 PLANE_RESOLUTION = 50
 
 
 def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict[str, dict]:
-    """Return, by the name of each measure and subspace, the settings that determine its values for a given model."""
-    prints = dataset.fingerprints
-    settings = {name: {"measure": name, "data": prints} for name in config.measures}
+    """Return the settings that determine the values of each measure and subspace for a given model, by name."""
+    fingerprints = dataset.fingerprints
+    settings = {name: {"measure": name, "data": fingerprints} for name in config.measures}
     for name in config.measures:
-        if name != "accuracy":  # it takes every point
+        if name != "accuracy":
             settings[name]["points"] = POINTS
     if "seed_agreement" in settings:
         settings["seed_agreement"] = {
             "measure": "seed_agreement",
-            "data": prints["train"],
+            "data": fingerprints["train"],
             "planes": PLANES,
             "resolution": PLANE_RESOLUTION,
             "seed": config.regions.seed,
@@ -43,7 +43,7 @@ def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict
         exact = config.regions.method in EXACT_METHODS
         settings[name] = {
             "measure": "region_count",
-            "data": prints[subspace.split],
+            "data": fingerprints[subspace.split],
             "subspace": subspace.model_dump() | {"resolution": None if exact else subspace.points_per_axis},
             "seed": config.regions.seed,
             "connectivity": config.regions.connectivity,
@@ -57,35 +57,35 @@ def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict
 
 
 def epochs_to_measure(config: "RunConfig", epochs_trained: int) -> list[int]:
-    """Return the epochs at which a finished run is to be measured, ascending; the last one always is."""
+    """Return the epochs at which to measure a finished run, ascending; the last epoch is always included."""
     return sorted({*snapshot_epochs(config, epochs_trained), epochs_trained})
 
 
 def snapshot_epochs(config: "RunConfig", last: int) -> list[int]:
     """Return the epochs up to `last` whose weights are stored and measured."""
-    every = range(0, last + 1, config.snapshots.every) if config.snapshots.every else ()
-    return sorted({epoch for epoch in (*every, *config.snapshots.epochs) if epoch <= last})
+    regular_epochs = range(0, last + 1, config.snapshots.every) if config.snapshots.every else ()
+    return sorted({epoch for epoch in (*regular_epochs, *config.snapshots.epochs) if epoch <= last})
 
 
 def measured_values(run: Run, config: "RunConfig | MeasuringConfig", dataset, epoch: int | None = None) -> dict:
-    """Return what was measured of a run at an epoch as columns of a table.
+    """Return the measured values of a run at an epoch.
 
     Args:
         run: The run.
-        config: What was to be measured.
-        dataset: Its data set, or any object with its `fingerprints`.
-        epoch: The epoch; by default the last.
+        config: The configuration that selects the measurements.
+        dataset: The run's data set, or any object with its `fingerprints`.
+        epoch: The epoch; the last one by default.
 
     Returns:
-        Values by column. Region counts have their subspace's name: region_count_line is a mean over lines,
-        region_count_line_standard_error its standard error, region_entropy_line the mean region entropy in nats, and
-        region_share_one_line the share of lines within a single region.
+        The values by table column. Columns of region counts contain the subspace's name: region_count_line is the mean
+        over lines, region_count_line_standard_error its standard error, region_entropy_line the mean region entropy in
+        nats, and region_share_one_line the share of lines within a single region.
     """
     epoch = run.epochs_trained if epoch is None else epoch
     row = {}
     for name, setting in measurement_settings(config, dataset).items():
         entry = run.measures.get(measurement_key(setting, epoch))
-        # JSON has no NaN, such as the standard error over a single subspace; null is stored instead.
+        # NaN, such as the standard error of a single subspace, is stored as null.
         measured = {key: math.nan if value is None else value for key, value in (entry["values"] if entry else {}).items()}
         if setting["measure"] != "region_count":
             row |= measured
@@ -96,15 +96,15 @@ def measured_values(run: Run, config: "RunConfig | MeasuringConfig", dataset, ep
 
 
 def seed_agreement(planned: Sequence) -> list[float]:
-    """Return how far the decision regions of the runs of one configuration agree with those of its other seeds.
+    """Return how far the decision regions of each seed of a configuration agree with those of its other seeds.
 
     Args:
-        planned: The plan's runs of the configuration.
+        planned: The planned runs of the configuration, one per seed.
 
     Returns:
         For each run, the share of points in planes through three training images at which its label is that of another
-        seed's run, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN for a run without stored labels,
-        and for the only seed.
+        seed's run, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN if the run has no stored
+        labels or there is no other seed.
     """
     labels = []
     for run in planned:
@@ -113,8 +113,8 @@ def seed_agreement(planned: Sequence) -> list[float]:
         key = measurement_key(settings["seed_agreement"], stored.epochs_trained) if stored else None
         labels.append(stored.region_arrays()[f"{key}/labels"] if stored and key in stored.measures else None)
     shares = []
-    for position, own in enumerate(labels):
-        others = [other for number, other in enumerate(labels) if number != position and other is not None]
-        same = [float((own == other).mean()) for other in others] if own is not None else []
-        shares.append(sum(same) / len(same) if same else math.nan)
+    for i, own in enumerate(labels):
+        others = [other for j, other in enumerate(labels) if j != i and other is not None]
+        agreements = [float((own == other).mean()) for other in others] if own is not None else []
+        shares.append(sum(agreements) / len(agreements) if agreements else math.nan)
     return shares

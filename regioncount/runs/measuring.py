@@ -1,4 +1,4 @@
-"""Compute the measurements of a run that are asked for and missing."""
+"""Compute the missing measurements of a run."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ from regioncount.runs.loading import check, load_dataset
 from regioncount.runs.measurements import measurement_settings
 from regioncount.runs.store import Run
 
-SAVE_SECONDS = 10
+SAVE_SECONDS = 10  # between two saves of the measurements of one epoch
 
 # The values of one measurement, the arrays behind them, and how they were computed.
 Measurement = tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]
@@ -34,16 +34,14 @@ Measurement = tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]
 def measure(
     run: Run, config: RunConfig | MeasuringConfig, dataset: Dataset, device: torch.device, epochs: Iterable[int]
 ) -> None:
-    """Compute missing measurements of a run.
-
-    They are saved after each epoch, and every ten seconds in between.
+    """Compute the missing measurements of a run, and save them after each epoch and every ten seconds in between.
 
     Args:
-        run: The run, whose training is over.
+        run: The run. Its training must have ended.
         config: What to measure.
         dataset: The data that the run was trained on.
-        device: Where to evaluate the model.
-        epochs: The epochs at which to measure; weights of each must be on disk.
+        device: The device on which to evaluate the model.
+        epochs: The epochs at which to measure. The weights of each must be on disk.
     """
     settings = measurement_settings(config, dataset)
     epochs = list(epochs)
@@ -53,45 +51,45 @@ def measure(
         for epoch in epochs:
             entries: dict[str, dict[str, Any]] = {}
             arrays: dict[str, np.ndarray] = {}
-            seen: tuple[Callable[..., Any], MeasuredModel] | None = None
-            saved = time.perf_counter()
+            restored: tuple[Callable[..., Any], MeasuredModel] | None = None
+            last_save = time.perf_counter()
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
                 if key not in run.measures:
-                    if seen is None:
-                        restored = restore(lambda epoch=epoch: run.weights(epoch))
-                        seen = restored, _measured_model(run, restored, device_dataset, device, epoch)
-                    model, measured_model = seen
+                    if restored is None:
+                        model = restore(lambda epoch=epoch: run.weights(epoch))
+                        restored = model, _measured_model(run, model, device_dataset, device, epoch)
+                    model, measured_model = restored
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
                     if name in config.regions.subspaces:
-                        values, new_arrays, account = _count(model, name, setting, device_dataset, config)
+                        values, new_arrays, details = _count(model, name, setting, device_dataset, config)
                     else:
-                        values, new_arrays, account = _measure_one(name, setting, model, measured_model, device_dataset)
-                    how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **account}
+                        values, new_arrays, details = _measure_one(name, setting, model, measured_model, device_dataset)
+                    how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **details}
                     entries[key] = {"settings": setting, "epoch": epoch, "values": values, "how": how}
                     if columns := _described_columns(name, values):
                         entries[key]["columns"] = columns
                     arrays |= {f"{key}/{array}": value for array, value in new_arrays.items()}
-                    if time.perf_counter() - saved > SAVE_SECONDS:
+                    if time.perf_counter() - last_save > SAVE_SECONDS:
                         run.save_measures(entries, arrays)
-                        entries, arrays, saved = {}, {}, time.perf_counter()
+                        entries, arrays, last_save = {}, {}, time.perf_counter()
                 bar.update()
             if entries:
                 run.save_measures(entries, arrays)
 
 
 def _restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Callable[[], dict]], Callable[..., Any]]:
-    """Return a function from one that reads weights to the run's model. Models without weights are fitted again."""
+    """Return the function that restores the run's model; see `ModelKind.restorer`."""
     model = run.config["model"]
     return kind_of(model).restorer(model, run.config.get("seed", 0), dataset, device, run.directory)
 
 
 def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.device, epoch: int) -> MeasuredModel:
-    """Return a run at an epoch as measures see it. A file of weights has neither initial weights nor a history."""
-    seen, data = kind_of(run.config["model"]).measured_as(model, dataset)
+    """Return the input of measures for a run at an epoch. A file of weights has no initial weights and no history."""
+    measurable, data = kind_of(run.config["model"]).adapt_for_measures(model, dataset)
     if run.epochs_trained == 0:
-        return from_dataset(seen, data, device)
+        return from_dataset(measurable, data, device)
 
     def initial() -> torch.nn.Module:
         return cast(torch.nn.Module, _restorer(run, dataset, device)(lambda: run.weights(0)))
@@ -99,7 +97,7 @@ def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.d
     def history() -> list[dict]:
         return run.history().head(epoch).to_dict("records")
 
-    return from_dataset(seen, data, device, initial, history)
+    return from_dataset(measurable, data, device, initial, history)
 
 
 def _measure_one(name: str, setting: dict, model: Callable, measured_model: MeasuredModel, dataset: Dataset) -> Measurement:
@@ -110,7 +108,7 @@ def _measure_one(name: str, setting: dict, model: Callable, measured_model: Meas
 
 
 def _described_columns(name: str, values: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the label and unit that a measure was registered with, which reports read from disk."""
+    """Return the registered label and unit of a measure for each of its columns; reports read them from disk."""
     if name not in registry.measures:
         return {}
     traits = registry.measures[name].traits
@@ -119,7 +117,7 @@ def _described_columns(name: str, values: dict[str, Any]) -> dict[str, dict[str,
 
 
 def _count(model: Callable, name: str, setting: dict, dataset: Dataset, config: RunConfig | MeasuringConfig) -> Measurement:
-    """Count regions in one kind of subspaces. A refusal leaves this measurement undefined and the others as they are."""
+    """Count regions in one kind of subspace. If they cannot be counted, only this measurement is undefined."""
     try:
         result = count_regions(
             model,
@@ -141,33 +139,33 @@ def _as_measurement(result: RegionCount) -> Measurement:
         "region_entropy": result.entropy,
         "region_share_one": float((result.counts == 1).mean()),
     }
-    account = {key: getattr(result, key) for key in ("method", "evaluations", "screening_bound")}
+    details = {key: getattr(result, key) for key in ("method", "evaluations", "screening_bound")}
     arrays = {"counts": result.counts, "entropies": result.entropies}
     exact = result.exact
     if exact is None:
-        return values, arrays, account
+        return values, arrays, details
     if isinstance(exact, list):
-        return values | {"affine_pieces": float(np.mean([plane.pieces for plane in exact]))}, arrays, account
+        return values | {"affine_pieces": float(np.mean([plane.pieces for plane in exact]))}, arrays, details
     arrays |= {name: getattr(exact, name) for name in ("line", "start", "stop", "label", "proved", "most")}
     proved = {"region_share_proved": float(exact.proved.mean())}
     if exact.pieces is not None:
         arrays["pieces"], proved["affine_pieces"] = exact.pieces, float(exact.pieces.mean())
-    if exact.proved.min() < 1:  # bounds are no counts, and enter no correlation
+    if exact.proved.min() < 1:  # bounds are not counts and must not enter correlations
         values = {"region_count_at_least": result.mean}
         if np.isfinite(exact.most).all():
             values["region_count_at_most"] = float(exact.most.mean())
-    return values | proved, arrays, account
+    return values | proved, arrays, details
 
 
 def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, Dataset]:
-    """Return the run that is to be measured, or the imported file of weights, and its data set.
+    """Return the run to measure, or the imported file of weights, and its data set.
 
     Args:
-        config: What to measure, and of what.
+        config: What to measure, and the run or the file of weights.
         dataset_changes: Overrides of the run's own data set, such as "dataset.root=DIR".
 
     Raises:
-        InputError: The run has no trained model, was trained on other data, or needs a plugin that is not named.
+        InputError: The run has no trained model, was trained on different data, or needs a plugin that was not passed.
     """
     if config.checkpoint is not None:
         check(config, load_dataset(config.dataset))
@@ -179,16 +177,16 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     options = parse_dataset(run.config.get("dataset", {}), dataset_changes)
     config.model = parse_model(run.config.get("model", {}))
     if not trained_in_epochs(config.model):
-        parse_run(run.config, recorded=True)  # the model is fitted again with everything that is recorded there
+        parse_run(run.config, recorded=True)  # checks the recorded options, with which the model is fitted again
     dataset = load_dataset(options)
     check(config, dataset)
     if run.data != dataset.fingerprints["train"]:
-        raise InputError(f"{run.directory} was trained on other data than dataset.root={options.root} holds")
+        raise InputError(f"{run.directory} was trained on different data; pass its own data set (dataset.root=DIR)")
     return run, dataset
 
 
 def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
-    """Return a file of weights as a run of its own, whose measurements are stored like any other run's."""
+    """Import a file of weights as a run, so that its measurements are stored like those of any other run."""
     state = weights.load_weights(checkpoint)
     dataset = load_dataset(config.dataset)
     load_state(build_for(config.model, dataset), state, checkpoint)
@@ -200,37 +198,37 @@ def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
     with store.lock(store.run_directory(results, name, identity)):
         run = store.find(results, name, identity)
         if run is None:
-            kept = ("dataset", "model", "plugin_sources")
-            recorded = {key: value for key, value in as_mapping(config).items() if key in kept}
-            started = store.begin(
+            recorded_keys = ("dataset", "model", "plugin_sources")
+            recorded = {key: value for key, value in as_mapping(config).items() if key in recorded_keys}
+            new_run = store.begin(
                 results, name, identity, recorded, parts["data"], environment(torch.device("cpu"), "unknown")
             )
-            started.save_weights(None, state)
-            started.finish("finished", epochs_trained=0, seconds=0.0)
-            run = store.publish(started)
+            new_run.save_weights(None, state)
+            new_run.finish("finished", epochs_trained=0, seconds=0.0)
+            run = store.publish(new_run)
     return run
 
 
 def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: torch.device) -> list[int]:
-    """Measure a run at the epochs that are asked for.
+    """Measure a run at the requested epochs.
 
     Returns:
-        These epochs.
+        The epochs, ending with the last one of the run.
 
     Raises:
-        InputError: Weights of an epoch are not on disk.
+        InputError: The weights of an epoch are not on disk.
     """
     last = run.epochs_trained
-    kept = [epoch for epoch in (0, *run.snapshot_epochs()) if epoch < last and run.has_weights(epoch)]
+    stored = [epoch for epoch in (0, *run.snapshot_epochs()) if epoch < last and run.has_weights(epoch)]
     match config.snapshots:
         case "none":
             epochs = []
         case "all":
-            epochs = kept
+            epochs = stored
         case listed:
             epochs = [epoch for epoch in listed if epoch != last]
-            if missing := [epoch for epoch in epochs if epoch not in kept]:
-                raise InputError(f"snapshots={missing}: not kept; on disk are {kept} and the final model ({last})")
+            if missing := [epoch for epoch in epochs if epoch not in stored]:
+                raise InputError(f"snapshots={missing}: not stored; on disk are {stored} and the final model ({last})")
     with store.lock(run.directory):
         measure(run, config, dataset, device, [*epochs, last])
     return [*epochs, last]
@@ -244,9 +242,9 @@ def decision_regions(
     Args:
         run: The run.
         dataset: The data that it was trained on.
-        device: Where to evaluate the model.
+        device: The device on which to evaluate the model.
         seed: The seed of the choice of images.
-        resolution: Points along each side of the square grid.
+        resolution: The number of points along each side of the square grid.
 
     Returns:
         Labels (n, n), and the positions (3, 2) of the images in grid steps.
@@ -255,8 +253,8 @@ def decision_regions(
     triples = sample_indices(len(dataset.train), 2, 100, generator)
     labels = dataset.train.labels.cpu()
     distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
-    chosen = (distinct or triples)[0]
-    triangle = dataset.normalize(dataset.train.take(chosen)).to(device)
+    triple = (distinct or triples)[0]
+    triangle = dataset.normalize(dataset.train.take(triple)).to(device)
     model = _restorer(run, dataset, device)(lambda: run.weights(None))
     plane, positions = label_planes(model, triangle[None], resolution)
     return plane[0], positions[0]

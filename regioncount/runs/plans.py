@@ -1,10 +1,10 @@
-"""Read and write the plan of a sweep: which runs it has, and all that its report needs besides them.
+"""Read and write the plan of a sweep: its runs, and everything else that its report needs.
 
     plan.json       the cells of the grid with their configurations and data sets, and the options of the sweep
     cells.jsonl     one line per cell, so that a job reads its own cell without parsing the whole plan
     failures/       one file per run that failed, with the reason
 
-Paths in a plan are relative: a results directory can be moved, and reports can be made again without data and models.
+Paths in a plan are relative: a results directory can be moved. Reports can be regenerated without data and models.
 """
 
 import json
@@ -36,10 +36,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a report states about a data set."""
+    """The facts about a data set that a report states."""
 
     name: str
-    """What tables call it."""
+    """The name in tables."""
     fingerprints: dict[str, str]
     """Hashes of the content of the splits "train" and "test"."""
     classes: tuple[str, ...]
@@ -67,7 +67,7 @@ class PlannedRun:
     config: RunConfig
     dataset: DataFacts
     precision: str
-    """Training precision as resolved."""
+    """The resolved training precision."""
 
     def find_run(self) -> Run | None:
         """Return the run on disk if its training has ended; see `store.find`."""
@@ -76,17 +76,17 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep, whose runs all vary the same options."""
+    """The plan of a sweep. All its runs vary the same options."""
 
     name: str
     directory: Path
     runs: list[PlannedRun]
     overrides: list[str]
-    """The command line that planned it."""
+    """The command-line overrides of the sweep."""
     experiment: str | None
-    """The file of `configs/experiment` that it comes from."""
+    """The file in `configs/experiment` that defines the sweep."""
     environment: dict[str, Any]
-    """The hardware and software that planned it."""
+    """The hardware and software on which the sweep was planned."""
     options: SweepOptions = field(default_factory=SweepOptions)
 
     @cached_property
@@ -134,7 +134,7 @@ def write(plan: Plan) -> None:
     plan.directory.mkdir(parents=True, exist_ok=True)
     files.write_json(plan.directory / FILE, record)
     lines = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
-    width = max(map(len, lines))  # lines of equal length: `read_cell` seeks
+    width = max(map(len, lines))  # lines of equal length let `read_cell` seek
     files.write_text(plan.directory / CELLS, "".join(f"{line:<{width}}\n" for line in lines))
 
 
@@ -157,19 +157,19 @@ def read(directory: str | os.PathLike) -> Plan:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
-def read_cell(directory: Path, number: int) -> tuple[dict[str, Any], int]:
-    """Return one cell from cells.jsonl, and the number of cells.
+def read_cell(directory: Path, index: int) -> tuple[dict[str, Any], int]:
+    """Return one cell from cells.jsonl and the number of cells.
 
     Args:
         directory: The directory of the sweep.
-        number: The index of the cell.
+        index: The index of the cell.
 
     Returns:
         "identity" and "varied" of the `PlannedRun`, and the number of cells.
     """
     with open(directory / CELLS, "rb") as file:
         width = len(file.readline())
-        file.seek(number * width)
+        file.seek(index * width)
         return json.loads(file.readline()), os.path.getsize(file.name) // width
 
 
@@ -178,8 +178,8 @@ def record_failure(directory: Path, identity: str, reason: str, trace: str = "")
 
     Args:
         directory: The directory of the sweep.
-        identity: The run.
-        reason: Why it failed, in one line.
+        identity: The identity of the run.
+        reason: The reason, in one line.
         trace: The traceback.
     """
     with suppress(OSError):  # the run may have failed because the disk is full
@@ -228,7 +228,7 @@ def _parse_plan(record: dict[str, Any], directory: Path) -> Plan:
         raise InputError("experiment is not a string")
     name = _require(record, "name", str)
     if not re.fullmatch(SWEEP_NAME, name):
-        raise InputError(f"{name!r} is not the name of a sweep")
+        raise InputError(f"{name!r} is not a valid sweep name")
     options = parse_sweep(_require(record, "options", dict), planned[0].config)
     return Plan(name, directory, planned, overrides, experiment, _require(record, "environment", dict), options)
 
@@ -251,16 +251,16 @@ def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> 
     identity, name, varied = _require(entry, "identity", str), _require(entry, "name", str), _require(entry, "varied", dict)
     # Identity and name become parts of paths, which must not leave the results directory.
     if not re.fullmatch(r"[0-9a-f]{16}", identity):
-        raise InputError(f"{identity!r} is not the identity of a run")
+        raise InputError(f"{identity!r} is not a valid run identity")
     if not re.fullmatch(SWEEP_NAME, name):
-        raise InputError(f"{name!r} is not the name of a run")
+        raise InputError(f"{name!r} is not a valid run name")
     if not all(isinstance(value, str) for value in varied.values()):
         raise InputError("a value in varied is not a string")
-    number = _require(entry, "dataset", int)
-    if not 0 <= number < len(datasets):
-        raise InputError(f"there is no data set number {number}")
+    index = _require(entry, "dataset", int)
+    if not 0 <= index < len(datasets):
+        raise InputError(f"it has no data set {index}")
     config = replace(parse_run(_require(entry, "config", dict), recorded=True), results=str(results))
-    return PlannedRun(identity, name, varied, config, datasets[number], _require(entry, "precision", str))
+    return PlannedRun(identity, name, varied, config, datasets[index], _require(entry, "precision", str))
 
 
 def _require(record: Any, key: str, expected: type[Value]) -> Value:
@@ -273,6 +273,6 @@ def _require(record: Any, key: str, expected: type[Value]) -> Value:
 def _resolve_results(recorded: str, directory: Path) -> Path:
     if Path(recorded).is_absolute():
         raise InputError("results is not relative to the sweep's directory")
-    # The short path is preferred, unless a link in it makes ".." lead to another directory.
+    # Prefer the short path, unless a link in it makes ".." lead to another directory.
     normalized, resolved = Path(os.path.normpath(directory / recorded)), (directory / recorded).resolve()
     return normalized if normalized.resolve() == resolved else resolved

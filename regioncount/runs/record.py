@@ -9,8 +9,8 @@
     measures.json     all measured values; each key is a hash of the settings and the epoch
     regions.npz       every single region count under the same keys; their checksums are in measures.json
 
-Every file is written atomically, and is checked against its checksum when it is read. A run directory may come from
-anybody: it is data, and nothing in it is executed.
+Every file is written atomically, and its checksum is verified when it is read. A run directory is untrusted: nothing in
+it is executed.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Run:
     measures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The entries of measures.json by key: "settings", "epoch", "values", "how" and "arrays" (checksums)."""
     damaged: dict[str, str] = field(default_factory=dict)
-    """Files of measurements that cannot be used, each with the reason. What they held counts as not measured."""
+    """The measurement files that cannot be used, and the reason for each. Their measurements count as missing."""
     worked_on: bool = False
     """Whether this process has trained, measured or logged the run."""
 
@@ -59,12 +59,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How training ended, "finished" or "diverged"; "running" until then."""
+        """The outcome of training, "finished" or "diverged"; "running" until training ends."""
         return self.record["status"]
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration as it was recorded."""
+        """The recorded configuration."""
         return self.record["config"]
 
     @property
@@ -104,7 +104,7 @@ class Run:
             epoch: 0 for the weights before training, None for those after the last epoch.
 
         Raises:
-            Damaged: The weights are not on disk, or have changed.
+            Damaged: The weights are not on disk or have changed.
         """
         from regioncount.runs.weights import load_tensors
 
@@ -150,7 +150,7 @@ class Run:
             return None
 
     def save_weights(self, epoch: int | None, state: dict[str, Any]) -> None:
-        """Write the weights after an epoch, numbered as for `weights`."""
+        """Write the weights after an epoch, which is numbered as in `weights`."""
         from regioncount.runs.weights import tensor_bytes
 
         self._write_with_checksum(self._weights_name(epoch), tensor_bytes(state))
@@ -163,7 +163,7 @@ class Run:
         self._write("checkpoint.pt", files.seal(tensor_bytes(state)))
 
     def save_history(self, history: list[dict[str, Any]]) -> None:
-        """Write one row per epoch. Its checksum is saved with the record."""
+        """Write the history, one row per epoch. `save_record` saves its checksum."""
         self._write_with_checksum("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
 
     def remove_snapshot(self, epoch: int) -> None:
@@ -198,8 +198,8 @@ class Run:
         """
         entries = {key: entry | {"arrays": {}} for key, entry in entries.items()}
         for name, array in arrays.items():
-            key, _, short = name.partition("/")
-            entries[key]["arrays"][short] = files.array_digest(array)
+            key, _, array_name = name.partition("/")
+            entries[key]["arrays"][array_name] = files.array_digest(array)
         if arrays:  # before the entries: arrays without an entry are ignored
             path = self.directory / "regions.npz"
             try:
@@ -213,7 +213,7 @@ class Run:
         self._write_measures()
 
     def repair_measurements(self) -> None:
-        """Set aside damaged files of measurements. What they held counts as not measured from now on."""
+        """Set aside damaged measurement files. Their measurements count as missing from now on."""
         try:
             self.region_arrays()
         except Damaged as damage:
@@ -221,7 +221,7 @@ class Run:
             self.measures = {key: entry for key, entry in self.measures.items() if not entry["arrays"]}
         for name, damage in self.damaged.items():
             if os.path.lexists(self.directory / name):
-                set_aside(self.directory, damage, "it is measured again", name)
+                set_aside(self.directory, damage, "its measurements are computed again", name)
         if self.damaged:
             self._write_measures()
             self.damaged.clear()
@@ -290,27 +290,27 @@ def set_aside(directory: Path, damage: Damaged | str, consequence: str, name: st
 
     Args:
         directory: The run directory.
-        damage: What is wrong.
-        consequence: What happens now, for the message.
+        damage: The damage, for the message.
+        consequence: What happens next, for the message.
         name: The file's name; None for the whole directory.
 
     Returns:
         The new path.
     """
     path = directory / name if name else directory
-    aside = directory.parent.parent / "damaged" / f"{'-'.join(filter(None, (directory.name, name)))}.{secrets.token_hex(4)}"
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(aside)
-    print(f"{damage}; set aside as {aside}, {consequence}", file=sys.stderr, flush=True)
-    return aside
+    target = directory.parent.parent / "damaged" / f"{'-'.join(filter(None, (directory.name, name)))}.{secrets.token_hex(4)}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    print(f"{damage}; set aside as {target}, {consequence}", file=sys.stderr, flush=True)
+    return target
 
 
 @contextmanager
 def detect_takeover(directory: Path) -> Iterator[None]:
-    """Interpret a missing directory: another process has renamed it to take over the run.
+    """Raise `Superseded` if the run directory is gone: another process has renamed it to take over the run.
 
     Raises:
-        Superseded: The code inside raised FileNotFoundError.
+        Superseded: The block raised FileNotFoundError.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Train the run of a configuration, or resume it, and measure it."""
+"""Train or resume the run of a configuration, and measure it."""
 
 import sys
 import time
@@ -28,11 +28,11 @@ CHECKPOINT_SHARE = 0.02
 
 
 class Tracker(Protocol):
-    """What a run is logged to; see `regioncount.reporting.tracking`."""
+    """The destination of a run's logs; see `regioncount.reporting.tracking`."""
 
     @property
     def lost(self) -> bool:
-        """Whether nothing is logged."""
+        """Whether the run is not logged, because logging is disabled or failed."""
         ...
 
     def log(self, metrics: dict[str, float], step: int) -> None:
@@ -46,7 +46,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A checked configuration and what follows from it: the data, the hardware, and which run it is."""
+    """A checked configuration with its data, its hardware, and the name and identity of its run."""
 
     config: RunConfig
     dataset: Dataset
@@ -62,18 +62,18 @@ class PreparedRun:
         return Path(self.config.results)
 
     def find_run(self) -> Run | None:
-        """Return the run if its training is over; see `store.find`."""
+        """Return the run if its training has ended; see `store.find`."""
         return store.find(self.results, self.name, self.identity)
 
 
 def prepare(config: RunConfig) -> PreparedRun:
-    """Load the data of a configuration and determine which run it is.
+    """Load the data of a configuration, and choose the hardware and determine the identity of its run.
 
     Returns:
         The configuration with its data, hardware and identity.
 
     Raises:
-        InputError: Data, model, device and tracker do not fit together.
+        InputError: The model does not support the data, or the device or tracker is not available.
     """
     registry.require_package(registry.trackers[config.tracker.mode])
     dataset = load_dataset(config.dataset)
@@ -95,7 +95,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
         wait: Whether to wait for another process that holds the run.
 
     Returns:
-        The run as it is on disk.
+        The run on disk.
 
     Raises:
         Busy: Another process holds the run, and `wait` is false.
@@ -104,7 +104,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
     destination = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
     with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
         stored = _find_or_set_aside(prepared)
-        run = None if stored is None or _missing_snapshots(prepared, stored) else stored
+        run = None if stored is None or _has_missing_snapshots(prepared, stored) else stored
         logged = stored is not None and (config.tracker.mode == "disabled" or destination in stored.tracked)
         if run is not None and logged and not _has_missing_measurements(prepared, run):
             return run
@@ -117,13 +117,13 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
             try:
                 _measure(prepared, run)
             except files.Damaged as damage:
-                print(f"{damage}; training it again", file=sys.stderr, flush=True)
+                print(f"{damage}; training the run again", file=sys.stderr, flush=True)
                 run = train(prepared, tracker, replaces=run)
                 _measure(prepared, run)
             values = measured_values(run, config, prepared.dataset)
             tracker.summarize({"status": run.status, **run.summary, **values})
             lost = tracker.lost
-        if not lost:  # otherwise the same command logs it again
+        if not lost:  # otherwise, rerunning the command logs the run again
             run.tracked.append(destination)
         run.save_record()
         run.worked_on = True
@@ -131,17 +131,17 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
 
 
 def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) -> Run:
-    """Train a run from its beginning, or from its last checkpoint. A run that diverges is recorded as such.
+    """Train a run from the beginning or from its last checkpoint. A run that diverges is recorded as such.
 
-    A model that is fitted at once is fitted again wherever it is measured; training it only shows that it can be fitted.
+    A model that is not trained in epochs is fitted here only as a check; it is fitted again when it is measured.
 
     Args:
         prepared: The run.
-        tracker: Where epochs are logged.
+        tracker: The tracker that logs each epoch.
         replaces: The stored run that this one replaces, because weights of an epoch are missing or damaged.
 
     Returns:
-        The run as it is stored.
+        The published run.
     """
     config, dataset = prepared.config, prepared.dataset
     run = store.begin(
@@ -154,18 +154,18 @@ def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) 
         replaces,
     )
     if run.status != "running":
-        return store.publish(run)  # a process ended right before this last step
+        return store.publish(run)  # an earlier process ended before it could publish the run
     if not trained_in_epochs(config.model):
-        started = time.perf_counter()
+        start = time.perf_counter()
         fit = kind_of(config.model).restorer(config.model, config.seed, dataset, prepared.device, run.directory)
         fit(lambda: run.weights(None))
-        run.finish("finished", epochs_trained=0, seconds=round(time.perf_counter() - started, 3))
+        run.finish("finished", epochs_trained=0, seconds=round(time.perf_counter() - start, 3))
         return store.publish(run)
     model = training.initialize(lambda: build_for(config.model, dataset), config.seed)
     checkpoint = run.checkpoint()
-    done = len(checkpoint["history"]) if checkpoint else 0
-    if not all(run.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, done))):
-        checkpoint = None  # weights of epochs before the checkpoint are needed
+    epochs_done = len(checkpoint["history"]) if checkpoint else 0
+    if not all(run.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, epochs_done))):
+        checkpoint = None  # the weights of earlier epochs are needed
     if checkpoint is None:
         run.save_weights(0, model.state_dict())
     history = training.fit(
@@ -187,32 +187,32 @@ def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) 
 
 
 def _saver(run: Run, config: RunConfig, tracker: Tracker) -> Callable[[dict[str, Any], Callable[[], dict]], None]:
-    """Return what happens after each epoch: logging, snapshots, and now and then a checkpoint."""
+    """Return the callback of each epoch, which logs it and writes snapshots and, from time to time, a checkpoint."""
     snapshots = set(snapshot_epochs(config, config.epochs))
-    saved, cost = time.monotonic(), 0.0
+    last_save, cost = time.monotonic(), 0.0
 
     def on_epoch(row: dict[str, Any], state: Callable[[], dict]) -> None:
-        nonlocal saved, cost
+        nonlocal last_save, cost
         tracker.log(_metrics(row), step=row["epoch"])
         if row["epoch"] in snapshots:
             run.save_weights(row["epoch"], state()["model"])
-        started = time.monotonic()
-        if started - saved >= cost / CHECKPOINT_SHARE:
+        start = time.monotonic()
+        if start - last_save >= cost / CHECKPOINT_SHARE:
             run.save_history(state()["history"])
             run.save_checkpoint(state())
-            saved = time.monotonic()
-            cost = saved - started
+            last_save = time.monotonic()
+            cost = last_save - start
 
     return on_epoch
 
 
 def _find_or_set_aside(prepared: PreparedRun) -> Run | None:
-    """Return the run if there is one. A damaged run is set aside, and so are damaged measurements of an intact run."""
+    """Return the stored run, or None. Set aside a damaged run, or the damaged measurements of an intact run."""
     try:
         run = prepared.find_run()
     except files.Damaged as damage:
         directory = store.run_directory(prepared.results, prepared.name, prepared.identity)
-        store.set_aside(directory, damage, "training starts anew")
+        store.set_aside(directory, damage, "training starts from the first epoch")
         return None
     if run is not None:
         store.repair(run)
@@ -220,7 +220,7 @@ def _find_or_set_aside(prepared: PreparedRun) -> Run | None:
 
 
 def _measure(prepared: PreparedRun, run: Run) -> None:
-    """Measure a finished run, then remove the weights that were stored for that alone."""
+    """Measure a finished run, then remove its snapshots unless `snapshots.keep` is set."""
     if run.status != "finished":
         return
     epochs = epochs_to_measure(prepared.config, run.epochs_trained)
@@ -238,8 +238,8 @@ def _has_missing_measurements(prepared: PreparedRun, run: Run) -> bool:
     return any(measurement_key(setting, epoch) not in run.measures for setting in settings for epoch in epochs)
 
 
-def _missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
-    """Return whether weights of an epoch are needed that are not on disk."""
+def _has_missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
+    """Return whether the weights of an epoch that must be kept or measured are not on disk."""
     if run.status != "finished":
         return False  # a run that diverged is not measured
     config = prepared.config

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from regioncount.runs.files import Damaged
 from regioncount.runs.record import FORMAT, Run, Superseded, load, set_aside, snapshot_name
 
-# What a file system without locks answers.
+# The error codes of a file system that does not support locks.
 LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 # No process takes longer than this to write a file; older partial files are leftovers.
@@ -49,7 +49,7 @@ def find(results: Path, name: str, identity: str) -> Run | None:
     Args:
         results: The results directory.
         name: The first part of the run's directory name, "<data set>-<model>".
-        identity: Its identity, see `regioncount.runs.identity`.
+        identity: Its identity; see `regioncount.runs.identity`.
 
     Raises:
         Damaged: The run cannot be read.
@@ -64,7 +64,7 @@ def find(results: Path, name: str, identity: str) -> Run | None:
 
 
 def unfinished_names(results: Path) -> set[str]:
-    """Return "<name>-<identity>" of each run whose training has begun but not ended."""
+    """Return "<name>-<identity>" of each run whose training has begun but has not ended."""
     folder = Path(results) / "unfinished"
     return {path.name.rpartition(".")[0] for path in folder.iterdir()} if folder.is_dir() else set()
 
@@ -86,7 +86,7 @@ def begin(
         identity: Its identity.
         config: The configuration to record.
         data: The fingerprint of the training data.
-        environment: The environment to record, see `regioncount.runs.environment`.
+        environment: The environment to record; see `regioncount.runs.environment`.
         replaces: The published run that this one replaces. Any other run published meanwhile is kept.
 
     Returns:
@@ -131,7 +131,7 @@ def publish(run: Run) -> Run:
         if published is not None and published.record["attempt"] == run.record["instead_of"]:
             _displace(published, run)
     except Damaged as damage:
-        set_aside(final, damage, "the run just trained takes its place")
+        set_aside(final, damage, "the run just trained replaces it")
     try:
         run.directory.rename(final)
     except FileNotFoundError as error:
@@ -144,7 +144,7 @@ def publish(run: Run) -> Run:
 
 
 def repair(run: Run) -> None:
-    """Set aside damaged measurements of a published run, and remove what interrupted processes left of it."""
+    """Set aside damaged measurements of a published run, and remove the leftovers of interrupted processes."""
     run.repair_measurements()
     _remove_partial_files(run.directory)
     _remove_attempts(run.directory)
@@ -177,7 +177,7 @@ def lock(directory: Path, wait: bool = True) -> Iterator[None]:
     except OSError as error:
         if error.errno not in LOCKS_UNSUPPORTED:
             raise
-        warnings.warn(f"{directory.parent}: files cannot be locked here; processes may train a run twice", stacklevel=3)
+        warnings.warn(f"{directory.parent}: files cannot be locked; two processes may train the same run", stacklevel=3)
     try:
         yield
     finally:
@@ -191,7 +191,7 @@ def _take_over(results: Path, name: str, identity: str, directory: Path) -> Run 
             attempt.rename(directory)
         except FileNotFoundError:  # another process was faster
             continue
-        if not (directory / "run.json").exists():  # interrupted before anything was saved
+        if not (directory / "run.json").exists():  # it was interrupted before anything was saved
             return None
         try:
             return load(directory)
@@ -201,12 +201,12 @@ def _take_over(results: Path, name: str, identity: str, directory: Path) -> Run 
 
 
 def _displace(published: Run, new: Run) -> None:
-    """Move a published run out of the way of its replacement.
+    """Remove a published run to make room for its replacement.
 
     If both have the same weights, the replacement inherits the snapshots and measurements.
     """
     if published.record["checksums"].get("model.pt") != new.record["checksums"].get("model.pt"):
-        damage = f"{published.directory}: training it again gave another model"
+        damage = f"{published.directory}: retraining gave a different model"
         set_aside(published.directory, damage, "the new model is measured again")
         return
     for epoch in published.snapshot_epochs():

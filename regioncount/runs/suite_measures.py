@@ -1,6 +1,6 @@
-"""Measures that need more than one trained model and its data: labels in shared planes, and the parts of the theorem.
+"""Measures that depend on settings of the suite: labels in planes shared by all runs, and the terms of the theorem.
 
-A function takes the model, the data set and the measurement's settings, and returns values and the arrays behind them.
+Each function takes a model, a data set and the measurement's settings, and returns values and the arrays behind them.
 """
 
 import math
@@ -21,7 +21,7 @@ Measured = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 @register_measure(name="seed_agreement", suite=True)
 def plane_labels(model: Callable[..., Any], dataset: Dataset, setting: dict[str, Any]) -> Measured:
-    """Return no value yet, and labels, uint16 (S, n, n), in planes through three training images each.
+    """Return no values, and labels, uint16 (S, n, n), in planes through three training images each.
 
     The planes are the same for every run. `runs.measurements.seed_agreement` compares the labels of several seeds
     (Somepalli et al. 2022, section 3.3).
@@ -34,7 +34,7 @@ def plane_labels(model: Callable[..., Any], dataset: Dataset, setting: dict[str,
 
 @register_measure(suite=True, on_request=True)
 def theorem(model: Callable[..., Any], dataset: Dataset, setting: dict[str, Any]) -> Measured:
-    """Return the parts of the theorem's inequality on all pairs of training images; see `two_layer.measure`."""
+    """Return the terms of the theorem's inequality on all pairs of training images; see `two_layer.measure`."""
     if not isinstance(model, two_layer.TwoLayer):
-        return {"theorem_bound": math.nan, "theorem_bound_error": "it is a measure of model=two_layer"}, {}
+        return {"theorem_bound": math.nan, "theorem_bound_error": "it is defined only for model=two_layer"}, {}
     return two_layer.measure(model, as_points(dataset.normalize(dataset.train.take(range(len(dataset.train))))))

@@ -1,4 +1,4 @@
-"""Check that run.json and measures.json hold what this package writes. Both are untrusted."""
+"""Check the structure of run.json and measures.json, which are untrusted."""
 
 import re
 from typing import Any
@@ -55,7 +55,7 @@ def _is_summary(summary: dict[str, Any], running: bool) -> bool:
 
 
 def _is_explanation(key: str) -> bool:
-    """Return whether a value is a text that says why a number is undefined. "test_error" is a number."""
+    """Return whether a key holds the reason why a value is undefined. "test_error" holds a number."""
     return key.endswith("error") and key != "test_error" and not key.endswith("standard_error")
 
 

@@ -1,6 +1,6 @@
-"""State dictionaries as files. They are read as data: no code in them is executed.
+"""Read and write state dictionaries. No code in a file is executed.
 
-This module imports torch; the other modules that read a run directory import it when weights are needed.
+This module imports torch. `regioncount.runs.record` imports it only when weights are needed.
 """
 
 import hashlib
@@ -15,22 +15,22 @@ from regioncount.errors import InputError
 from regioncount.runs import files
 from regioncount.runs.files import Damaged
 
-# The keys under which checkpoints of other programs hold the weights, beside an optimizer's state.
+# The keys under which other programs store the weights in a checkpoint.
 WRAPPING_KEYS = ("state_dict", "model", "net")
 
 
 def tensor_bytes(state: dict) -> bytes:
-    """Return a nested dictionary of tensors and plain values as the content of a file for `torch.load`."""
+    """Return the content of a file from which `torch.load` reads a nested dictionary of tensors and plain values."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def load_tensors(content: bytes, path: Path) -> dict:
-    """Return the dictionary that a file holds, with its tensors on the CPU.
+    """Return the dictionary in a file, with its tensors on the CPU.
 
     Args:
-        content: What was read from the file.
+        content: The content of the file.
         path: The file, for error messages.
 
     Raises:
@@ -40,21 +40,21 @@ def load_tensors(content: bytes, path: Path) -> dict:
         if zipfile.is_zipfile(io.BytesIO(content)):
             files.check_unpacked_size(content, len(content))  # torch does not compress
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler and the archive reader raise many kinds
-        raise Damaged(f"{path} is not a file of weights, or is cut short ({type(error).__name__})") from error
+    except Exception as error:  # the unpickler and the archive reader raise many types of exceptions
+        raise Damaged(f"{path} is not a file of weights, or is truncated ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise Damaged(f"{path} is not a state dictionary")
     return state
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Return the state dictionary in a file that any program may have written.
+    """Return the state dictionary in a file, which another program may have written.
 
     Args:
         path: The file. Weights under one of `WRAPPING_KEYS` are recognized.
 
     Raises:
-        InputError: The file is missing, cut short, or not a state dictionary.
+        InputError: The file is missing, truncated, or not a state dictionary.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Train a network: the loop, its steps, its stop rule, and the hardware that it runs on."""
+"""Train a network: the loop, its steps, its stop rule, and the choice of hardware."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from regioncount.training.seeding import initialize
     from regioncount.training.stopping import diverged
 
-# Imported at first use: the options of optimizers are read without torch.
+# Imported at first use, so that the options of optimizers can be read without torch.
 _MODULES = {
     "choose_compilation": "hardware",
     "choose_device": "hardware",

@@ -1,6 +1,6 @@
-"""The optimizers and learning rate schedules by name, and their options.
+"""Registration of the built-in optimizers and learning rate schedules with their options.
 
-This module imports no torch, so that configurations can be read without it.
+This module does not import torch, so that configurations can be read without it.
 """
 
 from typing import Annotated
@@ -15,14 +15,14 @@ Decay = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class OptimizerOptions(Options):
-    """The options that every optimizer has. An optimizer adds its own in a subclass."""
+    """The options common to all optimizers. An optimizer adds its own in a subclass."""
 
     learning_rate: NonNegative
     weight_decay: NonNegative = 0.0
 
 
 class SGDOptions(OptimizerOptions):
-    """The options of torch.optim.SGD that can be set."""
+    """The supported options of `torch.optim.SGD`."""
 
     momentum: Decay = 0.0
     nesterov: Switch = False
@@ -38,30 +38,30 @@ class SAMOptions(SGDOptions):
     """The options of sharpness-aware minimization (Foret et al. 2020) with SGD."""
 
     rho: Annotated[Number, Field(gt=0)]
-    """The length of the perturbation of the weights along the gradient."""
+    """The L2 norm of the perturbation of the weights."""
 
 
 class AdamOptions(OptimizerOptions):
-    """The options of torch.optim.Adam and AdamW that can be set."""
+    """The supported options of `torch.optim.Adam` and `torch.optim.AdamW`."""
 
     betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
 
 
 class RMSpropOptions(OptimizerOptions):
-    """The options of torch.optim.RMSprop that can be set."""
+    """The supported options of `torch.optim.RMSprop`."""
 
     alpha: Decay = 0.99
     momentum: Decay = 0.0
 
 
 class AdadeltaOptions(OptimizerOptions):
-    """The options of torch.optim.Adadelta that can be set."""
+    """The supported options of `torch.optim.Adadelta`."""
 
     rho: Decay = 0.9
 
 
-# fused: one kernel updates all weights; a quarter more images per second for narrow networks on a CPU.
-# passes: forward and backward passes of a training step.
+# fused: one kernel updates all weights, which trains narrow networks on a CPU a quarter faster.
+# passes: the forward and backward passes in a training step.
 register_optimizer("sgd", "torch.optim:SGD", options=SGDOptions, fused=True)
 register_optimizer("sam", "torch.optim:SGD", options=SAMOptions, fused=True, passes=2)
 register_optimizer("adam", "torch.optim:Adam", options=AdamOptions, fused=True)
@@ -83,7 +83,7 @@ class StepOptions(Options):
 
 
 class MultistepOptions(Options):
-    """Multiply the learning rate by gamma after each of these epochs."""
+    """Multiply the learning rate by gamma after each epoch in `milestones`."""
 
     milestones: list[Epochs]
     gamma: Factor

@@ -12,7 +12,7 @@ from torch import Tensor
 
 Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
-# Calls before the capture: in the first ones, libraries choose their kernels and allocate workspaces.
+# Calls before the capture, in which libraries choose their kernels and allocate workspaces.
 WARM_UP = 3
 
 
@@ -20,8 +20,8 @@ def capture_cuda_graph(step: Callable[..., Results]) -> Callable[..., Results]:
     """Replay a function of tensors as one CUDA graph from its fourth call on.
 
     Args:
-        step: The function. The shapes of its arguments must not change, and it must not wait for the GPU: the capture would
-            raise a RuntimeError.
+        step: The function. The shapes of its arguments must not change. It must not wait for the GPU, or the capture
+            raises a RuntimeError.
 
     Returns:
         A function with the same arguments and results, to be called inside `side_stream`. Each replay overwrites the

@@ -22,7 +22,7 @@ def fast_depthwise_forwards(model: nn.Module, device: torch.device) -> dict[nn.M
 
     Args:
         model: The network.
-        device: Where to train.
+        device: The device of training.
 
     Returns:
         The forward functions by module; none unless `device` is a CPU.

@@ -8,8 +8,8 @@ import torch
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import fast_bfloat16
 
-# The number of multiply-adds, over all forward passes of a run, above which compilation pays on a CPU: about ten minutes of
-# training, compared with one minute of compiling. Not measured on a GPU.
+# The number of multiply-adds, over all forward passes of a run, above which compilation pays off on a CPU: about ten
+# minutes of training, compared with one minute of compiling. Not measured on a GPU.
 MIN_COMPILED_WORK = 3e13
 
 
@@ -18,7 +18,7 @@ def choose_device(device: str) -> torch.device:
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA if available, else the CPU. Joblib's worker processes share
-            the GPUs: worker i gets GPU i modulo their number.
+            the GPUs: worker i gets GPU i modulo the number of GPUs.
 
     Returns:
         The device.
@@ -46,7 +46,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
     Args:
         precision: One of the two, or "auto": bfloat16 autocast if the hardware multiplies in bfloat16, else float32.
-        device: Where to train.
+        device: The device of training.
 
     Returns:
         The precision.
@@ -60,15 +60,15 @@ def choose_compilation(compilation: bool | str, device: torch.device, work: floa
     """Return whether to compile the training step with torch.compile.
 
     Args:
-        compilation: True, False or "auto". "auto" compiles long runs on a CPU, if there is a C++ compiler.
-        device: Where to train.
+        compilation: True, False or "auto". "auto" compiles long runs on a CPU if there is a C++ compiler.
+        device: The device of training.
         work: The multiply-adds in all forward passes of the run.
 
     Returns:
         Whether to compile.
 
     Raises:
-        InputError: Compilation is requested on a CPU, and there is no C++ compiler.
+        InputError: Compilation is requested on a CPU, but there is no C++ compiler.
     """
     if compilation is False or (compilation == "auto" and (device.type != "cpu" or work < MIN_COMPILED_WORK)):
         return False

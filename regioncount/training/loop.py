@@ -40,11 +40,11 @@ def fit(
         model: The network. It is moved to `device`.
         dataset: The data set, already on `device`.
         config: The run's configuration.
-        device: Where to train.
+        device: The device of training.
         precision: "float32" (IEEE, without TF32) or "bfloat16" (autocast).
         compiled: Whether full batches are computed with torch.compile. Later runs with the same network and batch size
             reuse its cache on disk.
-        checkpoint: What `state()` returned in an earlier call; training resumes from there.
+        checkpoint: The value of `state()` in an earlier call, from which training resumes.
         on_epoch: Called as `on_epoch(row, state)` after every epoch, with the epoch's row of the history. `state()` returns
             a checkpoint of tensors and plain values. Its tensors are not copies: the next epoch changes them.
 
@@ -72,9 +72,9 @@ def fit(
         return {name: part.state_dict() for name, part in stateful.items()} | {"history": history}
 
     train_size = len(dataset.train)
-    with progress_bar(config.epochs, train_size, done=len(history)) as update_bar:
+    with progress_bar(config.epochs, train_size, epochs_done=len(history)) as update_bar:
         while len(history) < config.epochs and not must_stop(history, config.stop):
-            started = time.perf_counter()
+            start = time.perf_counter()
             epoch = len(history) + 1
             learning_rate = optimizer.param_groups[0]["lr"]
             seed = epoch_seed(config.seed, epoch)
@@ -104,7 +104,7 @@ def fit(
             }
             if near_target(config.stop, running_accuracy, train_loss, config.augmentation):
                 row |= evaluate_for_stopping(model, dataset, config.stop, device, precision)
-            row["seconds"] = time.perf_counter() - started
+            row["seconds"] = time.perf_counter() - start
             schedule.step()
             history.append(row)
             on_epoch(row, state)
@@ -114,7 +114,7 @@ def fit(
 def _augment(
     dataset: data.Dataset, augmentation: str, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch's normalized inputs, channels last as the weights are, and its targets (labels or probabilities)."""
+    """Return a batch's normalized inputs, in channels-last layout, and its targets (labels or probabilities)."""
     if augmentation == "crop_flip":
         images = data.crop_flip(images, generator)
     inputs, targets = dataset.normalize(images), labels

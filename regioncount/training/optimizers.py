@@ -22,61 +22,61 @@ def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
 
     Args:
         model: The network.
-        options: The `name` of a registered optimizer, its `learning_rate` and `weight_decay`, and options of its own, which
-            are passed to its factory as they are. The `rho` of SAM belongs to the training step and is left out.
+        options: The `name` of a registered optimizer, its `learning_rate` and `weight_decay`, and its other options, which
+            are passed to its factory. SAM's `rho` is not passed, because the training step uses it.
 
     Returns:
         The optimizer.
     """
     entry = registry.optimizers[options["name"]]
-    own = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
+    extra = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
     if entry.name == "sam":
-        del own["rho"]
-    if "betas" in own:
-        own["betas"] = tuple(own["betas"])
+        del extra["rho"]
+    if "betas" in extra:
+        extra["betas"] = tuple(extra["betas"])
     if entry.traits.get("fused"):
-        own["fused"] = True
-    return entry.load()(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **own)
+        extra["fused"] = True
+    return entry.load()(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **extra)
 
 
 def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int) -> LRScheduler:
-    """Return a learning rate schedule, which is stepped once per epoch, as in the paper's code.
+    """Return a learning rate schedule. It is stepped once per epoch, as in the paper's code.
 
     Args:
-        optimizer: The optimizer whose learning rate it sets.
-        options: The `name` of a registered schedule and options of its own, which are passed to its factory.
+        optimizer: The optimizer whose learning rate the schedule sets.
+        options: The `name` of a registered schedule and its options, which are passed to its factory.
         epochs: The number of epochs of the run.
 
     Returns:
         The schedule.
     """
-    own = {key: value for key, value in options.items() if key != "name"}
-    return registry.schedules[options["name"]].load()(optimizer, epochs, **own)
+    extra = {key: value for key, value in options.items() if key != "name"}
+    return registry.schedules[options["name"]].load()(optimizer, epochs, **extra)
 
 
 # The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.
 
 
 def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """Return the schedule that keeps the learning rate."""
+    """Return a constant schedule."""
     return ConstantLR(optimizer, factor=1.0)
 
 
 def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """Return the schedule that lowers the learning rate to 0 along half a cosine over all epochs."""
+    """Return a schedule that lowers the learning rate to 0 along half a cosine over all epochs."""
     return CosineAnnealingLR(optimizer, T_max=epochs)
 
 
 def step(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:
-    """Return the schedule that multiplies the learning rate by gamma every `step_size` epochs."""
+    """Return a schedule that multiplies the learning rate by gamma every `step_size` epochs."""
     return StepLR(optimizer, step_size, gamma)
 
 
 def multistep(optimizer: Optimizer, epochs: int, milestones: Sequence[int], gamma: float) -> LRScheduler:
-    """Return the schedule that multiplies the learning rate by gamma after each of the epochs `milestones`."""
+    """Return a schedule that multiplies the learning rate by gamma after each epoch in `milestones`."""
     return MultiStepLR(optimizer, milestones, gamma)
 
 
 def exponential(optimizer: Optimizer, epochs: int, gamma: float) -> LRScheduler:
-    """Return the schedule that multiplies the learning rate by gamma every epoch."""
+    """Return a schedule that multiplies the learning rate by gamma every epoch."""
     return ExponentialLR(optimizer, gamma)

@@ -9,10 +9,10 @@ from torch import nn
 
 
 def initialize(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a model whose initial weights depend on the seed alone. The caller's random state does not change.
+    """Build a model whose initial weights depend only on the seed. The caller's random state does not change.
 
     Args:
-        build: Builds the model on the CPU.
+        build: A function that builds the model on the CPU.
         seed: The run's seed.
 
     Returns:

@@ -17,7 +17,7 @@ from regioncount.training.depthwise import fast_depthwise_forwards, replace_forw
 BatchStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A function of a batch's inputs and targets that returns the mean loss and the logits (B, C), both detached.
 
-It leaves the gradient that the optimizer is to use in the parameters' `grad`.
+It stores the gradient for the optimizer in the parameters' `grad`.
 """
 
 
@@ -34,7 +34,7 @@ class TrainingStep:
     """Returns the context manager that selects the CUDA stream, the float32 mode and the convolution algorithms."""
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and the logits (B, C) of a batch and leave its gradient in the parameters."""
+        """Return the mean loss and the logits (B, C) of a batch, and store its gradient in the parameters."""
         step = self.full_batch_step if len(inputs) == self.batch_size else self.partial_batch_step
         return step(inputs, targets)
 
@@ -53,8 +53,8 @@ def build_training_step(
     Args:
         model: The network, on `device`.
         optimizer: The optimizer. Its gradients are reset before each backward pass.
-        config: The run's configuration, of which the batch size and the optimizer's options are used.
-        device: Where to train.
+        config: The run's configuration. Only the batch size and the optimizer's options are used.
+        device: The device of training.
         precision: "float32" or "bfloat16".
         compiled: Whether full batches are computed with torch.compile.
 
@@ -67,7 +67,7 @@ def build_training_step(
     full_batch_step = functools.partial(compute_gradient, forward)
     if stream is not None:
         full_batch_step = capture_cuda_graph(full_batch_step)
-    # Not through `forward`, which would be compiled again for every other batch size.
+    # Calls `model`, because a compiled `forward` would be recompiled for every new batch size.
     partial_batch_step = functools.partial(compute_gradient, model, zero_in_place=True)
     if config.optimizer["name"] == "sam":
         full_batch_step = _with_sam(full_batch_step, model, config.optimizer["rho"])
@@ -78,11 +78,11 @@ def build_training_step(
 
 @contextmanager
 def sam_perturbation(model: nn.Module, rho: float) -> Iterator[None]:
-    """Move the weights w to w + rho g / ||g||_2 inside the block, where g is the gradient that they hold.
+    """Move the weights w to w + rho g / ||g||_2 inside the block, where g is their stored gradient.
 
-    A gradient computed inside the block is the one of sharpness-aware minimization (Foret et al. 2020, equations 2 and 3);
-    the optimizer then steps from w. Buffers are restored too, so that the running statistics of batch normalization are
-    those at w. Dropout draws a new mask inside the block.
+    A gradient computed inside the block is that of sharpness-aware minimization (Foret et al. 2020, equations 2 and 3).
+    The weights and buffers are restored after the block, so the optimizer steps from w, and the running statistics of
+    batch normalization are those at w. Dropout draws a new mask inside the block.
 
     Args:
         model: The network. If its gradient is zero, the weights do not move.
@@ -94,7 +94,7 @@ def sam_perturbation(model: nn.Module, rho: float) -> Iterator[None]:
         originals = [tensor.clone() for tensor in changed]
         gradient = [weight.grad for weight in weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradient).clamp(min=1e-12)
-        # The foreach functions launch few kernels, however many layers there are.
+        # The foreach functions launch a few kernels, whatever the number of layers.
         torch._foreach_add_(weights, torch._foreach_mul(gradient, rho / norm))  # pyright: ignore[reportPrivateImportUsage]
     yield
     with torch.no_grad():
@@ -102,7 +102,7 @@ def sam_perturbation(model: nn.Module, rho: float) -> Iterator[None]:
 
 
 def _with_sam(batch_step: BatchStep, model: nn.Module, rho: float) -> BatchStep:
-    """Return a step that leaves SAM's gradient in the weights, and returns the loss and logits before the perturbation."""
+    """Return a step that stores SAM's gradient and returns the loss and the logits before the perturbation."""
 
     def step(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, logits = batch_step(inputs, targets)
@@ -124,7 +124,7 @@ def _compute_gradient(
     precision: str,
     zero_in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    # zero_in_place: keep the gradients' memory, since a captured CUDA graph writes to it.
+    # zero_in_place keeps the gradients' memory, because a captured CUDA graph writes to it.
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = forward(inputs)
     loss = cross_entropy(logits.float(), targets)

@@ -14,10 +14,10 @@ from regioncount.config import Stop
 from regioncount.data import Dataset
 from regioncount.measures.measured_model import evaluate, split_batches
 
-# How far from the target the running averages may be. They lag behind the values at the end of the epoch.
+# Tolerances of the running averages, which lag behind the values at the end of the epoch.
 RUNNING_ACCURACY_SLACK = 0.02
 RUNNING_LOSS_FACTOR = 2.0
-# How far from the target an evaluation in bfloat16 may be.
+# Tolerances of an evaluation in bfloat16.
 BFLOAT16_ACCURACY_SLACK = 0.005
 BFLOAT16_LOSS_FACTOR = 1.25
 
@@ -26,7 +26,7 @@ def meets_target(stop: Stop, accuracy: float, loss: float, accuracy_slack: float
     """Return whether an accuracy or a loss meets the stop rule.
 
     Args:
-        stop: The stop rule. Of two targets, either suffices.
+        stop: The stop rule. If it has two targets, either suffices.
         accuracy: The accuracy, as a fraction.
         loss: The mean cross-entropy, in nats.
         accuracy_slack: How far below its target the accuracy may be.
@@ -40,17 +40,17 @@ def meets_target(stop: Stop, accuracy: float, loss: float, accuracy_slack: float
 
 
 def near_target(stop: Stop, running_accuracy: float, running_loss: float, augmentation: str) -> bool:
-    """Return whether the running averages of an epoch are so close to a target that the stop rule may be met.
+    """Return whether the running averages of an epoch are close enough to a target that the stop rule may be met.
 
     Args:
         stop: The stop rule.
         running_accuracy: The average accuracy of the epoch's batches, in training mode.
-        running_loss: Their average loss.
-        augmentation: The augmentation of the run. Mixup's running averages describe mixed images, not the training set;
-            every epoch then counts as close.
+        running_loss: The average loss of these batches.
+        augmentation: The augmentation of the run. With "mixup", every epoch counts as close, because the running
+            averages describe mixed images and not the training set.
 
     Returns:
-        True if the training set is to be evaluated; False if the rule has no target or the loss is not finite.
+        Whether to evaluate the training set; False if the rule has no target or the loss is not finite.
     """
     if not math.isfinite(running_loss):
         return False
@@ -68,7 +68,7 @@ def evaluate_for_stopping(
         model: The network, on `device`.
         dataset: The data set, on `device`.
         stop: The stop rule.
-        device: Where to evaluate.
+        device: The device of the evaluation.
         precision: The precision of training. If it is "bfloat16", the training set is first evaluated in bfloat16.
 
     Returns:

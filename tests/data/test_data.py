@@ -35,7 +35,7 @@ def save_image(path, seed, size=(8, 8), mode="RGB", **options):
 
 
 def make_folder(root, per_class=4, size=(8, 8), test="test"):
-    """Two classes of random PNG files; returns the pixels by relative path."""
+    """Write two classes of random PNG files, and return the pixels by relative path."""
     pixels = {}
     for split, number in (("train", per_class), (test, 2)):
         for label, name in enumerate(("cat", "dog")):
@@ -68,11 +68,11 @@ def dataset_of(split, **changes):
 # Splits and batches
 
 
-def test_batches_are_rows_in_order_and_the_last_is_kept():
+def test_batches_follow_the_order_and_include_the_last_partial_one():
     split = random_split(23)
     order = torch.randperm(23, generator=torch.Generator().manual_seed(3))
-    for given_order, expected in ((None, range(23)), (order, order.tolist())):
-        batches = list(split.batches(5, given_order))
+    for batch_order, expected in ((None, range(23)), (order, order.tolist())):
+        batches = list(split.batches(5, batch_order))
         assert [len(labels) for _, labels in batches] == [5, 5, 5, 5, 3]
         rows = [row for images, labels in batches for row in zip(images, labels, strict=True)]
         for i, (image, label) in zip(expected, rows, strict=True):
@@ -81,7 +81,7 @@ def test_batches_are_rows_in_order_and_the_last_is_kept():
     assert torch.equal(split.take([7, 2, 7]), torch.stack([split.images[i] for i in (7, 2, 7)]))
 
 
-def test_normalize_is_what_torchvision_does():
+def test_normalize_equals_torchvision():
     dataset = dataset_of(random_split())
     reference = transforms.Compose([transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)])
     images = dataset.train.take([0, 3])
@@ -93,7 +93,7 @@ def test_normalize_is_what_torchvision_does():
 # Fingerprints
 
 
-def test_fingerprint_sees_all_content_and_nothing_else():
+def test_fingerprint_depends_on_all_content_and_nothing_else():
     split = random_split()
     base = dataset_of(split).fingerprints["train"]
     pixel, label = split.images.clone(), split.labels.clone()
@@ -136,13 +136,13 @@ def test_subsets_are_balanced_and_nested(counts, fraction, seed):
     chosen = draw(size)
     assert len(set(chosen.tolist())) == size
     drawn = np.bincount(labels[chosen], minlength=len(counts))
-    # No class could give one image to a class that has two fewer: only exhausted classes may lie behind.
+    # Only classes with too few images may have two images fewer than another class.
     assert all(drawn[c] == counts[c] or drawn[c] >= drawn.max() - 1 for c in range(len(counts)))
     if size > len(counts):
         assert set(draw(size - 1)) < set(chosen)
 
 
-def test_the_odd_images_of_a_subset_go_to_any_class():
+def test_remaining_images_of_a_subset_come_from_random_classes():
     labels = np.repeat(np.arange(4), 10)
     odd = set()
     for seed in range(60):
@@ -152,8 +152,8 @@ def test_the_odd_images_of_a_subset_go_to_any_class():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.333, 1.0])
-def test_label_noise_draws_anew_exactly_that_many_labels(fraction):
-    # Among so many classes, a label drawn anew is practically never the old one.
+def test_label_noise_replaces_the_given_fraction_of_labels(fraction):
+    # With 10**12 classes, a random label practically never equals the old one.
     labels = torch.arange(1001)
     noisy = dataset_functions.noisy_labels(labels, fraction, 10**12, np.random.default_rng(0))
     assert (noisy != labels).sum() == round(fraction * 1001)
@@ -162,11 +162,11 @@ def test_label_noise_draws_anew_exactly_that_many_labels(fraction):
 
 def test_label_noise_is_uniform_over_all_classes():
     noisy = dataset_functions.noisy_labels(torch.zeros(20_000, dtype=torch.int64), 1.0, 4, np.random.default_rng(0))
-    # Five standard deviations of a binomial count.
+    # The tolerance is five standard deviations of a binomial count.
     assert (noisy.bincount() - 5000).abs().max() < 5 * (20_000 * 0.25 * 0.75) ** 0.5
 
 
-def test_label_noise_touches_training_labels_alone_and_changes_their_fingerprint():
+def test_label_noise_changes_only_training_labels_and_their_fingerprint():
     clean, noisy = load("digits"), load("digits", label_noise=0.5)
     assert torch.equal(clean.train.images, noisy.train.images)
     assert 0 < (clean.train.labels != noisy.train.labels).sum() <= 150
@@ -196,7 +196,7 @@ def test_digits_are_split_into_balanced_disjoint_parts():
     assert dataset.std == (pytest.approx(scaled.std(correction=0).item(), abs=5.1e-5),)
 
 
-def test_digits_depend_on_the_seed_alone():
+def test_digits_depend_only_on_the_seed():
     assert load("digits", seed=1).fingerprints == load("digits", seed=1).fingerprints
     assert load("digits", seed=1).fingerprints["train"] != load("digits", seed=2).fingerprints["train"]
     small = load("digits", train_size=55, test_size=20, resize=16, title="small")
@@ -245,7 +245,7 @@ def test_image_folder_is_decoded_once_until_it_changes(tmp_path, monkeypatch):
     assert (count, cached.fingerprints) == (0, first.fingerprints)
     count, resized = number_decoded(resize=4)
     assert (count, resized.image_size) == (12, (4, 4))
-    assert number_decoded()[0] == 0  # the other size has not displaced it
+    assert number_decoded()[0] == 0  # each size has its own cache
 
     replaced = save_image(tmp_path / "train/cat/0.png", seed=999)
     os.utime(tmp_path / "train/cat/0.png", ns=(1, 1))
@@ -258,7 +258,7 @@ def test_image_folder_is_decoded_once_until_it_changes(tmp_path, monkeypatch):
     assert np.array_equal(renamed.train.images[3].permute(1, 2, 0).numpy(), replaced)
 
 
-def test_a_damaged_cache_is_made_anew(tmp_path):
+def test_a_damaged_cache_is_replaced(tmp_path):
     make_folder(tmp_path)
     expected = load("image_folder", root=tmp_path).fingerprints
     (cache,) = tmp_path.glob("*.npz")
@@ -282,7 +282,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [cache.name, "test", "train"]
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path):
+def test_a_cache_that_cannot_be_written_causes_a_warning(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "regioncount-original.npz").mkdir()
     with pytest.warns(UserWarning, match="not cached"):
@@ -291,7 +291,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["regioncount-original.npz", "test", "train"]
 
 
-def test_a_folder_may_move_and_keeps_its_fingerprints(tmp_path):
+def test_a_moved_folder_keeps_its_fingerprints(tmp_path):
     make_folder(tmp_path / "a")
     before = load("image_folder", root=tmp_path / "a").fingerprints
     (tmp_path / "a/regioncount-original.npz").unlink()
@@ -303,7 +303,7 @@ def test_a_folder_may_move_and_keeps_its_fingerprints(tmp_path):
     ("name", "mode"),
     [("a.png", "L"), ("a.png", "P"), ("a.png", "RGBA"), ("a.png", "1"), ("a.jpg", "CMYK"), ("a.JPEG", "RGB")],
 )
-def test_every_mode_becomes_rgb(tmp_path, name, mode):
+def test_every_mode_is_converted_to_rgb(tmp_path, name, mode):
     save_image(tmp_path / name, 0, (6, 4), mode)
     image = image_folder.decode(str(tmp_path / name))
     assert (image.shape, image.dtype) == ((3, 4, 6), np.uint8)
@@ -312,20 +312,20 @@ def test_every_mode_becomes_rgb(tmp_path, name, mode):
 
 
 @pytest.mark.parametrize("size", [(512, 640), (512, 256), (64, 64), (128, 256)])
-def test_centre_crop_is_that_of_torchvision(tmp_path, size):
+def test_centre_crop_matches_torchvision(tmp_path, size):
     save_image(tmp_path / "a.png", 0, size)
     with Image.open(tmp_path / "a.png") as opened:
         steps = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(56)])
         expected = np.asarray(steps(opened)).transpose(2, 0, 1)
         square = np.asarray(transforms.Compose([transforms.Resize(56), transforms.CenterCrop(56)])(opened))
-    # Both compute in 8 bits: a level apart where rounding between the two passes falls otherwise.
+    # Both compute in 8 bits; intermediate rounding may differ by one level.
     crop = image_folder.decode(str(tmp_path / "a.png"), 56, 224 / 256)
     np.testing.assert_allclose(crop.astype(int), expected, rtol=0, atol=1)
     crop = image_folder.decode(str(tmp_path / "a.png"), 56)
     np.testing.assert_allclose(crop.astype(int), square.transpose(2, 0, 1), rtol=0, atol=1)
 
 
-def test_a_very_thin_image_is_not_blown_up(tmp_path):
+def test_a_very_thin_image_is_decoded(tmp_path):
     save_image(tmp_path / "a.png", 0, (1, 20_000))
     assert image_folder.decode(str(tmp_path / "a.png"), 224, 224 / 256).shape == (3, 224, 224)
 
@@ -358,10 +358,10 @@ BROKEN_LAYOUTS = {
 
 @pytest.mark.parametrize("kind", ["image_folder", "imagenet"])
 @pytest.mark.parametrize("damage", BROKEN_LAYOUTS)
-def test_a_broken_folder_is_named_in_one_line(tmp_path, kind, damage):
+def test_a_broken_folder_raises_a_one_line_error_with_its_path(tmp_path, kind, damage):
     make_folder(tmp_path)
-    break_it, named = BROKEN_LAYOUTS[damage]
-    break_it(tmp_path)
+    break_folder, path = BROKEN_LAYOUTS[damage]
+    break_folder(tmp_path)
 
     def read_everything():
         dataset = load(kind, root=tmp_path, workers=0)
@@ -369,11 +369,11 @@ def test_a_broken_folder_is_named_in_one_line(tmp_path, kind, damage):
 
     with pytest.raises(InputError) as caught:
         read_everything()
-    assert named in str(caught.value)
+    assert path in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_images_of_two_sizes_need_one_size(tmp_path):
+def test_images_of_two_sizes_need_resize(tmp_path):
     make_folder(tmp_path)
     save_image(tmp_path / "test/dog/1.png", 0, size=(9, 7))
     message = one_line_error(kind="image_folder", root=tmp_path)
@@ -392,7 +392,7 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_streamed_batches_are_those_of_the_same_images_in_memory(tmp_path, workers):
+def test_streamed_batches_equal_those_in_memory(tmp_path, workers):
     make_folder(tmp_path, size=(20, 14))
     dataset = load("imagenet", root=tmp_path, resize=12, workers=workers, label_noise=0.5)
     assert (dataset.name, dataset.in_channels, dataset.image_size) == ("ImageNet", 3, (12, 12))
@@ -414,13 +414,13 @@ def test_a_streamed_subset_keeps_images_with_their_labels(tmp_path):
     make_folder(tmp_path)
     dataset = load("imagenet", root=tmp_path, resize=7, train_size=4, workers=0)
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
-    whole = load("imagenet", root=tmp_path, resize=7, workers=0).train
-    position = {image.numpy().tobytes(): i for i, image in enumerate(whole.take(range(8)))}
+    full_split = load("imagenet", root=tmp_path, resize=7, workers=0).train
+    position = {image.numpy().tobytes(): i for i, image in enumerate(full_split.take(range(8)))}
     for image, label in zip(dataset.train.take(range(4)), dataset.train.labels, strict=True):
-        assert whole.labels[position[image.numpy().tobytes()]] == label
+        assert full_split.labels[position[image.numpy().tobytes()]] == label
 
 
-def test_a_bad_file_in_a_worker_is_named_in_one_line(tmp_path):
+def test_an_undecodable_file_in_a_worker_raises_a_one_line_error(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "train/dog/1.png").write_bytes(b"hello")
     dataset = load("imagenet", root=tmp_path, workers=1)
@@ -430,7 +430,7 @@ def test_a_bad_file_in_a_worker_is_named_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_streamed_fingerprint_is_that_of_files_labels_and_crop(tmp_path):
+def test_streamed_fingerprint_depends_on_files_labels_and_size(tmp_path):
     make_folder(tmp_path / "a")
 
     def fingerprint(root="a", **options):
@@ -452,7 +452,7 @@ def test_streamed_fingerprint_is_that_of_files_labels_and_crop(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("cifar10", 10), ("cifar100", 100), ("svhn", 10)])
-def test_torchvision_sets_become_splits(tmp_path, monkeypatch, kind, classes):
+def test_torchvision_data_sets_are_converted_to_splits(tmp_path, monkeypatch, kind, classes):
     images = np.random.default_rng(0).integers(256, size=(200, 32, 32, 3), dtype=np.uint8)
 
     class Cifar:
@@ -481,7 +481,7 @@ def test_torchvision_sets_become_splits(tmp_path, monkeypatch, kind, classes):
 
 
 class BrokenResponse(io.BytesIO):
-    """What a server sends whose connection breaks in the middle of a file."""
+    """A response that ends in the middle of a file."""
 
     length = 1000
     url = None
@@ -489,14 +489,14 @@ class BrokenResponse(io.BytesIO):
 
 @pytest.mark.parametrize(("kind", "file"), [("cifar10", "cifar-10-python.tar.gz"), ("svhn", "train_32x32.mat")])
 @pytest.mark.parametrize("failure", ["unreachable", "broken off"])
-def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch, kind, file, failure):
+def test_a_failed_download_names_the_file_and_the_folder(tmp_path, monkeypatch, kind, file, failure):
     def open_url(request):
         if failure == "unreachable":
             raise urllib.error.URLError("no route to host")
         return BrokenResponse(b"half a file")
 
     monkeypatch.setattr(urllib.request, "urlopen", open_url)
-    for _ in range(2):  # what the first try left behind must not pass for the data
+    for _ in range(2):  # leftovers of the first attempt must not count as data
         message = one_line_error(kind=kind, root=tmp_path / "data")
         assert all(part in message for part in (file, str(tmp_path / "data"), "dataset=image_folder"))
 
@@ -505,7 +505,7 @@ def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch, kind, f
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "fragment"),
     [
         ({"kind": "mnist"}, "mnist"),
         ({"kind": "image_folder"}, "dataset.root"),
@@ -521,12 +521,12 @@ def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch, kind, f
         ({"kind": "digits", "seed": -1}, "seed"),
     ],
 )
-def test_bad_arguments_are_named_in_one_line(arguments, named):
-    assert named in one_line_error(**arguments)
+def test_invalid_arguments_raise_a_one_line_error(arguments, fragment):
+    assert fragment in one_line_error(**arguments)
 
 
 @pytest.mark.parametrize("kind", datasets.names())
-def test_every_kind_has_a_configuration_that_load_accepts(kind, monkeypatch, tmp_path):
+def test_every_data_set_has_a_configuration_that_load_accepts(kind, monkeypatch, tmp_path):
     options = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{kind}.yaml"))
     assert options.pop("name") == kind
     if kind in ("image_folder", "imagenet"):
@@ -540,7 +540,7 @@ def test_every_kind_has_a_configuration_that_load_accepts(kind, monkeypatch, tmp
 # Augmentation
 
 
-def test_crop_flip_gives_the_crops_of_the_padded_image_evenly():
+def test_crop_flip_returns_all_crops_of_the_padded_image_equally_often():
     g = torch.Generator().manual_seed(0)
     image = torch.randint(1, 256, (2, 8, 16), generator=g, dtype=torch.uint8)
     padded = np.pad(image.numpy(), ((0, 0), (1, 1), (2, 2)))
@@ -557,11 +557,11 @@ def test_crop_flip_gives_the_crops_of_the_padded_image_evenly():
     for crop in result.numpy():
         seen[crops[crop.tobytes()]] += 1
     assert len(seen) == 30
-    # Five standard deviations of a binomial count around each of 30 equal shares.
+    # Each of 30 equally likely crops must be within five standard deviations of its expected count.
     assert max(abs(count - number / 30) for count in seen.values()) < 5 * (number / 30 * 29 / 30) ** 0.5
 
 
-def test_crop_flip_crops_each_image_of_its_own_and_pads_4_pixels_at_32():
+def test_crop_flip_crops_images_independently_and_pads_4_pixels_at_32():
     images = torch.arange(1, 9, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 3, 32, 32)
     margins = set()
     for seed in range(30):
@@ -577,17 +577,17 @@ def test_crop_flip_crops_each_image_of_its_own_and_pads_4_pixels_at_32():
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), alpha=st.sampled_from([0.2, 1.0, 4.0]), batch=st.integers(1, 9))
-def test_mixup_mixes_images_as_it_mixes_labels(seed, alpha, batch):
+def test_mixup_mixes_images_and_labels_with_the_same_weights(seed, alpha, batch):
     g = torch.Generator().manual_seed(seed)
     images = torch.randn(batch, 2, 3, 3, generator=g)
-    labels = torch.randperm(batch, generator=g)  # one image a class: a target tells what was mixed
+    labels = torch.randperm(batch, generator=g)  # one image per class, so a target shows which images were mixed
     mixed, targets = mixup(images, labels, batch, g, alpha)
     torch.testing.assert_close(targets.sum(1), torch.ones(batch))
     image_of = {int(label): image for label, image in zip(labels, images, strict=True)}
     for i in range(batch):
         expected = sum(float(targets[i, c]) * image_of[c] for c in range(batch))
         torch.testing.assert_close(mixed[i], expected, atol=1e-5, rtol=1e-5)
-    # One weight for the whole batch: an image keeps it, its partner has the rest, or is the image itself.
+    # All images have the same weight in their mixture, except an image that is mixed with itself.
     own = targets[torch.arange(batch), labels]
     weights = {round(float(w), 4) for w in own if w < 1 - 1e-6}
     assert len(weights) <= 1
@@ -604,6 +604,6 @@ def test_mixup_weights_follow_the_beta_distribution(alpha):
     weights = []
     while len(weights) < 1500:
         mixed, _ = mixup(images, torch.tensor([0, 1]), 2, g, alpha)
-        if not torch.equal(mixed, images):  # exchanged; a batch mixed with itself shows no weight
+        if not torch.equal(mixed, images):  # the weight is visible only if the two images are exchanged
             weights.append(1 - mixed[0].item())
     assert kstest(weights, beta(alpha, alpha).cdf).pvalue > 1e-4

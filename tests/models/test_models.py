@@ -19,7 +19,7 @@ from regioncount.models.mobilenet import InvertedResidual
 from regioncount.models.senet import PreActivationBlock
 from regioncount.models.shufflenet import shuffle
 
-# Parameters, and million multiply-adds of convolutions and linear layers, for ten classes and 3 x 32 x 32 input.
+# The number of parameters, and of million multiply-adds in convolutions and linear layers, for 10 classes and 3 x 32 x 32.
 PAPER_NETWORKS = {
     "resnet18": (11_173_962, 555.4),
     "resnet34": (21_282_122, 1159.4),
@@ -41,7 +41,7 @@ def count_parameters(network):
 
 
 def count_multiply_adds(network, input_shape):
-    """One multiply-add for each weight that an output value depends on, biases not counted."""
+    """Count one multiply-add for each weight of each output value, without biases."""
     total = 0
 
     def add(module, inputs, output):
@@ -56,7 +56,7 @@ def count_multiply_adds(network, input_shape):
 
 
 def as_if_trained(network):
-    """The network in evaluation mode, its normalization fitted to some images so that activations have both signs."""
+    """Return the network in evaluation mode, with normalization statistics for which activations have both signs."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -68,7 +68,7 @@ def as_if_trained(network):
 
 
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
-def test_size_of_the_published_network(name):
+def test_sizes_match_the_published_networks(name):
     with torch.device("meta"):
         network = models.build(name)
     parameters, million_multiply_adds = PAPER_NETWORKS[name]
@@ -77,12 +77,12 @@ def test_size_of_the_published_network(name):
 
 
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
-def test_one_step_of_training(name):
+def test_one_step_of_training_gives_finite_gradients(name):
     torch.manual_seed(0)
     network = models.build(name)
     functional.cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([3, 7])).backward()
     without_gradient = [key for key, parameter in network.named_parameters() if parameter.grad is None]
-    # The first block of pytorch-cifar's EfficientNet has an expansion that nothing uses.
+    # The expansion in the first block of pytorch-cifar's EfficientNet is not used.
     unused = ["1.expand.0.weight", "1.expand.1.weight", "1.expand.1.bias"] if name == "efficientnet_b0" else []
     assert without_gradient == unused
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
@@ -97,7 +97,7 @@ def test_other_classes_channels_and_image_sizes(name):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
-def test_evaluation_is_deterministic_and_item_by_item(name):
+def test_evaluation_is_deterministic_and_independent_of_the_batch(name):
     torch.manual_seed(0)
     network = as_if_trained(models.build(name, width=8)).double()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_evaluation_is_deterministic_and_item_by_item(name):
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 @pytest.mark.parametrize("width", [1, 13])
-def test_width_is_the_first_convolution(name, width):
+def test_width_is_that_of_the_first_convolution(name, width):
     with torch.device("meta"):
         network = models.build(name, width=width).eval()
         first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
@@ -147,7 +147,7 @@ def resnet_reference():
 
 
 def vgg_reference():
-    # Without the classifier of 120 million parameters, which would be replaced anyway.
+    # Without the classifier of 120 million parameters, which is replaced.
     features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["E"], batch_norm=True)
     return nn.Sequential(features, nn.Flatten(), nn.Linear(512, 10))
 
@@ -227,7 +227,7 @@ def test_pre_activation_block_by_its_formula(out_channels, stride):
 def test_inverted_residual_of_mobilenetv2(out_channels, stride, shortcut):
     block = InvertedResidual(8, out_channels, 6, stride).eval()
     x = torch.randn(2, 8, 8, 8)
-    nn.init.zeros_(block.residual[-1][-1].weight)  # what is left is the shortcut, with no activation after it
+    nn.init.zeros_(block.residual[-1][-1].weight)  # leaves the shortcut, with no activation after it
     size = 8 // stride
     expected = block.shortcut(x) if shortcut else torch.zeros(2, out_channels, size, size)
     torch.testing.assert_close(block(x), expected)
@@ -309,7 +309,7 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(state(1), state(2))
 
 
-def test_torchvision_is_what_torchvision_builds():
+def test_torchvision_models_are_unchanged():
     torch.manual_seed(0)
     network = models.build("torchvision", 7, architecture="squeezenet1_1").eval()
     torch.manual_seed(0)
@@ -322,7 +322,7 @@ def test_torchvision_is_what_torchvision_builds():
     ("architecture", "image_size"),
     [("vit_b_16", 32), ("maxvit_t", 224), ("googlenet", 64), ("inception_v3", 96), ("mobilenet_v3_small", (32, 48))],
 )
-def test_torchvision_architectures_give_one_tensor_in_training(architecture, image_size):
+def test_torchvision_models_return_one_tensor_in_training(architecture, image_size):
     with torch.device("meta"):
         network = models.build("torchvision", 7, image_size=image_size, architecture=architecture)
         height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
@@ -363,20 +363,20 @@ def test_torchvision_architectures_give_one_tensor_in_training(architecture, ima
         (("torchvision",), {"architecture": "maxvit_t", "image_size": 32}, "cannot take images of 32 x 32"),
     ],
 )
-def test_bad_input_is_named_in_one_line(arguments, options, message):
+def test_invalid_arguments_raise_a_one_line_error(arguments, options, message):
     with pytest.raises(InputError, match=message) as caught:
         models.build(*arguments, **options)
     assert "\n" not in str(caught.value)
 
 
-def test_numpy_integers_are_integers():
+def test_numpy_integers_are_accepted():
     assert count_parameters(models.build("mlp", width=np.int64(8))) == count_parameters(models.build("mlp", width=8))
 
 
-def test_configs_are_the_registry():
+def test_configs_match_the_registry():
     configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
     assert configs.pop("custom") == {"_target_": "???"}
-    named = {name for name in configs if not name.startswith("imagenet_")}  # these are torchvision's, by other names
+    named = {name for name in configs if not name.startswith("imagenet_")}  # presets of model=torchvision
     assert named == set(registry.models.names())
     for name in set(registry.models.names()) - set(models.names()):
         assert configs.pop(name) == {"name": name, **models.default_options(name)}

@@ -1,4 +1,4 @@
-"""The two-layer network of the theorem, held against automatic differentiation and against the inequality itself."""
+"""The two-layer network of the theorem, compared with automatic differentiation and with the inequality."""
 
 import numpy as np
 import pandas as pd
@@ -29,23 +29,23 @@ def fit(seed: int, **options) -> two_layer.TwoLayer:
 
 
 @given(st.integers(0, 10**6))
-def test_the_eigenvalue_is_that_of_the_hessian(seed):
+def test_the_eigenvalue_equals_the_largest_one_of_the_hessian(seed):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     outer = torch.randn(6, generator=generator, dtype=torch.float64)
     hessian = torch.func.hessian(loss)(weight, outer).reshape(24, 24)
     active = POINTS @ weight.numpy().T > 0
-    found = two_layer.hessian_eigenvalue(POINTS, active, outer.numpy())
-    assert np.isclose(found, torch.linalg.eigvalsh(hessian)[-1].item(), rtol=1e-9, atol=1e-12)
+    eigenvalue = two_layer.hessian_eigenvalue(POINTS, active, outer.numpy())
+    assert np.isclose(eigenvalue, torch.linalg.eigvalsh(hessian)[-1].item(), rtol=1e-9, atol=1e-12)
 
 
-def test_a_step_is_one_of_gradient_descent():
-    begun, stepped = (fit(3, steps=steps, tolerance=1e-12, learning_rate=0.05) for steps in (1, 2))
-    weight = begun.weight.clone().requires_grad_()
-    value = loss(weight, begun.outer)
+def test_a_step_is_a_gradient_descent_step():
+    one_step, two_steps = (fit(3, steps=steps, tolerance=1e-12, learning_rate=0.05) for steps in (1, 2))
+    weight = one_step.weight.clone().requires_grad_()
+    value = loss(weight, one_step.outer)
     value.backward()
-    assert np.isclose(value.item(), begun.history["losses"][-1])
-    assert torch.allclose(weight.detach() - 0.05 * weight.grad, stepped.weight, rtol=0, atol=1e-12)
+    assert np.isclose(value.item(), one_step.history["losses"][-1])
+    assert torch.allclose(weight.detach() - 0.05 * weight.grad, two_steps.weight, rtol=0, atol=1e-12)
 
 
 def test_training_ends_at_the_tolerance():
@@ -69,7 +69,7 @@ def test_the_inequality_holds_on_every_pair(seed, steps, learning_rate):
     assert values["theorem_activation_changes"] == arrays["changes"].mean()
 
 
-def test_changes_and_regions_are_those_a_dense_lattice_sees():
+def test_changes_and_regions_equal_those_on_a_dense_lattice():
     model = fit(1, width=9)
     _, arrays = two_layer.measure(model, POINTS)
     first, second = np.triu_indices(len(POINTS), 1)
@@ -82,8 +82,8 @@ def test_changes_and_regions_are_those_a_dense_lattice_sees():
         assert 1 + (above[1:] != above[:-1]).sum() == arrays["counts"][pair]
 
 
-def test_a_violation_would_be_seen(monkeypatch):
-    """With an eigenvalue that is too small by far, the bound must fail."""
+def test_violations_are_counted(monkeypatch):
+    """The bound must fail with an eigenvalue that is far too small."""
     monkeypatch.setattr(two_layer, "hessian_eigenvalue", lambda *_: 1e-9)
     values, _ = two_layer.measure(fit(1), POINTS)
     assert values["theorem_violations"] == 21
@@ -97,19 +97,19 @@ def test_options_out_of_range_are_refused(option, value):
         fit(0, **{option: value})
 
 
-def test_divergence_is_refused_with_what_to_do():
+def test_divergence_raises_an_error_with_advice():
     with pytest.raises(
         InputError, match=r"model.learning_rate=1000000000.0: training diverges after 1 steps; pass a smaller"
     ):
         fit(0, learning_rate=1e9)
 
 
-def test_it_is_a_model_like_any_other(tmp_path):
+def test_the_suite_trains_and_measures_the_network(tmp_path):
     options = ["experiment=theory/two_layer", "model.width=20", "dataset.train_size=12", f"results={tmp_path}"]
     with hydra_ready():
         config = parse_run(compose("sweep", options))
-    job = runner.prepare(config)
-    row = measured_values(runner.run_or_resume(job), config, job.dataset)
+    prepared = runner.prepare(config)
+    row = measured_values(runner.run_or_resume(prepared), config, prepared.dataset)
     assert row["train_accuracy"] == 1
     assert 0.4 < row["test_accuracy"] < 1
     assert row["theorem_violations"] == 0
@@ -125,7 +125,7 @@ def test_it_is_a_model_like_any_other(tmp_path):
     assert model(images).argmax(dim=1).equal(upper.long())
 
 
-def test_its_figure_has_a_line_in_every_panel_and_names_the_widths():
+def test_the_figure_has_a_line_in_every_panel_and_names_the_widths():
     from regioncount.reporting import plots
 
     rows = [

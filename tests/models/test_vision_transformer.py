@@ -1,4 +1,4 @@
-"""The vision transformer: the published function, and what counting and measuring make of it."""
+"""The vision transformer: its function, its region counts and its measures."""
 
 import math
 
@@ -23,7 +23,7 @@ def small(**changes) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
-    """One that fits the digits, so that margins are positive."""
+    """Return a transformer that fits the digits, so that margins are positive."""
     torch.manual_seed(0)
     model = small()
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
@@ -41,7 +41,7 @@ def trained() -> nn.Module:
     ("channels", "size", "patch", "width", "depth", "mlp_width", "classes"),
     [(3, (32, 32), 4, 512, 6, 512, 10), (1, (8, 12), 2, 24, 3, 40, 7)],
 )
-def test_parameters_are_those_of_the_paper(channels, size, patch, width, depth, mlp_width, classes):
+def test_number_of_parameters_matches_the_paper(channels, size, patch, width, depth, mlp_width, classes):
     with torch.device("meta"):
         options = {"patch_size": patch, "width": width, "depth": depth, "mlp_width": mlp_width}
         model = models.build("vision_transformer", classes, channels, image_size=size, **options)
@@ -54,28 +54,28 @@ def test_parameters_are_those_of_the_paper(channels, size, patch, width, depth, 
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
-def test_same_function_as_torchvisions():
+def test_same_function_as_torchvision():
     torch.manual_seed(0)
     options = {"patch_size": 4, "width": 24, "depth": 2, "heads": 3, "mlp_width": 40}
     model = models.build("vision_transformer", 7, 3, image_size=16, **options).double().eval()
     reference = VisionTransformer(16, 4, 2, 3, 24, 40, num_classes=7, norm_layer=nn.LayerNorm).double().eval()
-    for parameter in model.parameters():  # positions and biases that matter
+    for parameter in model.parameters():  # position embeddings and biases that are not 0
         nn.init.normal_(parameter, std=0.5)
     ours, theirs = model.state_dict(), reference.state_dict()
-    places = {"class_token": "class_token", "positions": "encoder.pos_embedding"}
-    of_layers = [name for name in ours if name.startswith("encoder.")]
-    places |= dict(zip(of_layers, [name for name in theirs if name.startswith("encoder.layers.")], strict=True))
-    places |= {"classifier.0.weight": "encoder.ln.weight", "classifier.0.bias": "encoder.ln.bias"}
-    places |= {"classifier.1.weight": "heads.head.weight", "classifier.1.bias": "heads.head.bias"}
-    places |= {"embedding.weight": "conv_proj.weight", "embedding.bias": "conv_proj.bias"}
-    reference.load_state_dict({places[name]: value for name, value in ours.items()})
+    torchvision_names = {"class_token": "class_token", "positions": "encoder.pos_embedding"}
+    layer_names = [name for name in ours if name.startswith("encoder.")]
+    torchvision_names |= dict(zip(layer_names, [name for name in theirs if name.startswith("encoder.layers.")], strict=True))
+    torchvision_names |= {"classifier.0.weight": "encoder.ln.weight", "classifier.0.bias": "encoder.ln.bias"}
+    torchvision_names |= {"classifier.1.weight": "heads.head.weight", "classifier.1.bias": "heads.head.bias"}
+    torchvision_names |= {"embedding.weight": "conv_proj.weight", "embedding.bias": "conv_proj.bias"}
+    reference.load_state_dict({torchvision_names[name]: value for name, value in ours.items()})
     images = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(model(images), reference(images), rtol=1e-9, atol=1e-9)
 
 
-def test_dropout_where_the_paper_has_it():
-    """After the embedding, and after every linear layer but that of queries, keys and values."""
+def test_dropout_is_placed_as_in_the_paper():
+    """After the embedding, and after every linear layer except the projection to queries, keys and values."""
     model = small(dropout=0.3)
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.3] * (1 + 3 * 2)
     torch.manual_seed(0)
@@ -94,14 +94,14 @@ def test_one_step_of_training_reaches_every_parameter():
     assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
 
 
-def test_folding_batch_normalization_leaves_it_alone(trained):
+def test_folding_batch_normalization_does_not_change_it(trained):
     inputs = DIGITS.normalize(DIGITS.test.images)
     with torch.no_grad():
         assert torch.equal(folded(trained)(inputs), trained(inputs))
 
 
 @pytest.mark.parametrize("dimension", [1, 2])
-def test_regions_are_those_of_the_grid(trained, dimension):
+def test_auto_counts_the_same_regions_as_grid(trained, dimension):
     generator = torch.Generator().manual_seed(1)
     vertices = rc.sample_simplices(DIGITS.normalize(DIGITS.train.images), dimension, 30, generator)
     auto, grid = (rc.count_regions(trained, vertices, method=method) for method in ("auto", "grid"))
@@ -109,14 +109,14 @@ def test_regions_are_those_of_the_grid(trained, dimension):
     assert list(auto.counts) == list(grid.counts)
 
 
-def test_measures_are_defined_or_say_why_not(trained):
+def test_measures_are_finite_or_undefined_with_a_reason(trained):
     torch.manual_seed(1)
-    found = rc.measure(trained, DIGITS, initial=small())
-    undefined = {name.removesuffix("_error"): value for name, value in found.items() if name.endswith("_error")}
+    values = rc.measure(trained, DIGITS, initial=small())
+    undefined = {name.removesuffix("_error"): value for name, value in values.items() if name.endswith("_error")}
     undefined.pop("test", None)  # test_error is a measure
     assert "has no rectifier" in undefined.pop("activation_changes")
     assert "history of training is not known" in undefined.pop("epochs_to_fit")
     assert {*undefined} <= {"log_path_norm", "log_path_norm_over_margin"}  # the logarithm of a sum that may be negative
     assert all("path norm is" in reason for reason in undefined.values())
-    assert all(math.isfinite(found[name]) for name in measures.names() if name in found and f"{name}_error" not in found)
-    assert {"hessian_eigenvalue", "fisher_rao_norm", "pacbayes_origin", "jacobian_norm"} <= {*found}
+    assert all(math.isfinite(values[name]) for name in measures.names() if name in values and f"{name}_error" not in values)
+    assert {"hessian_eigenvalue", "fisher_rao_norm", "pacbayes_origin", "jacobian_norm"} <= {*values}

@@ -1,4 +1,4 @@
-"""Files from strangers, and odd configurations: success, or one line, and nothing executed, read or told besides."""
+"""Untrusted files and malformed configurations are processed or refused in one line, without other effects."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_jobs import configuration
+from test_runner import configuration
 
 from regioncount.config import as_mapping, parse_measuring, parse_run
 from regioncount.data import image_folder
@@ -20,7 +20,7 @@ from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.runs import describe, files, measuring, plans, runner, store
 
-SECRET = "a-value-that-nobody-may-see"
+SECRET = "a-value-that-must-not-be-shown"
 MARKUP = "<script>alert(1)</script>"
 TEXTS = ["${oc.env:A_SECRET}", "${oc.env:A_SECRET,x}", "???", MARKUP, "a\nb", "\x1b[2J", "../../outside", "/etc/passwd", ""]
 TEXTS += ["builtins.eval", "é" * 300, "\u202e", "\x00"]
@@ -29,30 +29,30 @@ HUGE = st.sampled_from([2**63, -(2**63), 10**40, 1e308])
 VALUES = st.recursive(
     PLAIN | HUGE, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(TEXTS), inner), max_leaves=4
 )
-OFTEN = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZING = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-class Watch:
-    """Keeps what this process starts, and what it opens that a stranger's file might name."""
+class AuditHook:
+    """An audit hook that records started processes and opened files that an untrusted file might name."""
 
     def __init__(self):
-        self.seen = None
+        self.events = None
         sys.addaudithook(self)
 
     def __call__(self, event, arguments):
-        if self.seen is None:
+        if self.events is None:
             return
         if event in ("subprocess.Popen", "os.system", "os.exec", "pickle.find_class"):
-            self.seen.append((event, str(arguments[:2])))
+            self.events.append((event, str(arguments[:2])))
         if event == "open" and ("passwd" in str(arguments[0]) or "outside" in str(arguments[0])):
-            self.seen.append((event, str(arguments[0])))
+            self.events.append((event, str(arguments[0])))
 
 
 @pytest.fixture(scope="module")
-def watch():
-    hook = Watch()
+def audit_hook():
+    hook = AuditHook()
     yield hook
-    hook.seen = None
+    hook.events = None
 
 
 @pytest.fixture(autouse=True)
@@ -60,23 +60,23 @@ def secret(monkeypatch):
     monkeypatch.setenv("A_SECRET", SECRET)
 
 
-def places(value, path=()):
-    """The path of every member of nested mappings and lists."""
+def member_paths(value, path=()):
+    """Yield the path of every member of nested mappings and lists."""
     if path:
         yield path
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from places(item, (*path, key))
+            yield from member_paths(item, (*path, key))
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from places(item, (*path, number))
+            yield from member_paths(item, (*path, number))
 
 
 def mutate(data, value):
-    """The value with one to three of its members replaced, removed, or given a sibling."""
+    """Return a copy in which one to three members are replaced, removed or added."""
     value = files.json.loads(files.json.dumps(value))
     for _ in range(data.draw(st.integers(1, 3))):
-        *above, last = data.draw(st.sampled_from(sorted(places(value), key=str)))
+        *above, last = data.draw(st.sampled_from(sorted(member_paths(value), key=str)))
         holder = value
         for key in above:
             holder = holder[key]
@@ -87,13 +87,13 @@ def mutate(data, value):
                 del holder[last]
             case "add" if isinstance(holder, dict):
                 holder[data.draw(st.sampled_from(TEXTS))] = data.draw(VALUES)
-        if not list(places(value)):
+        if not list(member_paths(value)):
             break
     return value
 
 
 def rewrite(data, path):
-    """Change a record as a stranger may, who knows how to make a checksum."""
+    """Mutate a record and give it a valid checksum."""
     try:
         files.write_json(path, mutate(data, files.read_json(path)))
     except UnicodeEncodeError:
@@ -101,29 +101,29 @@ def rewrite(data, path):
 
 
 @pytest.fixture(scope="module")
-def pretended(tmp_path_factory):
-    results = tmp_path_factory.mktemp("pretended")
+def made_up_sweep(tmp_path_factory):
+    results = tmp_path_factory.mktemp("made_up_sweep")
     directory = pretend.sweep(results, rates=(0.1, 0.01), sizes=(32,), seeds=(0,), failed=(1,))
     return results, directory.name
 
 
 @pytest.mark.parametrize("name", ["plan.json", "run.json", "measures.json", "failure"])
-@settings(OFTEN, max_examples=15)
+@settings(FUZZING, max_examples=15)
 @given(data=st.data())
-def test_a_sweep_from_a_stranger_is_reported_or_refused(tmp_path_factory, pretended, watch, capsys, name, data):
-    results = tmp_path_factory.mktemp("stranger") / "results"
-    shutil.copytree(pretended[0], results)
-    sweep = results / "sweeps" / pretended[1]
-    found = {"plan.json": sweep / name, "failure": next((sweep / "failures").iterdir())}
-    found |= {kind: next(results.glob(f"runs/*/{kind}")) for kind in ("run.json", "measures.json")}
-    rewrite(data, found[name])
-    watch.seen = []
+def test_an_untrusted_sweep_is_reported_or_refused(tmp_path_factory, made_up_sweep, audit_hook, capsys, name, data):
+    results = tmp_path_factory.mktemp("untrusted") / "results"
+    shutil.copytree(made_up_sweep[0], results)
+    sweep = results / "sweeps" / made_up_sweep[1]
+    paths = {"plan.json": sweep / name, "failure": next((sweep / "failures").iterdir())}
+    paths |= {kind: next(results.glob(f"runs/*/{kind}")) for kind in ("run.json", "measures.json")}
+    rewrite(data, paths[name])
+    audit_hook.events = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         status = report.main([str(sweep)])
-    seen, watch.seen = watch.seen, None
+    events, audit_hook.events = audit_hook.events, None
     output = capsys.readouterr()
-    assert seen == []
+    assert events == []
     assert status in (0, 1, 2)
     assert status != 2 or len(output.err.splitlines()) == 1
     written = [path.read_bytes() for path in results.rglob("*") if path.is_file()]
@@ -140,46 +140,46 @@ def trained(tmp_path_factory):
     return runner.run_or_resume(runner.prepare(configuration(tmp_path_factory.mktemp("trained"), epochs=1)))
 
 
-@settings(OFTEN, max_examples=60)
+@settings(FUZZING, max_examples=60)
 @given(data=st.data())
-def test_a_run_from_a_stranger_is_measured_or_refused(tmp_path_factory, trained, watch, data):
-    directory = tmp_path_factory.mktemp("stranger") / "run"
+def test_an_untrusted_run_is_measured_or_refused(tmp_path_factory, trained, audit_hook, data):
+    directory = tmp_path_factory.mktemp("untrusted") / "run"
     shutil.copytree(trained.directory, directory)
     rewrite(data, directory / data.draw(st.sampled_from(["run.json", "measures.json"])))
-    asked = parse_measuring({"run": str(directory), "measures": ["accuracy", "parameter_norm"]})
-    watch.seen = []
-    said = ""
+    config = parse_measuring({"run": str(directory), "measures": ["accuracy", "parameter_norm"]})
+    audit_hook.events = []
+    output_text = ""
     try:
-        found, dataset = measuring.open_for_measuring(asked)
-        epochs = measuring.measure_epochs(found, asked, dataset, torch.device("cpu"))
-        said = describe.describe(found, asked, dataset, epochs)
+        run, dataset = measuring.open_for_measuring(config)
+        epochs = measuring.measure_epochs(run, config, dataset, torch.device("cpu"))
+        output_text = describe.describe(run, config, dataset, epochs)
     except InputError as error:
-        said = str(error)
-    assert said
-    assert SECRET not in said
-    seen, watch.seen = watch.seen, None
-    assert [event for event in seen if event[0] != "pickle.find_class"] == []
+        output_text = str(error)
+    assert output_text
+    assert SECRET not in output_text
+    events, audit_hook.events = audit_hook.events, None
+    assert [event for event in events if event[0] != "pickle.find_class"] == []
     shutil.rmtree(directory.parent)
 
 
-@settings(OFTEN, max_examples=150)
+@settings(FUZZING, max_examples=150)
 @given(data=st.data())
-def test_a_configuration_is_prepared_or_refused(tmp_path_factory, data):
+def test_a_malformed_configuration_is_prepared_or_refused(tmp_path_factory, data):
     plain = as_mapping(configuration("results"))
     plain = {key: value for key, value in plain.items() if key != "tracker"}
-    said = ""
+    output_text = ""
     try:
         config = parse_run(mutate(data, plain))
         if config.dataset.name == "digits":
-            said = runner.prepare(config).identity
+            output_text = runner.prepare(config).identity
     except InputError as error:
-        said = str(error)
-    assert SECRET not in said
+        output_text = str(error)
+    assert SECRET not in output_text
 
 
-@settings(OFTEN, max_examples=100)
+@settings(FUZZING, max_examples=100)
 @given(content=st.binary(max_size=400) | st.text(alphabet='{}[]":,0123456789.eE+-truefalsn ', max_size=60).map(str.encode))
-def test_any_bytes_in_place_of_a_record_are_refused(tmp_path_factory, trained, content):
+def test_a_record_of_random_bytes_is_refused(tmp_path_factory, trained, content):
     directory = tmp_path_factory.mktemp("bytes")
     (directory / "run.json").write_bytes(content)
     (directory / "plan.json").write_bytes(content)
@@ -190,7 +190,7 @@ def test_any_bytes_in_place_of_a_record_are_refused(tmp_path_factory, trained, c
     shutil.rmtree(directory)
 
 
-def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path):
+def test_a_decompression_bomb_is_refused(tmp_path):
     path = tmp_path / "large.png"
     Image.new("1", (12_000, 12_000)).save(path)
     assert path.stat().st_size < 100_000
@@ -199,7 +199,7 @@ def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", os.fsdecode(b"\xff")])
-def test_class_names_that_cannot_be_printed_are_refused(tmp_path, name):
+def test_unprintable_class_names_are_refused(tmp_path, name):
     for split in ("train", "test"):
         (tmp_path / split / name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(Path(tmp_path, split, name, "image.png"))

@@ -1,4 +1,4 @@
-"""Runs and measurements that are on disk must be found again: their identities and keys never change."""
+"""Identities of runs and keys of measurements must never change, so that those on disk are found."""
 
 import functools
 import json
@@ -16,11 +16,11 @@ from regioncount.runs.measurements import measurement_settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 PUBLISHED = sorted((REPOSITORY / "results" / "published").glob("*/runs/*/run.json"))
 
-# Made up.
+# Arbitrary.
 FINGERPRINTS = {"train": "0123456789abcdef" * 4, "test": "fedcba9876543210" * 4}
 
 # Computed by version 0.1.0 before options were declared in registries (commit 16629ac), with the data fingerprint above.
-# Each line also holds the defaults in configs/: a default that changes on purpose changes its identities.
+# They also depend on the defaults in configs/: changing a default changes its identities.
 IDENTITIES = [
     ("seed=0", "f785fdeeec15affa"),
     ("seed=1", "c173f2be72292acb"),
@@ -44,7 +44,7 @@ IDENTITIES = [
     ("model=torchvision model.architecture=resnet50", "af981d20758ba81a"),
 ]
 
-# As above; keys of measurements at epoch 30.
+# Keys of measurements at epoch 30, computed in the same way.
 ALL_SUBSPACES = "regions=[line,plane,short_segment,random_direction,wider_scope] regions.seed=1"
 KEYS = [
     (
@@ -84,7 +84,7 @@ def read(path):
     return record, parse_run(record["config"], recorded=True), entries
 
 
-def test_there_are_published_runs():
+def test_published_runs_exist():
     assert len(PUBLISHED) >= 108
 
 
@@ -117,7 +117,7 @@ def test_configurations_keep_their_identity(compose, overrides, identity):
     assert run_identity(as_mapping(compose(overrides)), FINGERPRINTS["train"], "float32", compiled=False) == identity
 
 
-def test_precision_and_compilation_are_part_of_an_identity(compose):
+def test_precision_and_compilation_change_the_identity(compose):
     config = as_mapping(compose("model=resnet18"))
     assert run_identity(config, FINGERPRINTS["train"], "bfloat16", compiled=False) == "19d328150d9e1f6f"
     assert run_identity(config, FINGERPRINTS["train"], "float32", compiled=True) == "ff3cfc0cdf7474ce"

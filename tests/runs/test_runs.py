@@ -1,4 +1,4 @@
-"""A run survives a kill at any step, damage to any file, and several processes that train it at once."""
+"""Runs survive a kill at any step, damage to any file, and concurrent training by several processes."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_jobs import configuration
+from test_runner import configuration
 
 import regioncount as rc
 from regioncount.runs import files, runner, store
@@ -24,7 +24,7 @@ IDENTITY = "0123456789abcdef"
 
 
 class Killed(BaseException):
-    """The simulated end of the process. No `except Exception` catches it."""
+    """The simulated end of the process, which no `except Exception` catches."""
 
 
 class Kill:
@@ -44,10 +44,10 @@ class Kill:
             if self.remaining < 0:
                 raise Killed
 
-    def at(self, directory, change):
+    def arm(self, directory, change):
         self.directory, self.remaining = str(directory), change
 
-    def never(self):
+    def disarm(self):
         self.directory = None
 
 
@@ -55,7 +55,7 @@ class Kill:
 def kill():
     hook = Kill()
     yield hook
-    hook.never()
+    hook.disarm()
 
 
 def measured(run, config, prepared):
@@ -72,13 +72,13 @@ OPTIONS = {"epochs": 2, "snapshots": {"every": 1}}
 
 
 def killed_at_each_change(kill, tmp_path, configure):
-    """Yield a configuration and its run, killed at the first change of the disk, at the second, and so on."""
+    """Yield a configuration and its run, which was killed at the first change of the disk, at the second, and so on."""
     change = 0
     while True:
         results = tmp_path / f"killed-{change}"
         config = configure(results)
         prepared = runner.prepare(config)
-        kill.at(results, change)
+        kill.arm(results, change)
         try:
             runner.run_or_resume(prepared)
         except Killed:
@@ -86,14 +86,14 @@ def killed_at_each_change(kill, tmp_path, configure):
         else:
             break
         finally:
-            kill.never()
+            kill.disarm()
         yield config, prepared
         shutil.rmtree(results)
         change += 1
     assert change > 20
 
 
-def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, kill):
+def test_a_run_killed_at_any_change_of_the_disk_is_completed_correctly(tmp_path, kill):
     intact = configuration(tmp_path / "unbroken", **OPTIONS)
     unbroken = runner.run_or_resume(runner.prepare(intact))
     for config, prepared in killed_at_each_change(kill, tmp_path, lambda results: configuration(results, **OPTIONS)):
@@ -103,7 +103,7 @@ def test_a_kill_at_any_change_of_the_disk_costs_time_and_nothing_else(tmp_path, 
         assert leftovers(prepared.results) == []
 
 
-def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tmp_path, kill):
+def test_a_finished_run_is_kept_until_its_retrained_replacement_is_complete(tmp_path, kill):
     plain = configuration(tmp_path / "plain", epochs=2)
     first = runner.run_or_resume(runner.prepare(plain))
 
@@ -113,7 +113,7 @@ def test_a_finished_run_that_is_trained_again_for_its_snapshots_is_never_lost(tm
 
     for _, prepared in killed_at_each_change(kill, tmp_path, configure):
         expected = measured_values(first, plain, prepared.dataset)
-        survivor = prepared.find_run()  # None between the two renames that replace it
+        survivor = prepared.find_run()  # None if killed between the two renames that replace it
         assert survivor is None or measured_values(survivor, plain, prepared.dataset) == expected
         run = runner.run_or_resume(prepared)
         assert run.snapshot_epochs() == [1]
@@ -135,7 +135,7 @@ FILES = ("run.json", "history.csv", "initial.pt", "model.pt", "measures.json", "
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
-def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, finished, name, data):
+def test_a_damaged_file_is_set_aside_and_recomputed(tmp_path_factory, finished, name, data):
     results = tmp_path_factory.mktemp("damaged") / "results"
     shutil.copytree(finished, results)
     config = configuration(results, **OPTIONS)
@@ -153,14 +153,14 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
         case "other":
             content = data.draw(st.binary(max_size=100))
     path.write_bytes(content)
-    try:  # some bytes have no meaning, such as the last line break or a date in an archive
+    try:  # some changes are harmless, such as a missing last line break or another date in an archive
         damaged = prepared.find_run()
         accepted = not damaged.damaged and damaged.region_arrays() is not None
     except files.Damaged:
         accepted = False
 
     rerun = prepared
-    if name in ("model.pt", "initial.pt"):  # only a measurement that needs the weights reads them
+    if name in ("model.pt", "initial.pt"):  # the weights are read only by a measurement that needs them
         rerun = runner.prepare(configuration(results, **OPTIONS, measures=["accuracy", "distance_from_initialization"]))
     run = runner.run_or_resume(rerun)
     assert measured(run, config, prepared) == expected
@@ -168,11 +168,11 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(tmp_path_factory, fini
     assert run.region_arrays().keys() == runner.prepare(configuration(finished, **OPTIONS)).find_run().region_arrays().keys()
     assert store.load(run.directory).damaged == {}
     assert run.weights().keys() == run.weights(0).keys()
-    if not accepted:  # damaged weights are noticed later, and replaced by equal ones
+    if not accepted:  # damaged weights are detected when they are read, and replaced by equal ones
         assert any(prepared.identity in aside.name for aside in (results / "damaged").iterdir())
 
 
-def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, monkeypatch, capsys):
+def test_after_a_damaged_checkpoint_training_restarts(tmp_path, monkeypatch, capsys):
     unbroken = runner.run_or_resume(runner.prepare(configuration(tmp_path / "unbroken")))
     prepared = runner.prepare(configuration(tmp_path / "broken"))
     with monkeypatch.context() as patch:
@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_anew(tmp_path, monkey
     assert run.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
 
 
-def test_a_run_of_another_version_is_neither_believed_nor_touched(tmp_path):
+def test_a_run_of_another_version_is_refused_and_unchanged(tmp_path):
     prepared = runner.prepare(configuration(tmp_path))
     directory = runner.run_or_resume(prepared).directory
     record = files.read_json(directory / "run.json")
@@ -198,28 +198,28 @@ def test_a_run_of_another_version_is_neither_believed_nor_touched(tmp_path):
     assert files.read_json(directory / "run.json")["format"] == 99
 
 
-def trained(run, value):
+def finish_training(run, value):
     run.save_weights(None, {"weight": torch.tensor([float(value)])})
     run.finish("finished", epochs_trained=0, seconds=1.0)
 
 
 @settings(max_examples=150, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["begin", "train", "publish"])), max_size=24))
-def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory, steps):
-    """Four processes take steps in any order, and each trains a different model: the first one published is kept."""
+def test_concurrent_processes_without_locks_publish_one_result(tmp_path_factory, steps):
+    """Four processes take steps in any order and train different models; the first one published is kept."""
     results = tmp_path_factory.mktemp("results")
-    held, result = {}, None
+    attempts, result = {}, None
     for process, step in steps:
-        run = held.get(process)
+        run = attempts.get(process)
         try:
             if step == "begin" and run is None and store.find(results, "a", IDENTITY) is None:
-                held[process] = store.begin(results, "a", IDENTITY, {}, "data", {})
+                attempts[process] = store.begin(results, "a", IDENTITY, {}, "data", {})
             elif step == "train" and run is not None and run.status == "running":
-                trained(run, process)
+                finish_training(run, process)
             elif step == "publish" and run is not None and run.status != "running":
-                store.publish(held.pop(process))
+                store.publish(attempts.pop(process))
         except store.Superseded:
-            held.pop(process, None)
+            attempts.pop(process, None)
         published = store.find(results, "a", IDENTITY)
         if result is None and published is not None:
             result = published.weights()["weight"].item()
@@ -228,7 +228,7 @@ def test_processes_without_locks_never_give_one_run_two_results(tmp_path_factory
     shutil.rmtree(results)
 
 
-def test_what_another_process_has_taken_up_cannot_be_written_any_more(tmp_path):
+def test_a_run_taken_over_by_another_process_cannot_be_written(tmp_path):
     first = store.begin(tmp_path, "a", IDENTITY, {}, "data", {})
     first.save_checkpoint({"epoch": 3})
     second = store.begin(tmp_path, "a", IDENTITY, {}, "data", {})
@@ -236,23 +236,23 @@ def test_what_another_process_has_taken_up_cannot_be_written_any_more(tmp_path):
     for write in (first.save_record, lambda: first.save_checkpoint({}), lambda: first.save_history([{"epoch": 1}])):
         with pytest.raises(store.Superseded):
             write()
-    trained(second, 2)
+    finish_training(second, 2)
     store.publish(second)
     assert leftovers(tmp_path) == []
 
 
-def test_where_locks_do_not_work_there_is_a_warning_and_the_work_is_done(tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
+def test_a_file_system_without_locks_causes_a_warning(tmp_path, monkeypatch):
+    def raise_no_locks(*arguments, **options):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(store.FileLock, "acquire", refuse)
+    monkeypatch.setattr(store.FileLock, "acquire", raise_no_locks)
     with pytest.warns(UserWarning, match="cannot be locked"):
         assert runner.run_or_resume(runner.prepare(configuration(tmp_path))).status == "finished"
 
 
-def test_a_run_that_another_process_holds_is_waited_for_or_left(tmp_path):
+def test_a_run_that_another_process_holds_is_busy(tmp_path):
     with store.lock(tmp_path / "runs" / "a"), pytest.raises(store.Busy), store.lock(tmp_path / "runs" / "a", wait=False):
-        pytest.fail("it was held twice")
+        pytest.fail("the lock was acquired twice")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with store.lock(tmp_path / "runs" / "a", wait=False):
@@ -272,7 +272,7 @@ assert run.measures and len(run.history()) == 2 and run.region_arrays() and run.
     subprocess.run([sys.executable, "-c", program, str(finished)], check=True)
 
 
-def test_no_link_out_of_a_run_is_followed(tmp_path, finished):
+def test_links_in_a_run_are_not_followed(tmp_path, finished):
     secret = tmp_path / "secret.csv"
     (directory,) = (finished / "runs").glob("[!.]*")
     shutil.copytree(directory, tmp_path / "run")
@@ -291,27 +291,27 @@ def test_no_link_out_of_a_run_is_followed(tmp_path, finished):
         path.write_bytes(content)
 
 
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(files.Damaged, match="regular file"):
         files.read(tmp_path / "pipe")
 
 
-def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+def test_an_archive_larger_than_the_limit_is_refused(tmp_path, monkeypatch):
     content = files.array_bytes({"a": np.zeros(2**20)})
     monkeypatch.setattr(files, "BINARY_LIMIT", 2**20)
     with pytest.raises(files.Damaged):
         files.load_arrays(content, tmp_path / "regions.npz")
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_previous_content(tmp_path, monkeypatch):
     path = tmp_path / "file"
     files.write(path, b"before")
 
-    def full(descriptor):
+    def raise_disk_full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     with pytest.raises(OSError, match="No space") as caught:
         files.write(path, b"after")
     assert caught.value.filename == str(path)
@@ -319,7 +319,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     assert path.read_bytes() == b"before"
 
 
-def test_threads_may_write_one_file(tmp_path):
+def test_threads_can_write_the_same_file(tmp_path):
     path, contents = tmp_path / "file", [bytes([number]) * 1000 for number in range(20)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda content: files.write(path, content), contents))
@@ -333,15 +333,15 @@ MEMBERS = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() |
 
 @settings(max_examples=50, deadline=None)
 @given(value=st.dictionaries(TEXTS, MEMBERS))
-def test_json_comes_back_but_for_what_is_no_number(tmp_path_factory, value):
+def test_json_round_trip_replaces_only_nan_and_infinity(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "value.json"
     value.pop("checksum", None)
     files.write_json(path, value)
     again = files.read_json(path)
 
-    def without(item):
+    def without_nan(item):
         if isinstance(item, list):
-            return [without(part) for part in item]
+            return [without_nan(part) for part in item]
         return None if isinstance(item, float) and not np.isfinite(item) else item
 
-    assert again == {key: without(item) for key, item in value.items()}
+    assert again == {key: without_nan(item) for key, item in value.items()}

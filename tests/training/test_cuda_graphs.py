@@ -9,7 +9,7 @@ from regioncount.config import parse_run
 from regioncount.models.networks import build_for
 from regioncount.training import cuda_graphs, steps
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 SGD = {"learning_rate": 0.05, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
 OPTIMIZERS = {
@@ -35,14 +35,14 @@ def train(monkeypatch, capture: bool, optimizer: dict, network: dict, precision:
     )
     calls = []
 
-    def watched(step):
+    def recording_capture(step):
         def call(*tensors):
             calls.append(torch.cuda.is_current_stream_capturing())
             return step(*tensors)
 
         return cuda_graphs.capture_cuda_graph(call) if capture else call
 
-    monkeypatch.setattr(steps, "capture_cuda_graph", watched)
+    monkeypatch.setattr(steps, "capture_cuda_graph", recording_capture)
     dataset = data.load("digits", train_size=1000)
     model = training.initialize(lambda: build_for(config.model, dataset), 0)
     device = training.choose_device("cuda")
@@ -78,7 +78,7 @@ def test_dropout_draws_the_same_masks_as_without_a_graph():
     """Each call draws a new mask, and the seed determines all of them."""
     dropout, inputs = nn.Dropout(0.5), torch.ones(1000, device="cuda")
 
-    def drawn(call) -> torch.Tensor:
+    def draw_outputs(call) -> torch.Tensor:
         outputs = []
         with cuda_graphs.side_stream(torch.cuda.Stream()):
             for seed in (1, 2, 1):
@@ -90,7 +90,7 @@ def test_dropout_draws_the_same_masks_as_without_a_graph():
     def step(inputs):
         return (dropout(inputs),)
 
-    replayed = drawn(cuda_graphs.capture_cuda_graph(step))
-    assert torch.equal(replayed, drawn(step))
+    replayed = draw_outputs(cuda_graphs.capture_cuda_graph(step))
+    assert torch.equal(replayed, draw_outputs(step))
     assert torch.equal(replayed[:5], replayed[10:])
     assert len(replayed.unique(dim=0)) == 10

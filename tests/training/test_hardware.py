@@ -21,7 +21,7 @@ def test_workers_share_the_gpus_evenly(monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "mps", "cuda:x"])
-def test_a_missing_device_is_named(device):
+def test_a_missing_device_raises_an_error_with_its_name(device):
     with pytest.raises(InputError, match=f"device={device}"):
         training.choose_device(device)
 

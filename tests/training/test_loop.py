@@ -14,12 +14,12 @@ from regioncount.training import seeding
 OPTIONS = {"momentum": 0.9, "nesterov": False, "betas": [0.9, 0.99], "alpha": 0.9, "rho": 0.9}
 
 
-def test_sgd_with_momentum_is_the_textbook_update():
+def test_sgd_with_momentum_matches_the_textbook_update():
     """Compare with the update written out, v = m v + (g + wd w), w = w - lr v, over the batches that the seed determines."""
     config = configuration(schedule={"name": "multistep", "milestones": [2, 3], "gamma": 0.5})
     model, history = train(config)
-    slow = new_model(config)
-    weights = list(slow.parameters())
+    reference = new_model(config)
+    weights = list(reference.parameters())
     velocity = [torch.zeros_like(w) for w in weights]
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
     for epoch, rate in zip(range(1, 5), [0.1, 0.1, 0.05, 0.025], strict=True):
@@ -28,7 +28,7 @@ def test_sgd_with_momentum_is_the_textbook_update():
         order = torch.randperm(130, generator=generator)
         losses = []
         for batch in order.split(32):
-            loss = cross_entropy(slow(images[batch]), labels[batch])
+            loss = cross_entropy(reference(images[batch]), labels[batch])
             losses += [loss.item()] * len(batch)
             for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
                 v.mul_(0.9).add_(g + 1e-3 * w.detach())
@@ -50,9 +50,9 @@ def test_resuming_from_any_checkpoint_gives_the_weights_of_an_uninterrupted_run(
     uninterrupted, history = train(config, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
     assert all(math.isfinite(row["train_loss"]) for row in history)
     for state in states[:-1]:
-        again = new_model(configuration(seed=5))  # the weights it starts from must not matter
-        rest = training.fit(again, DIGITS, config, device=CPU, precision="float32", checkpoint=state)
-        assert_same_weights(again, uninterrupted)
+        resumed = new_model(configuration(seed=5))  # the checkpoint replaces these initial weights
+        rest = training.fit(resumed, DIGITS, config, device=CPU, precision="float32", checkpoint=state)
+        assert_same_weights(resumed, uninterrupted)
         plain = [{key: value for key, value in row.items() if key != "seconds"} for row in (*rest, *history)]
         assert repr(plain[:4]) == repr(plain[4:])
 

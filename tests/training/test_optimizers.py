@@ -24,6 +24,6 @@ def test_sam_needs_a_rho_above_zero(rho):
         ({"name": "exponential", "gamma": 0.5}, [1, 0.5, 0.25, 0.125]),
     ],
 )
-def test_schedules_are_their_formulas(schedule, rates):
+def test_schedules_match_their_formulas(schedule, rates):
     _, history = train(configuration(schedule=schedule))
     assert [row["learning_rate"] for row in history] == pytest.approx([0.1 * rate for rate in rates])

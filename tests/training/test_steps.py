@@ -18,23 +18,23 @@ from regioncount.training import seeding, steps
 def test_sam_is_sgd_with_the_gradient_at_the_perturbed_weights():
     """Compare with Foret et al. 2020, equations 2 and 3, written out.
 
-    The network has batch normalization, in training mode in both passes; its running statistics are those of the first.
+    Batch normalization is in training mode in both passes; its running statistics are those of the first pass.
     """
     config = with_sam(0.5, model={"name": "small_cnn", "width": 4}, epochs=2, schedule={"name": "constant"})
     model, history = train(config)
-    slow = new_model(config).train()
-    weights = list(slow.parameters())
+    reference = new_model(config).train()
+    weights = list(reference.parameters())
     velocity = [torch.zeros_like(w) for w in weights]
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
     for epoch in (1, 2):
         generator = torch.Generator().manual_seed(seeding.epoch_seed(config.seed, epoch))
         losses = []
         for batch in torch.randperm(130, generator=generator).split(32):
-            loss = cross_entropy(slow(images[batch]), labels[batch])
+            loss = cross_entropy(reference(images[batch]), labels[batch])
             losses += [loss.item()] * len(batch)
             slopes = torch.autograd.grad(loss, weights)
             length = sum(g.square().sum() for g in slopes).sqrt()
-            perturbed = copy.deepcopy(slow)
+            perturbed = copy.deepcopy(reference)
             for w, g in zip(perturbed.parameters(), slopes, strict=True):
                 w.data.add_(0.5 * g / length)
             loss = cross_entropy(perturbed(images[batch]), labels[batch])
@@ -42,7 +42,7 @@ def test_sam_is_sgd_with_the_gradient_at_the_perturbed_weights():
                 v.mul_(0.9).add_(g + 1e-3 * w.detach())
                 w.data.sub_(0.1 * v)
         assert math.isclose(history[epoch - 1]["train_loss"], sum(losses) / 130, rel_tol=1e-4)
-    for (name, fast), expected in zip(model.state_dict().items(), slow.state_dict().values(), strict=True):
+    for (name, fast), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
         assert torch.allclose(fast.float(), expected.float(), rtol=1e-3, atol=1e-4), name
 
 
@@ -68,8 +68,8 @@ def test_sam_does_not_move_weights_whose_gradient_is_zero():
     assert_same_weights(model, before)
 
 
-def test_sam_returns_the_loss_at_the_weights_themselves_if_the_step_reuses_the_memory_of_its_outputs(monkeypatch):
-    """A CUDA graph does so."""
+def test_sam_returns_the_unperturbed_loss_if_the_step_reuses_its_output_memory(monkeypatch):
+    """A CUDA graph reuses it."""
     compute_gradient, outputs = steps._compute_gradient, []
 
     def in_place(*args, **options):
@@ -90,7 +90,7 @@ def test_sam_returns_the_loss_at_the_weights_themselves_if_the_step_reuses_the_m
 
 
 @pytest.mark.parametrize("make", [configuration, functools.partial(with_sam, 0.05)])
-def test_bfloat16_is_close_to_float32_but_not_it(make):
+def test_bfloat16_is_close_but_not_equal_to_float32(make):
     config = make(model={"name": "small_cnn", "width": 8})
     losses = {}
     for precision in ("float32", "bfloat16"):

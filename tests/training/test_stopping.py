@@ -13,7 +13,7 @@ from regioncount.measures.measured_model import evaluate, split_batches
 from regioncount.training.stopping import meets_target, near_target
 
 
-def test_a_train_accuracy_to_stop_at_is_that_of_the_whole_training_set():
+def test_stopping_at_a_train_accuracy_of_the_whole_training_set():
     model, history = train(configuration(epochs=200, stop={"train_accuracy": 0.97}, schedule={"name": "constant"}))
     accuracy = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).accuracy
     assert len(history) < 200
@@ -49,7 +49,7 @@ def test_a_loss_that_is_not_finite_ends_training():
     assert len(history) < 50
 
 
-def test_evaluation_is_the_mean_over_every_image(monkeypatch):
+def test_evaluation_averages_over_every_image(monkeypatch):
     model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
     monkeypatch.setattr("regioncount.measures.measured_model.evaluation_batch", lambda device, values: 37)
     outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
