@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regioncount import models
@@ -55,6 +55,7 @@ def test_training_ends_at_the_tolerance():
     assert (np.diff(history["steps"]) > 0).all()
 
 
+@settings(max_examples=25)  # each trains a network
 @given(seed=st.integers(0, 10**6), steps=st.integers(1, 300), learning_rate=st.floats(0.01, 1))
 def test_the_inequality_holds_on_every_pair(seed, steps, learning_rate):
     try:

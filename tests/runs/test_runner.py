@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import regioncount as rc
+from regioncount.composition import compose, hydra_ready
 from regioncount.config import parse_measuring, parse_run
 from regioncount.models.networks import build_for
 from regioncount.reporting import tracking
@@ -250,28 +251,29 @@ def test_pickled_code_in_weights_is_not_executed(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_and_gets_the_weights_of_an_uninterrupted_one(tmp_path):
-    options = ["model=mlp", "epochs=120", "dataset.train_size=300", "batch_size=8", "precision=float32", "measures=[]"]
+    options = ["model=mlp", "epochs=120", "dataset.train_size=300", "batch_size=8", "precision=float32", "measures=[]", "regions=[]"]
 
-    def command(results):
-        return [sys.executable, str(REPOSITORY / "train.py"), f"results={results}", *options]
+    def finish(results):
+        with hydra_ready():
+            composed = compose("train", [f"results={results}", *options])
+        return runner.run_or_resume(runner.prepare(parse_run(composed))).weights()
 
-    subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
-    (unbroken,) = (tmp_path / "unbroken" / "runs").glob("*/model.pt")
+    uninterrupted = finish(tmp_path / "uninterrupted")
 
     def epochs():
-        histories = [path.read_text() for path in (tmp_path / "broken").glob("unfinished/*/history.csv")]
+        histories = [path.read_text() for path in (tmp_path / "interrupted").glob("unfinished/*/history.csv")]
         return histories[0].count("\n") if histories else 0
 
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         before = epochs()
         process = subprocess.Popen(
-            command(tmp_path / "broken"),
+            [sys.executable, str(REPOSITORY / "train.py"), f"results={tmp_path / 'interrupted'}", *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's & ignores SIGINT
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             if epochs() > before + 5:
                 break
@@ -280,10 +282,8 @@ def test_an_interrupted_run_resumes_and_gets_the_weights_of_an_uninterrupted_one
         _, messages = process.communicate()
         assert process.returncode == status
         assert messages.count("\n") == messages.count("Rerun the same command to resume") == (number != signal.SIGKILL)
-    subprocess.run(command(tmp_path / "broken"), check=True, capture_output=True)
-    (broken,) = (tmp_path / "broken" / "runs").glob("*/model.pt")
-    one, other = (torch.load(path, weights_only=True) for path in (unbroken, broken))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    resumed = finish(tmp_path / "interrupted")
+    assert all(torch.equal(resumed[name], value) for name, value in uninterrupted.items())
 
 
 def test_check_returns_the_multiply_adds(tmp_path):
