@@ -1,4 +1,4 @@
-"""regioncount: a classifier's implicit bias, measured by counting the connected regions of its input space.
+"""regioncount: measure a classifier's implicit bias by counting the connected regions of its input space.
 
 import regioncount as rc
 simplices = rc.sample_simplices(images, dimension=1, number=100)
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Names are imported at first use: counting regions needs torch, numpy and scipy alone, and a command that only prints its
-# help needs none of them.
+# Names are imported at first use: counting regions needs only torch, numpy and scipy, and printing a command's help needs
+# none of them.
 _MODULES_OF_NAMES = {
     "InputError": "errors",
     "RegionCount": "regions",

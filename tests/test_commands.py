@@ -58,7 +58,7 @@ def test_version(name):
         ("train", ["--package", "model"], "--package needs --cfg"),
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("train", ["--cfg", "nonsense"], "invalid choice"),
-        ("train", ["--config-dir", "nowhere"], "there is no such directory"),
+        ("train", ["--config-dir", "nowhere"], "the directory does not exist"),
     ],
 )
 def test_flags_that_a_command_cannot_obey_are_refused(config_name, arguments, reason):

@@ -52,7 +52,7 @@ def plugin(tmp_path, monkeypatch):
         ({"optimizer": {"name": "adamm", "learning_rate": 1}}, "optimizer=adamm: .*did you mean adam"),
         ({"schedule": {"name": "cosin"}}, "schedule=cosin: .*did you mean cosine"),
         ({"measures": ["acuracy"]}, "measures=acuracy: .*did you mean accuracy"),
-        ({"model": {"name": "mlp", "widht": 3}}, r"model\.widht: mlp takes no such option; .*did you mean width"),
+        ({"model": {"name": "mlp", "widht": 3}}, r"model\.widht: mlp has no such option; .*did you mean width"),
         ({"regions": {"line": {"kind": "simplx"}}}, r"regions\.line\.kind=simplx: .*did you mean simplex"),
     ],
 )

@@ -323,7 +323,7 @@ def test_missing_wandb_and_unknown_mode_are_input_errors(tmp_path, monkeypatch):
         pass
     assert "\n" not in str(raised.value)
     monkeypatch.undo()
-    unknown = r"tracker\.mode=online: no such choice; one of disabled, wandb, wandb_offline"
+    unknown = r"tracker\.mode=online: no such choice; choose one of disabled, wandb, wandb_offline"
     with pytest.raises(InputError, match=unknown), start(tmp_path, mode="online"):
         pass
 
