@@ -130,7 +130,7 @@ def test_multirun_is_a_sweep_that_another_command_continues(tmp_path):
     assert "[2/2] seed=1: 1 epochs" in first.stdout
     again = command("sweep.py", *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", directory=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("(there already)") == 2
+    assert again.stdout.count("(already complete)") == 2
     (table,) = tmp_path.glob("results/sweeps/mine-*/runs.csv")
     assert set(pd.read_csv(table)["status"]) == {"finished"}
 

@@ -140,7 +140,7 @@ def test_a_drained_node_keeps_jobs_waiting(troubled):
 @pytest.mark.parametrize("number", [REQUEUED, SIGNALLED])
 def test_a_requeued_job_goes_on_from_its_checkpoint(troubled, number):
     assert troubled.logs[number].count("Starting with") == 2
-    assert "(there already)" not in troubled.logs[number]
+    assert "(already complete)" not in troubled.logs[number]
     assert (troubled.directories[number] / "initial.pt").stat().st_mtime_ns == troubled.begun[number]
     assert store.load(troubled.directories[number]).status == "finished"
 

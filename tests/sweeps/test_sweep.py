@@ -122,7 +122,7 @@ def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
     models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
     again = sweep(results, *GRID, "snapshots.every=1")
     assert again.returncode == 0
-    assert again.stdout.count("(there already)") == 6
+    assert again.stdout.count("(already complete)") == 6
     assert {name: (directory / name).read_bytes() for name in before} == before
     assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
 
@@ -201,7 +201,7 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
 def test_no_run_starts_once_the_time_budget_is_over(tmp_path):
     first = sweep(tmp_path, *GRID, "sweep.time_budget=0.001s")
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("not started, the time budget is over") == 6
+    assert first.stdout.count("not started, the time budget is used up") == 6
     assert "6 runs are left" in first.stdout
     assert not list(tmp_path.glob("runs/*/model.pt"))
     again = sweep(tmp_path, *GRID, "sweep.time_budget=1h")
@@ -255,7 +255,7 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     (tmp_path / "runs" / f"{victim.name}-{victim.identity}").unlink()
     mended = sweep(tmp_path, *GRID)
     assert mended.returncode == 0, mended.stderr
-    assert mended.stdout.count("(there already)") == 5
+    assert mended.stdout.count("(already complete)") == 5
 
 
 def test_a_diverged_run_is_kept_in_the_table(tmp_path):
