@@ -362,8 +362,8 @@ def test_a_page_draws_some_of_many_dots_and_says_so():
         figure = charts.count_against_gap(data[-1])
         drawn.append(sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None))
     assert drawn == [4 * 80 * 3, 20 * 80, charts.MAX_DOTS]
-    texts = [charts.left_out(scatter) for scatter in data]
-    assert texts == ["", "single runs are left out", "3,000 of 4,000 configurations are drawn, evenly chosen"]
+    texts = [charts.describe_omissions(scatter) for scatter in data]
+    assert texts == ["", "single runs are not drawn", "3,000 of 4,000 configurations are drawn, evenly spaced in the table"]
 
 
 def test_dollar_signs_are_no_formula():

@@ -33,7 +33,7 @@ def _fresh_process(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[name]
     os.environ["NETRC"] = str(tmp_path / "no_netrc")
-    monkeypatch.setattr(wandb_tracking, "_offline_from_now_on", False)
+    monkeypatch.setattr(wandb_tracking, "_stay_offline", False)
     yield
     os.environ.clear()
     os.environ.update(before)

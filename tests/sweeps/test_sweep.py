@@ -202,7 +202,7 @@ def test_no_run_starts_once_the_time_budget_is_over(tmp_path):
     first = sweep(tmp_path, *GRID, "sweep.time_budget=0.001s")
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("not started, the time budget is used up") == 6
-    assert "6 runs are left" in first.stdout
+    assert "6 runs were not started" in first.stdout
     assert not list(tmp_path.glob("runs/*/model.pt"))
     again = sweep(tmp_path, *GRID, "sweep.time_budget=1h")
     assert again.returncode == 0
