@@ -184,7 +184,7 @@ def concurrent(scratch: Path, times: int, locks: bool) -> Counter:
         overrides = [[f"optimizer.learning_rate={values}", "seed=0,1"] for values in rates]
         statuses = [wait(child) for child in [start(results, *options, locks=locks) for options in overrides]]
         log = (scratch / f"{results.name}.log").read_text()
-        trained = sum("epochs, " in line and "(there already)" not in line for line in log.splitlines())
+        trained = sum("epochs, " in line and "(already complete)" not in line for line in log.splitlines())
         rerun_statuses = [wait(start(results, *options)) for options in overrides]
         tables = [pd.read_csv(path) for path in results.glob("sweeps/*/runs.csv")]
         joined = pd.concat(tables).drop(columns=["seconds", "directory"]).drop_duplicates()

@@ -22,8 +22,8 @@ with atheris.instrument_imports(include=["regioncount"]):
     from regioncount.errors import InputError
     from regioncount.runs import files, plans, store, weights
 
+import fake_sweeps  # noqa: E402
 import numpy as np  # noqa: E402
-import pretend  # noqa: E402
 import torch  # noqa: E402
 
 
@@ -40,7 +40,7 @@ def with_checksum(content: bytes) -> bytes:
 def main() -> None:
     target, *options = sys.argv[1:]
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    sweep = pretend.sweep(scratch / "results", rates=(0.1,), sizes=(32,), seeds=(0,))
+    sweep = fake_sweeps.write_sweep(scratch / "results", rates=(0.1,), sizes=(32,), seeds=(0,))
     (run,) = (scratch / "results" / "runs").iterdir()
     path = {"record": run / "run.json", "measures": run / "measures.json", "plan": sweep / "plan.json"}.get(target)
     seeds = scratch / "seeds"

@@ -40,11 +40,11 @@ PARTS = {
 def make(results: Path, options: argparse.Namespace) -> Path:
     """Create a sweep of synthetic runs and return its directory."""
     sys.path.insert(0, str(ROOT / "tests"))
-    import pretend
+    import fake_sweeps
 
     os.fsync = lambda _: None  # synthetic runs need not be durable
     rates = np.geomspace(0.1, 1e-5, options.rates).round(8).tolist()
-    return pretend.sweep(
+    return fake_sweeps.write_sweep(
         results,
         networks=NETWORKS[: options.networks],
         rates=rates,

@@ -1,4 +1,4 @@
-"""Submitit's launchers, except that a lost job does not end the sweep.
+"""Submitit's launchers, changed so that a lost job does not end the sweep.
 
 `regioncount.sweeps` uses them for `hydra/launcher=submitit_slurm` and `submitit_local`. Without hydra-submitit-launcher,
 this module defines nothing.
@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 try:
-    # The module, not its classes: Hydra registers every launcher class that it finds in a plugin module.
+    # Import the module, not its classes: Hydra registers every launcher class that it finds in a plugin module.
     from hydra_plugins.hydra_submitit_launcher import submitit_launcher
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 except ImportError:
@@ -59,7 +59,7 @@ else:
         """Run each job on a Slurm cluster."""
 
     class LocalLauncher(_WaitForAllJobs, submitit_launcher.LocalLauncher):
-        """Run each job in a process of this machine."""
+        """Run each job in a process on this machine."""
 
 
 def _result(job) -> JobReturn:

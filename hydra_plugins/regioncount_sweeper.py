@@ -1,7 +1,7 @@
-"""Hydra's entry to `regioncount.sweeps`: `hydra/sweeper=regioncount`, the default of configs/sweep.yaml.
+"""Hydra's entry point to `regioncount.sweeps`: `hydra/sweeper=regioncount`, the default of configs/sweep.yaml.
 
-Hydra instantiates sweepers from the namespace package `hydra_plugins` only and imports this module whenever it starts, so
-everything that takes long to import is imported in `sweep`.
+Hydra finds sweepers only in the namespace package `hydra_plugins` and imports this module whenever it starts, so slow
+imports are inside `sweep`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class RegionCountSweeperConfig:
-    """The options of `hydra.sweeper`; `params` maps an option to its values, such as "0.1,0.01", as the basic sweeper's."""
+    """The options of `hydra.sweeper`; as in the basic sweeper, `params` maps an option to its values, such as "0.1,0.01"."""
 
     _target_: str = "hydra_plugins.regioncount_sweeper.RegionCountSweeper"
     params: dict[str, str] | None = field(default_factory=dict)
@@ -33,7 +33,7 @@ class RegionCountSweeper(Sweeper):
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra passes; the launcher is created in `sweep`, once the sweep's directory is known."""
+        """Store Hydra's objects; `sweep` creates the launcher, once the sweep's directory is known."""
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
@@ -45,7 +45,7 @@ class RegionCountSweeper(Sweeper):
             arguments: The overrides of the command line, without those of Hydra itself.
 
         Raises:
-            SystemExit: With the exit status, if it is not 0. Hydra discards what a sweeper returns.
+            SystemExit: The exit status is not 0. Hydra discards a sweeper's return value.
         """
         from regioncount.sweeps.launch import run_sweep
 

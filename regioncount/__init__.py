@@ -1,4 +1,4 @@
-"""regioncount: a classifier's implicit bias, measured by counting the connected regions of its input space.
+"""regioncount: measure a classifier's implicit bias by counting the connected regions of its input space.
 
 import regioncount as rc
 simplices = rc.sample_simplices(images, dimension=1, number=100)

@@ -17,12 +17,12 @@ DESCRIPTIONS = {
 Train a model and measure it. For example:
   {} dataset=digits model=resnet18 optimizer.learning_rate=0.1""",
     "measure": """\
-Measure a finished run (run=DIR) or a file of weights (checkpoint=FILE with its dataset=... and model=...). Print a table and
-draw the model's decision regions in a plane through three training images. For example:
+Measure a finished run (run=DIR) or a file of weights (checkpoint=FILE dataset=... model=...). Print a table and draw the
+model's decision regions in the plane through three training images. For example:
   {} run=results/runs/NAME regions=[line,plane]""",
     "sweep": """\
-Train and measure a grid of runs, and correlate their measures. The grid is the experiment's, or lists of values on the
-command line. Rerunning a sweep trains and measures only what is missing. For example:
+Train and measure a grid of runs, and correlate their measures. An experiment or lists of values on the command line define
+the grid. Rerunning a sweep trains and measures only what is missing. For example:
   {} experiment=quickstart
   {} optimizer.learning_rate=0.1,0.01 batch_size=64,256 seed=0,1,2""",
 }
@@ -31,8 +31,8 @@ Flags:
   -h, --help         print this help
   --version          print the version of regioncount
   --config-dir DIR   also read configuration files from DIR, such as DIR/experiment/mine.yaml
-  --cfg job          print the composed configuration; --package GROUP prints a part, --resolve resolves interpolations
-  --info defaults    print which files the configuration is composed of (more with all, config, plugins, searchpath)
+  --cfg job          print the composed configuration; --package GROUP prints one group, --resolve resolves interpolations
+  --info defaults    print the files that the configuration is composed of; other choices: all, config, plugins, searchpath
   --hydra-help       print Hydra's own help"""
 SWEEP_FLAG = "  -m, --multirun     run a grid of runs, as the command sweep does"
 
@@ -45,14 +45,14 @@ class _Parser(argparse.ArgumentParser):
 def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split a command line into flags and normalized overrides.
 
-    The flags are Hydra's, of which those that this command cannot obey are refused. --config-dir becomes an override, and
-    so does the choice of model=custom where model._target_ is given.
+    The flags are Hydra's; those that the command does not support are rejected. --config-dir becomes an override, and
+    model._target_=... without a model adds the override model=custom.
 
     Returns:
         The flags, and the overrides.
 
     Raises:
-        InputError: If a flag is unknown or refused.
+        InputError: A flag is unknown or not supported.
     """
     parser = _Parser(add_help=False)
     for names in (
@@ -68,25 +68,25 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     for names in ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun"):
         parser.add_argument(*names.split())
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
-    infos = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
+    info_choices = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=info_choices)
     parser.add_argument("overrides", nargs="*")
     flags = parser.parse_intermixed_args(arguments)
 
     if flags.config_name is not None or flags.config_path is not None:
         flag = "--config-name" if flags.config_name is not None else "--config-path"
-        advice = "--config-dir=DIR adds files of yours, such as DIR/experiment/mine.yaml"
+        advice = "use --config-dir=DIR to add your own files, such as DIR/experiment/mine.yaml"
         raise InputError(f"{flag} is not supported: this command composes {config_name}.yaml; {advice}")
     if flags.experimental_rerun is not None:
         raise InputError("--experimental-rerun is not supported: rerun the same command to resume")
     if flags.multirun and config_name == "measure":
-        raise InputError("--multirun is not supported: this command measures one run; a sweep measures those of a grid")
+        raise InputError("--multirun is not supported: this command measures one run; use a sweep to measure a grid")
     if flags.run and (flags.multirun or config_name == "sweep"):
-        raise InputError("--run is not supported: a sweep runs a grid; train.py and regioncount-train run one cell")
-    prints = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion
-    if flags.multirun and prints and config_name == "train":
+        raise InputError("--run is not supported: a sweep runs a grid; use train.py or regioncount-train for a single run")
+    only_prints = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion
+    if flags.multirun and only_prints and config_name == "train":
         raise InputError(
-            "--multirun is not supported with flags that only print: give them to sweep.py or regioncount-sweep"
+            "--multirun is not supported with flags that only print: pass those to sweep.py or regioncount-sweep"
         )
     if (flags.package or flags.resolve) and not flags.cfg:
         raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
@@ -98,17 +98,18 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
 
 
 def printing_flags(flags: argparse.Namespace) -> list[str]:
-    """Return the flags with which Hydra prints something instead of running anything."""
-    valued = [(f"--{name}", getattr(flags, name)) for name in ("cfg", "package", "info")]
-    given = [f"--{name}" for name in ("resolve", "hydra-help", "shell-completion") if getattr(flags, name.replace("-", "_"))]
-    return given + [part for flag, value in valued if value is not None for part in (flag, value)]
+    """Return the flags that make Hydra print something instead of running the command."""
+    with_value = [(f"--{name}", getattr(flags, name)) for name in ("cfg", "package", "info")]
+    switches = [f"--{name}" for name in ("resolve", "hydra-help", "shell-completion")]
+    switches = [switch for switch in switches if getattr(flags, switch[2:].replace("-", "_"))]
+    return switches + [part for flag, value in with_value if value is not None for part in (flag, value)]
 
 
 def _choose_custom_model(overrides: list[str]) -> list[str]:
-    """Add model=custom where model._target_ names a class; its other options need no entry in a file."""
-    chosen = [override for override in overrides if override.startswith("model=")]
+    """Add model=custom if model._target_ names a class; prefix the model's other options with ++, as no file lists them."""
+    model_choices = [override for override in overrides if override.startswith("model=")]
     has_target = any(override.startswith("model._target_=") for override in overrides)
-    if not has_target or chosen not in ([], ["model=custom"]):
+    if not has_target or model_choices not in ([], ["model=custom"]):
         return overrides
     options = [
         f"++{override}" if re.match(r"model\.(?!_target_=)", override) else override
@@ -119,25 +120,25 @@ def _choose_custom_model(overrides: list[str]) -> list[str]:
 
 
 def _add_search_path(overrides: list[str], directory: Path) -> list[str]:
-    """Add a directory to hydra.searchpath, which also composes each cell of a sweep in the launcher's processes."""
+    """Add a directory to hydra.searchpath, which launchers also use to compose the cells of a sweep."""
     if not directory.is_dir():
-        raise InputError(f"--config-dir={directory}: there is no such directory")
+        raise InputError(f"--config-dir={directory}: the directory does not exist")
     key = "hydra.searchpath="
-    given = [override for override in overrides if override.startswith(key)]
+    replaced = [override for override in overrides if override.startswith(key)]
     with one_line_errors():
-        paths = OverridesParser.create().parse_override(given[-1]).value() if given else []
+        paths = OverridesParser.create().parse_override(replaced[-1]).value() if replaced else []
     paths = [*paths, f"file://{directory}"] if isinstance(paths, list) else [f"file://{directory}"]
     quoted = ",".join(QuotedString(str(path), Quote.single).with_quotes() for path in paths)
-    return [*(override for override in overrides if override not in given), f"{key}[{quoted}]"]
+    return [*(override for override in overrides if override not in replaced), f"{key}[{quoted}]"]
 
 
 def help_text(config_name: str, command: str) -> str:
-    """Return the text of --help: the groups and their choices, the options with their defaults, and the flags."""
+    """Return the text of --help: groups with their choices, options with their defaults, and flags."""
     names = [config_name, "train"] if config_name == "sweep" else [config_name]
     texts = {name: (CONFIGS / f"{name}.yaml").read_text() for name in names}
     groups = [path.name for path in sorted(CONFIGS.iterdir()) if path.is_dir() and path.name != "hydra"]
-    used = [group for group in groups if any(re.search(rf"^  - {group}:", text, re.MULTILINE) for text in texts.values())]
-    choices = "\n".join(f"  {group}: {', '.join(_choices(group))}" for group in used)
+    groups = [group for group in groups if any(re.search(rf"^  - {group}:", text, re.MULTILINE) for text in texts.values())]
+    choices = "\n".join(f"  {group}: {', '.join(_choices(group))}" for group in groups)
     options = "\n\n".join(_options(text) for text in texts.values())
     flags = FLAGS if config_name != "train" else f"{FLAGS}\n{SWEEP_FLAG}"
     return f"""\
@@ -148,14 +149,14 @@ usage: {command} [flags] GROUP=CHOICE ... OPTION=VALUE ...
 Groups and their choices:
 {choices}
 
-Options and their defaults; those of the chosen groups, such as optimizer.learning_rate, are shown by --cfg job:
+Options and their defaults (--cfg job also prints those of the chosen groups, such as optimizer.learning_rate):
 {options}
 
 {flags}"""
 
 
 def _choices(group: str) -> list[str]:
-    """Return the choices of a group of configuration files; files that begin with _ are parts of others."""
+    """Return the choices of a config group, without files whose names begin with _, which only others include."""
     paths = (CONFIGS / group).rglob("*.yaml")
     return sorted(str(path.relative_to(CONFIGS / group).with_suffix("")) for path in paths if path.name[0] != "_")
 

@@ -1,4 +1,4 @@
-"""Result columns: which quantity a value is, and what tables and figures call it."""
+"""Result columns: the quantity that a column holds, and its label in tables and figures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 # Statistics that are measured once per kind of subspace; their keys contain the subspace's name.
 SUBSPACE_STATISTICS = ("region_count", "region_entropy", "region_share_one", "region_share_proved", "affine_pieces")
 
-# What may follow a statistic: its standard error, the reason why it is undefined, or a bound in place of a count.
+# Suffixes of a statistic: its standard error, the reason why it is undefined, or a bound in place of a count.
 PARTS = ("standard_error", "error", "at_least", "at_most")
 
-# Fractions in tables, percent in print.
+# Stored as fractions, printed in percent.
 PERCENT = {
     "train_accuracy": "train accuracy (%)",
     "test_accuracy": "test accuracy (%)",
@@ -25,13 +25,13 @@ class Column:
     statistic: str
     """The quantity: "region_count", "test_accuracy" or the name of a measure."""
     subspace: str | None = None
-    """The name of the subspaces it was counted in."""
+    """The name of the subspaces in which it was measured, if it is one of `SUBSPACE_STATISTICS`."""
     part: str | None = None
     """One of `PARTS`; None for the value itself."""
     own_label: str | None = field(default=None, compare=False)
-    """The label that a plugin gave its measure."""
+    """The label that a plugin declares for its measure."""
     unit: str | None = field(default=None, compare=False)
-    """The unit that a plugin gave its measure."""
+    """The unit that a plugin declares for its measure."""
 
     @property
     def key(self) -> str:
@@ -52,7 +52,7 @@ class Column:
 
     @property
     def factor(self) -> float:
-        """What values are multiplied by in print: 100 for fractions that are shown in percent."""
+        """The factor by which printed values are multiplied: 100 for fractions that are printed in percent."""
         return 100.0 if self.part is None and self.key in PERCENT else 1.0
 
     @property
@@ -76,7 +76,7 @@ class Column:
 
     @classmethod
     def stored(cls, key: str, subspace: str) -> "Column":
-        """Return the column of a value that is stored under a subspace, where its key does not contain the subspace's name.
+        """Return the column of a value that is stored under its subspace, with a key that omits the subspace's name.
 
         Args:
             key: The key of the stored value, such as "region_count_standard_error" or "error".
@@ -93,7 +93,7 @@ class Column:
 
         Args:
             key: The name of the column in the table.
-            subspaces: Names of the subspaces that were counted in.
+            subspaces: Names of the subspaces in which regions were counted.
         """
         for subspace in sorted(subspaces, key=len, reverse=True):
             for statistic in SUBSPACE_STATISTICS:

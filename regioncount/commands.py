@@ -1,7 +1,7 @@
-"""The commands: regioncount-train, -measure, -sweep, -report and -analysis, also as train.py, measure.py and sweep.py.
+"""The commands regioncount-train, -measure, -sweep, -report and -analysis; the first three also as train.py etc.
 
 Each function runs one command with the arguments in sys.argv and returns its exit status. Hydra composes the options of the
-first three. An error that the user can fix is one line on standard error and exit status 2.
+first three. An error in the user's input is printed as one line on standard error, with exit status 2.
 """
 
 import signal
@@ -35,7 +35,7 @@ def sweep() -> int:
 
 
 def report() -> int:
-    """Write the report of a finished sweep again."""
+    """Rewrite the report of a sweep."""
     from regioncount.reporting.report import main
 
     return main()
@@ -49,7 +49,7 @@ def analysis() -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM, as it does on a cluster before its node is taken away."""
+    """The process received SIGTERM, which a cluster sends before it reclaims a node."""
 
 
 def _train(overrides: list[str]) -> None:
@@ -66,7 +66,7 @@ def _train(overrides: list[str]) -> None:
 
 
 def _measure(overrides: list[str]) -> None:
-    # A run's record names its data set. Options of it given here, such as dataset.root, change the recorded ones.
+    # A run's record names its data set. Options on the command line, such as dataset.root, override the recorded ones.
     has_run = any(override.startswith("run=") for override in overrides)
     changes = [override for override in overrides if has_run and override.startswith("dataset.")]
     with hydra_ready():
@@ -84,9 +84,9 @@ def _measure(overrides: list[str]) -> None:
     epochs = measuring.measure_epochs(run, config, dataset, device)
     print(describe(run, config, dataset, epochs))
     labels, positions = measuring.decision_regions(run, dataset, device, config.regions.seed)
-    picture = run.directory / "decision_regions.png"
-    plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), picture)
-    print(f"decision regions: {picture}")
+    figure_path = run.directory / "decision_regions.png"
+    plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), figure_path)
+    print(f"decision regions: {figure_path}")
 
 
 def _sweep(overrides: list[str]) -> int:
@@ -94,7 +94,7 @@ def _sweep(overrides: list[str]) -> int:
 
 
 def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
-    """Handle the flags, call `body` with the overrides, and turn exceptions into a line and an exit status."""
+    """Handle the flags, call `body` with the overrides, and turn exceptions into one-line messages and exit statuses."""
     command = Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -107,8 +107,8 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         if flags.multirun:
             config_name, body = "sweep", _sweep
         with one_line_errors():
-            if shown := printing_flags(flags):
-                return _run_hydra(config_name, [*shown, *overrides])
+            if hydra_flags := printing_flags(flags):
+                return _run_hydra(config_name, [*hydra_flags, *overrides])
             return body(overrides) or 0
     except InputError as error:
         print(f"{command}: {one_line(error)}", file=sys.stderr)
@@ -130,7 +130,7 @@ def _terminate(number, frame):
 
 
 def _run_hydra(config_name: str, arguments: list[str]) -> int:
-    """Give Hydra the normalized arguments; return the exit status."""
+    """Run Hydra with the normalized arguments; return the exit status."""
     sys.argv = [sys.argv[0], *arguments]
     try:
         with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra raises its errors instead of printing them

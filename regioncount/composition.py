@@ -1,4 +1,4 @@
-"""Compose configurations with Hydra, and turn its errors into InputErrors of one line."""
+"""Compose configurations with Hydra, and convert its errors to one-line InputErrors."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,26 +13,26 @@ from omegaconf.errors import OmegaConfBaseException
 from regioncount.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
-# In a wheel the configuration files are part of the package, in a checkout they are beside it.
+# In a wheel, the configuration files are inside the package; in a checkout, they are beside it.
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 
 
 @contextmanager
 def hydra_ready() -> Iterator[None]:
-    """Initialize Hydra to compose the files of `CONFIGS`; raise its errors as InputErrors of one line."""
+    """Initialize Hydra to compose the files in `CONFIGS`; raise its errors as one-line InputErrors."""
     GlobalHydra.instance().clear()
     with one_line_errors(), hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         yield
 
 
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    """Compose a configuration; call it under `hydra_ready`."""
+    """Compose a configuration, inside a `hydra_ready` block."""
     return hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Raise Hydra's and OmegaConf's errors as InputErrors of one line."""
+    """Raise Hydra's and OmegaConf's errors as one-line InputErrors."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -40,15 +40,15 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    """Return what is wrong (the first line of Hydra's message), the choices there are, and the cause."""
+    """Return the first line of Hydra's message, which names the problem, with the available choices and the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "Could not find '" in lines[0]:
         choices = [line for line in lines[1:] if not line.endswith(":") and "://" not in line and " " not in line]
-        return f"{lines[0].split(': ', 1)[-1]}; there are {', '.join(choices)}"
+        return f"{lines[0].split(': ', 1)[-1]}; choose one of {', '.join(choices)}"
     if "Could not load '" in lines[0]:
         group, _, name = lines[0].split("'")[-2].rpartition("/")
         choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-        return f"{group}={name}: no such choice; one of {', '.join(choices)}"
+        return f"{group}={name}: no such choice; choose one of {', '.join(choices)}"
     cause = str(error.__cause__ or "").splitlines()[:1]
     kept = [
         line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))

@@ -1,8 +1,8 @@
-"""Options of parts: the types their values may have, and the one line that names a wrong one.
+"""Options of registered parts: their types, and one-line messages for invalid values.
 
-A part's options are a pydantic model derived from `Options`. Values from the command line arrive as numbers, texts or
-booleans, depending on how they were written, so each type accepts what can only mean one value and refuses the rest: a whole
-number may be written "7", but not 7.0 or true.
+A part's options are a pydantic model derived from `Options`. Values from the command line arrive as numbers, strings or
+booleans, depending on how they were written. Each type therefore accepts every unambiguous spelling of a value and rejects
+the rest: an integer may be given as "7", but not as 7.0 or true.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from regioncount.errors import InputError
 from regioncount.registry import Entry, resolve, unknown_choice
 
-# Arguments of factories that are no options: the data's properties, and what an optimizer or schedule works on.
+# Arguments of factories that are not options: properties of the data, and the objects that an optimizer or schedule updates.
 PASSED_BY_THE_SUITE = frozenset(
     {"num_classes", "in_channels", "image_size", "params", "lr", "weight_decay", "optimizer", "epochs", "options"}
 )
@@ -28,7 +28,7 @@ PASSED_BY_THE_SUITE = frozenset(
 _WORDS = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no": False, "n": False, "off": False}
 
 
-def _whole(value: object) -> int:
+def _parse_integer(value: object) -> int:
     if type(value) is int:
         return value
     try:
@@ -37,7 +37,7 @@ def _whole(value: object) -> int:
         raise wrong_value("give a whole number") from None
 
 
-def _real(value: object) -> float:
+def _parse_float(value: object) -> float:
     try:
         number = float(value if isinstance(value, (float, int, str)) and not isinstance(value, bool) else "no")
     except (ValueError, OverflowError):
@@ -47,22 +47,22 @@ def _real(value: object) -> float:
     return number
 
 
-def _text(value: object) -> str:
+def _parse_string(value: object) -> str:
     if isinstance(value, (str, int, float, os.PathLike)):
         return str(value)  # dataset.root=2024 arrives as a number
-    raise wrong_value("give a text")
+    raise wrong_value("give a string")
 
 
-def _flag(value: object) -> bool:
+def _parse_boolean(value: object) -> bool:
     word = _WORDS.get(value.lower(), value) if isinstance(value, str) else value
     try:
-        return word if isinstance(word, bool) else bool(_whole(word))
+        return word if isinstance(word, bool) else bool(_parse_integer(word))
     except PydanticCustomError:
         raise wrong_value("give true or false") from None
 
 
-def _number(value: object) -> float:
-    """Return a number that is written as one: in a group of options that depend on a name, a text is no number."""
+def _require_float(value: object) -> float:
+    """Return a finite number as a float; reject strings, since these options are recorded as they were given."""
     if isinstance(value, bool) or not isinstance(value, RealNumber):
         raise wrong_value("give a number")
     try:
@@ -74,45 +74,45 @@ def _number(value: object) -> float:
     return number
 
 
-def _integer(value: object) -> int:
+def _require_integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise wrong_value("give a whole number")
     return int(value)
 
 
-def _name(value: object) -> str:
+def _require_string(value: object) -> str:
     if not isinstance(value, str):
         raise wrong_value("give a name")
     return value
 
 
-def _switch(value: object) -> bool:
+def _require_boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise wrong_value("give true or false")
     return value
 
 
 def wrong_value(what_to_give: str) -> PydanticCustomError:
-    """Return the error that a validator raises; the message says what to give instead."""
-    return PydanticCustomError("option", what_to_give)  # type: ignore[arg-type]  # the stub asks for a literal
+    """Return the error that a validator raises for an invalid value; the message says what to give instead."""
+    return PydanticCustomError("option", what_to_give)  # type: ignore[arg-type]  # the stub requires a literal
 
 
-Whole = Annotated[int, PlainValidator(_whole)]
-Real = Annotated[float, PlainValidator(_real)]
-Text = Annotated[str, PlainValidator(_text)]
-Flag = Annotated[bool, PlainValidator(_flag)]
-Count = Annotated[int, PlainValidator(_whole), Field(ge=1)]
-Index = Annotated[int, PlainValidator(_whole), Field(ge=0)]
+Whole = Annotated[int, PlainValidator(_parse_integer)]
+Real = Annotated[float, PlainValidator(_parse_float)]
+Text = Annotated[str, PlainValidator(_parse_string)]
+Flag = Annotated[bool, PlainValidator(_parse_boolean)]
+Count = Annotated[int, PlainValidator(_parse_integer), Field(ge=1)]
+Index = Annotated[int, PlainValidator(_parse_integer), Field(ge=0)]
 
-# Options of models, optimizers and schedules are recorded as they were given, so that they must have their type already.
-Number = Annotated[float, PlainValidator(_number)]
-Integer = Annotated[int, PlainValidator(_integer)]
-Name = Annotated[str, PlainValidator(_name)]
-Switch = Annotated[bool, PlainValidator(_switch)]
+# Options of models, optimizers and schedules are recorded as they were given, so they are checked but not converted.
+Number = Annotated[float, PlainValidator(_require_float)]
+Integer = Annotated[int, PlainValidator(_require_integer)]
+Name = Annotated[str, PlainValidator(_require_string)]
+Switch = Annotated[bool, PlainValidator(_require_boolean)]
 
 
 def one_of(*choices: str) -> PlainValidator:
-    """Return the validator of a text that is one of the choices."""
+    """Return a validator that accepts only these strings."""
 
     def validate(value: object) -> str:
         if value not in choices:
@@ -123,13 +123,13 @@ def one_of(*choices: str) -> PlainValidator:
 
 
 class Options(BaseModel):
-    """The options of a part. Unknown ones are refused."""
+    """The options of a part. Unknown options are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def options_model(entry: Entry) -> type[BaseModel]:
-    """Return the pydantic model of an entry's options; without one, a model of its factory's keyword arguments."""
+    """Return the pydantic model of an entry's options, by default a model of its factory's keyword arguments."""
     if entry.options is not None:
         return resolve(entry.options)
     return model_of_signature(entry.name, entry.load(), resolve(entry.base_options))
@@ -137,13 +137,14 @@ def options_model(entry: Entry) -> type[BaseModel]:
 
 @lru_cache(maxsize=256)
 def model_of_signature(name: str, factory: Callable[..., Any], base: type[BaseModel] | None = None) -> type[BaseModel]:
-    """Return a pydantic model of a factory's keyword arguments; what the suite passes itself is left out."""
+    """Return a pydantic model of a factory's keyword arguments, without those in `PASSED_BY_THE_SUITE`."""
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():
         by_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        given = parameter.default is not parameter.empty
-        if by_keyword and parameter.name not in PASSED_BY_THE_SUITE and (given or parameter.kind is parameter.KEYWORD_ONLY):
-            fields[parameter.name] = (_type_of(parameter), parameter.default if given else ...)
+        optional = parameter.default is not parameter.empty
+        is_option = optional or parameter.kind is parameter.KEYWORD_ONLY
+        if by_keyword and is_option and parameter.name not in PASSED_BY_THE_SUITE:
+            fields[parameter.name] = (_type_of(parameter), parameter.default if optional else ...)
     return create_model(name, __base__=base or Options, **fields)
 
 
@@ -153,20 +154,20 @@ def _type_of(parameter: inspect.Parameter) -> Any:
     return types.get(parameter.annotation if default is parameter.empty else type(default), Any)
 
 
-def validate_options(entry: Entry, given: Mapping[str, Any], group: str) -> BaseModel:
+def validate_options(entry: Entry, options: Mapping[str, Any], group: str) -> BaseModel:
     """Return the options of an entry as an instance of their model.
 
     Args:
-        entry: The part.
-        given: The options by name, without the part's own name.
-        group: What the options are called on the command line, such as "optimizer".
+        entry: The registered part.
+        options: The options by name, without the name of the part.
+        group: The prefix of the options on the command line, such as "optimizer".
 
     Raises:
-        InputError: An option is unknown or has a wrong value; the message names it.
+        InputError: An option is unknown, missing or invalid; the message names the first one.
     """
     model = options_model(entry)
     try:
-        return model.model_validate(dict(given))
+        return model.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
@@ -175,15 +176,16 @@ def validate_options(entry: Entry, given: Mapping[str, Any], group: str) -> Base
     option = f"{group}.{location[0]}"
     match first["type"]:
         case "extra_forbidden":
-            raise InputError(f"{option}: {entry.name} takes no such option; {_listed(location[0], [*model.model_fields])}")
+            known = _list_options(location[0], [*model.model_fields])
+            raise InputError(f"{option}: {entry.name} has no such option; {known}")
         case "missing":
-            raise InputError(f"{option} is missing: {entry.name} needs it")
+            raise InputError(f"{option} is missing: {entry.name} requires it")
         case _:
-            raise InputError(f"{option}={shown(given[location[0]])}: {describe_error(first)}")
+            raise InputError(f"{option}={abbreviate(options[location[0]])}: {describe_error(first)}")
 
 
 def describe_error(error: ErrorDetails) -> str:
-    """Return what is wrong with a value and what to give instead, from one of pydantic's errors."""
+    """Describe one of pydantic's errors: what is wrong with the value, or what to give instead."""
     limits: Mapping[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal":
@@ -197,24 +199,25 @@ def describe_error(error: ErrorDetails) -> str:
         case "list_type":
             return "give a list, such as [a,b]"
         case "too_short" | "too_long":
-            return "give a list of the right length"
+            return "the list has the wrong length"
         case "literal_error":
-            return f"no such choice; one of {limits['expected']}".replace("'", "").replace(" or ", ", ")
+            return f"no such choice; choose one of {limits['expected']}".replace("'", "").replace(" or ", ", ")
         case "model_type" | "dataclass_type" | "dict_type":
-            return "give options by name"
+            return "give a mapping of options"
         case "value_error":
             return str(limits.get("error", error["msg"]))
         case _:
             return error["msg"][:1].lower() + error["msg"][1:]
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it: on one line and not longer than 100 characters."""
+def abbreviate(value: object) -> str:
+    """Return a value as text for a message: on one line, cut after 100 characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _listed(name: str, choices: list[str]) -> str:
-    if not choices:
-        return "it takes none"
-    return unknown_choice("", name, choices).partition("no such choice; ")[2].replace("one of", "there are", 1)
+def _list_options(name: str, options: list[str]) -> str:
+    """Return the known options for a message, with the closest to an unknown name."""
+    if not options:
+        return "it has no options"
+    return unknown_choice("", name, options).partition("no such choice; ")[2].replace("choose one of", "its options are", 1)

@@ -1,8 +1,8 @@
-"""Registries: for each kind of part, a table from a name to what builds the part and which options it takes.
+"""Registries: for each kind of part (model, data set, ...), a table from names to factories and their options.
 
-An entry holds dotted paths, which are imported when the entry is first used: listing names imports no torch. Built-in parts
-are registered by the module that declares them; a user's module registers its own with `rc.register_model` and its siblings,
-and is named on the command line with plugins=[module].
+An entry holds dotted paths, which are imported at first use: listing names does not import torch. The module that declares
+a built-in part registers it. A user's module registers parts with `rc.register_model` and similar functions, and is imported
+with plugins=[module] on the command line.
 """
 
 import difflib
@@ -28,15 +28,15 @@ class Entry:
 
     name: str
     factory: str | Callable[..., Any]
-    """What builds the part, or its dotted path "package.module:attribute"."""
+    """The callable that builds the part, or its dotted path "package.module:attribute"."""
     options: str | type | None = None
-    """A pydantic model of the part's options, or its dotted path; None for the keyword arguments of the factory."""
+    """A pydantic model of the part's options, or its dotted path; by default the factory's keyword arguments."""
     base_options: str = "regioncount.options:Options"
-    """The dotted path of the options that all parts of the kind have."""
+    """The dotted path of a pydantic model of the options that all parts of the kind have."""
     traits: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the part that its kind defines, such as whether rescaling changes a measure."""
     plugin: str | None = None
-    """The plugin module that registered it; None for a built-in part."""
+    """The plugin module that registered the part; None for a built-in part."""
 
     def load(self) -> Callable[..., Any]:
         """Import and return the factory."""
@@ -47,11 +47,11 @@ class Registry:
     """A table of parts of one kind.
 
     Args:
-        kind: What a part is called in messages and on the command line, such as "optimizer".
+        kind: The name of the kind in messages and on the command line, such as "optimizer".
         declared_in: Modules that register the built-in parts, imported at the first lookup. For a package, all of its
             modules are imported.
         base_options: The dotted path of a pydantic model of the options that all parts of the kind have.
-        rank: A sort key of entries: `names` lists those of lower rank first. By default, all ranks are equal.
+        rank: A sort key of entries: `names` lists those of lower rank first. By default, names keep their order.
     """
 
     def __init__(
@@ -79,28 +79,29 @@ class Registry:
 
         Args:
             name: The part's name.
-            factory: What builds it, or its dotted path "package.module:attribute". If omitted, a decorator is returned.
-            options: A pydantic model of its options, or the model's dotted path. If omitted, the options are the factory's
-                keyword arguments.
+            factory: The callable that builds the part, or its dotted path "package.module:attribute". If omitted, a
+                decorator is returned.
+            options: A pydantic model of the part's options, or the model's dotted path. If omitted, the options are the
+                factory's keyword arguments.
             **traits: Facts about the part that its kind defines.
 
         Returns:
             The factory, or the decorator.
 
         Raises:
-            InputError: The name is taken.
+            InputError: The name is already registered.
         """
 
-        def add(built_by: Any) -> Any:
+        def add(factory: Any) -> Any:
             plugin = _registering_plugin()
             if plugin is not None:
-                self._import_declarations()  # a plugin may not take the name of a built-in part
-            known = self._entries.get(name)
-            if known is not None and (known.plugin != plugin or known.plugin is None):
-                owner = f"the plugin {known.plugin}" if known.plugin else "regioncount itself"
+                self._import_declarations()  # so that a plugin cannot use the name of a built-in part
+            existing = self._entries.get(name)
+            if existing is not None and (existing.plugin != plugin or existing.plugin is None):
+                owner = f"the plugin {existing.plugin}" if existing.plugin else "regioncount itself"
                 raise InputError(f"{self.kind}={name}: {owner} has registered this name; choose another one")
-            self._entries[name] = Entry(name, built_by, options, self.base_options, traits, plugin)
-            return built_by
+            self._entries[name] = Entry(name, factory, options, self.base_options, traits, plugin)
+            return factory
 
         return add if factory is None else add(factory)
 
@@ -118,7 +119,7 @@ class Registry:
         """Return the entry of a name.
 
         Raises:
-            InputError: There is no such part; the message lists the names and suggests the nearest one.
+            InputError: There is no such part; the message lists the names and suggests the closest one.
         """
         if name not in self.names():
             raise InputError(unknown_choice(self.kind, name, self.names()))
@@ -137,7 +138,7 @@ class Registry:
 
 
 def _measure_rank(entry: Entry) -> tuple[bool, bool, bool]:
-    """Order measures as tables list them: those that rescaling leaves unchanged, the others, the suite's, plugins'."""
+    """Return the sort key of a measure in tables: scale-invariant ones first, then the others, the suite's and plugins'."""
     return entry.plugin is not None, bool(entry.traits.get("suite")), entry.traits.get("scale_invariant") is not True
 
 
@@ -169,38 +170,38 @@ def register_measure(
 
     Args:
         scale_invariant: Whether the measure stays the same when one layer is multiplied by a and the next by 1 / a, which
-            does not change the network's function. None if this was not established.
-        name: The measure's name and column; the function's name by default.
-        label: How tables and figures call the column.
-        unit: The unit of its values, as tables and figures print it.
-        **traits: Further facts about the measure.
+            does not change the network's function. None if unknown.
+        name: The name of the measure and of its column; by default the function's name.
+        label: The column's label in tables and figures.
+        unit: The unit of the values in tables and figures.
+        **traits: Other facts about the measure.
 
     Returns:
         The decorator.
     """
 
     def add(function: F) -> F:
-        described = {"scale_invariant": scale_invariant, "label": label, "unit": unit, **traits}
-        measures.register(name or function.__name__, function, **described)
+        all_traits = {"scale_invariant": scale_invariant, "label": label, "unit": unit, **traits}
+        measures.register(name or function.__name__, function, **all_traits)
         return function
 
     return add
 
 
 def require_package(entry: Entry) -> None:
-    """Check that the package which an entry's trait "requires" names is installed.
+    """Check that the package named by an entry's trait "requires" is installed.
 
     Raises:
         InputError: The package is not installed.
     """
     package = entry.traits.get("requires")
-    # A directory of this name, such as one that W&B has written, is found as a namespace package, which has no origin.
+    # `find_spec` also finds a directory of this name, such as W&B's output, as a namespace package. That has no origin.
     if package and getattr(find_spec(package), "origin", None) is None:
         raise InputError(f"tracker={entry.name} needs {package}: run `pip install {package}`, or pass tracker=disabled")
 
 
 def resolve(reference: Any) -> Any:
-    """Return what a dotted path "package.module:attribute" names; anything else is returned as it is."""
+    """Import the object at a dotted path "package.module:attribute"; return anything but a string unchanged."""
     if not isinstance(reference, str):
         return reference
     module, _, attribute = reference.partition(":")
@@ -208,10 +209,10 @@ def resolve(reference: Any) -> Any:
 
 
 def unknown_choice(option: str, value: object, choices: Sequence[str]) -> str:
-    """Return the message for a value that is not among the choices, with the nearest choice if there is one."""
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    suggestion = f"; did you mean {near[0]}?" if near else ""
-    return f"{option}={value}: no such choice; one of {', '.join(choices)}{suggestion}"
+    """Return the message for a value that is not among the choices, with a suggestion if one of them is similar."""
+    similar = difflib.get_close_matches(str(value), choices, n=1)
+    suggestion = f"; did you mean {similar[0]}?" if similar else ""
+    return f"{option}={value}: no such choice; choose one of {', '.join(choices)}{suggestion}"
 
 
 # Plugins
@@ -221,7 +222,7 @@ _plugins: dict[str, ModuleType] = {}
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import the modules that register a user's parts. The current directory counts as one of Python's paths.
+    """Import the modules that register a user's parts. The current directory is searched, too.
 
     Args:
         names: Dotted names of modules.
@@ -247,22 +248,22 @@ def load_plugins(names: Sequence[str]) -> None:
 
 
 def is_loaded(plugin: str) -> bool:
-    """Whether `load_plugins` has imported a module."""
+    """Return whether `load_plugins` has imported a module."""
     return plugin in _plugins
 
 
 def plugin_source(plugin: str) -> str:
-    """Return "module:hash" of a plugin, the hash being SHA-256 over the names and contents of all of its .py files.
+    """Return "module:hash" of a plugin; the hash is the SHA-256 of the names and contents of all of its .py files.
 
     Raises:
-        InputError: The plugin has no source files, so that a change of it could not be noticed.
+        InputError: The plugin has no source files, so changes to it could not be detected.
     """
     module = _plugins.get(plugin) or sys.modules[plugin]
     root = Path(module.__file__ or "")
     folders = [Path(path) for path in getattr(module, "__path__", ())]
     files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [root]
     if not all(file.suffix == ".py" and file.is_file() for file in files):
-        raise InputError(f"plugins=[{plugin}]: its source files are needed to identify it, and {root} is none")
+        raise InputError(f"plugins=[{plugin}]: a plugin is identified by its .py files, but {root} is not one")
     digest = hashlib.sha256()
     for file in files:
         relative = next((file.relative_to(folder) for folder in folders if file.is_relative_to(folder)), Path(file.name))
@@ -271,7 +272,7 @@ def plugin_source(plugin: str) -> str:
 
 
 def _registering_plugin() -> str | None:
-    """Return the plugin whose code is registering a part; None if it is a module of this package."""
+    """Return the plugin whose code is registering a part; None if the code belongs to this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back

@@ -1,6 +1,6 @@
 import os
 
-# The suite runs many small models: one thread is faster than several, and bit-identical everywhere.
+# The tests run many small models: one thread is faster than several, and its results do not depend on the number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -11,7 +11,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("suite", deadline=None, max_examples=100, derandomize=True)
 settings.load_profile("suite")
 
-# Files with few but long tests start first, so that both cores finish at about the same time.
+# Files with few but long tests start first, so that all workers finish at about the same time.
 LONG = (
     "test_slurm.py",
     "test_recipes.py",
@@ -25,12 +25,12 @@ LONG = (
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run slow tests too, as with CI=true")
+    parser.addoption("--slow", action="store_true", help="also run slow tests, as with CI=true")
 
 
 def pytest_collection_modifyitems(config, items):
     if not (config.getoption("--slow") or os.environ.get("CI")):
-        skip = pytest.mark.skip(reason="slow: give --slow or set CI=true")
+        skip = pytest.mark.skip(reason="slow: pass --slow or set CI=true")
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(skip)

@@ -11,9 +11,9 @@ from regioncount.sweeps.grid import plan_sweep
 
 
 def make_plan(overrides: Sequence[str]) -> Plan:
-    """Return the plan that sweep.py makes of these overrides."""
+    """Return the plan that sweep.py makes for these overrides."""
     with hydra_ready():
-        given = OverridesParser.create().parse_overrides(list(overrides))
-        config = compose("sweep", [o.input_line for o in given if not o.is_sweep_override()], with_hydra=True)
-        arguments = [o.input_line for o in given if not o.is_hydra_override()]
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        config = compose("sweep", [o.input_line for o in parsed if not o.is_sweep_override()], with_hydra=True)
+        arguments = [o.input_line for o in parsed if not o.is_hydra_override()]
         return plan_sweep(arguments, config.hydra.sweeper.params, config, GlobalHydra.instance().config_loader())[0]

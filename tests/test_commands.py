@@ -1,4 +1,4 @@
-"""The commands train, measure and sweep: flags, normalized arguments, help, and what they refuse."""
+"""The commands train, measure and sweep: flags, normalized arguments, help and errors."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_help_lists_groups_options_and_flags_without_torch(name):
 
 
 @pytest.mark.parametrize("name", ["train", "measure", "sweep", "report", "analysis"])
-def test_version(name):
+def test_the_version_is_printed(name):
     code = f"import sys; sys.argv = ['x', '--version']; from regioncount.commands import {name}; sys.exit({name}())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "regioncount 0.1.0\n"
@@ -58,15 +58,15 @@ def test_version(name):
         ("train", ["--package", "model"], "--package needs --cfg"),
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("train", ["--cfg", "nonsense"], "invalid choice"),
-        ("train", ["--config-dir", "nowhere"], "there is no such directory"),
+        ("train", ["--config-dir", "nowhere"], "the directory does not exist"),
     ],
 )
-def test_flags_that_a_command_cannot_obey_are_refused(config_name, arguments, reason):
+def test_unsupported_flags_are_rejected(config_name, arguments, reason):
     with pytest.raises(InputError, match=reason):
         parse_arguments(config_name, arguments)
 
 
-def test_a_refusal_is_one_line_and_status_2():
+def test_a_rejected_flag_is_one_line_with_exit_status_2():
     refused = command("train.py", "--config-name=sweep")
     assert refused.returncode == 2
     assert refused.stdout == ""
@@ -75,7 +75,7 @@ def test_a_refusal_is_one_line_and_status_2():
 
 
 @pytest.mark.parametrize("option", ["hydra/sweeper=nonsense", "hydra/launcher=nonsense", "hydra.nonsense=1"])
-def test_a_mistake_in_an_option_of_hydra_is_one_line(option):
+def test_an_invalid_option_of_hydra_is_one_line(option):
     refused = command("sweep.py", option, "seed=0,1")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
@@ -130,7 +130,7 @@ def test_multirun_is_a_sweep_that_another_command_continues(tmp_path):
     assert "[2/2] seed=1: 1 epochs" in first.stdout
     again = command("sweep.py", *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", directory=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("(there already)") == 2
+    assert again.stdout.count("(already complete)") == 2
     (table,) = tmp_path.glob("results/sweeps/mine-*/runs.csv")
     assert set(pd.read_csv(table)["status"]) == {"finished"}
 

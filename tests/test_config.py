@@ -1,4 +1,4 @@
-"""What a configuration may say: types, names, and what is done with records that anybody may have written."""
+"""Parsing of configurations: types, names, and records from untrusted sources."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-import pretend
+import fake_sweeps
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,18 +29,18 @@ PLAIN = {
 
 
 def changed(name, value):
-    """The plain mapping with one option, named as on the command line, set to a value."""
+    """Return the plain mapping with one option, named as on the command line, set to a value."""
     mapping = copy.deepcopy(PLAIN)
     *groups, last = name.split(".")
-    place = mapping
+    options = mapping
     for group in groups:
-        place = place.setdefault(group, {})
-    place[last] = value
+        options = options.setdefault(group, {})
+    options[last] = value
     return mapping
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "taken"),
+    ("name", "given", "expected"),
     [
         ("dataset.root", 2024, "2024"),
         ("dataset.root", True, "True"),
@@ -58,12 +58,12 @@ def changed(name, value):
         ("measures", ["accuracy"], ["accuracy"]),
     ],
 )
-def test_what_may_be_said_in_other_words(name, given, taken):
+def test_equivalent_spellings_of_a_value_are_converted(name, given, expected):
     group = as_mapping(parse_run(changed(name, given)))
     for part in name.split("."):
         group = group[part]
-    assert group == taken
-    assert type(group) is type(taken)
+    assert group == expected
+    assert type(group) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_may_be_said_in_other_words(name, given, taken):
         ("device", "${oc.env:HOME}"),
     ],
 )
-def test_what_is_refused_is_named_in_one_line(name, value):
+def test_an_invalid_value_is_named_in_one_line(name, value):
     with pytest.raises(InputError) as refused:
         parse_run(changed(name, value))
     message = str(refused.value)
@@ -117,12 +117,12 @@ def test_what_is_refused_is_named_in_one_line(name, value):
     assert "subspaces" not in message.split(":")[0]
 
 
-def test_a_subspace_is_named_like_a_file():
+def test_the_name_of_a_subspace_must_be_safe_in_file_names():
     with pytest.raises(InputError, match=r"^regions\.\.\./line: "):
         parse_run({**PLAIN, "regions": {"../line": {"dimension": 1}}})
 
 
-def test_an_option_without_a_default_has_to_be_given():
+def test_an_option_without_a_default_is_required():
     for name in ("batch_size", "epochs"):
         with pytest.raises(InputError, match=f"^{name} is missing: give"):
             parse_run({key: value for key, value in PLAIN.items() if key != name})
@@ -132,7 +132,7 @@ def test_an_option_without_a_default_has_to_be_given():
 @pytest.mark.parametrize(
     "name", ["dataset.root", "model.name", "optimizer.momentum", "compile", "measures", "regions.line.kind"]
 )
-def test_nothing_is_looked_up_in_a_record(name, text, monkeypatch):
+def test_interpolations_in_a_record_are_rejected(name, text, monkeypatch):
     monkeypatch.setenv("HOME", "0.5")
     value = [text] if name == "measures" else text
     with pytest.raises(InputError, match=f"^{re.escape(name)}="):
@@ -145,7 +145,7 @@ def test_nothing_is_looked_up_in_a_record(name, text, monkeypatch):
         parse_measuring({"run": text})
 
 
-def test_what_the_user_asks_for_is_looked_up(monkeypatch):
+def test_interpolations_on_the_command_line_are_resolved(monkeypatch):
     monkeypatch.setenv("PLACE", "somewhere")
     with hydra_ready():
         config = parse_run(
@@ -157,7 +157,7 @@ def test_what_the_user_asks_for_is_looked_up(monkeypatch):
         parse_run(OmegaConf.create({**PLAIN, "batch_size": "???"}))
 
 
-def test_levels_that_never_end_are_refused():
+def test_deep_nesting_is_rejected():
     deep = []
     for _ in range(900):
         deep = [deep]
@@ -184,8 +184,8 @@ OPTIONS = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(OPTIONS), json_values)
-def test_any_record_is_taken_whole_or_refused(name, value):
-    """Whatever JSON says: an InputError, or a configuration whose record gives the same one again."""
+def test_any_record_is_parsed_completely_or_rejected(name, value):
+    """Any JSON value raises an InputError or gives a configuration whose record parses to the same configuration."""
     try:
         mapping = as_mapping(parse_run(changed(name, value)))
     except InputError:
@@ -194,8 +194,8 @@ def test_any_record_is_taken_whole_or_refused(name, value):
     assert "${" not in json.dumps(mapping)
 
 
-def test_a_plan_that_would_look_something_up_is_damaged(tmp_path):
-    directory = pretend.sweep(tmp_path)
+def test_a_plan_with_an_interpolation_is_damaged(tmp_path):
+    directory = fake_sweeps.write_sweep(tmp_path)
     record = files.read_json(directory / plans.FILE)
     record["runs"][3]["config"]["dataset"]["title"] = "${oc.env:HOME}"
     files.write_json(directory / plans.FILE, record)

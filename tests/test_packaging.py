@@ -1,4 +1,4 @@
-"""The wheel holds everything that an installed command needs."""
+"""The wheel contains everything that the installed commands need."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ COMMANDS = ("train", "measure", "sweep", "report", "analysis")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Build the wheel of this checkout, and read it."""
+    """Build the wheel of this checkout and open it."""
     if (uv := shutil.which("uv")) is None:
         pytest.skip("uv is not installed")
     out = tmp_path_factory.mktemp("wheel")
@@ -25,7 +25,7 @@ def wheel(tmp_path_factory):
         yield archive
 
 
-def test_the_wheel_holds_the_package_its_configurations_and_its_hydra_plugins(wheel):
+def test_the_wheel_contains_the_package_its_configurations_and_its_hydra_plugins(wheel):
     names = set(wheel.namelist())
     for folder, inside in (
         ("regioncount", "regioncount"),
@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_package_its_configurations_and_its_hydra_plugins(wh
             if path.is_file() and "__pycache__" not in path.parts:
                 assert f"{inside}/{path.relative_to(REPOSITORY / folder)}" in names
     assert "regioncount/py.typed" in names
-    assert "hydra_plugins/__init__.py" not in names  # a namespace, shared with the plugins of other packages
+    assert "hydra_plugins/__init__.py" not in names  # a namespace package, shared with the plugins of other packages
     assert {name.split("/")[0] for name in names} == {"regioncount", "hydra_plugins", "regioncount-0.1.0.dist-info"}
 
 

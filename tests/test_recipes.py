@@ -1,4 +1,4 @@
-"""Every recipe of CONTRIBUTING.md, carried out as a user would: files in a folder of their own, a sweep, its report."""
+"""Every recipe of CONTRIBUTING.md, followed as a user would: files in a new folder, a sweep, and its report."""
 
 import os
 import re
@@ -16,7 +16,7 @@ RECIPES = {title.strip(): body for title, body in re.findall(r"^### (.+?)\n(.*?)
 TINY = ["dataset.train_size=60", "dataset.test_size=100", "epochs=2", "precision=float32", "device=cpu"]
 TINY += ["regions.line.number=10", "regions.line.resolution=20"]
 
-# What the sweep of each recipe must show.
+# A check of the table of runs and the results directory of each recipe's sweep.
 CHECKS = {
     "A measure": lambda runs, results: runs["largest_weight"].gt(0).all(),
     "A network": lambda runs, results: set(runs["width"]) == {8, 16, 32} and set(runs["model"]) == {"wide_perceptron"},
@@ -69,7 +69,7 @@ def test_a_recipe_trains_measures_and_reports(tmp_path, name):
     assert CHECKS[name](runs, tmp_path / "results")
     assert (table.parent / "report.html").is_file()
 
-    # A report needs no plugin, and gives the same table.
+    # A report needs no plugin and writes the same table.
     before = table.read_bytes()
     report = subprocess.run(
         [sys.executable, "-m", "regioncount.report", str(table.parent.relative_to(tmp_path))],
@@ -83,12 +83,12 @@ def test_a_recipe_trains_measures_and_reports(tmp_path, name):
 
     if name not in ("A network", "A data set"):
         return
-    # Measuring the model again needs the plugin that supplied model or data, and the message says which.
+    # Measuring the run needs the plugin that supplied the model or data set; the error names it.
     plugins = next(option for option in command if option.startswith("plugins="))
-    asked = [f"run={runs['directory'][0]}", "measures=[accuracy,parameter_norm]"]
-    measured = run(tmp_path, "measure.py", *asked, plugins)
+    options = [f"run={runs['directory'][0]}", "measures=[accuracy,parameter_norm]"]
+    measured = run(tmp_path, "measure.py", *options, plugins)
     assert measured.returncode == 0, measured.stderr
-    refused = run(tmp_path, "measure.py", *asked)
+    refused = run(tmp_path, "measure.py", *options)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert plugins in refused.stderr

@@ -1,4 +1,4 @@
-"""Registries and plugins: what is registered, what is suggested, and what enters identities."""
+"""Registries and plugins: registration, suggestions for typos, and identities."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ PLAIN = {
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """Write a module; its registrations are forgotten afterwards."""
+    """Return a function that writes a plugin module; its registrations are removed after the test."""
     monkeypatch.syspath_prepend(str(tmp_path))
     tables = (registry.models, registry.datasets, registry.optimizers, registry.schedules, registry.subspaces)
     tables += (registry.measures, registry.trackers)
@@ -52,7 +52,7 @@ def plugin(tmp_path, monkeypatch):
         ({"optimizer": {"name": "adamm", "learning_rate": 1}}, "optimizer=adamm: .*did you mean adam"),
         ({"schedule": {"name": "cosin"}}, "schedule=cosin: .*did you mean cosine"),
         ({"measures": ["acuracy"]}, "measures=acuracy: .*did you mean accuracy"),
-        ({"model": {"name": "mlp", "widht": 3}}, r"model\.widht: mlp takes no such option; .*did you mean width"),
+        ({"model": {"name": "mlp", "widht": 3}}, r"model\.widht: mlp has no such option; .*did you mean width"),
         ({"regions": {"line": {"kind": "simplx"}}}, r"regions\.line\.kind=simplx: .*did you mean simplex"),
     ],
 )
@@ -62,7 +62,7 @@ def test_a_typo_gets_a_suggestion(changes, message):
     assert "\n" not in str(refused.value)
 
 
-def test_a_plugin_that_supplies_nothing_changes_no_identity(plugin):
+def test_an_unused_plugin_does_not_change_the_identity(plugin):
     plugin("bystander", "import regioncount as rc\nrc.register_optimizer('mine', 'torch.optim:SGD')\n")
     plain, with_plugin = parse_run(PLAIN), parse_run(PLAIN | {"plugins": ["bystander"]})
     identities = [run_identity(as_mapping(c), "data", "float32", False) for c in (plain, with_plugin)]
@@ -71,7 +71,7 @@ def test_a_plugin_that_supplies_nothing_changes_no_identity(plugin):
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer", "schedule", "dataset"])
-def test_a_plugins_source_enters_the_identity_of_a_run_whose_part_it_supplies(plugin, part):
+def test_the_source_of_a_plugin_that_supplies_a_part_enters_the_identity(plugin, part):
     source = f"""
         import regioncount as rc
 
@@ -95,7 +95,7 @@ def test_a_plugins_source_enters_the_identity_of_a_run_whose_part_it_supplies(pl
     assert identities[0] != identities[1]
 
 
-def test_a_record_imports_nothing_and_keeps_what_it_names(plugin):
+def test_a_record_imports_no_plugin_and_keeps_its_options(plugin):
     plugin("stranger", "raise RuntimeError('this was imported')\n")
     record = PLAIN | {
         "plugins": ["stranger"],
@@ -116,13 +116,13 @@ def test_a_record_imports_nothing_and_keeps_what_it_names(plugin):
         parse_run(record)
 
 
-def test_a_name_cannot_be_taken_twice(plugin):
+def test_a_name_cannot_be_registered_twice(plugin):
     plugin("taker", "import regioncount as rc\nrc.register_model('resnet18', 'a:b')\n")
     with pytest.raises(InputError, match=r"model=resnet18: .*choose another"):
         registry.load_plugins(["taker"])
 
 
-def test_options_follow_from_a_signature():
+def test_options_are_inferred_from_a_signature():
     class Part:
         def __init__(self, params, *, lr, weight_decay, momentum: float, steps=3, name="a", fast=False):
             pass

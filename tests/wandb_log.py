@@ -1,4 +1,4 @@
-"""Reads back what W&B has written: a `.wandb` file of an offline run."""
+"""Read the `.wandb` files that W&B writes for offline runs."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def records(path: Path):
-    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, chunks of them) after a header of 7 bytes."""
+    """Yield the records of a .wandb file: LevelDB's log format (blocks of 32 KiB with chunks) after a header of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, position, message = path.read_bytes(), 7, b""
@@ -20,13 +20,13 @@ def records(path: Path):
         _, length, kind = struct.unpack_from("<IHB", data, position)
         message += data[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # a whole message, or the last of its chunks
+        if kind in (1, 4):  # a complete message, or its last chunk
             yield Record.FromString(message)
             message = b""
 
 
 def nested(items) -> dict:
-    """Key paths and JSON values as a nested dictionary."""
+    """Return key paths and JSON values as a nested dictionary."""
     result = {}
     for item in items:
         *parents, last = item.nested_key or [item.key]
@@ -61,5 +61,5 @@ def read_runs(directory: Path) -> list[dict]:
 
 
 def history(run: dict, *columns: str) -> list[tuple]:
-    """The rows that have all the columns."""
+    """Return the values of the rows that have all the columns."""
     return [tuple(row[column] for column in columns) for row in run["history"] if set(columns) <= set(row)]

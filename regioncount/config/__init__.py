@@ -1,4 +1,4 @@
-"""What a valid configuration is: schemas built from the registries, and their parsing, with one line for every mistake."""
+"""Configurations: schemas built from the registries, and their parsing with one-line errors."""
 
 from regioncount.config.parsing import (
     SWEEP_NAME,

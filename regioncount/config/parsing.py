@@ -1,9 +1,8 @@
-"""From a composed or recorded configuration to its checked form.
+"""Parse composed and recorded configurations into checked dataclasses.
 
-A configuration comes from Hydra or from a record on disk as a nested mapping. What Hydra composed is the user's: its
-interpolations such as ${oc.env:HOME} are resolved, and the plugins that it names are imported. A record may come from
-anybody: it is data, in which nothing is resolved and by which nothing is imported. It may name parts of plugins that are not
-at hand; these are accepted as they are recorded.
+A configuration is a nested mapping, composed by Hydra or read from a record on disk. One that Hydra composed is trusted:
+interpolations such as ${oc.env:HOME} are resolved, and the plugins that it names are imported. A record is untrusted:
+nothing in it is resolved or imported. It may name parts of plugins that are not loaded; these are accepted as recorded.
 """
 
 import re
@@ -21,27 +20,27 @@ from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
 from regioncount.errors import InputError
 from regioncount.models import kinds
-from regioncount.options import shown, validate_options
+from regioncount.options import abbreviate, validate_options
 from regioncount.regions.methods import EXACT_METHODS, exact_scope
 
-SWEEP_NAME = r"(?!\.)[\w.-]+"  # one part of a path, as are the names of subspaces
-SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # of a composed configuration
+SWEEP_NAME = r"(?!\.)[\w.-]+"  # a single component of a path; names of subspaces match it, too
+SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # groups that are not part of a run
 TARGETS = ("generalization_gap", "test_error", "test_accuracy")
 
-# Records hold every kind's options for each subspace.
+# Records may hold these options for every subspace, whatever its kind.
 OTHER_KINDS_OPTIONS = ("dimension", "scale", "start", "stop")
 
 AnyConfig = TypeVar("AnyConfig", RunConfig, MeasuringConfig)
 
 
 class RecordedDataset(DatasetOptions):
-    """A recorded data set of a plugin that is not at hand."""
+    """A recorded data set of a plugin that is not loaded."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class RecordedSubspace(SubspaceOptions):
-    """A recorded subspace of a plugin that is not at hand."""
+    """A recorded subspace of a plugin that is not loaded."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -50,11 +49,11 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
     """Return the checked configuration of a run.
 
     Args:
-        composed: The configuration as Hydra composed it, or as `as_mapping` gave it.
-        recorded: Whether it was read from disk. Then parts that are not registered are accepted as they are.
+        composed: The configuration as Hydra composed it, or as `as_mapping` returned it.
+        recorded: Whether it was read from disk. If so, parts that are not registered are accepted unchecked.
 
     Raises:
-        InputError: An option is unknown, missing or wrong.
+        InputError: An option is unknown, missing or invalid.
     """
     mapping = _options_of_a_run(composed)
     plugins = _load_plugins(mapping, recorded)
@@ -75,20 +74,20 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
         config.batch_size = config.epochs = 0
     for epoch in config.snapshots.epochs:
         if epoch > config.epochs:
-            raise InputError(f"snapshots.epochs={epoch}: give at most {config.epochs}, the last epoch")
+            raise InputError(f"snapshots.epochs={epoch}: the last epoch is {config.epochs}")
     if not recorded and config.tracker.mode not in registry.trackers:
         raise InputError(registry.unknown_choice("tracker.mode", config.tracker.mode, registry.trackers.names()))
     return config
 
 
 def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig:
-    """Return the checked configuration of measurements.
+    """Return the checked configuration of the command measure.
 
     Args:
         composed: The configuration as Hydra composed it.
 
     Raises:
-        InputError: An option is unknown, missing or wrong.
+        InputError: An option is unknown, missing or invalid.
     """
     mapping = _options_of_a_run(composed)
     plugins = _load_plugins(mapping, recorded=False)
@@ -96,7 +95,7 @@ def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig
         mapping["model"] = _parse_part(registry.models, mapping.get("model"), "model", recorded=False)
     config = _parse_rest(MeasuringConfig, mapping | {"plugins": plugins}, recorded=False)
     if (config.run is None) == (config.checkpoint is None):
-        raise InputError("give either run=DIR or checkpoint=FILE with its model=... and dataset=...")
+        raise InputError("give either run=DIR, or checkpoint=FILE with model=... and dataset=...")
     if config.run is None and not kinds.trained_in_epochs(config.model):
         raise InputError(f"checkpoint={config.checkpoint}: model={config.model['name']} has no weights; give run=DIR")
     if isinstance(config.snapshots, str):
@@ -115,7 +114,7 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
         config: The configuration of the sweep's first run.
 
     Raises:
-        InputError: An option is unknown or wrong.
+        InputError: An option is unknown or invalid.
     """
     sweep = validated(SweepOptions, plain(composed, "sweep"), "sweep")
     if sweep.name is not None and not re.fullmatch(SWEEP_NAME, sweep.name):
@@ -136,21 +135,21 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
 
 
 def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> DatasetOptions:
-    """Return the checked data set of a run's record, changed by overrides such as "dataset.root=DIR".
+    """Return the checked data set of a run's record, with changes such as "dataset.root=DIR" applied.
 
     Raises:
-        InputError: The data set is unknown, or an option is wrong.
+        InputError: The data set is unknown, or an option is invalid.
     """
-    given = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
-    options = plain(recorded, "dataset") | plain(cast(DictConfig, given), "dataset")
+    changed = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
+    options = plain(recorded, "dataset") | plain(cast(DictConfig, changed), "dataset")
     return cast(DatasetOptions, _validated_part(registry.datasets, options, "dataset", options.get("name"), None))
 
 
 def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's name and options from a run's record; the options are checked when the model is built.
+    """Return a model's name and options from a run's record. The options are checked when the model is built.
 
     Raises:
-        InputError: The record has no model, or one of a plugin that the command line does not name.
+        InputError: The record has no model, or the model is from a plugin that the command line does not name.
     """
     model = _named(plain(recorded, "model"), "model")
     if not kinds.is_importable(model):
@@ -162,13 +161,13 @@ def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_plugins(record: Mapping[str, Any]) -> None:
-    """Check that the plugins which supplied a recorded run's model and data are at hand, and have not changed.
+    """Check that the plugins that supplied a recorded run's model and data set are loaded and have not changed.
 
     Args:
         record: The run's configuration as it was recorded.
 
     Raises:
-        InputError: A plugin is to be named on the command line, or its source differs from the one recorded.
+        InputError: A plugin must be named on the command line, or its source differs from the recorded one.
     """
     sources = record.get("plugin_sources")
     for part in ("model", "dataset"):
@@ -177,7 +176,7 @@ def require_plugins(record: Mapping[str, Any]) -> None:
             continue
         plugin = source.partition(":")[0]
         if not registry.is_loaded(plugin):
-            raise InputError(f"{part}: the plugin {plugin} supplied it; pass plugins=[{plugin}]")
+            raise InputError(f"the run's {part} is from the plugin {plugin}: pass plugins=[{plugin}]")
         if registry.plugin_source(plugin) != source:
             raise InputError(
                 f"plugins=[{plugin}]: its source has changed since the run was trained; restore it or train again"
@@ -185,14 +184,14 @@ def require_plugins(record: Mapping[str, Any]) -> None:
 
 
 def _options_of_a_run(composed: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the groups that make a grid."""
+    """Return a configuration as plain values, without `SWEEP_ONLY_GROUPS`."""
     return {key: value for key, value in plain(composed).items() if key not in SWEEP_ONLY_GROUPS}
 
 
 def _load_plugins(mapping: dict[str, Any], recorded: bool) -> list[str]:
     names = mapping.get("plugins") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise InputError(f"plugins={shown(names)}: give a list of modules, such as [my_module]")
+        raise InputError(f"plugins={abbreviate(names)}: give a list of modules, such as [my_module]")
     if recorded:
         return []
     registry.load_plugins(names)
@@ -200,28 +199,28 @@ def _load_plugins(mapping: dict[str, Any], recorded: bool) -> list[str]:
 
 
 def _named(options: object, group: str) -> dict[str, Any]:
-    """Return a group of options, those that are None left out; it must have a name."""
+    """Return a group's options without those that are None, after checking that they include a name."""
     if not isinstance(options, Mapping):
-        raise InputError(f"{group}={shown(options)}: give options by name")
-    given = {key: value for key, value in options.items() if value is not None}
-    if isinstance(target := given.get("_target_"), str):
-        given["name"] = target.rpartition(".")[2]
-    if not isinstance(given.get("name"), str):
-        raise InputError(f"{group}.name is missing: choose one of configs/{group}, for example on the command line")
-    return given
+        raise InputError(f"{group}={abbreviate(options)}: give a mapping of options")
+    named = {key: value for key, value in options.items() if value is not None}
+    if isinstance(target := named.get("_target_"), str):
+        named["name"] = target.rpartition(".")[2]
+    if not isinstance(named.get("name"), str):
+        raise InputError(f"{group}.name is missing: choose a file of configs/{group} with {group}=NAME")
+    return named
 
 
 def _parse_part(table: registry.Registry, options: object, group: str, recorded: bool) -> dict[str, Any]:
-    """Return the name of a model, optimizer or schedule with the options that were given."""
-    given = _named({} if options is None else options, group)
-    if table is registry.models and recorded and not kinds.is_importable(given):
-        return given
-    if table is not registry.models and recorded and given["name"] not in table:
-        return given
-    entry = kinds.entry(given) if table is registry.models else table[given["name"]]
-    own = {key: value for key, value in given.items() if key not in ("name", "_target_")}
+    """Return the name and the checked options of a model, optimizer or schedule, as they were given."""
+    part = _named({} if options is None else options, group)
+    if table is registry.models and recorded and not kinds.is_importable(part):
+        return part
+    if table is not registry.models and recorded and part["name"] not in table:
+        return part
+    entry = kinds.entry(part) if table is registry.models else table[part["name"]]
+    own = {key: value for key, value in part.items() if key not in ("name", "_target_")}
     checked = validate_options(entry, own, group)
-    named = {key: given[key] for key in ("name", "_target_") if key in given}
+    named = {key: part[key] for key in ("name", "_target_") if key in part}
     if table is registry.optimizers:
         own = {"weight_decay": 0.0} | own
         own |= {key: float(own[key]) for key in ("learning_rate", "weight_decay")}
@@ -232,31 +231,31 @@ def _parse_part(table: registry.Registry, options: object, group: str, recorded:
 def _validated_part(
     table: registry.Registry, options: Mapping[str, Any], group: str, name: object, unknown: type[Any] | None
 ) -> Any:
-    """Return the options of a data set or subspace as their model; `unknown` is that of a part that is not registered."""
+    """Return the options of a data set or subspace as an instance of their model, or of `unknown` if it has none."""
     entry = table.get(name) if isinstance(name, str) else None
     if entry is None and unknown is not None and isinstance(name, str):
         entry = registry.Entry(name, "", unknown)
     if entry is None:
         option = "dataset" if table is registry.datasets else f"{group}.kind"
-        raise InputError(registry.unknown_choice(option, shown(name), table.names()))
+        raise InputError(registry.unknown_choice(option, abbreviate(name), table.names()))
     return validate_options(entry, options, group)
 
 
 def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool) -> AnyConfig:
-    """Return a configuration whose data set, subspaces and measures are checked too."""
+    """Return the checked configuration, after checking its data set, subspaces and measures."""
     dataset = plain(mapping.get("dataset") or {"name": "digits"}, "dataset")
     unknown = RecordedDataset if recorded else None
     options = _validated_part(registry.datasets, dataset, "dataset", dataset.get("name", "digits"), unknown)
     regions = mapping.get("regions") or {}
     if not isinstance(regions, dict):
-        raise InputError(f"regions={shown(regions)}: name subspaces of configs/regions, for example regions=[line]")
+        raise InputError(f"regions={abbreviate(regions)}: give subspaces of configs/regions, for example regions=[line]")
     settings = {key: regions[key] for key in ("seed", "method", "budget", "connectivity") if key in regions}
     subspaces = {name: _parse_subspace(name, regions[name], recorded) for name in regions if name not in settings}
     checked = validated(schema, mapping | {"dataset": options, "regions": settings | {"subspaces": subspaces}})
     _check_exact(checked.regions)
     if recorded:
-        if strange := [name for name in checked.measures if not re.fullmatch(r"\w+", name)]:
-            raise InputError(f"measures={shown(strange[0])}: no name of a measure")
+        if invalid := [name for name in checked.measures if not re.fullmatch(r"\w+", name)]:
+            raise InputError(f"measures={abbreviate(invalid[0])}: not a valid name of a measure")
         return checked
     table = registry.measures
     if "all" in checked.measures:
@@ -268,19 +267,19 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
 
 
 def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions:
-    where = f"regions.{name}"
+    group = f"regions.{name}"
     if not isinstance(value, dict):
-        raise InputError(f"{where}={shown(value)}: no such option, and no subspace with options of its own")
-    if not re.fullmatch(SWEEP_NAME, name):  # figures are named after it
-        raise InputError(f"{where}: use letters, digits, dashes, underscores and dots for a subspace's name")
+        raise InputError(f"{group}={abbreviate(value)}: no such option; a subspace needs a mapping of options")
+    if not re.fullmatch(SWEEP_NAME, name):  # the names of figure files contain it
+        raise InputError(f"{group}: use letters, digits, dashes, underscores and dots in a subspace's name")
     options = {"kind": "simplex"} | value
     entry = registry.subspaces.get(options["kind"]) if isinstance(options["kind"], str) else None
     if recorded and entry is not None:
-        own = type(validate_options(entry, {"kind": entry.name}, where)).model_fields
+        own = type(validate_options(entry, {"kind": entry.name}, group)).model_fields
         options = {key: item for key, item in options.items() if key in own or key not in OTHER_KINDS_OPTIONS}
     unknown = RecordedSubspace if recorded else None
-    subspace = _validated_part(registry.subspaces, options, where, options["kind"], unknown)
-    if entry is not None and entry.plugin:  # a report knows what is recorded alone
+    subspace = _validated_part(registry.subspaces, options, group, options["kind"], unknown)
+    if entry is not None and entry.plugin:  # reports read the record only, without the plugin's default resolution
         subspace = subspace.model_copy(update={"resolution": subspace.points_per_axis})
     return subspace
 
@@ -288,7 +287,7 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
 def _check_exact(regions: Regions) -> None:
     method, budget = regions.method, regions.budget
     if budget is not None and method not in EXACT_METHODS:
-        raise InputError(f"regions.budget={budget}: give it with regions.method=exact or bounds")
+        raise InputError(f"regions.budget={budget}: only regions.method=exact and bounds have a budget")
     for name, subspace in regions.subspaces.items():
         dimension = subspace.dimension_counted
         if method in EXACT_METHODS and dimension > EXACT_METHODS[method]:
@@ -297,7 +296,7 @@ def _check_exact(regions: Regions) -> None:
                 "or pass regions.method=auto"
             )
         if dimension > 1 and budget is not None:
-            raise InputError(f"regions.{name}: regions.budget={budget} applies to lines; leave one of them out")
+            raise InputError(f"regions.{name}: regions.budget={budget} applies to lines only; remove one of the two")
 
 
 def _without_training(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -307,7 +306,7 @@ def _without_training(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plugin_sources(config: RunConfig | MeasuringConfig) -> dict[str, str]:
-    """Return which plugin supplies which part, as "module:hash"."""
+    """Return the source, as "module:hash", of the plugin that supplies each part."""
     entries = {"dataset": registry.datasets[config.dataset.name]}
     if config.model:
         entries["model"] = kinds.entry(config.model)

@@ -1,6 +1,6 @@
-"""What a configuration consists of: dataclasses with the type and the limits of every option.
+"""Schemas of configurations: dataclasses with the type and the limits of every option.
 
-A model, an optimizer and a schedule are a name and options that depend on it; they remain mappings.
+The options of a model, an optimizer or a schedule depend on its name; these groups remain mappings.
 """
 
 import math
@@ -21,13 +21,13 @@ MAX_EPOCHS = 10**6
 
 def _auto_or_flag(value: object) -> bool | str:
     if value != "auto" and not isinstance(value, bool):
-        raise wrong_value("no such choice; one of auto, true, false")
+        raise wrong_value("no such choice; choose one of auto, true, false")
     return cast("bool | str", value)
 
 
 @dataclass
 class Stop:
-    """When training ends before the last epoch."""
+    """When training stops before the last epoch."""
 
     train_accuracy: Annotated[Real, Field(gt=0, le=1)] | None = None
     train_loss: Annotated[Real, Field(gt=0)] | None = None
@@ -35,7 +35,7 @@ class Stop:
 
 @dataclass
 class Snapshots:
-    """The epochs at which a run is measured besides the last."""
+    """The epochs before the last one at which a run is also measured."""
 
     every: Count | None = None
     epochs: list[Index] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Snapshots:
 
 @dataclass
 class Regions:
-    """How regions are counted, and in which subspaces."""
+    """The subspaces in which regions are counted, and the method."""
 
     seed: Index = 0
     method: Annotated[str, one_of(*LATTICE_METHODS, *EXACT_METHODS)] = "auto"
@@ -65,7 +65,7 @@ class Tracker:
 
 @dataclass
 class SweepOptions:
-    """What a sweep does besides its runs."""
+    """Options of a sweep as a whole."""
 
     name: Text | None = None
     directory: Text | None = None
@@ -77,13 +77,13 @@ class SweepOptions:
 
     @property
     def budget(self) -> float:
-        """The time budget in seconds; infinity if there is none."""
+        """The time budget in seconds; inf if there is none."""
         return math.inf if self.time_budget is None else parse_duration(self.time_budget)
 
 
 @dataclass
 class RunConfig:
-    """A run: how a model is trained, and what is measured of it."""
+    """A run: how a model is trained, and what is measured."""
 
     dataset: DatasetOptions = field(default_factory=DatasetOptions)
     model: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class RunConfig:
     results: Text = "results"
     plugins: list[Text] = field(default_factory=list)
     plugin_sources: dict[str, Text] = field(default_factory=dict)
-    """For each part that a plugin supplies, such as "model" or "measures.NAME", the plugin as "module:hash"."""
+    """The source, as "module:hash", of the plugin that supplies each part, such as "model" or "measures.NAME"."""
 
 
 @dataclass
@@ -129,12 +129,12 @@ for _schema in (Stop, Snapshots, Regions, Tracker, SweepOptions, RunConfig, Meas
 
 
 def as_mapping(config: RunConfig | MeasuringConfig) -> dict[str, Any]:
-    """Return a configuration as plain nested mappings, as it is recorded."""
+    """Return a configuration as nested mappings of plain values, as it is recorded."""
     mapping = asdict(config)
     mapping["dataset"] = config.dataset.model_dump()
     del mapping["regions"]["subspaces"]
     mapping["regions"] |= {name: subspace.model_dump() for name, subspace in config.regions.subspaces.items()}
-    del mapping["plugins"]  # a record imports nothing; it says by their sources which plugins supplied something
+    del mapping["plugins"]  # a record imports nothing; plugin_sources has the plugins that supplied a part
     if not config.plugin_sources:
         del mapping["plugin_sources"]
     return mapping

@@ -1,4 +1,4 @@
-"""From what Hydra composed, or a record holds, to plain values; and from these to checked dataclasses."""
+"""Convert composed and recorded configurations to plain values, and plain values to checked dataclasses."""
 
 import functools
 import re
@@ -11,9 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from regioncount.errors import InputError
-from regioncount.options import describe_error, shown
+from regioncount.options import abbreviate, describe_error
 
-MAX_LEVELS = 20  # of mappings and lists inside one another; ours have four
+MAX_LEVELS = 20  # of nested mappings and lists; our configurations have four
 
 Schema = TypeVar("Schema")
 
@@ -22,12 +22,12 @@ def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str
     """Return a configuration as a dictionary of dictionaries, lists and values.
 
     Args:
-        composed: What Hydra composed, whose interpolations are resolved, or plain data, in which a text that looks like an
-            interpolation is refused.
-        group: What it is called on the command line, for messages.
+        composed: The configuration as Hydra composed it, whose interpolations are resolved, or plain data, in which strings
+            that look like interpolations are rejected.
+        group: Its name on the command line, for messages.
 
     Raises:
-        InputError: A value is missing or no option, or an interpolation cannot be resolved.
+        InputError: A value is missing, the configuration is not a mapping, or an interpolation is rejected or fails.
     """
     if isinstance(composed, DictConfig):
         try:
@@ -37,7 +37,7 @@ def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str
     else:
         container = composed
     if not isinstance(container, Mapping):
-        raise InputError(f"{group or 'the configuration'}={shown(container)}: give options by name")
+        raise InputError(f"{group or 'the configuration'}={abbreviate(container)}: give a mapping of options")
     return cast("dict[str, Any]", _copy(container, group))
 
 
@@ -47,10 +47,10 @@ def validated(schema: type[Schema], mapping: Mapping[str, Any], group: str = "")
     Args:
         schema: A dataclass whose fields have pydantic's types.
         mapping: The options by name.
-        group: What they are called on the command line, for messages.
+        group: The prefix of the options on the command line, for messages.
 
     Raises:
-        InputError: An option is unknown, missing or wrong; the message names the first one.
+        InputError: An option is unknown, missing or invalid; the message names the first one.
     """
     try:
         return _adapter(schema).validate_python(mapping)
@@ -59,20 +59,20 @@ def validated(schema: type[Schema], mapping: Mapping[str, Any], group: str = "")
     path = [group] * bool(group) + [str(part) for part in first["loc"] if part not in ("subspaces", "[key]")]
     if isinstance(first["loc"][-1], int):  # in a list
         path.pop()
-    name = shown(".".join(path))
+    name = abbreviate(".".join(path))
     if first["type"] == "unexpected_keyword_argument":
         names = ", ".join(option.name for option in fields(cast(Any, _schema_at(schema, first["loc"][:-1]))))
-        raise InputError(f"{name}: no such option; there are {names}")
+        raise InputError(f"{name}: no such option; the options are {names}")
     if first["type"] == "missing":
-        raise InputError(f"{name} is missing: give a whole number")  # as both options are that have no default
-    raise InputError(f"{name}={shown(first['input'])}: {describe_error(first)}")
+        raise InputError(f"{name} is missing: give a whole number")  # batch_size or epochs: no other option is required
+    raise InputError(f"{name}={abbreviate(first['input'])}: {describe_error(first)}")
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as 90s, 20m, 8h or 2d.
+    """Return a duration such as 90s, 20m, 8h or 2d in seconds.
 
     Raises:
-        InputError: The text is no duration.
+        InputError: The text is not a duration.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if match is None:
@@ -81,13 +81,13 @@ def parse_duration(text: str) -> float:
 
 
 def _copy(value: Any, name: str, level: int = 0) -> Any:
-    """Return mappings as dictionaries and tuples as lists."""
+    """Copy nested values, with mappings as dictionaries and tuples as lists; raise InputError for an interpolation."""
     if isinstance(value, str) and ("${" in value or value == "???"):
-        raise InputError(f"{name}={shown(value)}: an interpolation can be given on the command line only")
+        raise InputError(f"{name}={abbreviate(value)}: interpolations are allowed on the command line only")
     if not isinstance(value, (Mapping, list, tuple)):
         return value
     if level > MAX_LEVELS:
-        raise InputError(f"{shown(name)}: options have at most {MAX_LEVELS} levels")
+        raise InputError(f"{abbreviate(name)}: options are nested more than {MAX_LEVELS} levels deep")
     if isinstance(value, Mapping):
         return {key: _copy(item, f"{name}.{key}" if name else str(key), level + 1) for key, item in value.items()}
     return [_copy(item, name, level + 1) for item in value]
@@ -99,7 +99,7 @@ def _adapter(schema: type[Schema]) -> TypeAdapter[Schema]:
 
 
 def _schema_at(schema: type, location: tuple[str | int, ...]) -> type:
-    """Return the dataclass that describes the options at a location inside a schema."""
+    """Return the dataclass at a location inside a schema."""
     for part in location:
         inner = get_type_hints(schema).get(str(part))
         if not (isinstance(inner, type) and is_dataclass(inner)):
@@ -109,7 +109,7 @@ def _schema_at(schema: type, location: tuple[str | int, ...]) -> type:
 
 
 def _one_line(error: OmegaConfBaseException, group: str) -> str:
-    """Return OmegaConf's several lines as one that starts with the option's name."""
+    """Return the first line of OmegaConf's message, after the option's name."""
     message = str(getattr(error, "msg", None) or error).strip().splitlines()[0]
     key = str(getattr(error, "full_key", "") or group)
     return f"{key}: {message}" if key and not message.startswith(key) else message

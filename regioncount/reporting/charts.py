@@ -1,7 +1,7 @@
 """Interactive figures for a page, drawn with plotly from `figure_data`.
 
-A figure has no theme: text and lines take the page's colours when it is drawn there (assets/report.js). Colours that encode
-a value are stored twice, for a light and for a dark background, because neither shows all of viridis.
+A figure has no theme: assets/report.js sets the colours of text and lines to those of the page. Colours that encode a value
+are stored twice, for a light and for a dark background, because neither shows all of viridis.
 """
 
 import html
@@ -26,16 +26,16 @@ BACKGROUNDS = {"light": (0.0, 0.88), "dark": (0.25, 1.0)}
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "x", "triangle-left", "triangle-right")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 GREY = "#888888"  # visible on both backgrounds
-MAX_DOTS = 3000  # in one figure: a browser draws each as an element of its own
+MAX_DOTS = 3000  # per figure, since a browser draws each dot as a separate element
 
 
 def count_against_gap(data: Scatter) -> go.Figure:
     """Return a scatter plot with a dot per configuration, and a small dot per run of configurations with several runs.
 
-    Pointing at a dot shows its configuration or run. `left_out` describes what is not drawn of large sweeps.
+    Hovering over a dot shows its configuration or run. Of large sweeps, not everything is drawn; see `describe_omissions`.
 
     Args:
-        data: The dots. Its runs need the columns identity and seed as well.
+        data: The dots. Its runs must also have the columns identity and seed.
 
     Returns:
         The figure.
@@ -55,12 +55,12 @@ def count_against_gap(data: Scatter) -> go.Figure:
     return figure
 
 
-def left_out(data: Scatter) -> str:
-    """Return what `count_against_gap` leaves out of a large sweep, for the caption; empty if nothing."""
-    dots, drawn = len(data.dots), len(_evenly_chosen(len(data.dots)))
+def describe_omissions(data: Scatter) -> str:
+    """Describe what `count_against_gap` omits of a large sweep, for the caption; return "" if it omits nothing."""
+    dots, drawn = len(data.dots), len(_evenly_spaced(len(data.dots)))
     if drawn < dots:
-        return f"{drawn:,} of {dots:,} configurations are drawn, evenly chosen"
-    return "single runs are left out" if dots < len(data.runs) and not _draws_runs(data) else ""
+        return f"{drawn:,} of {dots:,} configurations are drawn, evenly spaced in the table"
+    return "single runs are not drawn" if dots < len(data.runs) and not _draws_runs(data) else ""
 
 
 def heat_map(data: HeatMap) -> go.Figure | None:
@@ -94,7 +94,7 @@ def heat_map(data: HeatMap) -> go.Figure | None:
 
 
 def count_through_training(data: Lines) -> go.Figure:
-    """Return a plot with a line per configuration; pointing at a line shows its configuration."""
+    """Return a plot with a line per configuration; hovering over a line shows its configuration."""
     figure = _figure(data.scale, data.group_by[0], "epoch", data.column.label)
     for line in data.lines:
         _add_line(figure, data, line)
@@ -103,15 +103,15 @@ def count_through_training(data: Lines) -> go.Figure:
             name = f"{Column(data.group_by[1]).label} {value_text(value)}"
             style = {"dash": DASHES[rank % len(DASHES)], "width": 2, "color": GREY}
             _add_legend_entry(figure, name, str(value), mode="lines", line=style)
-    # A colour bar needs a trace of its own: lines have none.
+    # Lines have no colour bar: add an empty trace of markers for it.
     figure.add_scatter(x=[None], y=[None], mode="markers", marker={"color": [0], "coloraxis": "coloraxis"}, showlegend=False)
     return figure
 
 
 def _add_configurations(figure: go.Figure, data: Scatter) -> None:
-    """Add the dots of configurations; of too many, some that are evenly chosen."""
+    """Add the dots of configurations, at most `MAX_DOTS` of them."""
     second = data.group_by[1]
-    drawn = data.dots.iloc[_evenly_chosen(len(data.dots))]
+    drawn = data.dots.iloc[_evenly_spaced(len(data.dots))]
     first_runs = data.runs.groupby(data.group_by)[["identity", "seed"]].first()
     for value, rank in data.styles.items() if distinguishes(data.styles) else [(None, 0)]:
         dots = drawn if value is None else drawn[drawn[second] == value]
@@ -183,11 +183,11 @@ def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
 
 def _figure(scale: Mapping[Any, float], column: str, x_title: str, y_title: str) -> go.Figure:
     """Return an empty figure whose colour axis shows the values of a hyperparameter."""
-    shown = list(scale)[:: math.ceil(len(scale) / 10)] if scale else []
+    ticks = list(scale)[:: math.ceil(len(scale) / 10)] if scale else []
     bar = {
         "title": {"text": _plain(Column(column).label), "side": "right"},
-        "tickvals": [scale[value] for value in shown],
-        "ticktext": [_plain(value_text(value)) for value in shown],
+        "tickvals": [scale[value] for value in ticks],
+        "ticktext": [_plain(value_text(value)) for value in ticks],
         "thickness": 12,
         "outlinewidth": 0,
     }
@@ -207,7 +207,7 @@ def _figure(scale: Mapping[Any, float], column: str, x_title: str, y_title: str)
 
 
 def _add_legend_entry(figure: go.Figure, name: str, group: str, mode: str = "markers", **style: Any) -> None:
-    """Add a legend entry in grey, since colours encode values. A click on it hides its group."""
+    """Add a legend entry in grey, since colours encode values. Clicking it hides its group."""
     style.setdefault("marker", {}).setdefault("color", GREY)
     figure.add_scatter(x=[None], y=[None], mode=mode, name=_plain(name), legendgroup=group, **style)
 
@@ -215,23 +215,23 @@ def _add_legend_entry(figure: go.Figure, name: str, group: str, mode: str = "mar
 def _cell_numbers(data: HeatMap) -> Iterable[dict[str, Any]]:
     for (row, column), value in np.ndenumerate(data.cells):
         if not math.isnan(value):
-            # Plotly's own choice of black or white is hard to read on green.
+            # Plotly's choice between black and white is hard to read on green.
             font = {"color": data.text_colour(value)}
             yield {"x": column, "y": row, "text": number_text(value), "showarrow": False, "font": font}
 
 
 def _draws_runs(data: Scatter) -> bool:
-    """Return whether single runs are drawn: if they are not the configurations themselves, and not too many."""
+    """Return whether single runs are drawn: if some configurations have several, and there are not too many."""
     return len(data.dots) < len(data.runs) and len(data.runs) + len(data.dots) <= MAX_DOTS
 
 
-def _evenly_chosen(number: int) -> np.ndarray:
-    """Return the positions of at most `MAX_DOTS` of a number of dots, evenly spaced."""
+def _evenly_spaced(number: int) -> np.ndarray:
+    """Return the evenly spaced positions of at most `MAX_DOTS` of `number` dots."""
     return np.unique(np.linspace(0, number - 1, min(number, MAX_DOTS)).round().astype(int))
 
 
 def _describe_configuration(dot: Mapping[str, Any], first_runs: pd.DataFrame, data: Scatter) -> str:
-    """Return the text for a configuration; first_runs has identity and seed of its first run."""
+    """Return the hover text of a configuration; `first_runs` has the identity and seed of its first run."""
     lines = _settings(data.group_by, dot)
     for column in (data.x, data.y):
         error = dot[f"{column.key}_error"] if dot["runs"] > 1 else math.nan
@@ -258,7 +258,7 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def _plain(text: object) -> str:
-    """Return text that plotly shows as it is: it interprets some HTML."""
+    """Escape text for plotly, which interprets some HTML."""
     return html.escape(str(text), quote=False)
 
 
@@ -267,7 +267,7 @@ def _symbol(rank: int) -> str:
 
 
 def _viridis(start: float, stop: float) -> list[list[Any]]:
-    """Return a part of viridis in plotly's form: positions from 0 to 1, and colours."""
+    """Return a part of viridis as a colour scale of plotly: pairs of a position from 0 to 1 and a colour."""
     steps = [step / 10 for step in range(11)]
     return [[step, to_hex(colormaps["viridis"](start + step * (stop - start)))] for step in steps]
 

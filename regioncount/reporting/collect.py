@@ -1,4 +1,4 @@
-"""A sweep's numbers: from its plan and its runs on disk to tables of runs and of statistics."""
+"""Collect the results of a sweep: tables of its runs and their statistics, from the plan and the runs on disk."""
 
 import json
 import math
@@ -28,17 +28,17 @@ LAST_COLUMNS = ("error", "seconds", "directory")
 
 @dataclass(frozen=True, eq=False)
 class SweepResults:
-    """A sweep's numbers. A table is empty if what it is computed from was not measured."""
+    """The results of a sweep. A table is empty if the values that it needs were not measured."""
 
     plan: Plan
     columns: ResultColumns
-    """Which columns of the tables are region counts and measures."""
+    """The columns of the tables that are region counts and measures."""
     runs: pd.DataFrame
     """One row per run."""
     counts: pd.DataFrame
     """Region counts through training: one row per run, subspace and epoch."""
     environments: pd.DataFrame
-    """One row per trained run: where and when it was trained, training_seconds and measuring_seconds."""
+    """One row per trained run: hardware, versions and date of its training, training_seconds and measuring_seconds."""
     configurations: pd.DataFrame
     """One row per configuration: means over seeds, with their standard errors."""
     correlations: pd.DataFrame
@@ -58,7 +58,7 @@ class SweepResults:
         return find_groups(self.runs, self.plan)
 
     def cell(self, position: int) -> str:
-        """Return the options that identify a run in the grid, by its position in the table of runs."""
+        """Return the options that identify a run in the grid, given its position in the table of runs."""
         planned = self.plan.runs[position]
         return " ".join(f"{column}={value}" for column, value in planned.varied.items()) or planned.identity
 
@@ -106,7 +106,7 @@ def collect(plan: Plan) -> SweepResults:
 
 
 def _settings(planned: PlannedRun) -> dict[str, Any]:
-    """Return what identifies a run in tables. Classical classifiers have none of the options of training."""
+    """Return the columns that identify a run in tables. Training options of classical classifiers are NaN."""
     config = planned.config
     return {
         "identity": planned.identity,
@@ -121,7 +121,7 @@ def _settings(planned: PlannedRun) -> dict[str, Any]:
 
 
 def _find_run(planned: PlannedRun, unfinished: set[str]) -> tuple[Run | None, str, str | None]:
-    """Return a run on disk, its status, and how it is damaged."""
+    """Return a run if it is on disk, its status, and a description of any damage."""
     try:
         run = planned.find_run()
     except InputError as damage:
@@ -132,7 +132,7 @@ def _find_run(planned: PlannedRun, unfinished: set[str]) -> tuple[Run | None, st
 
 
 def _environment(planned: PlannedRun, run: Run) -> dict[str, Any]:
-    """Return where and when a run was trained, and how long training and measuring took."""
+    """Return the hardware, versions and date of a run's training, and how long training and measuring took."""
     settings = measurement_settings(planned.config, planned.dataset).values()
     epochs = epochs_to_measure(planned.config, run.epochs_trained)
     entries = [run.measures.get(measurement_key(setting, epoch)) for setting in settings for epoch in epochs]
@@ -156,7 +156,7 @@ def _counts_through_training(planned: PlannedRun, run: Run, settings: dict[str, 
 
 
 def _add_seed_agreement(rows: list[dict[str, Any]], plan: Plan) -> None:
-    """Add the agreement of each run with the other seeds of its configuration, if it is to be measured."""
+    """Add the agreement of each run with the other seeds of its configuration, if the measure is requested."""
     configurations: dict[str, list[int]] = {}
     for position, planned in enumerate(plan.runs):
         if "seed_agreement" in planned.config.measures:
@@ -169,7 +169,7 @@ def _add_seed_agreement(rows: list[dict[str, Any]], plan: Plan) -> None:
 
 
 def _as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the table of runs: marked as fitted and degenerate, with the columns that differ between repetitions last."""
+    """Return the table of runs, with the marks fitted and degenerate. Columns that differ between repetitions are last."""
     table = pd.DataFrame(rows)
     if "train_accuracy" in table:
         table = analysis.mark(table)

@@ -1,4 +1,4 @@
-"""The figures of a sweep as PNG files in its directory."""
+"""Draw the figures of a sweep as PNG files in its directory."""
 
 import math
 import sys
@@ -17,10 +17,9 @@ from regioncount.reporting.group_figures import GroupFigures
 from regioncount.reporting.groups import Group
 from regioncount.runs.plans import PlannedRun
 
-# Decision regions side by side.
-MAX_PANELS = 5
+MAX_PANELS = 5  # decision regions side by side
 
-# Returns labels (n, n) of the plane through three training images, and the positions (3, 2) of the images in grid steps.
+# Returns the labels (n, n) in the plane through three training images, and the positions (3, 2) of the images in grid steps.
 DecisionRegions = Callable[[PlannedRun], tuple[np.ndarray, np.ndarray]]
 
 
@@ -30,10 +29,10 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
     Args:
         results: The sweep's results.
         figures: The data of the group's figures.
-        decision_regions: Evaluates the model of a run; if None, decision regions are not drawn.
+        decision_regions: Evaluates the model of a run. If None, decision regions are not drawn.
 
     Returns:
-        The files.
+        The paths of the files.
     """
     group, files = figures.group, []
 
@@ -57,23 +56,23 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         try:
             save(_decision_regions(results, group, decision_regions), "decision_regions")
         except InputError as error:
-            print(f"no decision regions of {group.title}: {error}", file=sys.stderr)
+            print(f"the decision regions of {group.title} were not drawn: {error}", file=sys.stderr)
     return files
 
 
 def _decision_regions(results: SweepResults, group: Group, decision_regions: DecisionRegions) -> Figure:
-    """Return decision regions at the learning rates of the grid; all other options are equal."""
-    others = [rows for _, rows in group.rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
-    rows = max(others, key=lambda rows: rows["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
+    """Draw decision regions at up to `MAX_PANELS` learning rates of the grid, with all other options equal."""
+    subsets = [rows for _, rows in group.rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
+    rows = max(subsets, key=lambda rows: rows["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
     if rows["learning_rate"].isna().all():
-        # Classical classifiers have no learning rate: take the first and the last configuration of the grid.
-        chosen = list(dict.fromkeys([rows.index[0], rows.index[-1]]))
+        # Classical classifiers have no learning rate: draw the first and the last configuration of the grid.
+        drawn = list(dict.fromkeys([rows.index[0], rows.index[-1]]))
     else:
         candidates = rows.drop_duplicates("learning_rate").index
-        chosen = list(candidates[np.unique(np.linspace(0, len(candidates) - 1, MAX_PANELS).round().astype(int))])
-    planned = [results.plan.runs[position] for position in chosen]
+        drawn = list(candidates[np.unique(np.linspace(0, len(candidates) - 1, MAX_PANELS).round().astype(int))])
+    planned = [results.plan.runs[position] for position in drawn]
     labels, positions = zip(*map(decision_regions, planned), strict=True)
-    rates = rows.loc[chosen, "learning_rate"]
+    rates = rows.loc[drawn, "learning_rate"]
     titles = [_title(rate, run.varied) for rate, run in zip(rates, planned, strict=True)]
     return plots.decision_regions(labels, titles, planned[0].dataset.classes, positions)
 

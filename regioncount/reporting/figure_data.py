@@ -1,7 +1,8 @@
-"""What figures show: dots, lines and cells, computed once and drawn by `plots` (matplotlib) and by `charts` (plotly).
+"""The data of figures (dots, lines and cells), which `plots` draws with matplotlib and `charts` with plotly.
 
-Figures distinguish configurations by two hyperparameters: the first is a colour, the second a marker, a line style or an
-axis. Missing and infinite values, such as those of diverged runs, are left out. Accuracies are in percent.
+Figures distinguish configurations by two hyperparameters: the first sets the colour, the second the marker or line style.
+In heat maps they are the axes. Missing and infinite values, such as those of diverged runs, are omitted. Accuracies are in
+percent.
 """
 
 import math
@@ -17,7 +18,7 @@ from regioncount.analysis import FITTED_ACCURACY, with_targets
 from regioncount.columns import Column
 from regioncount.reporting.scales import complete_rows, position_on_scale, rank_styles, require_columns
 
-# Beyond these, figures of large sweeps would become unreadable.
+# Limits that keep figures of large sweeps readable.
 MAX_BARS = 300  # dots with error bars
 MAX_LINES = 200
 MAX_NUMBERS = 24  # rows or columns of a heat map with numbers in its cells
@@ -34,23 +35,23 @@ class Scatter:
     x: Column
     y: Column
     group_by: list[str]
-    """The columns that define a configuration; those of colour and marker first."""
+    """The columns that define a configuration; the first sets the colour, the second the marker."""
     runs: pd.DataFrame
     """The complete runs: `group_by`, x, y, and fits (whether the run fits its training set)."""
     dots: pd.DataFrame
     """One row per configuration: `group_by`; means of x and y over runs; their standard errors, x.key + "_error" and
-    y.key + "_error"; fits (whether all runs fit); and the number of runs."""
+    y.key + "_error"; fits (whether all runs fit); and runs (their number)."""
     scale: dict[Any, float]
-    """The position from 0 to 1 of each value of the first hyperparameter on the colour scale."""
+    """The position on the colour scale, from 0 to 1, of each value of the first hyperparameter."""
     styles: dict[Any, int]
-    """The number of each value's marker, by value of the second hyperparameter."""
+    """The index of the marker for each value of the second hyperparameter."""
     line: list[tuple[float, float]]
     """The two ends of the least-squares line through the dots."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """The mean of a measure in each cell of the grid that two hyperparameters span."""
+    """The mean of a measure in each cell of a grid of two hyperparameters."""
 
     column: Column
     across: str
@@ -64,11 +65,11 @@ class HeatMap:
 
     @property
     def has_numbers(self) -> bool:
-        """Whether cells are large enough for numbers."""
+        """Whether the cells are large enough to print numbers in them."""
         return max(self.cells.shape) <= MAX_NUMBERS
 
     def text_colour(self, value: float) -> str:
-        """Return the colour, black or white, that can be read on the cell of a value."""
+        """Return the colour, black or white, of text that is readable on the cell of a value."""
         low, high = np.nanmin(self.cells), np.nanmax(self.cells)
         colour = colormaps["viridis"](float((value - low) / (high - low)) if high > low else 0.0)
         return "black" if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
@@ -99,7 +100,7 @@ class Lines:
     scale: dict[Any, float]
     """As in `Scatter`."""
     styles: dict[Any, int]
-    """The number of each value's line style, by value of the second hyperparameter."""
+    """The index of the line style for each value of the second hyperparameter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +129,14 @@ def scatter(runs: pd.DataFrame, x: Column, y: Column = GAP, group_by: Sequence[s
     """Average a measure and a target over the runs of each configuration.
 
     Args:
-        runs: One row per run: x, train_accuracy and test_accuracy (fractions), `group_by`, and y unless it follows from the
-            accuracies.
+        runs: One row per run: x, train_accuracy and test_accuracy (fractions), `group_by`, and y unless it can be computed
+            from the accuracies.
         x: The measure.
         y: The target.
-        group_by: The columns that define a configuration, as far as `runs` has them.
+        group_by: The columns that define a configuration. Those that `runs` lacks are ignored.
 
     Returns:
-        The dots; None if no run is complete.
+        The dots; None if no run has all values.
 
     Raises:
         InputError: A column is missing, or accuracies are in percent.
@@ -165,10 +166,10 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
     Args:
         runs: One row per run: the measures and `group_by`.
         measures: The measures, one heat map each.
-        group_by: Hyperparameters, of which the first two span the grid.
+        group_by: Hyperparameters. The first two are the axes.
 
     Returns:
-        Heat maps of the same grid; none if there are no complete runs.
+        Heat maps of the same grid; empty if no run has a value.
 
     Raises:
         InputError: A measure is missing.
@@ -198,11 +199,11 @@ def lines_through_training(
     Args:
         counts: One row per run, subspace and epoch: subspace, epoch, mean, and `group_by`.
         group_by: The columns that define a configuration.
-        max_columns: How many of these columns distinguish lines; by default all. Of more than `MAX_LINES` lines, those are
-            averaged that agree in the first two columns or in the first one.
+        max_columns: How many of these columns distinguish lines; by default all. If there are more than `MAX_LINES` lines,
+            only the first two columns, or only the first one, distinguish them.
 
     Returns:
-        The lines of each subspace; none if no count is complete.
+        The lines of each subspace; empty if there are no counts.
 
     Raises:
         InputError: A column is missing.
@@ -232,11 +233,11 @@ def measure_panels(
     Args:
         runs: As in `scatter`, with all measures of the ranking.
         ranking: A table of `analysis.ranking`.
-        columns: Returns the column of a measure's key.
+        columns: Returns the column for the key of a measure.
         group_by: As in `scatter`.
 
     Returns:
-        A panel for each measure that is defined somewhere, in the order of the ranking; None if there is none.
+        A panel for each measure that is defined for some run, in the order of the ranking; None if there are none.
 
     Raises:
         InputError: A column is missing, or accuracies are in percent.
@@ -259,12 +260,13 @@ def measure_panels(
 
 
 def _line(values: tuple[Any, ...], rows: pd.DataFrame) -> Line:
-    at = rows.groupby("epoch")["mean"].agg(["mean", "sem", "size"])
-    return Line(values, at.index.to_numpy(), at["mean"].to_numpy(), at["sem"].to_numpy(), at["size"].to_numpy())
+    epochs = rows.groupby("epoch")["mean"].agg(["mean", "sem", "size"])
+    mean, error, runs = (epochs[column].to_numpy() for column in ("mean", "sem", "size"))
+    return Line(values, epochs.index.to_numpy(), mean, error, runs)
 
 
 def _least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:
-    """Return slope and offset of the least-squares line; NaN if x is constant."""
+    """Return the slope and offset of the least-squares line; NaN if x is constant."""
     spread = ((x - x.mean()) ** 2).sum()
     slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else math.nan
     return slope, y.mean() - slope * x.mean()

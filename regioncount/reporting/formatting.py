@@ -1,4 +1,4 @@
-"""Text of values in figures, tables and pages."""
+"""Format values for figures, tables and pages."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def value_text(value: Any) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return the text of a heat map's cell."""
+    """Return a number as text for a cell of a heat map."""
     return f"{value:.2f}" if 0.1 <= abs(value) < 100 else f"{value:.4g}"
 
 
@@ -35,12 +35,12 @@ def mean_and_error(mean: float, error: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number and a noun: "1 run", "2 runs"."""
+    """Return a number with its noun: "1 run", "2 runs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its two largest units."""
+    """Return a duration in hours and minutes, or in minutes and seconds if it is below an hour."""
     hours, rest = divmod(round(seconds), 3600)
     parts = {"h": hours, "min": rest // 60, "s": 0 if hours else rest % 60}
     return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 s"

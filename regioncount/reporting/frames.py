@@ -1,4 +1,4 @@
-"""Columns and rows of pandas tables, with their types."""
+"""Typed access to the columns and rows of pandas tables."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ def keys(table: pd.DataFrame) -> list[str]:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table's rows as mappings."""
+    """Return a table's rows as mappings from columns to values."""
     return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]

@@ -1,4 +1,4 @@
-"""The data of all figures of a sweep, which PNG files, the page and the tracker draw."""
+"""The data of all figures of a sweep, shared by the PNG files, the page and the tracker."""
 
 from dataclasses import dataclass
 
@@ -24,11 +24,11 @@ class GroupFigures:
     lines: list[Lines]
     """Region counts through training, one per subspace; two hyperparameters distinguish lines."""
     detailed_lines: list[Lines]
-    """The same; all hyperparameters distinguish lines."""
+    """Like `lines`, but all hyperparameters distinguish lines."""
     panels: Panels | None
     """All measures against the gap, if they were ranked."""
     trajectories: list[tuple[float, np.ndarray, np.ndarray]]
-    """Of the measure `theorem`: learning rates, steps and Hessian eigenvalues of single runs."""
+    """Learning rate, steps (n,) and Hessian eigenvalues (n,) of single runs, from the measure `theorem`."""
 
     def file_name(self, kind: str) -> str:
         """Return the name of a figure's file, without the extension."""
@@ -59,10 +59,10 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
 
 
 def _trajectories(results: SweepResults, group: Group) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Return learning rate, steps and Hessian eigenvalues of the first run of each learning rate at the largest width.
+    """Return the learning rate, steps and Hessian eigenvalues of the first run of each learning rate at the largest width.
 
     Raises:
-        InputError: The arrays behind the measure cannot be read.
+        InputError: The run or the arrays of the measure cannot be read.
     """
     trajectories = []
     widest = group.rows[group.rows["theorem_width"] == group.rows["theorem_width"].max()]
@@ -70,7 +70,7 @@ def _trajectories(results: SweepResults, group: Group) -> list[tuple[float, np.n
         planned = results.plan.runs[rows.index[0]]
         run, settings = planned.find_run(), measurement_settings(planned.config, planned.dataset)
         if run is None:
-            raise InputError(f"{planned.name}-{planned.identity}: the run is gone")
+            raise InputError(f"{planned.name}-{planned.identity}: the run is missing")
         key = measurement_key(settings["theorem"], run.epochs_trained)
         arrays = run.region_arrays()
         trajectories.append((rate, arrays[f"{key}/steps"], arrays[f"{key}/eigenvalues"]))

@@ -8,8 +8,7 @@ import pandas as pd
 
 from regioncount.runs.plans import Plan
 
-# Of a data set's or network's name in the name of a file.
-MAX_NAME_LENGTH = 60
+MAX_NAME_LENGTH = 60  # of a data set or network in a file name
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,23 +18,23 @@ class Group:
     settings: dict[str, Any]
     """The data set, network and measuring setting, by column."""
     title: str
-    """The settings in words."""
+    """The settings as text."""
     short_title: str
-    """The settings in which groups differ, in words."""
+    """The settings that differ between groups, as text."""
     file_suffix: str
-    """The end of the names of the group's files."""
+    """The suffix of the group's file names."""
     rows: pd.DataFrame
     """The group's rows of the table of runs."""
 
-    def select(self, table: pd.DataFrame, **further: Any) -> pd.DataFrame:
+    def select(self, table: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
         """Return a table's rows that belong to this group.
 
         Args:
             table: A table with the columns of `settings`, or an empty one.
-            **further: Values that further columns must have.
+            **conditions: Values that other columns must have.
         """
-        wanted = self.settings | further
-        return table[(table[list(wanted)] == list(wanted.values())).all(axis=1)] if len(table) else table
+        conditions = self.settings | conditions
+        return table[(table[list(conditions)] == list(conditions.values())).all(axis=1)] if len(table) else table
 
     def select_counts(self, counts: pd.DataFrame, plan: Plan, subspace: str) -> pd.DataFrame:
         """Return the group's region counts in one kind of subspace, one row per run and epoch.
@@ -45,13 +44,13 @@ class Group:
             plan: The sweep's plan.
             subspace: The subspace's name.
         """
-        wanted = {column: self.settings[column] for column in plan.measuring_columns} | {"subspace": subspace}
-        chosen = (counts[list(wanted)] == list(wanted.values())).all(axis=1)
-        return counts[chosen & counts["identity"].isin(self.rows["identity"])]
+        conditions = {column: self.settings[column] for column in plan.measuring_columns} | {"subspace": subspace}
+        selected = (counts[list(conditions)] == list(conditions.values())).all(axis=1)
+        return counts[selected & counts["identity"].isin(self.rows["identity"])]
 
 
 def group_columns(plan: Plan) -> list[str]:
-    """Return the columns whose values identify a group."""
+    """Return the columns that identify a group."""
     return ["dataset", "model", *plan.measuring_columns]
 
 
@@ -80,5 +79,5 @@ def find_groups(table: pd.DataFrame, plan: Plan) -> list[Group]:
 
 
 def _file_name_part(value: Any) -> str:
-    """Return a value in the letters that are safe in the name of a file."""
+    """Return a value as text, with unsafe characters for a file name replaced by dashes."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-.")[:MAX_NAME_LENGTH]

@@ -1,4 +1,4 @@
-"""What a sweep shows, in a sentence or two and as the table on the screen."""
+"""The main result of a sweep in a sentence or two, and the table that a sweep prints."""
 
 import pandas as pd
 
@@ -12,9 +12,9 @@ CORRELATION = "Pearson's r of region count and generalization gap"
 
 
 def headline(results: SweepResults) -> str:
-    """Return the correlation of region count and gap with the number of runs behind it, and how many runs are unusable."""
+    """Return the correlation of region count and gap, the number of runs behind it, and the numbers of unusable runs."""
     table = results.runs
-    sentences = [f"{_finding(results)}."]
+    sentences = [f"{_main_result(results)}."]
     for status, count in table["status"].value_counts().items():
         if status != "finished":
             verb = status if status in ("failed", "diverged") else f"{_is_or_are(count)} {status}"
@@ -25,7 +25,7 @@ def headline(results: SweepResults) -> str:
 
 
 def summarize(results: SweepResults) -> str:
-    """Return the table that a sweep prints: one line per configuration, averaged over seeds, accuracies in percent."""
+    """Return the printed table of a sweep: one line per configuration, averaged over seeds, with accuracies in percent."""
     table = results.runs
     finished = table[table["status"] == "finished"]
     lines = []
@@ -40,29 +40,29 @@ def summarize(results: SweepResults) -> str:
     return "\n".join(lines)
 
 
-def _finding(results: SweepResults) -> str:
+def _main_result(results: SweepResults) -> str:
     if not results.groups:
         return f"None of the {len(results.runs)} runs has finished"
     rows = [(group, main_correlation(results, group)) for group in results.groups]
     correlations = [(group, row) for group, row in rows if row is not None]
     if not correlations:
         return f"{(results.runs['status'] == 'finished').sum()} runs have finished; nothing to correlate was measured"
-    return _of_one_group(correlations[0][1]) if len(correlations) == 1 else _of_several_groups(correlations)
+    return _describe_group(correlations[0][1]) if len(correlations) == 1 else _describe_groups(correlations)
 
 
-def _of_one_group(row: pd.Series) -> str:
+def _describe_group(row: pd.Series) -> str:
     runs, fitted, configurations = row["runs"], row["fitted"], row["configurations"]
     if fitted == runs or row["note_fitted"]:
         share = "all" if fitted == runs else fitted
         subject = f"Over {counted(configurations, 'configuration')} ({counted(runs, 'run')}, {share} fitted), {CORRELATION}"
-        among = "" if fitted == runs or row["note"] else f"; among the fitted runs alone it is {row['note_fitted']}"
-        return f"{subject} is {statistic_text(row, 'pearson', '', 2)}{among}"
-    fitting = f"the {row['configurations_fitted']} configurations that fit their training set ({fitted} of {runs} runs)"
-    everything = f"over all {configurations} it is {statistic_text(row, 'pearson', '', 2)}"
-    return f"Over {fitting}, {CORRELATION} is {statistic_text(row, 'pearson', '_fitted', 2)}; {everything}"
+        among_fitted = "" if fitted == runs or row["note"] else f"; among the fitted runs alone it is {row['note_fitted']}"
+        return f"{subject} is {statistic_text(row, 'pearson', '', 2)}{among_fitted}"
+    subset = f"the {row['configurations_fitted']} configurations that fit their training set ({fitted} of {runs} runs)"
+    over_all = f"over all {configurations} it is {statistic_text(row, 'pearson', '', 2)}"
+    return f"Over {subset}, {CORRELATION} is {statistic_text(row, 'pearson', '_fitted', 2)}; {over_all}"
 
 
-def _of_several_groups(correlations: list[tuple[Group, pd.Series]]) -> str:
+def _describe_groups(correlations: list[tuple[Group, pd.Series]]) -> str:
     runs, fitted = (sum(row[column] for _, row in correlations) for column in ("runs", "fitted"))
     suffix = "" if fitted == runs else "_fitted"
     defined = [(row[f"pearson{suffix}"], group) for group, row in correlations if not row[f"note{suffix}"]]
@@ -74,8 +74,8 @@ def _of_several_groups(correlations: list[tuple[Group, pd.Series]]) -> str:
         return f"{subject} is undefined"
     (low, lowest), (high, highest) = (end(defined, key=lambda pair: pair[0]) for end in (min, max))
     undefined = len(correlations) - len(defined)
-    besides = f", and is undefined for {undefined}" if undefined else ""
-    return f"{subject} lies between {low:.2f} ({lowest.short_title}) and {high:.2f} ({highest.short_title}){besides}"
+    exceptions = f", and is undefined for {undefined}" if undefined else ""
+    return f"{subject} lies between {low:.2f} ({lowest.short_title}) and {high:.2f} ({highest.short_title}){exceptions}"
 
 
 def _is_or_are(number: int) -> str:

@@ -1,10 +1,9 @@
-"""Tables in Markdown and LaTeX."""
+"""Write tables in Markdown and LaTeX."""
 
 from regioncount.reporting.frames import keys
 from regioncount.reporting.tables import Table
 
-# Wider tables are scaled to the width of the line.
-MAX_UNSCALED_COLUMNS = 6
+MAX_UNSCALED_COLUMNS = 6  # tables with more columns are scaled to the line width
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -47,7 +46,7 @@ def latex(table: Table, label: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return text on one line that Markdown shows as it is."""
+    """Escape text for Markdown and put it on one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for special in "\\`*_|":
         text = text.replace(special, f"\\{special}")
@@ -55,5 +54,5 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return text on one line that LaTeX shows as it is."""
+    """Escape text for LaTeX and put it on one line."""
     return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""The report of a sweep as a page, and the page that lists all sweeps."""
+"""Build the report page of a sweep, and the page that lists all sweeps."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ FILES = [
 VERSIONS = ("regioncount", "torch", "scikit_learn", "python")
 
 # Options that do not change a run.
-LEFT_OUT = ("results", "tracker", "device", "plugins")
+OMITTED_OPTIONS = ("results", "tracker", "device", "plugins")
 
 
 def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
@@ -58,14 +58,14 @@ def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    several = len(figures) > 1
+    several_groups = len(figures) > 1
     sections = [("What was run", render("experiment.html", facts=_facts(results), options=_options(results)))]
     if results.runs.groupby(group_columns(results.plan)).ngroups > 1:
-        sections.append(("Overview", _only_table(page_table(tables.overview(results), "overview"))))
+        sections.append(("Overview", _render_table(page_table(tables.overview(results), "overview"))))
     if len(results.comparison):
-        sections.append(("Beside the paper", _only_table(page_table(tables.comparison(results), "comparison"))))
+        sections.append(("Beside the paper", _render_table(page_table(tables.comparison(results), "comparison"))))
     for number, group in enumerate(figures, 1):
-        sections.append((group.group.short_title if several else "Results", _group(results, group, number)))
+        sections.append((group.group.short_title if several_groups else "Results", _group(results, group, number)))
     sections.append(("Every run", render("runs.html", unfinished=_unfinished(results), runs=_runs(results))))
     sections.append(("How to read this", render("notes.html", fitted=f"{FITTED_ACCURACY:.0%}")))
     return document(
@@ -79,7 +79,7 @@ def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
 
 
 def summary(results: SweepResults) -> dict[str, Any]:
-    """Return what the list of sweeps shows of a sweep."""
+    """Return the entry of a sweep in the list of sweeps."""
     return {
         "name": results.plan.name,
         "date": date(results),
@@ -95,7 +95,7 @@ def build_index(summaries: Mapping[str, Mapping[str, Any] | None]) -> str:
     """Return the page that lists sweeps.
 
     Args:
-        summaries: By the name of a sweep's directory, the `summary` of its results; None for a sweep without a report.
+        summaries: The `summary` of each sweep, by the name of its directory; None for a sweep without a report.
     """
     rows = []
     ordered = sorted(summaries.items(), key=lambda item: (item[1] or {}).get("date", ""), reverse=True)
@@ -114,7 +114,7 @@ def build_index(summaries: Mapping[str, Mapping[str, Any] | None]) -> str:
 
 
 def date(results: SweepResults) -> str:
-    """Return the day on which the last run was trained or, without trained runs, the sweep was planned."""
+    """Return the day on which the last run was trained or, if no run was trained, the day of the plan."""
     environments = results.environments
     dates = environments["date"].dropna() if "date" in environments else []
     return max(map(str, dates), default=str(results.plan.environment.get("date", "")))[:10]
@@ -146,7 +146,7 @@ def _facts(results: SweepResults) -> dict[str, list[str]]:
         "Code": [Markup("commit {}").format(code(commit)) for commit in _distinct(recorded, "commit")],
     }
     if len(environments):
-        # A run's record may come from anywhere, and its times need not be numbers.
+        # Records are untrusted: their times may not be numbers.
         names = ("training_seconds", "measuring_seconds")
         training, measuring = (pd.to_numeric(environments[name], errors="coerce").sum() for name in names)
         facts["Time"] = [f"{duration(training)} of training and {duration(measuring)} of measuring"]
@@ -164,8 +164,8 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
         return directory / f"{figures.file_name(kind)}.png"
 
     rates = sorted(set(group.rows["learning_rate"].dropna()))
-    at = f", at learning rates {value_text(rates[0])} to {value_text(rates[-1])}" if len(rates) > 1 else ""
-    planes = f"Decision regions of {group.title} in the plane through three training images{at}"
+    rate_range = f", at learning rates {value_text(rates[0])} to {value_text(rates[-1])}" if len(rates) > 1 else ""
+    planes = f"Decision regions of {group.title} in the plane through three training images{rate_range}"
     theorem = "Hessian eigenvalue, active neurons, activation changes, regions and bound over learning rates"
     panels = f"Each measure of {group.title} against the generalization gap, in the order of the ranking"
     ranked = enumerate(tables.rankings(results, group))
@@ -183,7 +183,7 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
         theorem=page_picture(
             path("theorem"),
             theorem,
-            f"{theorem}, of {group.title}: docs/theory.md. Bars are one standard error over seeds.",
+            f"{theorem}, of {group.title} (see docs/theory.md). Bars are one standard error over seeds.",
             wide=True,
         ),
         decision_regions=page_picture(
@@ -197,20 +197,20 @@ def _scatters(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageCh
     for data in figures.scatters:
         description = f"{data.x.label.capitalize()} against generalization gap, {figures.group.title}"
         caption = ["A dot is a configuration"]
-        if left_out := charts.left_out(data):
-            caption.append(left_out)
+        if omissions := charts.describe_omissions(data):
+            caption.append(omissions)
         elif len(data.runs) > len(data.dots):
             caption.append("error bars are one standard error over seeds; small dots are single runs")
         if not data.dots["fits"].all():
             caption.append("hollow dots have runs that do not fit their training set")
-        text = f"{'; '.join(caption)}. Point at a dot to see its options and values."
+        text = f"{'; '.join(caption)}. Hover over a dot to see its options and values."
         file = path(f"count_against_gap_{data.x.subspace}")
         parts.append(page_chart(charts.count_against_gap(data), 460, description, text, file))
     return parts
 
 
 def _heat_maps(figures: GroupFigures, path: Path) -> list[PageChart]:
-    """Return the heat maps. The PNG file has all of them, and is shown with the first one."""
+    """Return the heat maps. The PNG file contains all of them, so only the first one has it as its fallback."""
     parts: list[PageChart] = []
     for data in figures.heat_maps:
         if (figure := charts.heat_map(data)) is not None:
@@ -223,7 +223,9 @@ def _lines(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart
     parts = []
     for data in figures.detailed_lines:
         description = f"{data.column.label.capitalize()} through training, {figures.group.title}"
-        caption = "A line is a configuration; its band is one standard error over seeds. Point at a line to see its options."
+        caption = (
+            "A line is a configuration; its band is one standard error over seeds. Hover over a line to see its options."
+        )
         file = path(f"count_through_training_{data.column.subspace}")
         parts.append(page_chart(charts.count_through_training(data), 420, description, caption, file))
     return parts
@@ -244,16 +246,16 @@ def _runs(results: SweepResults) -> PageTable | None:
     return page_table(tables.runs(results), "runs", {number for number, row in rows if tables.marks(row) != ["finished"]})
 
 
-def _only_table(table: PageTable | None) -> Markup:
+def _render_table(table: PageTable | None) -> Markup:
     return render("table.html", rows=table, example="")
 
 
 def _options(results: SweepResults) -> dict[str, list[str]]:
-    """Return every option that is set, with its values among the runs."""
+    """Return every option that is set, with its distinct values in the runs."""
     configs = [run.config for run in results.plan.runs]
     values: dict[str, dict[str, None]] = {}
-    for part in (option.name for option in fields(RunConfig) if option.name not in LEFT_OUT):
-        # Most runs of a sweep share most parts.
+    for part in (option.name for option in fields(RunConfig) if option.name not in OMITTED_OPTIONS):
+        # Flatten each distinct part once: most runs of a sweep share most parts.
         for option in {repr(option): option for option in (getattr(config, part) for config in configs)}.values():
             for key, value in _flatten({part: _as_mapping(part, option)}):
                 values.setdefault(key, {})[value] = None
@@ -261,7 +263,7 @@ def _options(results: SweepResults) -> dict[str, list[str]]:
 
 
 def _as_mapping(part: str, option: Any) -> Any:
-    """Return a part of a configuration as plain values, without what does not change a run."""
+    """Return a part of a configuration as plain values, without options that do not change a run."""
     if part == "dataset":
         return option.model_copy(update={"root": None, "workers": None}).model_dump()
     if part == "regions":
@@ -283,6 +285,6 @@ def _names(results: SweepResults, column: str) -> list[str]:
 
 
 def _distinct(records: Iterable[Mapping[str, Any]], key: str) -> list[str]:
-    """Return the values of a key, in order, without those that were not recorded."""
+    """Return the distinct recorded values of a key, in order."""
     values = dict.fromkeys(str(record.get(key)) for record in records)
     return [value for value in values if value not in ("None", "nan")]

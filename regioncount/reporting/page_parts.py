@@ -1,7 +1,7 @@
 """The building blocks of pages: documents, tables and figures, rendered with Jinja2 from templates/.
 
-A page needs no other file and no network: styles, scripts, figures and pictures are embedded. Names, options and messages
-are escaped. The page's security policy allows no scripts but those whose hashes it lists.
+A page is self-contained: styles, scripts, figures and pictures are embedded. Names, options and messages are escaped. The
+page's security policy allows only scripts whose hashes it lists.
 """
 
 import base64
@@ -19,7 +19,7 @@ from regioncount.reporting.frames import keys
 from regioncount.reporting.tables import Table
 
 FOLDER = Path(__file__).parent
-MAX_ROWS = 500  # of a table are shown at first (assets/report.css)
+MAX_ROWS = 500  # rows of a table shown at first, as in assets/report.css
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
@@ -37,7 +37,7 @@ class PageColumn:
 
     title: str
     kind: str = ""
-    """Its style: "number", "long", or none."""
+    """The style of the column: "number", "long" or ""."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PageTable:
     rows: Sequence[Sequence[str]]
     """Text, which is escaped, or Markup."""
     marked: Collection[int] = ()
-    """The rows that stand out."""
+    """The indices of highlighted rows."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,22 @@ class PageChart:
     description: str
     caption: str
     file: str | None
-    """The PNG file beside the page that is shown without scripts."""
+    """The PNG file beside the page that is shown if scripts are disabled."""
 
 
 @dataclass(frozen=True)
 class PagePicture:
-    """A PNG file that is embedded."""
+    """An embedded PNG file."""
 
     content: str
     description: str
     caption: str
     wide: bool
-    """Whether it is scrolled sideways on a narrow screen."""
+    """Whether the picture scrolls sideways on a narrow screen."""
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Return a template of templates/ filled with values, which are escaped."""
+    """Render a template of templates/ with values, which are escaped."""
     return Markup(_ENVIRONMENT.get_template(template).render(**values))
 
 
@@ -90,15 +90,15 @@ def document(
     headline: str = "",
     scripts: Sequence[str] = (),
 ) -> str:
-    """Return a page.
+    """Return an HTML page.
 
     Args:
-        title: The title of the browser's window.
+        title: The title of the browser window.
         heading: The heading of the page.
         subtitle: The line below the heading.
         sections: The heading and the content of each section.
         headline: The main result.
-        scripts: Scripts that the page runs before report.js.
+        scripts: Scripts to run before report.js.
     """
     # A browser turns line ends into newlines before it computes the hash.
     scripts = [script.replace("\r\n", "\n").replace("\r", "\n") for script in (*scripts, _asset("report.js"))]
@@ -118,7 +118,7 @@ def document(
 
 
 def page_table(table: Table, identifier: str, marked: Collection[int] = ()) -> PageTable | None:
-    """Return a table for a page; None if it has no rows."""
+    """Return a table in the form for a page; None if it has no rows."""
     if table.cells.empty:
         return None
     columns = [PageColumn(table.titles[key], "number" if key in table.numeric else "") for key in keys(table.cells)]
@@ -127,21 +127,21 @@ def page_table(table: Table, identifier: str, marked: Collection[int] = ()) -> P
 
 
 def page_chart(figure: go.Figure, height: int, description: str, caption: str, path: Path | None = None) -> PageChart:
-    """Return a plotly figure for a page.
+    """Return a plotly figure in the form for a page.
 
     Args:
         figure: The figure.
         height: Its height in pixels.
-        description: What it shows, for readers who cannot see it.
-        caption: Its caption; none if empty.
-        path: A PNG file of the figure beside the page, which need not exist.
+        description: A description of the figure for screen readers.
+        caption: The caption; "" for none.
+        path: A PNG file of the figure beside the page. It need not exist.
     """
-    content = (figure.to_json() or "").replace("<", "\\u003c")  # nothing in it can end the script
+    content = (figure.to_json() or "").replace("<", "\\u003c")  # so that no text in it can close the script element
     return PageChart(content, height, description, caption, path.name if path is not None and path.is_file() else None)
 
 
 def page_picture(path: Path, description: str, caption: str, *, wide: bool = False) -> PagePicture | None:
-    """Return a PNG file for a page; None if it does not exist."""
+    """Return a PNG file in the form for a page; None if it does not exist."""
     if not path.is_file():
         return None
     return PagePicture(base64.b64encode(path.read_bytes()).decode(), description, caption, wide)

@@ -1,8 +1,8 @@
 """The paper's published figures, which reports print beside a sweep's own.
 
 They were computed from the runs that the authors published (Li et al., ICML 2025, arXiv 2505.11370): seeds are averaged
-first, then statistics are taken over configurations. The authors' train accuracies are running averages over the last epoch,
-in training mode. Ours are of the whole training set in evaluation mode, so more of our runs count as fitted.
+first, and statistics are computed over configurations. The authors' train accuracies are running averages over the last
+epoch, in training mode. Ours are computed on the whole training set in evaluation mode, so more of our runs count as fitted.
 """
 
 import csv
@@ -16,20 +16,20 @@ import pandas as pd
 from regioncount.analysis.observations import HYPERPARAMETERS
 from regioncount.columns import Column
 
-# One row per experiment and network. Correlations are those of the region count and the generalization gap; in the last
-# rows, those of the measure that the experiment is named after. Fitted configurations have a train accuracy of at least
-# 0.99. Test accuracies are the lowest and the highest of a configuration.
+# One row per experiment and network. Correlations are between region count and generalization gap; in the last rows, between
+# the measure that the experiment is named after and the gap. Fitted configurations have a train accuracy of at least 0.99.
+# test_accuracy_low and _high are the lowest and highest test accuracy of a configuration.
 FILE = Path(__file__).parent / "published.csv"
 
 FIGURES = ("pearson", "configurations", "pearson_fitted", "fitted", "test_accuracy_low", "test_accuracy_high")
 
 
 def figures(experiment: str | None, network: str) -> dict[str, float] | None:
-    """Return the published figures of an experiment's network.
+    """Return the published figures of an experiment and a network.
 
     Args:
-        experiment: The experiment's name in published.csv.
-        network: The network's name.
+        experiment: The name of the experiment in published.csv.
+        network: The name of the network.
 
     Returns:
         configurations, fitted, pearson, pearson_fitted, spearman, kendall, test_accuracy_low and test_accuracy_high
@@ -47,21 +47,21 @@ def compare(
 ) -> pd.DataFrame:
     """Return correlations with the generalization gap beside the published ones, one row per network and measure.
 
-    Every region count has a row. Another measure has one if `experiments` names it.
+    Every region count has a row. Other measures have one if `experiments` contains them.
 
     Args:
         correlations: A sweep's correlations, as in correlations.csv.
         runs: The sweep's runs, as in runs.csv.
-        experiments: The experiment in published.csv, for the name of a subspace or of another measure.
-        subspaces: The names of the subspaces that were counted in.
+        experiments: The experiment in published.csv, by the name of a subspace or of another measure.
+        subspaces: The names of the subspaces in which regions were counted.
         group_by: The columns of `runs` that define a configuration.
 
     Returns:
-        The columns that identify the group of runs (dataset, model, ...), measure, pearson, pearson_low, pearson_high,
-        configurations, pearson_fitted, configurations_fitted, test_accuracy_low and test_accuracy_high (of configurations,
-        fractions); published_experiment and the published figures, NaN if none were published: published_pearson,
-        published_configurations, published_pearson_fitted, published_fitted, published_test_accuracy_low and
-        published_test_accuracy_high.
+        A table with the columns that identify the group of runs (dataset, model, ...), measure, pearson, pearson_low,
+        pearson_high, configurations, pearson_fitted, configurations_fitted, test_accuracy_low and test_accuracy_high
+        (fractions, over configurations), published_experiment, and the published figures, NaN if there are none:
+        published_pearson, published_configurations, published_pearson_fitted, published_fitted,
+        published_test_accuracy_low and published_test_accuracy_high.
     """
     statistics = ["pearson", "pearson_low", "pearson_high", "configurations", "pearson_fitted", "configurations_fitted"]
     rows = []
@@ -73,7 +73,7 @@ def compare(
         group = row[: row.index.get_loc("measure")].to_dict()
         group_runs = runs[(runs[list(group)] == list(group.values())).all(axis=1)]
         accuracies = group_runs.groupby(list(group_by), dropna=False)["test_accuracy"].mean()
-        known = figures(experiments.get(name), row["model"]) or dict.fromkeys(FIGURES, math.nan)
+        theirs = figures(experiments.get(name), row["model"]) or dict.fromkeys(FIGURES, math.nan)
         rows.append(
             {
                 **group,
@@ -83,7 +83,7 @@ def compare(
                 "test_accuracy_high": accuracies.max(),
                 "published_experiment": experiments.get(name),
             }
-            | {f"published_{figure}": known[figure] for figure in FIGURES}
+            | {f"published_{figure}": theirs[figure] for figure in FIGURES}
         )
     return pd.DataFrame(rows)
 

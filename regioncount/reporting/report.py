@@ -1,7 +1,7 @@
-"""The report of a sweep: its tables, figures and pages, on disk, on the screen and in the tracker.
+"""Write the report of a sweep: tables, figures and pages on disk, on the screen and in the tracker.
 
-`python -m regioncount.report DIR` writes it again from what is on disk, without data, models or torch. DIR is the directory
-of one sweep or of several, by default results/sweeps.
+`python -m regioncount.report DIR` rewrites it from the files on disk, without data, models or torch. DIR is the directory of
+one sweep, or one that contains several; the default is results/sweeps.
 """
 
 import argparse
@@ -29,17 +29,17 @@ SUMMARY = "report.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the reports of a directory.
+    """Write the report of each sweep in a directory.
 
     Args:
-        arguments: The command line's arguments; by default those in sys.argv.
+        arguments: The arguments of the command line; by default those in sys.argv.
 
     Returns:
         The exit status: 1 if a run failed or is missing, 2 if a sweep cannot be reported.
     """
-    parser = _Parser(prog="python -m regioncount.report", description="Write the report of a sweep again.")
+    parser = _Parser(prog="python -m regioncount.report", description="Rewrite the report of a sweep.")
     parser.add_argument(
-        "directory", type=Path, nargs="?", default=Path("results/sweeps"), help="the directory of a sweep or of several"
+        "directory", type=Path, nargs="?", default=Path("results/sweeps"), help="directory of one sweep or of several"
     )
     parser.add_argument("--version", action="version", version=f"regioncount {regioncount.__version__}")
     try:
@@ -70,9 +70,9 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
 
     Args:
         directory: The sweep's directory.
-        decision_regions: Evaluates the model of a planned run in a plane: returns labels (n, n) and the positions (3, 2) of
-            the three training images in grid steps. If None, the decision regions that are on disk are kept.
-        track: Whether to log the results to the tracker that the sweep is configured with.
+        decision_regions: Evaluates the model of a planned run in a plane. Returns labels (n, n) and the positions (3, 2) of
+            the three training images in grid steps. If None, decision regions on disk are kept.
+        track: Whether to log the results to the sweep's tracker.
 
     Returns:
         The exit status: 0, or 1 if a run failed or is missing.
@@ -102,20 +102,20 @@ def write_index(directory: Path) -> None:
 
 
 def _write_csv_files(results: SweepResults) -> None:
-    always = {
+    required = {
         "runs": results.runs,
         "region_counts": results.counts,
         "configurations": results.configurations,
         "correlations": results.correlations,
     }
-    # Many sweeps have no rows of these.
+    # Written only if they have rows.
     optional = {
         "ranking": results.ranking,
         "comparison": results.comparison,
         "early": results.early,
         "regression": results.regression,
     }
-    for name, table in (always | {name: table for name, table in optional.items() if len(table)}).items():
+    for name, table in (required | {name: table for name, table in optional.items() if len(table)}).items():
         files.write_csv(results.plan.directory / f"{name}.csv", table)
 
 
@@ -136,17 +136,17 @@ def _print_results(results: SweepResults) -> None:
 
 def _write_tables(results: SweepResults) -> None:
     """Write tables.md and tables.tex, the tables for a paper."""
-    only = results.groups[0] if len(results.groups) == 1 else None
-    chosen: list[Table] = [tables.overview(results)] if len(results.groups) > 1 else []
-    chosen += [tables.comparison(results), tables.configurations(results, only), tables.correlations(results, only)]
-    chosen += [tables.early(results, only), tables.regression(results, only)]
-    chosen += [table for group in results.groups for table in tables.rankings(results, group)]
-    chosen = [table for table in chosen if len(table.cells)]
+    group = results.groups[0] if len(results.groups) == 1 else None
+    written: list[Table] = [tables.overview(results)] if len(results.groups) > 1 else []
+    written += [tables.comparison(results), tables.configurations(results, group), tables.correlations(results, group)]
+    written += [tables.early(results, group), tables.regression(results, group)]
+    written += [table for group in results.groups for table in tables.rankings(results, group)]
+    written = [table for table in written if len(table.cells)]
     directory, name = results.plan.directory, results.plan.name
     heading = markup.escape_markdown(f"{name}, on {tables.data_description(results)}: {headline(results)}")
-    files.write_text(directory / "tables.md", "\n".join([heading, "", *map(markup.markdown, chosen)]))
+    files.write_text(directory / "tables.md", "\n".join([heading, "", *map(markup.markdown, written)]))
     packages = "% \\usepackage{booktabs,graphicx}\n"
-    parts = [markup.latex(table, f"{name}-{table.name}") for table in chosen]
+    parts = [markup.latex(table, f"{name}-{table.name}") for table in written]
     files.write_text(directory / "tables.tex", "\n".join([packages, *parts]))
 
 
@@ -155,7 +155,8 @@ def _print_unfinished(results: SweepResults) -> int:
     table, budget = results.runs, results.plan.options.time_budget
     not_started = table["status"].isin(["missing", "running"]) & bool(budget)
     if not_started.any():
-        print(f"{not_started.sum()} runs are left after the time budget of {budget}; rerun the same command to resume")
+        count = not_started.sum()
+        print(f"{count} runs were not started within the time budget of {budget}; rerun the same command to resume")
     unusable = ~table["status"].isin(["finished", "diverged"]) & ~not_started
     for position, row in enumerate(records(table)):
         if unusable[position]:
@@ -165,15 +166,15 @@ def _print_unfinished(results: SweepResults) -> int:
 
 
 def _read_summary(path: Path) -> dict[str, Any] | None:
-    """Return the summary of a report; None if there is none that can be used."""
+    """Return the summary of a report; None if it is missing or invalid."""
     types = {"name": str, "date": str, "datasets": list, "networks": list, "runs": int, "finished": int, "headline": str}
     try:
         summary = files.read_json(path)
     except InputError:
         return None
     complete = all(type(summary.get(key)) is kind for key, kind in types.items())
-    texts = complete and all(isinstance(name, str) for name in summary["datasets"] + summary["networks"])
-    return summary if texts else None
+    valid = complete and all(isinstance(name, str) for name in summary["datasets"] + summary["networks"])
+    return summary if valid else None
 
 
 def _print_error(reason: object) -> int:

@@ -1,4 +1,4 @@
-"""The columns of a sweep's results: which of them are region counts and measures, and what each is called."""
+"""The columns of a sweep's results: which are region counts and measures, and their labels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,23 +16,23 @@ from regioncount.runs.record import Run
 
 @dataclass(frozen=True)
 class ResultColumns:
-    """The columns that a sweep's configurations and measurements define."""
+    """The columns that the configurations and measurements of a sweep define."""
 
     subspaces: tuple[str, ...]
     """The names of the subspaces, in the order of the configurations."""
     measures: tuple[str, ...]
-    """The keys of the measures' columns, in the order of the configurations."""
+    """The keys of the columns of measures, in the order of the configurations."""
     descriptions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Labels and units that are stored with measurements, by key."""
+    """Labels and units that were stored with measurements, by key."""
 
     def __getitem__(self, key: str) -> Column:
         """Return the column of a key in a table."""
         column = Column.parse(key, self.subspaces)
-        described = self.descriptions.get(key, {})
-        return Column(column.statistic, column.subspace, column.part, described.get("label"), described.get("unit"))
+        description = self.descriptions.get(key, {})
+        return Column(column.statistic, column.subspace, column.part, description.get("label"), description.get("unit"))
 
     def label(self, key: str) -> str:
-        """Return a column in words, with its unit."""
+        """Return the label of a column, with its unit."""
         return self[key].label
 
     def region_counts(self, table: pd.DataFrame) -> list[Column]:
@@ -42,8 +42,8 @@ class ResultColumns:
     def measures_of(self, table: pd.DataFrame) -> list[str]:
         """Return the keys of a table's measures: region counts and entropies, the train loss and generalization measures.
 
-        Accuracies and the generalization gap are what measures are compared with, and are left out. So is the train loss if
-        there are no generalization measures.
+        Accuracies and the generalization gap are excluded, because measures are compared with them. The train loss is
+        excluded if there are no generalization measures.
         """
         regions = [column.key for column in map(self.__getitem__, keys(table)) if column.is_region_statistic]
         measures = self.generalization_measures(table)
@@ -54,7 +54,7 @@ class ResultColumns:
         return [key for key in self.measures if key in table]
 
     def for_heat_maps(self, rows: pd.DataFrame) -> list[Column]:
-        """Return what heat maps show, if it was measured: region counts, the generalization gap and the test accuracy."""
+        """Return the columns of heat maps, if they were measured: region counts, generalization gap and test accuracy."""
         shown = [*self.region_counts(rows), self["generalization_gap"], self["test_accuracy"]]
         return [column for column in shown if column.key in rows and rows[column.key].notna().any()]
 
@@ -64,7 +64,7 @@ def result_columns(plan: Plan, runs: Iterable[tuple[PlannedRun, Run]]) -> Result
 
     Args:
         plan: The sweep's plan.
-        runs: Those of its runs that have finished.
+        runs: The plan's finished runs.
     """
     configs = [planned.config for planned in plan.runs]
     subspaces = dict.fromkeys(name for config in configs for name in config.regions.subspaces)
@@ -86,11 +86,11 @@ def _stored_descriptions(planned: PlannedRun, run: Run) -> Iterable[tuple[str, d
         entry = run.measures.get(measurement_key(settings[name], epoch), {})
         stored = entry.get("columns")
         if isinstance(stored, dict):
-            yield name, {key: _texts(stored[key]) for key in entry["values"] if key in stored}
+            yield name, {key: _label_and_unit(stored[key]) for key in entry["values"] if key in stored}
 
 
-def _texts(description: Any) -> dict[str, str]:
-    """Return the label and unit of a description. A run's record may come from anywhere, so other types are ignored."""
+def _label_and_unit(description: Any) -> dict[str, str]:
+    """Return the label and unit of a description. Records are untrusted: values of other types are ignored."""
     if not isinstance(description, dict):
         return {}
     return {part: description[part] for part in ("label", "unit") if isinstance(description.get(part), str)}

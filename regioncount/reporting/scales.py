@@ -1,4 +1,4 @@
-"""Hyperparameters in figures: which rows can be drawn, and the colour and style of each value."""
+"""Hyperparameters in figures: the rows that can be drawn, and the colour and style of each value."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,7 @@ import pandas as pd
 
 from regioncount.errors import InputError
 
-# More values than this cannot be told apart by a marker or a line style.
-MAX_STYLES = 20
+MAX_STYLES = 20  # values that markers or line styles distinguish
 
 
 def complete_rows(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -18,10 +17,10 @@ def complete_rows(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequenc
     Args:
         table: The rows.
         numbers: Columns of numbers.
-        group_by: Columns of hyperparameters; those that the table lacks are left out.
+        group_by: Columns of hyperparameters. Those that the table lacks are ignored.
 
     Returns:
-        A copy of the complete rows, and the columns. Fewer than two columns are filled up with columns of "".
+        A copy of the complete rows, and the columns, padded to two with columns of "".
     """
     table = table.copy()
     for column in numbers:
@@ -55,13 +54,13 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
 def position_on_scale(values: pd.Series) -> dict[Any, float]:
     """Return the position of each value on a scale from 0 to 1, ascending.
 
-    Positions follow the logarithm of non-negative numbers. All others are evenly spaced.
+    The scale is logarithmic for non-negative numbers. Other values are evenly spaced.
     """
     ordered = sorted(values.unique())
     positions = np.arange(len(ordered), dtype=float)
     if pd.api.types.is_numeric_dtype(values) and ordered[0] >= 0 and ordered[-1] > 0:
         logs = np.log10([value for value in ordered if value > 0])
-        # Zero has no logarithm: it is one step below the smallest positive value.
+        # Zero has no logarithm: place it one step below the smallest positive value.
         zero = logs[0] - (np.diff(logs).min() if len(logs) > 1 else 1)
         positions = np.concatenate([np.full(len(ordered) - len(logs), zero), logs])
     span = positions[-1] - positions[0]
@@ -69,18 +68,18 @@ def position_on_scale(values: pd.Series) -> dict[Any, float]:
 
 
 def rank_styles(values: pd.Series) -> dict[Any, int]:
-    """Return the number of each value's marker or line style, ascending; 0 for all values if these are too many."""
+    """Return the index of each value's marker or line style, ascending; 0 for all if there are more than `MAX_STYLES`."""
     ordered = sorted(values.unique())
     return {value: rank if len(ordered) <= MAX_STYLES else 0 for rank, value in enumerate(ordered)}
 
 
 def distinguishes(styles: dict[Any, int]) -> bool:
-    """Return whether styles distinguish values, and need a legend."""
+    """Return whether styles distinguish values and therefore need a legend."""
     return len(set(styles.values())) > 1
 
 
 def _sortable(values: pd.Series) -> pd.Series:
-    """Return numbers if every value is one, otherwise text."""
+    """Return the values as numbers if all of them are numbers, otherwise as text."""
     try:
         if values.notna().all():
             return pd.to_numeric(values)

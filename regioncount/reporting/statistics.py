@@ -45,9 +45,9 @@ def correlations(groups: Sequence[Group], columns: ResultColumns, plan: Plan) ->
 
 
 def ranking(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.DataFrame:
-    """Return all measures by all statistics against the gap, if there are other measures than region counts.
+    """Return all measures by all statistics against the gap, if there are measures besides region counts.
 
-    Runs are ranked all together and, if these are fewer, those alone that fit their training set or are not degenerate.
+    The ranking is computed over all runs and, if these are fewer, over the fitted and the nondegenerate runs alone.
     """
     results = []
     for group in _with_accuracies(groups):
@@ -55,16 +55,16 @@ def ranking(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.D
             continue
         test_size = plan.runs[group.rows.index[0]].dataset.test_size
         for selection in analysis.SELECTIONS:
-            chosen = analysis.select(group.rows, selection)
-            if selection == "all" or 0 < len(chosen) < len(group.rows):
+            selected = analysis.select(group.rows, selection)
+            if selection == "all" or 0 < len(selected) < len(group.rows):
                 measures = columns.measures_of(group.rows)
-                table = analysis.ranking(chosen, measures, group_by=plan.hyperparameters, test_size=test_size)
+                table = analysis.ranking(selected, measures, group_by=plan.hyperparameters, test_size=test_size)
                 results.append(_prepend(group.settings | {"selection": selection}, table))
     return _concatenate(results)
 
 
 def comparison(correlations: pd.DataFrame, table: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
-    """Return the correlations beside those that were published of the experiments that the sweep names."""
+    """Return the correlations beside the published ones of the experiments that the sweep names."""
     experiments = plan.options.published
     if not experiments or correlations.empty:
         return pd.DataFrame()
@@ -72,7 +72,7 @@ def comparison(correlations: pd.DataFrame, table: pd.DataFrame, columns: ResultC
 
 
 def early(groups: Sequence[Group], counts: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
-    """Return the correlations of the region count at each epoch with the final gap. All runs must be measured there."""
+    """Return the correlations of the final gap with the region count at each epoch at which all runs were measured."""
     results = []
     for group in _with_accuracies(groups) if len(counts) else ():
         for column in columns.region_counts(group.rows):
@@ -104,7 +104,7 @@ def _with_accuracies(groups: Sequence[Group]) -> list[Group]:
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:
-    """Return a column of numbers, which may be written as text, as numbers; any other column unchanged."""
+    """Convert a column of numbers or numeric strings to numbers; return any other column unchanged."""
     numbers = pd.to_numeric(column, errors="coerce")
     return column if numbers.isna().any() else numbers
 

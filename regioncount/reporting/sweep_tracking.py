@@ -1,4 +1,4 @@
-"""A sweep's results as a run of the tracker: tables, interactive charts, and pictures of the other figures."""
+"""Log a sweep's results as one run of the tracker: tables, interactive charts, and pictures of the other figures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ TABLES = ("runs", "configurations", "correlations", "ranking", "comparison", "ea
 
 
 def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: Sequence[Path]) -> None:
-    """Log a sweep's results to the tracker that it is configured with.
+    """Log a sweep's results to its tracker.
 
     Args:
         results: The sweep's results.
@@ -39,9 +39,9 @@ def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: S
         for table in TABLES:
             if len(content := getattr(results, table)):
                 tracker.table(table, content)
-        charted = {name for group in figures for name in _log_charts(tracker, results, group)}
+        replaced = {name for group in figures for name in _log_charts(tracker, results, group)}
         for file in files:
-            if file.stem not in charted:
+            if file.stem not in replaced:
                 tracker.figure(file.stem, file)
         tracker.summarize({"headline": headline(results)})
 

@@ -1,6 +1,6 @@
 """A sweep's results as tables of text.
 
-Cells are as printed: accuracies in percent, means ± standard errors, statistics with their intervals.
+Cells have their printed form: accuracies in percent, means ± standard errors, statistics with their intervals.
 """
 
 import math
@@ -42,7 +42,7 @@ class Table:
 
 
 def data_description(results: SweepResults) -> str:
-    """Return the data sets with their sizes. A sweep may be named after other data than it uses."""
+    """Return the data sets with their sizes, since the name of a sweep may refer to other data."""
     datasets = {run.dataset.name: run.dataset.train_size for run in results.plan.runs}
     return " and ".join(f"{name}, {size:,} training images" for name, size in datasets.items())
 
@@ -77,7 +77,7 @@ def configurations(results: SweepResults, group: Group | None = None) -> Table:
 
     Args:
         results: The sweep's results.
-        group: The group whose configurations are shown; all of them by default.
+        group: The group whose configurations are shown; all groups by default.
     """
     table = results.configurations
     fixed = {column: value for column, value in (group.settings if group else {}).items() if column in table}
@@ -96,33 +96,33 @@ def configurations(results: SweepResults, group: Group | None = None) -> Table:
         if key in table:
             cells[f"{key} %"] = (Column(key).factor * table[key]).map("{:.2f}".format)
     _add_region_counts(cells, results, table)
-    caption = f"Runs by configuration{_of(group)}, averaged over seeds, ± one standard error over them"
+    caption = f"Runs by configuration{_of_group(group)}, averaged over seeds, ± one standard error over them"
     numeric = [column for column in keys(cells) if column not in settings or pd.api.types.is_numeric_dtype(table[column])]
     return _table(results, "configurations", caption, cells, numeric)
 
 
 def correlations(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the correlations of region counts and entropies with their targets.
+    """Return the correlations of region counts and entropies with the targets.
 
-    There is a second row for the fitted runs alone if these are fewer.
+    If some runs are not fitted, a second row has the correlation among the fitted runs.
 
     Args:
         results: The sweep's results.
-        group: The group whose correlations are shown; all of them by default.
+        group: The group whose correlations are shown; all groups by default.
     """
     table = group.select(results.correlations) if group else results.correlations
     rows = []
     for _, row in table.iterrows():
         measure, target = results.columns[row["measure"]], results.columns[row["target"]]
         if not measure.is_region_statistic:
-            continue  # the ranking has the other measures
+            continue  # other measures are in the ranking
         names = _identifying(row, "measure", group) | {"measure": measure.label, "target": target.name}
         for among, suffix, runs in (("all", "", "runs"), ("fitted", "_fitted", "fitted")):
             if suffix and row["fitted"] == row["runs"]:
                 continue
             numbers = {"among": among, "runs": str(row[runs]), "configurations": str(row[f"configurations{suffix}"])}
             rows.append(names | numbers | {name: statistic_text(row, name, suffix) for name in analysis.STATISTICS})
-    caption = f"Correlations{_of(group)} over configurations, with 95 % bootstrap intervals over them"
+    caption = f"Correlations{_of_group(group)} over configurations, with 95 % bootstrap intervals over them"
     numeric = ("runs", "configurations", *analysis.STATISTICS)
     return _table(results, "correlations", caption, pd.DataFrame(rows), numeric)
 
@@ -142,15 +142,15 @@ def comparison(results: SweepResults) -> Table:
         )
     caption = f"Pearson's r of measure and generalization gap (configurations) on {data_description(results)}"
     cells = pd.DataFrame(rows)
-    return _table(results, "comparison", f"{caption}, beside the paper's", cells, _from(cells, "pearson"))
+    return _table(results, "comparison", f"{caption}, beside the paper's", cells, _columns_from(cells, "pearson"))
 
 
 def early(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the correlations of the region count at each epoch with the generalization gap at the end.
+    """Return the correlations of the region count at each epoch with the final generalization gap.
 
     Args:
         results: The sweep's results.
-        group: The group whose correlations are shown; all of them by default.
+        group: The group whose correlations are shown; all groups by default.
     """
     table = group.select(results.early) if group else results.early
     rows = []
@@ -161,15 +161,15 @@ def early(results: SweepResults, group: Group | None = None) -> Table:
         rows.append(names | numbers)
     caption = "Pearson's r of the region count at an epoch and the generalization gap at the end"
     cells = pd.DataFrame(rows)
-    return _table(results, "early", caption, cells, _from(cells, "epoch"))
+    return _table(results, "early", caption, cells, _columns_from(cells, "epoch"))
 
 
 def regression(results: SweepResults, group: Group | None = None) -> Table:
-    """Return what each measure adds to the others in a linear regression of the test error.
+    """Return the contribution of each measure in a multiple linear regression of the test error.
 
     Args:
         results: The sweep's results.
-        group: The group whose regression is shown; all of them by default.
+        group: The group whose regression is shown; all groups by default.
     """
     table = group.select(results.regression) if group else results.regression
     rows = []
@@ -180,7 +180,7 @@ def regression(results: SweepResults, group: Group | None = None) -> Table:
         rows.append(names | texts | {"configurations": str(row["configurations"]), "note": row["note"]})
     caption = "Multiple linear regression of the test error: what each measure explains of what the others leave"
     cells = pd.DataFrame(rows)
-    return _table(results, "regression", caption, cells, _from(cells, "standardized_coefficient")[:-1])
+    return _table(results, "regression", caption, cells, _columns_from(cells, "standardized_coefficient")[:-1])
 
 
 def rankings(results: SweepResults, group: Group) -> list[Table]:
@@ -214,21 +214,21 @@ def runs(results: SweepResults) -> Table:
     if "seconds" in table:
         cells["seconds"] = table["seconds"].map("{:.1f}".format)
     numeric = [column for column in settings if pd.api.types.is_numeric_dtype(table[column])]
-    numeric += _from(cells, "status")[1:]
+    numeric += _columns_from(cells, "status")[1:]
     caption = "Every run; ± is the standard error over subspaces"
     return _table(results, "runs", caption, cells.replace("nan", DASH), numeric)
 
 
 def marks(run: Mapping[str, Any]) -> list[str]:
-    """Return what qualifies a run's numbers: how it ended, whether it is not fitted, whether it is degenerate."""
+    """Return the status of a run or, for a finished run, whether it is not fitted or degenerate."""
     if run["status"] != "finished":
         return [run["status"]]
-    qualified = {"not fitted": not run.get("fitted", True), "degenerate": run.get("degenerate")}
-    return [mark for mark, applies in qualified.items() if applies] or ["finished"]
+    qualifiers = {"not fitted": not run.get("fitted", True), "degenerate": run.get("degenerate")}
+    return [mark for mark, applies in qualifiers.items() if applies] or ["finished"]
 
 
 def main_correlation(results: SweepResults, group: Group) -> pd.Series | None:
-    """Return the correlation that the headline quotes: that of the first subspace's region count and the gap."""
+    """Return the correlation in the headline: the region count in the first subspace and the generalization gap."""
     measures = results.columns.region_counts(results.runs)
     if results.correlations.empty or not measures:
         return None
@@ -253,11 +253,11 @@ def _add_region_counts(cells: pd.DataFrame, results: SweepResults, table: pd.Dat
 
 
 def _identifying(row: pd.Series, first: str, group: Group | None = None) -> dict[str, str]:
-    """Return a row's columns before `first`, which identify its group; none if a single group is shown."""
+    """Return a row's columns before `first`, which identify its group; empty if a single group is shown."""
     return {} if group else {str(key): str(value) for key, value in row[: row.index.get_loc(first)].items()}
 
 
-def _of(group: Group | None) -> str:
+def _of_group(group: Group | None) -> str:
     return f" of {group.title}" if group else ""
 
 
@@ -274,7 +274,7 @@ def _range_text(row: pd.Series, prefix: str) -> str:
     return DASH if pd.isna(low) else f"{100 * low:.1f}{DASH}{100 * high:.1f}"
 
 
-def _from(cells: pd.DataFrame, first: str) -> list[str]:
+def _columns_from(cells: pd.DataFrame, first: str) -> list[str]:
     """Return the columns from `first` on."""
     columns = keys(cells)
     return columns[columns.index(first) :] if columns else []

@@ -1,7 +1,7 @@
-"""Trackers: where runs and sweeps are logged, by name.
+"""Trackers, by name, to which runs and sweeps are logged.
 
-A tracker is a context manager that is registered with `regioncount.register_tracker`, started with `start` and yields a
-`Tracker`. A plugin adds one by subclassing `Tracker`:
+A tracker is a context manager that yields a `Tracker`. It is registered with `regioncount.register_tracker` and started with
+`start`. A plugin adds one by subclassing `Tracker`:
 
     @rc.register_tracker("my_tracker", requires="my_package")
     @contextmanager
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Tracker:
     """One run of a tracker. The methods do nothing; a subclass overrides those that it supports.
 
-    A tracker must not fail a run: what goes wrong in it is reported on standard error and otherwise ignored.
+    A tracker must not make a run fail: report its errors on standard error and go on.
     """
 
     @property
     def lost(self) -> bool:
-        """Whether nothing is logged any more, so that a later process should log the run again."""
+        """Whether logging has stopped. If so, a later process logs the run again."""
         return False
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -37,7 +37,7 @@ class Tracker:
 
         Args:
             metrics: Numbers, or arrays and tensors with one element.
-            step: The epoch, ascending.
+            step: The epoch. Steps must ascend.
         """
 
     def summarize(self, values: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ def start(
         identity: A hexadecimal string. A run with the same identity is continued.
         name: The run's name.
         config: Its configuration, a nested mapping of plain values.
-        directory: Where the tracker may write.
+        directory: The directory for the tracker's files.
         project: The project that the run belongs to.
         entity: The user or team that owns the project.
         group: The sweep that the run belongs to.

@@ -1,4 +1,4 @@
-"""Whether W&B's server can be used."""
+"""Check whether W&B's server can be used."""
 
 import base64
 import netrc
@@ -17,16 +17,16 @@ from regioncount.errors import one_line
 ANSWER_TIMEOUT = 3  # seconds
 
 
-def find_obstacle(server: Any) -> str | None:
-    """Return why W&B's server cannot be used; None if it answers an empty query in time.
+def find_obstacle(settings: Any) -> str | None:
+    """Return the reason why W&B's server cannot be used; None if it answers a small query in time.
 
     Args:
-        server: W&B's settings.
+        settings: W&B's settings.
     """
-    key = api_key(server)
-    if not key and not server.identity_token_file:
+    key = api_key(settings)
+    if not key and not settings.identity_token_file:
         return "no API key is configured"
-    query = Request(f"{server.base_url}/graphql", b'{"query": "{ viewer { id } }"}', {"Content-Type": "application/json"})
+    query = Request(f"{settings.base_url}/graphql", b'{"query": "{ viewer { id } }"}', {"Content-Type": "application/json"})
     if key:
         query.add_unredirected_header("Authorization", "Basic " + base64.b64encode(f"api:{key}".encode()).decode())
     answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -38,7 +38,7 @@ def find_obstacle(server: Any) -> str | None:
         except HTTPError as error:
             answers.put(f"HTTP status {error.code}" if error.code in (401, 403) or error.code >= 500 else None)
         except Exception as error:
-            # W&B may know other certificates than Python: it makes its own attempt.
+            # W&B may trust certificates that Python does not: let it try.
             is_certificate = isinstance(getattr(error, "reason", None), ssl.SSLError)
             answers.put(None if is_certificate else one_line(error) or type(error).__name__)
 
@@ -50,16 +50,16 @@ def find_obstacle(server: Any) -> str | None:
         return f"no answer within {ANSWER_TIMEOUT} seconds"
 
 
-def api_key(server: Any) -> str | None:
-    """Return the API key from W&B's settings or the user's netrc file.
+def api_key(settings: Any) -> str | None:
+    """Return the API key from W&B's settings or the user's netrc file; None if there is none.
 
     Args:
-        server: W&B's settings.
+        settings: W&B's settings.
     """
-    if server.api_key:
-        return server.api_key
+    if settings.api_key:
+        return settings.api_key
     for file in [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]:
         with suppress(OSError, netrc.NetrcParseError):
-            if entry := netrc.netrc(os.path.expanduser(file)).authenticators(urlsplit(server.base_url).netloc):
+            if entry := netrc.netrc(os.path.expanduser(file)).authenticators(urlsplit(settings.base_url).netloc):
                 return entry[2]
     return None

@@ -1,6 +1,6 @@
-"""Runs in Weights & Biases, online or offline. No other module imports W&B.
+"""Log runs to Weights & Biases, online or offline. No other module imports W&B.
 
-Failures of W&B do not affect a run: an exception becomes one line on standard error, and the run continues untracked.
+Failures of W&B do not affect a run: an exception is printed as one line on standard error, and the run continues untracked.
 """
 
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# Settings that an older version of W&B does not have are left out.
+# Settings that older versions of W&B lack are skipped.
 SETTINGS = {
     "silent": True,
     "quiet": True,
@@ -26,7 +26,7 @@ SETTINGS = {
     "disable_git": True,
     "disable_code": True,
     "save_code": False,
-    "symlink": False,  # to the latest run: several processes share the directory
+    "symlink": False,  # no link to the latest run, because several processes share the directory
     "x_disable_meta": True,
     "x_disable_stats": True,
     "x_save_requirements": False,
@@ -35,8 +35,8 @@ SETTINGS = {
     "finish_timeout_raises": True,
 }
 
-# Once the server could not be reached, later runs of this process do not wait for it again.
-_offline_from_now_on = False
+# After the server could not be reached once, later runs of this process do not wait for it again.
+_stay_offline = False
 
 
 class WandbTracker(Tracker):
@@ -58,7 +58,7 @@ class WandbTracker(Tracker):
         """Log the metrics of an epoch in one call; steps must ascend within a run."""
 
         def log(run: Any) -> None:
-            # Without `commit`, W&B would write the last row after the summary and overwrite it.
+            # Without `commit`, W&B would write the last row after the summary, and overwrite the summary.
             run.log({"epoch": step} | {name: float(value) for name, value in metrics.items()}, step=step, commit=True)
 
         self._attempt(log)
@@ -113,10 +113,10 @@ class WandbTracker(Tracker):
 
 @contextmanager
 def online(**options: Any) -> Iterator[Tracker]:
-    """Track a run on W&B's server; offline, with a line that says so, if the server cannot be reached.
+    """Track a run on W&B's server. If it cannot be reached, print a line and track the run offline.
 
     Args:
-        **options: Those of `tracking.start`. W&B writes in directory/wandb alone.
+        **options: The options of `tracking.start`. W&B writes only to directory/wandb.
 
     Yields:
         The tracker.
@@ -127,10 +127,10 @@ def online(**options: Any) -> Iterator[Tracker]:
 
 @contextmanager
 def offline(**options: Any) -> Iterator[Tracker]:
-    """Track a run in files that `wandb sync` uploads. Each start writes a directory; syncing joins those of one identity.
+    """Track a run in files that `wandb sync` uploads. Each start writes a new directory; syncing merges those of one run.
 
     Args:
-        **options: Those of `tracking.start`. W&B writes in directory/wandb alone.
+        **options: The options of `tracking.start`. W&B writes only to directory/wandb.
 
     Yields:
         The tracker.
@@ -152,25 +152,25 @@ def _track(on_server: bool, *, identity: str, directory: Path | str, **options: 
 
 
 def _open(on_server: bool, options: dict[str, Any], directory: Path) -> Any:
-    """Return an open run of W&B; None if not even an offline one can be started."""
-    global _offline_from_now_on
+    """Start a run of W&B and return it; return None if not even an offline run can be started."""
+    global _stay_offline
     _prepare_environment(directory)
     import wandb
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        known = wandb.Settings()
-        settings = wandb.Settings(**{name: value for name, value in SETTINGS.items() if hasattr(known, name)})
-        server = wandb.setup(settings=settings).settings
-        if on_server and not _offline_from_now_on:
-            obstacle = find_obstacle(server)
+        defaults = wandb.Settings()
+        settings = wandb.Settings(**{name: value for name, value in SETTINGS.items() if hasattr(defaults, name)})
+        complete_settings = wandb.setup(settings=settings).settings
+        if on_server and not _stay_offline:
+            obstacle = find_obstacle(complete_settings)
             if obstacle is None:
                 try:
                     return _init("online", options, directory, settings)
                 except Exception as error:
                     obstacle = _reason(error)
-                    _stop_service()  # it holds the run's id
-            _offline_from_now_on = True
+                    _stop_service()  # it has reserved the run's id
+            _stay_offline = True
             folder = directory / "wandb"
             upload = f"upload later with `wandb sync {folder / 'offline-run-*'}`"
             _report(f"W&B cannot be reached ({obstacle}): logging offline under {folder}; {upload}")
@@ -187,31 +187,31 @@ def _init(mode: Literal["online", "offline"], options: dict[str, Any], directory
         mode=mode,
         dir=str(directory),
         resume="allow",
-        reinit=True,  # finish a run that is still open, rather than write into it
+        reinit=True,  # finish a run that is still open instead of writing into it
         allow_val_change=True,
         settings=settings,
         **options,
     )
-    # With the epoch as the axis, a resumed history joins the earlier one, whatever W&B counts as steps.
+    # With the epoch as the axis, a resumed history continues the earlier one, whatever W&B's own step counter is.
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
     return run
 
 
 def _finish(run: Any, exit_code: int) -> None:
-    global _offline_from_now_on
+    global _stay_offline
     directory = Path(run.dir).parent
     try:
         run.finish(exit_code=exit_code)
     except Exception as error:
-        _offline_from_now_on = True
+        _stay_offline = True
         _report(f"W&B did not finish: {_reason(error)}; upload later with `wandb sync {directory}`")
     # `finish` returns before the log is complete on disk, and a worker process may be killed right after it.
     _stop_service()
 
 
 def _stop_service() -> None:
-    """End W&B's background process after it has written everything; the next run starts another."""
+    """End W&B's background process after it has written everything; the next run starts a new one."""
     with suppress(Exception, SystemExit):
         import wandb
 
@@ -219,7 +219,7 @@ def _stop_service() -> None:
 
 
 def _prepare_environment(directory: Path) -> None:
-    """Set what W&B reads from the environment when it is imported. The user's own values are kept."""
+    """Set the environment variables that W&B reads when it is imported, unless the user has set them."""
     os.environ.setdefault("WANDB_CACHE_DIR", str(directory / "wandb" / "cache"))
     os.environ.setdefault("WANDB_DATA_DIR", str(directory / "wandb" / "data"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -231,14 +231,14 @@ def _prepare_environment(directory: Path) -> None:
 def _as_table(dataframe: "pd.DataFrame") -> Any:
     import wandb
 
-    # W&B infers a column's type from its first values: missing ones among strings or numbers must be None.
+    # W&B infers a column's type from its first values: missing values among strings or numbers must be None.
     frame = dataframe.astype(object).where(dataframe.notna(), None)
     rows: list[Any] = frame.values.tolist()
     return wandb.Table(columns=[str(column) for column in frame], data=rows)
 
 
 def _plain(value: Any) -> Any:
-    """Return a scalar of NumPy or torch as one of Python."""
+    """Convert a scalar of NumPy or torch to a Python number."""
     return value.item() if hasattr(value, "item") else value
 
 

@@ -1,4 +1,4 @@
-"""One cell of a sweep: what a launcher's job does."""
+"""Run one cell of a sweep: the job that a launcher starts."""
 
 import math
 import sys
@@ -23,19 +23,19 @@ POSTPONED = "postponed"
 def run(config: DictConfig) -> str | float:
     """Train and measure one cell.
 
-    In a planned sweep every exception is recorded as the cell's failure, so that the other cells still run.
+    In a planned sweep, every exception is recorded as the cell's failure, so the other cells still run.
 
     Args:
-        config: The composed configuration of the cell. `config.sweep` says where the plan is; without a plan (another
-            sweeper than regioncount's) the run is trained and its exceptions are raised.
+        config: The composed configuration of the cell. `config.sweep.directory` contains the plan. If it is None (with a
+            sweeper other than regioncount's), the run is trained without a plan and exceptions are raised.
 
     Returns:
-        With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process holds the run and
-        `config.sweep.wait`, set by the sweeper, is false. Without a plan the run's test error (nan if unknown), which
+        With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process has locked the run and
+        `config.sweep.wait`, set by the sweeper, is false. Without a plan, the run's test error (NaN if unknown), which
         another sweeper can minimize.
 
     Raises:
-        InputError: Without a plan, if the configuration is not valid.
+        InputError: The configuration is invalid and there is no plan.
     """
     if config.sweep.directory is None:
         return _run_unplanned(config)
@@ -46,18 +46,18 @@ def run(config: DictConfig) -> str | float:
     try:
         prepared = runner.prepare(parse_run(config))
         if prepared.identity != planned["identity"]:
-            # The launcher composes each cell again when its turn comes.
+            # The launcher composes each cell again right before it runs it.
             raise InputError("this is not the planned run: configuration files, data or hardware have changed")
-        over = config.sweep.deadline is not None and time.time() > config.sweep.deadline
-        if over and not _exists(prepared):
-            print(f"{cell}: not started, the time budget is over", flush=True)
+        is_late = config.sweep.deadline is not None and time.time() > config.sweep.deadline
+        if is_late and not _exists(prepared):
+            print(f"{cell}: not started, the time budget is used up", flush=True)
             return "skipped"
         run = runner.run_or_resume(prepared, wait=config.sweep.get("wait", True))
         plans.forget_failure(directory, prepared.identity)
-        print(f"{cell}: {_outcome(prepared, run)}{'' if run.worked_on else ' (there already)'}", flush=True)
+        print(f"{cell}: {_outcome(prepared, run)}{'' if run.worked_on else ' (already complete)'}", flush=True)
         return "finished"
     except store.Busy:
-        print(f"{cell}: another process is working on it; postponed to the end of the sweep", flush=True)
+        print(f"{cell}: another process is working on this run; postponed to the end of the sweep", flush=True)
         return POSTPONED
     except store.Superseded as error:
         print(f"{cell}: {error}", file=sys.stderr, flush=True)
@@ -77,7 +77,7 @@ def _run_unplanned(config: DictConfig) -> float:
 
 
 def _exists(prepared: PreparedRun) -> bool:
-    """Return whether the run is on disk and undamaged."""
+    """Return whether the run is on disk, undamaged."""
     with suppress(files.Damaged):
         return prepared.find_run() is not None
     return False
@@ -95,5 +95,5 @@ def _outcome(prepared: PreparedRun, run: store.Run) -> str:
         column = Column("region_count", subspace)
         if (count := values.get(column.key)) is not None:
             error = values[column.with_part("standard_error").key]
-            parts.append(f"{count:.2f} ± {error:.2f} regions a {subspace}")
+            parts.append(f"{count:.2f} ± {error:.2f} regions per {subspace}")
     return ", ".join(parts)

@@ -28,19 +28,19 @@ Cell = list[Override]
 def plan_sweep(
     arguments: Sequence[str], params: Mapping[str, str], config: DictConfig, loader: ConfigLoader
 ) -> tuple[Plan, list[Cell]]:
-    """Check every cell of the grid and compute which run each one is.
+    """Check every cell of the grid and plan its run.
 
     Args:
         arguments: Overrides of the command line, such as "seed=0,1". They replace entries of `params`.
-        params: The experiment's grid: an option's name and its values, such as "0.1,0.01".
-        config: The sweep's configuration as Hydra composed it, with the node `hydra`.
-        loader: Composes the cells, as it does for the launcher.
+        params: The experiment's grid: the values of each option, such as "0.1,0.01".
+        config: The sweep's configuration as Hydra composed it, including the node `hydra`.
+        loader: Hydra's configuration loader, which composes the cells.
 
     Returns:
         The plan, and the overrides of each of its cells.
 
     Raises:
-        InputError: If a cell is not valid (the message names it), or if two cells are the same.
+        InputError: A cell is invalid (the message names it), or two cells are the same.
     """
     cells = split_grid(arguments, params, loader)
     composed = compose_cells(cells, config, loader)
@@ -49,16 +49,16 @@ def plan_sweep(
 
     content = [[prepared.identity, measurement_settings(prepared.config, prepared.dataset)] for prepared in prepared_runs]
     if len({json.dumps(entry) for entry in content}) < len(content):
-        raise InputError("the grid names the same run twice: its cells must differ in what is trained or measured")
+        raise InputError("the grid contains the same run twice: cells must differ in what is trained or measured")
     grid_hash = identity_of({"grid": sorted(content, key=json.dumps)})[:8]
-    choices, given = config.hydra.runtime.choices, config.hydra.overrides
+    choices, overrides = config.hydra.runtime.choices, config.hydra.overrides
     experiment = choices.get("experiment")
     name = options.name or "-".join(filter(None, (experiment or "sweep", choices.get("scale")))).replace("/", "-")
     plan = Plan(
         name,
         Path(prepared_runs[0].config.results) / "sweeps" / f"{name}-{grid_hash}",
         [_planned_run(prepared, varied) for prepared, varied in zip(prepared_runs, _varied_options(cells), strict=True)],
-        [*given.task, *(override for override in given.hydra if not override.startswith("hydra.mode="))],
+        [*overrides.task, *(override for override in overrides.hydra if not override.startswith("hydra.mode="))],
         experiment,
         environment(prepared_runs[0].device, prepared_runs[0].precision),
         options,
@@ -67,13 +67,13 @@ def plan_sweep(
 
 
 def split_grid(arguments: Sequence[str], params: Mapping[str, str], loader: ConfigLoader) -> list[Cell]:
-    """Return the cells of a grid: the product of the values of all options, the first option varying slowest."""
+    """Return the cells of a grid, the product of the values of all options. The first option varies slowest."""
     parser = OverridesParser.create(config_loader=loader)
     values: dict[str, list[Override]] = {}
     for override in parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments]):
         key = override.get_key_element()
         if override.is_interval_sweep():
-            raise InputError(f"the grid: {override.input_line} is an interval; list its values, or give a range")
+            raise InputError(f"the grid: {override.input_line} is an interval; list its values, or use range(...)")
         is_sweep = override.is_sweep_override()
         texts = override.sweep_string_iterator() if is_sweep else [override.get_value_element_as_str()]
         values[key] = parser.parse_overrides([f"{key}={text}" for text in texts])
@@ -83,10 +83,10 @@ def split_grid(arguments: Sequence[str], params: Mapping[str, str], loader: Conf
 
 
 def compose_cells(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -> Iterator[DictConfig]:
-    """Yield what Hydra composes for each cell, without the node `hydra`.
+    """Yield the configuration that Hydra composes for each cell, without the node `hydra`.
 
-    Hydra takes 0.1 s to compose a configuration from its files. Cells that choose the same files are composed once; the
-    options that vary among them are then set as Hydra sets them.
+    Hydra takes 0.1 s to compose a configuration from its files. Cells that choose the same files are therefore composed
+    once, and the options that vary among them are set afterwards, as Hydra sets them.
     """
 
     def compose(overrides: Sequence[str]) -> DictConfig:
@@ -108,20 +108,20 @@ def compose_cells(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -
                     key, value = override.key_or_group, override.value()
                     OmegaConf.update(composed, key, value, merge=True, force_add=override.is_force_add())
         except (HydraException, OmegaConfBaseException):
-            composed = compose(lines(cell))  # raises with Hydra's message, which names the override
+            composed = compose(lines(cell))  # raises the error with Hydra's message, which names the override
         yield composed
 
 
 def lines(cell: Cell) -> list[str]:
-    """Return a cell's overrides as they are written on the command line."""
+    """Return a cell's overrides in the form of the command line."""
     return [str(override.input_line) for override in cell]
 
 
 def _settable_options(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -> set[str]:
-    """Return the varying options whose value can be set after the composition, with the result that Hydra gives.
+    """Return the varying options that can be set after the composition with the same result as in Hydra.
 
-    These are no groups of files and no additions (+) or deletions (~), and no other override of the cell sets a part of
-    the same value, because overrides are applied in their order.
+    Config groups, additions (+) and deletions (~) are excluded. So are options that overlap with another override of the
+    cell, because Hydra applies overrides in order.
     """
     name, overrides = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
 
@@ -142,20 +142,27 @@ def _settable_options(cells: list[Cell], config: DictConfig, loader: ConfigLoade
 
 
 def _varying_keys(cells: list[Cell]) -> list[str]:
-    """Return the keys of the overrides that are not the same in all cells, in their order."""
+    """Return the keys of the overrides that differ between cells, in order."""
     return [options[0].get_key_element() for options in zip(*cells, strict=True) if len(set(lines(list(options)))) > 1]
 
 
 def _varied_options(cells: list[Cell]) -> list[dict[str, str]]:
-    """Return, for each cell, its value of every option that varies, by the option's column in tables of runs."""
-    # The column is the last part of the option's name, or the whole name if the last part is ambiguous.
+    """Return the values of the varying options of each cell, by their columns in tables of runs."""
+    # The column is the last part of the option's name, or the full name if the last part is ambiguous.
     options = [dict(line.split("=", 1) for line in lines(cell)) for cell in cells]
     columns: dict[str, str] = {}
     for key in _varying_keys(cells):
         name = key.lstrip("+~").split(".")[-1]
-        known = key in ("seed", "batch_size", "dataset", "model", "optimizer.learning_rate", "optimizer.weight_decay")
-        taken = name in columns.values() or (name in RESERVED and not known)
-        columns[key] = key if taken else name
+        is_reserved_option = key in (
+            "seed",
+            "batch_size",
+            "dataset",
+            "model",
+            "optimizer.learning_rate",
+            "optimizer.weight_decay",
+        )
+        ambiguous = name in columns.values() or (name in RESERVED and not is_reserved_option)
+        columns[key] = key if ambiguous else name
     return [{column: option[key] for key, column in columns.items()} for option in options]
 
 

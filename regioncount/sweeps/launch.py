@@ -1,4 +1,4 @@
-"""Run a sweep: plan it, launch its cells through Hydra's launcher, and write its report."""
+"""Run a sweep: plan it, launch its cells through a Hydra launcher, and write its report."""
 
 import io
 import sys
@@ -22,12 +22,12 @@ from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.sweeps.cell import POSTPONED
 from regioncount.sweeps.grid import lines, plan_sweep
 
-# A launcher returns two configurations of 0.1 MB with each job. Batches bound what is in memory at once, and the size of
-# a Slurm job array (1001 by default). Between two batches of other launchers some workers are idle.
+# A launcher returns two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a Slurm
+# job array (at most 1001 by default). With the other launchers, some workers are idle between two batches.
 BATCH_SIZES = {"basic": 1, "submitit_slurm": 1000, "submitit_local": 1000}
 DEFAULT_BATCH_SIZE = 250
 
-# Launchers that stop at the first lost job, and those that wait for the others.
+# Submitit's launchers stop at the first lost job; their replacements wait for all jobs.
 REPLACED_LAUNCHERS = {
     f"hydra_plugins.hydra_submitit_launcher.submitit_launcher.{name}": f"hydra_plugins.regioncount_launchers.{name}"
     for name in ("SlurmLauncher", "LocalLauncher")
@@ -45,17 +45,17 @@ def run_sweep(
 
     Args:
         arguments: Overrides of the command line, such as "seed=0,1".
-        params: The experiment's grid: an option's name and its values, such as "0.1,0.01".
-        config: The sweep's configuration as Hydra composed it. Its `hydra.sweep.dir` is set to the sweep's directory.
+        params: The experiment's grid: the values of each option, such as "0.1,0.01".
+        config: The sweep's configuration as Hydra composed it. Its `hydra.sweep.dir` is set to a folder of the sweep.
         hydra_context: Hydra's configuration loader and callbacks, for the launcher.
-        task_function: What the launcher calls with the configuration of each cell.
+        task_function: The function that the launcher calls with the configuration of each cell.
 
     Returns:
         The exit status: 0, or 1 if runs are missing or failed.
 
     Raises:
-        InputError: If the grid is not valid; nothing has been written then.
-        KeyboardInterrupt: If the sweep was interrupted, after its report.
+        InputError: The grid is invalid. Nothing has been written.
+        KeyboardInterrupt: The sweep was interrupted. Its report has been written.
     """
     plan, cells = plan_sweep(arguments, params, config, hydra_context.config_loader)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
@@ -89,16 +89,16 @@ def run_sweep(
 
 
 def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher, launcher_name: str) -> None:
-    """Launch the cells in batches, then those that were postponed because another process held their run.
+    """Launch the cells in batches, then those that were postponed because another process had locked their run.
 
     A job without a result is recorded as a failure of its cell.
 
     Args:
-        plan: The sweep.
+        plan: The sweep's plan.
         jobs: The overrides of each cell.
-        launcher: Launches them.
-        launcher_name: Its name in the group hydra/launcher. The basic launcher runs the cells one after the other in this
-            process, so they are postponed instead of waiting.
+        launcher: The launcher.
+        launcher_name: Its name in the group hydra/launcher. The basic launcher runs the cells one after another in this
+            process; a cell whose run is locked is therefore postponed instead of waiting.
     """
     wait = [] if launcher_name != "basic" else ["+sweep.wait=false"]
     size = BATCH_SIZES.get(launcher_name, DEFAULT_BATCH_SIZE)
@@ -106,11 +106,11 @@ def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher, launcher_name:
     for first in range(0, len(jobs), size):
         batch = [job + wait for job in jobs[first : first + size]]
         for number, result in enumerate(launcher.launch(batch, initial_job_idx=first), first):
-            if _value(plan, number, result) == POSTPONED:
+            if _return_value(plan, number, result) == POSTPONED:
                 postponed.append(number)
     for number in postponed:
         for result in launcher.launch([jobs[number]], initial_job_idx=number):
-            _value(plan, number, result)
+            _return_value(plan, number, result)
 
 
 def _create_launcher(
@@ -125,8 +125,8 @@ def _create_launcher(
     return Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
 
-def _value(plan: Plan, number: int, result: JobReturn) -> object:
-    """Return what a job returned; record an exception as a failure of its cell and return None."""
+def _return_value(plan: Plan, number: int, result: JobReturn) -> object:
+    """Return a job's return value. If the job failed, record the failure of its cell and return None."""
     if result.status == JobStatus.COMPLETED:
         return result.return_value
     try:
@@ -142,7 +142,7 @@ def _value(plan: Plan, number: int, result: JobReturn) -> object:
 
 
 def _quoted(value: object) -> str:
-    """Return a value as a quoted string of Hydra's grammar of overrides."""
+    """Return a value as a quoted string in Hydra's override grammar."""
     return QuotedString(str(value), Quote.single).with_quotes()
 
 

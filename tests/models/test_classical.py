@@ -125,7 +125,7 @@ def test_the_seed_and_the_options_are_passed_to_scikit_learn():
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["model=decision_tree", "+model.depth=3"], "model.depth: decision_tree takes no such option"),
+        (["model=decision_tree", "+model.depth=3"], "model.depth: decision_tree has no such option"),
         (["model=decision_tree", "model.max_depth=0"], "max_depth"),
         (["model=decision_tree", "model.max_depth=deep"], "max_depth"),
         (["model=random_forest", "model.n_estimators=-1"], "n_estimators"),

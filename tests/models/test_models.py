@@ -334,8 +334,8 @@ def test_torchvision_models_return_one_tensor_in_training(architecture, image_si
     [
         (("resnet81",), {}, r"model=resnet81: no such choice; .*resnet18.*mlp.*torchvision.*did you mean resnet18"),
         ((["resnet18"],), {}, "no such choice"),
-        (("resnet18",), {"depth": 2}, r"model\.depth: resnet18 takes no such option; there are width"),
-        (("mlp",), {"hidden": 2}, "there are width, depth"),
+        (("resnet18",), {"depth": 2}, r"model\.depth: resnet18 has no such option; its options are width"),
+        (("mlp",), {"hidden": 2}, "its options are width, depth"),
         (("resnet18",), {"width": 0}, r"model\.width=0: must be at least 1"),
         (("resnet18",), {"width": 16.0}, r"model\.width=.*: give a whole number"),
         (("resnet18",), {"width": True}, r"model\.width=.*: give a whole number"),

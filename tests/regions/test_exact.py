@@ -490,7 +490,7 @@ def test_a_run_is_measured_by_bounds(tmp_path):
         (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 applies to lines"),
         (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),
         (["model=decision_tree"], "model=decision_tree: regions.method=exact supports networks only"),
-        (["regions.method=auto", "regions.budget=9"], "regions.budget=9: give it with regions.method=exact"),
+        (["regions.method=auto", "regions.budget=9"], "regions.budget=9: only regions.method=exact"),
         (["regions.budget=0"], "regions.budget=0"),
     ],
 )

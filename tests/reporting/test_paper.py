@@ -1,4 +1,4 @@
-"""The paper's experiments and its published figures."""
+"""The paper's experiments, and its published figures."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ def overrides(name: str, scale: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def composed():
-    """Every experiment of the paper and beyond it as composed, at full and at small scale."""
+    """The composed configuration of every experiment in a subfolder, at full and at small scale."""
     with hydra_ready():
         return {
             (name, scale): compose("sweep", overrides(name, scale), with_hydra=True)
@@ -42,7 +42,7 @@ def composed():
 
 
 def first_cell(config):
-    """The overrides of the first cell of a grid."""
+    """Return the overrides of the first cell of a grid."""
     params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
     cell = []
     for override in OverridesParser.create().parse_overrides(params):
@@ -67,7 +67,7 @@ def test_every_experiment_is_a_valid_sweep(name, scale, composed):
         assert subspace in (*cell.regions.subspaces, *cell.measures), (name, subspace, experiment)
 
 
-def test_small_experiments_run_on_a_folder_of_cifar10_and_say_so(composed):
+def test_small_experiments_use_and_name_an_image_folder_of_cifar10(composed):
     for (name, scale), config in composed.items():
         if scale == "small":
             assert (config.dataset.name, config.dataset.title) == ("image_folder", "CIFAR-10 (JPEG)"), name
@@ -87,7 +87,7 @@ def test_the_main_grid_has_27_configurations_three_seeds_and_nine_networks(compo
     assert set(params["model"].split(",")) <= set(models.names())
 
 
-def test_experiments_that_differ_in_measuring_alone_train_the_same_runs():
+def test_experiments_that_differ_only_in_measurements_share_their_runs():
     trained = set()
     with hydra_ready():
         for name in ("cifar10", "train_pairs", "simplices", "plane", "random_direction", "short_segment", "wider_scope"):
@@ -106,9 +106,9 @@ def test_a_time_budget_needs_a_number_and_a_unit(bad):
         parse_sweep(config.sweep, parse_run(config))
 
 
-def test_published_figures_are_those_of_the_reference():
+def test_published_figures_match_the_reference():
     if not REFERENCE.is_file():
-        pytest.skip("the paper's figures are not beside this checkout")
+        pytest.skip("the reference file of the paper's figures is not available")
     reference = pd.read_csv(REFERENCE)
     names = {
         "configurations": "configurations",
@@ -121,13 +121,13 @@ def test_published_figures_are_those_of_the_reference():
         "test_accuracy_high": "max_test_accuracy",
     }
     for _, row in reference.iterrows():
-        found = published.figures(row["experiment"], row["network"])
+        figures = published.figures(row["experiment"], row["network"])
         for ours, theirs in names.items():
-            assert found[ours] == row[theirs] or (math.isnan(found[ours]) and pd.isna(row[theirs]))
+            assert figures[ours] == row[theirs] or (math.isnan(figures[ours]) and pd.isna(row[theirs]))
     assert set(zip(reference["experiment"], reference["network"], strict=True)) <= set(published_keys())
 
 
-def test_comparison_puts_the_published_figure_beside_ours():
+def test_the_comparison_has_the_published_figures_beside_ours():
     correlation = {
         "dataset": "CIFAR-10",
         "model": "resnet18",
@@ -142,9 +142,9 @@ def test_comparison_puts_the_published_figure_beside_ours():
     }
     others = [
         {"target": "test_error"},  # another target
-        {"measure": "parameter_norm"},  # not asked for
-        {"measure": "region_count_plane", "pearson": 0.5},  # nothing published is asked for
-        {"model": "mlp"},  # nothing is published
+        {"measure": "parameter_norm"},  # not requested
+        {"measure": "region_count_plane", "pearson": 0.5},  # no published experiment is requested
+        {"model": "mlp"},  # nothing was published
     ]
     correlations = pd.DataFrame([correlation, *(correlation | other for other in others)])
     runs = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What is drawn is what the table says: read back from the figures' own dots, lines, cells and words."""
+"""Figures show the values of their tables: dots, lines, cells and texts are read back from the figures."""
 
 import errno
 import math
@@ -33,7 +33,7 @@ def _no_warnings():
 
 
 def sweep(learning_rates=(0.1, 0.01), batch_sizes=(64, 256), seeds=3, **columns) -> pd.DataFrame:
-    """Runs whose count and gap fall with the learning rate, and differ a little between seeds."""
+    """Return runs whose count and gap fall as the learning rate rises, and differ slightly between seeds."""
     grid = [(rate, size, seed) for rate in learning_rates for size in batch_sizes for seed in range(seeds)]
     runs = pd.DataFrame(grid, columns=["learning_rate", "batch_size", "seed"])
     runs["region_count_line"] = 4 - runs["learning_rate"] * 10 + runs["batch_size"] / 256 + runs["seed"] / 10
@@ -70,12 +70,12 @@ def words(figure: Figure) -> str:
 
 
 def dots(figure: Figure) -> list:
-    """The single points drawn with a marker."""
+    """Return the single points that are drawn with a marker."""
     return [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
 
 
-def laid_out(figure: Figure) -> None:
-    """Check that nothing reaches past the figure's edges once it is drawn."""
+def check_layout(figure: Figure) -> None:
+    """Check that nothing extends beyond the edges of the drawn figure."""
     FigureCanvasAgg(figure).draw()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 > -0.01
@@ -89,16 +89,16 @@ def test_dots_are_averages_over_seeds():
     figure = count_against_gap(runs, "region_count_line")
     runs["gap"] = 100 * (runs["train_accuracy"] - runs["test_accuracy"])
     expected = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "gap"]].mean().to_numpy()
-    found = [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots(figure)]
-    np.testing.assert_allclose(sorted(found), sorted(map(tuple, expected)))
-    # A colour a learning rate, a marker a batch size.
+    drawn = [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots(figure)]
+    np.testing.assert_allclose(sorted(drawn), sorted(map(tuple, expected)))
+    # Each learning rate has a colour, each batch size a marker.
     assert len({to_hex(dot.get_markerfacecolor()) for dot in dots(figure)}) == 2
     assert len({dot.get_marker() for dot in dots(figure)}) == 2
-    # One standard error to each side.
+    # Error bars extend one standard error in each direction.
     bar = figure.axes[0].collections[1].get_segments()[0]
     group = runs[(runs["learning_rate"] == 0.01) & (runs["batch_size"] == 64)]["gap"]
     assert bar[1][1] - bar[0][1] == pytest.approx(2 * group.std() / math.sqrt(3))
-    laid_out(figure)
+    check_layout(figure)
 
 
 def test_the_line_is_the_least_squares_line():
@@ -116,7 +116,7 @@ def test_configurations_with_unfitted_runs_are_hollow():
     assert sum(dot.get_markerfacecolor() == "white" for dot in dots(figure)) == 1
     assert "below 99% train accuracy" in words(figure)
     assert "below" not in words(count_against_gap(sweep(), "region_count_line"))
-    laid_out(figure)
+    check_layout(figure)
 
 
 def test_the_correlation_is_printed_with_its_interval():
@@ -127,13 +127,13 @@ def test_the_correlation_is_printed_with_its_interval():
     assert interval in words(figure)
     assert "fitted" not in words(figure)
     assert "digits, mlp" in words(figure)
-    laid_out(figure)
+    check_layout(figure)
 
     runs.loc[runs["learning_rate"] > 0.02, "train_accuracy"] = 0.95
     row = correlations(runs, ["region_count_line"], group_by=["learning_rate", "batch_size"], resamples=50).iloc[0].to_dict()
     figure = count_against_gap(runs, "region_count_line", correlation=row)
     assert "fitted runs alone: undefined: 2 configurations, 3 are needed" in words(figure)
-    laid_out(figure)
+    check_layout(figure)
 
 
 def test_heat_maps_show_the_averages_of_the_cells():
@@ -143,12 +143,12 @@ def test_heat_maps_show_the_averages_of_the_cells():
     for axes, measure, unit in zip(figure.axes, ["region_count_line", "test_accuracy"], [1, 100], strict=True):
         means = unit * runs.groupby(["learning_rate", "batch_size"])[measure].mean()
         cells = {tuple(text.get_position()): text.get_text() for text in axes.texts}
-        expected = {(0, 0): means[0.01, 64], (1, 0): means[0.1, 64], (1, 1): means[0.1, 256]}  # none at (0.01, 256)
+        expected = {(0, 0): means[0.01, 64], (1, 0): means[0.1, 64], (1, 1): means[0.1, 256]}  # no runs at (0.01, 256)
         assert cells == {cell: f"{value:.2f}" for cell, value in expected.items()}
         assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
         assert [label.get_text() for label in axes.get_yticklabels()] == ["64", "256"]
     assert "test accuracy (%)" in words(figure)
-    laid_out(figure)
+    check_layout(figure)
 
 
 def test_lines_through_training_are_averages_over_seeds():
@@ -160,7 +160,7 @@ def test_lines_through_training_are_averages_over_seeds():
     np.testing.assert_allclose([line.get_ydata() for line in lines], means.unstack().to_numpy())
     assert len({to_hex(line.get_color()) for line in lines}) == 2
     assert len({str(line.get_linestyle()) for line in lines}) == 2
-    laid_out(figure)
+    check_layout(figure)
 
 
 def test_decision_regions_share_their_colours():
@@ -177,14 +177,14 @@ def test_decision_regions_share_their_colours():
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[1, 2], [3, 4], [5, 1]])
     assert not figure.axes[1].lines
     assert figure.axes[0].images[0].origin == "lower"
-    laid_out(figure)
+    check_layout(figure)
 
 
-def test_many_classes():
+def test_decision_regions_of_many_classes_have_a_short_legend():
     grid = np.arange(100).repeat(4).reshape(20, 20)
     figure = plots.decision_regions([grid], ["all"], [f"class {label} of a long name" for label in range(100)])
     assert "and 76 more" in words(figure)
-    laid_out(figure)
+    check_layout(figure)
 
 
 def test_class_colours_differ():
@@ -212,24 +212,24 @@ def test_class_colours_differ():
 )
 def test_every_kind_of_grid_can_be_drawn(runs, group_by):
     figure = count_against_gap(runs, "region_count_line", "test_error", group_by)
-    there = [column for column in group_by if column in runs]
-    assert len(dots(figure)) == (runs.groupby(there, dropna=False).ngroups if there else 1)
-    laid_out(figure)
+    columns = [column for column in group_by if column in runs]
+    assert len(dots(figure)) == (runs.groupby(columns, dropna=False).ngroups if columns else 1)
+    check_layout(figure)
     figure = heat_maps(runs, ["region_count_line", "test_accuracy"], group_by)
-    assert len(figure.axes[0].texts) == (runs.groupby(there[:2], dropna=False).ngroups if there else 1)
-    laid_out(figure)
+    assert len(figure.axes[0].texts) == (runs.groupby(columns[:2], dropna=False).ngroups if columns else 1)
+    check_layout(figure)
     figure = count_through_training(through_training(runs), group_by)
-    assert len(figure.axes[0].lines) == (runs.groupby(there[:2], dropna=False).ngroups if there else 1)
-    laid_out(figure)
+    assert len(figure.axes[0].lines) == (runs.groupby(columns[:2], dropna=False).ngroups if columns else 1)
+    check_layout(figure)
 
 
-def test_positions_follow_the_logarithm_with_zero_below():
+def test_positions_are_logarithmic_with_zero_below():
     assert position_on_scale(pd.Series([0.1, 0.001, 0.01])) == pytest.approx({0.001: 0, 0.01: 0.5, 0.1: 1})
     assert position_on_scale(pd.Series([0.1, 0, 0.01])) == pytest.approx({0: 0, 0.01: 0.5, 0.1: 1})
     assert position_on_scale(pd.Series([4, -4, 0])) == pytest.approx({-4: 0, 0: 0.5, 4: 1})
 
 
-def test_numbers_as_text_are_in_numerical_order():
+def test_numeric_strings_are_sorted_as_numbers():
     figure = heat_maps(sweep(width=["16", "32", "8"] * 4), ["region_count_line"], ["width"])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["8", "16", "32"]
 
@@ -248,7 +248,7 @@ def test_diverged_runs_are_left_out():
             np.testing.assert_array_equal(line.get_xydata(), again.get_xydata())
 
 
-def test_nothing_finished():
+def test_figures_without_finished_runs_say_so():
     empty, diverged = sweep().iloc[:0], sweep().assign(region_count_line=math.nan)
     figures = [count_against_gap(table, "region_count_line") for table in (pd.DataFrame(), empty, diverged)]
     figures += [heat_maps(table, ["region_count_line"]) for table in (pd.DataFrame(), empty, diverged)]
@@ -256,7 +256,7 @@ def test_nothing_finished():
     figures.append(plots.decision_regions([], [], []))
     for figure in figures:
         assert words(figure) == "no finished runs"
-        laid_out(figure)
+        check_layout(figure)
 
 
 def test_missing_columns_are_named():
@@ -270,7 +270,7 @@ def test_missing_columns_are_named():
         count_against_gap(sweep().assign(test_accuracy=80.0), "region_count_line")
 
 
-def test_tables_are_left_as_they_were():
+def test_drawing_does_not_modify_tables():
     runs = sweep(width=["16", "32", "8"] * 4)
     before = runs.copy()
     count_against_gap(runs, "region_count_line", group_by=["width"])
@@ -304,12 +304,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="full"):
         plots.save(heat_maps(sweep(), ["region_count_line"]), path)
-    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("figure.png", b"old")]
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("figure.png", b"old")]
     with pytest.raises(InputError, match="PNG"):
         plots.save(heat_maps(sweep(), ["region_count_line"]), tmp_path / "figure.doc")
 
 
-def test_all_measures_are_drawn_in_the_order_of_their_ranking():
+def test_measures_are_drawn_in_the_order_of_the_ranking():
     rng = np.random.default_rng(0)
     runs = sweep(learning_rates=(0.1, 0.03, 0.01), batch_sizes=(64, 128, 256), weight_decay=0.0)
     runs["parameter_norm"] = rng.random(len(runs))
@@ -317,12 +317,12 @@ def test_all_measures_are_drawn_in_the_order_of_their_ranking():
     runs["parameter_count"] = 10.0
     measures = ["parameter_count", "parameter_norm", "epochs_to_fit", "region_count_line"]
     ranked = ranking(runs, measures)
-    as_text = runs.assign(learning_rate=runs["learning_rate"].astype(str))  # as what varies in a grid is
+    as_text = runs.assign(learning_rate=runs["learning_rate"].astype(str))  # as varied options of a grid are
     figure = plots.measures_against_gap(figure_data.measure_panels(as_text, ranked, column), title="a title")
-    laid_out(figure)
+    check_layout(figure)
     drawn = [axes for axes in figure.axes if axes.collections and axes.get_title()]
     titles = [axes.get_title().splitlines() for axes in drawn]
-    # what is undefined everywhere is left out, what is constant comes last
+    # Measures that are undefined for all runs are omitted, constant ones come last.
     assert [title[0] for title in titles] == ["region count (line)", "parameter norm", "parameter count"]
     assert [title[1] for title in titles] == [
         f"tau {ranked['kendall'][0]:.2f}",
@@ -334,7 +334,7 @@ def test_all_measures_are_drawn_in_the_order_of_their_ranking():
     assert np.allclose(drawn[1].collections[0].get_offsets(), expected.to_numpy())
 
 
-def test_of_many_configurations_dots_are_small_and_told_apart_by_colour_alone():
+def test_many_configurations_have_small_dots_and_no_legend():
     runs = sweep(learning_rates=tuple(np.geomspace(1e-4, 0.1, 40)), batch_sizes=tuple(range(8, 408, 10)), seeds=1)
     figure = count_against_gap(runs, "region_count_line")
     drawn = np.concatenate([dots.get_offsets() for dots in figure.axes[0].collections])
@@ -342,14 +342,14 @@ def test_of_many_configurations_dots_are_small_and_told_apart_by_colour_alone():
     expected = runs.groupby(["learning_rate", "batch_size"])[["region_count_line", "gap"]].mean().to_numpy()
     np.testing.assert_allclose(sorted(map(tuple, drawn)), sorted(map(tuple, expected)))
     assert not figure.legends
-    laid_out(figure)
+    check_layout(figure)
     figure = heat_maps(runs, ["region_count_line"])
     assert not figure.axes[0].texts
-    assert len(figure.axes) == 2  # with a colour bar
-    laid_out(figure)
+    assert len(figure.axes) == 2  # the second is the colour bar
+    check_layout(figure)
 
 
-def test_a_page_draws_some_of_many_dots_and_says_so():
+def test_a_page_limits_the_number_of_dots_and_reports_the_limit():
     few, some, many = (
         sweep(
             learning_rates=tuple(np.geomspace(1e-4, 0.1, rates)), batch_sizes=tuple(range(8, 808, 10)), seeds=seeds
@@ -362,18 +362,18 @@ def test_a_page_draws_some_of_many_dots_and_says_so():
         figure = charts.count_against_gap(data[-1])
         drawn.append(sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None))
     assert drawn == [4 * 80 * 3, 20 * 80, charts.MAX_DOTS]
-    texts = [charts.left_out(scatter) for scatter in data]
-    assert texts == ["", "single runs are left out", "3,000 of 4,000 configurations are drawn, evenly chosen"]
+    texts = [charts.describe_omissions(scatter) for scatter in data]
+    assert texts == ["", "single runs are not drawn", "3,000 of 4,000 configurations are drawn, evenly spaced in the table"]
 
 
-def test_dollar_signs_are_no_formula():
+def test_dollar_signs_are_not_parsed_as_formulas():
     figure = count_against_gap(sweep(), "region_count_line", title=r"$\nonsense$ costs 5 $")
     assert r"\$\nonsense\$" in words(figure)
-    laid_out(figure)
+    check_layout(figure)
 
 
-def test_a_measure_is_called_what_its_plugin_calls_it():
-    """In both kinds of figures: the label and the unit that are stored with its values."""
+def test_figures_use_the_label_and_unit_of_a_plugin_measure():
+    """Both kinds of figures use the label and the unit that are stored with the values."""
     mine = Column("mine", own_label="my measure", unit="nats")
     data = figure_data.scatter(sweep(mine=np.arange(12.0), identity="a" * 16), mine)
     assert "my measure (nats)" in words(plots.count_against_gap(data))

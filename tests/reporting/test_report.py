@@ -1,4 +1,4 @@
-"""Reports, made from sweeps whose numbers are known: what they say, in every format, and what they make of bad input."""
+"""Reports of sweeps with known numbers: their content in every format, and errors for invalid input."""
 
 import base64
 import csv
@@ -11,9 +11,9 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import fake_sweeps
 import numpy as np
 import pandas as pd
-import pretend
 import pytest
 import torch
 
@@ -28,12 +28,12 @@ HOSTILE = "<script>document.title='pwned'</script>\"'&<b>"
 
 @pytest.fixture(autouse=True)
 def _small_figures(monkeypatch):
-    """What figures show is tested elsewhere; here a dot stands for each."""
+    """Replace each figure by a single pixel; test_plots.py tests figures."""
     monkeypatch.setattr(plots, "save", lambda figure, path: Path(path).write_bytes(DOT))
 
 
 class Page(HTMLParser):
-    """The elements of a page, the text of each, and the rows of its tables."""
+    """The elements of a page, its text, and the rows of its tables."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -65,41 +65,43 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def made(results, **options) -> tuple[Path, Page]:
-    directory = pretend.sweep(results, **options)
+def make_report(results, **options) -> tuple[Path, Page]:
+    directory = fake_sweeps.write_sweep(results, **options)
     report.report(directory)
     return directory, Page(directory / "report.html")
 
 
 def averages(rates=(0.1, 0.01, 0.001), sizes=(32, 64), seeds=(0, 1)) -> pd.DataFrame:
-    """Counts and gaps of the pretended configurations, worked out here."""
+    """Return the expected counts and gaps of the configurations of `fake_sweeps.write_sweep`."""
     cells = [
-        (rate, size, *np.mean([pretend.numbers(rate, size, s) for s in seeds], axis=0)) for rate in rates for size in sizes
+        (rate, size, *np.mean([fake_sweeps.count_and_gap(rate, size, s) for s in seeds], axis=0))
+        for rate in rates
+        for size in sizes
     ]
     return pd.DataFrame(cells, columns=["learning_rate", "batch_size", "count", "gap"])
 
 
-def said(sweep: Path) -> str:
+def headline_of(sweep: Path) -> str:
     return headline.headline(collect.collect(plans.read(sweep)))
 
 
 def test_the_headline_is_the_correlation_over_configurations(tmp_path):
     r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
-    sentence = said(pretend.sweep(tmp_path))
-    found = re.fullmatch(
+    sentence = headline_of(fake_sweeps.write_sweep(tmp_path))
+    match = re.fullmatch(
         r"Over 6 configurations \(12 runs, all fitted\), Pearson's r of region count and generalization gap is "
         r"(\S+) \[(\S+), (\S+)\]\.",
         sentence,
     )
-    assert found, sentence
-    value, low, high = map(float, found.groups())
+    assert match, sentence
+    value, low, high = map(float, match.groups())
     assert value == pytest.approx(r, abs=0.005)
     assert low <= value <= high
 
 
-def test_the_headline_says_what_it_rests_on(tmp_path):
-    """The fitted runs first, where not all are; why there is no number, where there is none; and what did not finish."""
-    partly = said(pretend.sweep(tmp_path / "partly", unfitted=(0, 1), failed=(11,), diverged=(10,)))
+def test_the_headline_describes_the_runs_behind_it(tmp_path):
+    """It quotes fitted runs first if some are not fitted, the reason for a missing number, and unfinished runs."""
+    partly = headline_of(fake_sweeps.write_sweep(tmp_path / "partly", unfitted=(0, 1), failed=(11,), diverged=(10,)))
     rest = averages().iloc[1:5]
     r = np.corrcoef(rest["count"], rest["gap"])[0, 1]
     assert "Over the 4 configurations that fit their training set (8 of 10 runs), Pearson's r of" in partly
@@ -107,18 +109,18 @@ def test_the_headline_says_what_it_rests_on(tmp_path):
     assert "over all 5 it is" in partly
     assert "1 of 12 runs failed." in partly
     assert "1 of 12 runs diverged." in partly
-    few = said(pretend.sweep(tmp_path / "few", rates=(0.1,)))
+    few = headline_of(fake_sweeps.write_sweep(tmp_path / "few", rates=(0.1,)))
     assert "is undefined: 2 configurations, 3 are needed" in few
-    none = said(pretend.sweep(tmp_path / "none", failed=range(12)))
+    none = headline_of(fake_sweeps.write_sweep(tmp_path / "none", failed=range(12)))
     assert none == "None of the 12 runs has finished. 12 of 12 runs failed."
-    several = said(pretend.sweep(tmp_path / "several", networks=("mlp", "small_cnn")))
+    several = headline_of(fake_sweeps.write_sweep(tmp_path / "several", networks=("mlp", "small_cnn")))
     assert "Over 2 networks (24 runs, all fitted)" in several
-    unmeasured = said(pretend.sweep(tmp_path / "unmeasured", subspaces=()))
+    unmeasured = headline_of(fake_sweeps.write_sweep(tmp_path / "unmeasured", subspaces=()))
     assert unmeasured == "12 runs have finished; nothing to correlate was measured."
 
 
 def test_the_page_has_every_configuration_and_run(tmp_path):
-    directory, page = made(tmp_path, unfitted=(3,), diverged=(5,))
+    directory, page = make_report(tmp_path, unfitted=(3,), diverged=(5,))
     expected = averages()
     heads, *rows = page.tables["configurations-1"]
     assert heads[:2] == ["learning rate", "batch size"]
@@ -135,17 +137,19 @@ def test_the_page_has_every_configuration_and_run(tmp_path):
     assert (statuses[3], statuses[5]) == ("not fitted", "diverged")
     assert [attributes.get("class") for attributes in page.of("tr")][-12:].count("marked") == 2
     assert "learning_rate=0.01 batch_size=32 seed=1" in page.text
-    for fact in ("a device", "c" * 40, "uv run sweep.py experiment=pretend", "1,000 training and 500 test images"):
+    for fact in ("a device", "c" * 40, "uv run sweep.py experiment=example", "1,000 training and 500 test images"):
         assert fact in page.text
-    # 12 runs of 90 seconds, of 11 of which two things were measured in 10 each
+    # 12 runs of 90 seconds; on 11 of them, two measurements of 10 seconds each.
     assert "18 min of training and 3 min 40 s of measuring" in page.text
     assert (directory / "report.html").stat().st_size < 8e6
 
 
-def test_the_page_is_whole_and_says_what_it_is(tmp_path):
-    _, page = made(tmp_path, measures=("accuracy", "parameter_norm"), snapshots=(0, 10), networks=("mlp", "small_cnn"))
+def test_the_page_is_self_contained_and_its_references_resolve(tmp_path):
+    _, page = make_report(
+        tmp_path, measures=("accuracy", "parameter_norm"), snapshots=(0, 10), networks=("mlp", "small_cnn")
+    )
     assert page.of("html")[0]["lang"] == "en"
-    assert "pretend" in page.text
+    assert "example" in page.text
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(set(names)) == len(names)
     for attributes in page.of("a"):
@@ -159,28 +163,28 @@ def test_the_page_is_whole_and_says_what_it_is(tmp_path):
     assert all(attributes["alt"] for attributes in page.of("img"))
     assert all(attributes["aria-sort"] == "none" for attributes in page.of("th"))
     assert len(page.of("caption")) == len(page.tables)
-    # for each network: a scatter, three heat maps, counts through training
+    # A scatter plot, three heat maps and the counts through training for each network.
     assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == 2 * 5
     assert {"overview", "correlations-1", "correlations-2", "ranking-1-0", "ranking-2-0"} <= set(page.tables)
 
 
 def test_an_overview_has_every_network(tmp_path):
     networks = ("mlp", "small_cnn", "resnet18")
-    directory = pretend.sweep(tmp_path, networks=networks, unfitted=(0, 1), failed=range(24, 36))
+    directory = fake_sweeps.write_sweep(tmp_path, networks=networks, unfitted=(0, 1), failed=range(24, 36))
     sweep = collect.collect(plans.read(directory))
     cells = tables.overview(sweep).cells
     assert list(cells["model"]) == list(networks)
-    assert "dataset" not in cells  # the same in all
+    assert "dataset" not in cells  # constant columns are dropped
     assert list(cells["runs"]) == ["12 of 12", "12 of 12", "0 of 12"]
     assert list(cells["fitted"]) == ["10", "12", "–"]
     r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
     assert cells["pearson"][1].startswith(f"{r:.3f} [")
-    gaps = [pretend.numbers(*cell)[1] for cell in ((0.1, 32, 0), (0.001, 64, 0))]
+    gaps = [fake_sweeps.count_and_gap(*cell)[1] for cell in ((0.1, 32, 0), (0.001, 64, 0))]
     assert cells["test_accuracy %"][1] == f"{100 - 100 * max(gaps):.2f}–{100 - 100 * min(gaps):.2f}"
 
 
-def test_published_figures_stand_beside_ours_in_every_form(tmp_path):
-    directory, page = made(tmp_path, networks=("mlp", "resnet18"), published={"line": "cifar10"})
+def test_every_format_has_the_published_figures_beside_ours(tmp_path):
+    directory, page = make_report(tmp_path, networks=("mlp", "resnet18"), published={"line": "cifar10"})
     sweep = collect.collect(plans.read(directory))
     cells = tables.comparison(sweep).cells
     assert list(cells["published"]) == ["–", "0.98 (27)"]
@@ -193,8 +197,8 @@ def test_published_figures_stand_beside_ours_in_every_form(tmp_path):
         assert caption in html.unescape((directory / name).read_text())
 
 
-def test_a_sweep_whose_runs_all_failed_has_a_page_that_says_so(tmp_path):
-    directory, page = made(tmp_path, failed=range(12))
+def test_the_page_of_a_sweep_whose_runs_all_failed_lists_the_failures(tmp_path):
+    directory, page = make_report(tmp_path, failed=range(12))
     assert "None of the 12 runs has finished." in page.text
     assert page.text.count("failed, ValueError: a reason") == 12
     assert len(page.tables["runs"]) == 13
@@ -215,17 +219,17 @@ def test_a_sweep_whose_runs_all_failed_has_a_page_that_says_so(tmp_path):
         pytest.param({"diverged": range(12)}, 0, id="all diverged"),
     ],
 )
-def test_what_was_not_measured_is_absent(options, figures, tmp_path):
-    directory, page = made(tmp_path, **options)
+def test_the_page_omits_what_was_not_measured(options, figures, tmp_path):
+    directory, page = make_report(tmp_path, **options)
     assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == figures
     assert "nan" not in re.findall(r"\w+", page.text)
     assert len(page.tables["runs"]) == len(plans.read(directory).runs) + 1
 
 
-def test_whatever_a_name_holds_is_text(tmp_path):
-    told = pretend.ENVIRONMENT | {"device": HOSTILE, "torch": HOSTILE, "commit": HOSTILE, "date": HOSTILE}
-    options = {"data": pretend.facts(HOSTILE), "failed": (1,), "error": HOSTILE, "overrides": [f"a={HOSTILE}"]}
-    directory, page = made(tmp_path, environment=told, snapshots=(0,), **options)
+def test_html_in_names_is_escaped(tmp_path):
+    hostile = fake_sweeps.ENVIRONMENT | {"device": HOSTILE, "torch": HOSTILE, "commit": HOSTILE, "date": HOSTILE}
+    options = {"data": fake_sweeps.data_facts(HOSTILE), "failed": (1,), "error": HOSTILE, "overrides": [f"a={HOSTILE}"]}
+    directory, page = make_report(tmp_path, environment=hostile, snapshots=(0,), **options)
     scripts = page.of("script")
     charts = [attributes for attributes in scripts if attributes.get("type") == "application/json"]
     assert len(charts) == 5
@@ -240,14 +244,14 @@ def test_whatever_a_name_holds_is_text(tmp_path):
 
 
 def test_markdown_and_csv_have_the_same_cells(tmp_path):
-    directory, _ = made(tmp_path, data=pretend.facts("a|b\\*_c`"), measures=("accuracy", "parameter_norm"))
+    directory, _ = make_report(tmp_path, data=fake_sweeps.data_facts("a|b\\*_c`"), measures=("accuracy", "parameter_norm"))
     blocks = (directory / "tables.md").read_text().split("\n\n")
-    found = [block.splitlines() for block in blocks if block.startswith("|")]
-    assert len(found) == 3  # configurations, correlations, ranking
-    for lines in found:
+    markdown_tables = [block.splitlines() for block in blocks if block.startswith("|")]
+    assert len(markdown_tables) == 3  # configurations, correlations, ranking
+    for lines in markdown_tables:
         cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
         assert len({len(row) for row in cells}) == 1
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found[0]]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown_tables[0]]
     written = pd.read_csv(directory / "configurations.csv")
     assert [float(row[0]) for row in rows[2:]] == written["learning_rate"].tolist()
     assert [row[2] for row in rows[2:]] == ["2"] * 6
@@ -259,8 +263,10 @@ def test_markdown_and_csv_have_the_same_cells(tmp_path):
     assert [row[-1] for row in rows[2:]] == [f"{c:.3f} ± {e:.3f}" for c, e in zip(expected["count"], errors, strict=True)]
 
 
-def test_latex_has_nothing_but_what_latex_takes(tmp_path):
-    directory, _ = made(tmp_path, data=pretend.facts("50 % of_A&B #1 {x} ~^\\ <|> $"), networks=("mlp", "small_cnn"))
+def test_special_characters_are_escaped_in_latex(tmp_path):
+    directory, _ = make_report(
+        tmp_path, data=fake_sweeps.data_facts("50 % of_A&B #1 {x} ~^\\ <|> $"), networks=("mlp", "small_cnn")
+    )
     text = (directory / "tables.tex").read_text()
     for environment_name in ("table", "tabular"):
         assert text.count(f"\\begin{{{environment_name}}}") == text.count(f"\\end{{{environment_name}}}") == 3
@@ -271,7 +277,7 @@ def test_latex_has_nothing_but_what_latex_takes(tmp_path):
     for alignment, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for row in body.split(r"\\")[:-1]:
             assert len(re.findall(r"(?<!\\)&", row)) == len(alignment) - 1
-    # what is left once all that we escape is taken away has no special character
+    # After all escape sequences are removed, no special character is left.
     for known in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"\textless{}", r"\textgreater{}"):
         text = text.replace(known, "")
     text = text.replace(r"\textbar{}", "").replace(r"$\pm$", "").replace(r"$\rho$", "").replace(r"$\tau$", "")
@@ -281,11 +287,11 @@ def test_latex_has_nothing_but_what_latex_takes(tmp_path):
     assert not any(re.search(r"[%$#_{}~^<>|]", row) or "\\" in row[:-2] or not row.isascii() for row in rows)
 
 
-def test_the_index_lists_every_sweep_the_latest_first(tmp_path):
-    made(tmp_path, name="older")
-    made(tmp_path, name="newer", environment=pretend.ENVIRONMENT | {"date": "2027-01-01T00:00:00+00:00"})
-    pretend.sweep(tmp_path, name="unreported")
-    pretend.sweep(tmp_path, name="odd")
+def test_the_index_lists_every_sweep_with_the_latest_first(tmp_path):
+    make_report(tmp_path, name="older")
+    make_report(tmp_path, name="newer", environment=fake_sweeps.ENVIRONMENT | {"date": "2027-01-01T00:00:00+00:00"})
+    fake_sweeps.write_sweep(tmp_path, name="unreported")
+    fake_sweeps.write_sweep(tmp_path, name="odd")
     files.write_json(tmp_path / "sweeps/odd-00000000/report.json", {"name": 3})
     report.write_index(tmp_path / "sweeps")
     page = Page(tmp_path / "sweeps" / "index.html")
@@ -298,11 +304,11 @@ def test_the_index_lists_every_sweep_the_latest_first(tmp_path):
     assert {"newer-00000000/report.html", "older-00000000/report.html"} <= set(links)
 
 
-def test_a_report_is_made_again_wherever_the_results_lie(tmp_path, capsys):
-    directory, _ = made(tmp_path / "here")
+def test_a_report_can_be_rewritten_after_the_results_were_moved(tmp_path, capsys):
+    directory, _ = make_report(tmp_path / "old")
     first = pd.read_csv(directory / "runs.csv")
-    shutil.move(tmp_path / "here", tmp_path / "there")
-    moved = tmp_path / "there" / "sweeps" / directory.name
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = tmp_path / "new" / "sweeps" / directory.name
     for path in moved.glob("*.*"):
         if path.name != "plan.json":
             path.unlink()
@@ -321,24 +327,24 @@ DAMAGES = {
     "a list": lambda record: "[]",
     "an older version": lambda record: record | {"format": 1},
     "no runs": lambda record: record | {"runs": []},
-    "runs of another kind": lambda record: record | {"runs": [3]},
-    "a name that leads elsewhere": lambda record: record | {"runs": [record["runs"][0] | {"name": "../x"}]},
-    "an identity that is none": lambda record: record | {"runs": [record["runs"][0] | {"identity": "*"}]},
-    "a data set that is none": lambda record: record | {"runs": [record["runs"][0] | {"dataset": 7}]},
-    "an option that is none": lambda record: record | {"runs": [record["runs"][0] | {"config": {"nonsense": 1}}]},
-    "values that are no texts": lambda record: record | {"runs": [record["runs"][0] | {"varied": {"seed": 1}}]},
+    "runs of another type": lambda record: record | {"runs": [3]},
+    "a run's name that is a path": lambda record: record | {"runs": [record["runs"][0] | {"name": "../x"}]},
+    "an invalid identity": lambda record: record | {"runs": [record["runs"][0] | {"identity": "*"}]},
+    "an invalid data set": lambda record: record | {"runs": [record["runs"][0] | {"dataset": 7}]},
+    "an unknown option": lambda record: record | {"runs": [record["runs"][0] | {"config": {"nonsense": 1}}]},
+    "values that are not strings": lambda record: record | {"runs": [record["runs"][0] | {"varied": {"seed": 1}}]},
     "an absolute path": lambda record: record | {"results": "/"},
-    "a sweep's name that leads elsewhere": lambda record: record | {"name": "../x"},
+    "a sweep's name that is a path": lambda record: record | {"name": "../x"},
     "no classes": lambda record: record | {"datasets": [record["datasets"][0] | {"classes": []}]},
     "overrides that are numbers": lambda record: record | {"overrides": [1]},
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_plan_that_cannot_be_used_is_one_line(damage, tmp_path, capsys):
-    directory = pretend.sweep(tmp_path, rates=(0.1,), sizes=(32,), seeds=(0,))
+def test_an_invalid_plan_is_a_one_line_error(damage, tmp_path, capsys):
+    directory = fake_sweeps.write_sweep(tmp_path, rates=(0.1,), sizes=(32,), seeds=(0,))
     damaged = DAMAGES[damage](files.read_json(directory / "plan.json"))
-    if isinstance(damaged, dict):  # as a stranger would write it, with a checksum that is right
+    if isinstance(damaged, dict):  # a file from elsewhere, with a valid checksum
         files.write_json(directory / "plan.json", damaged)
     else:
         (directory / "plan.json").write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
@@ -351,7 +357,7 @@ def test_a_plan_that_cannot_be_used_is_one_line(damage, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_directory_without_a_sweep_is_one_line(tmp_path, capsys):
+def test_a_directory_without_a_sweep_is_a_one_line_error(tmp_path, capsys):
     command = [sys.executable, "-m", "regioncount.report", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
@@ -362,9 +368,9 @@ def test_a_directory_without_a_sweep_is_one_line(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measuring_settings_make_groups_of_their_own(tmp_path):
-    """Two resolutions of one grid of runs: two sections, each with all runs."""
-    directory = pretend.sweep(tmp_path)
+def test_each_measuring_setting_is_a_group(tmp_path):
+    """Two resolutions of one grid of runs make two sections, each with all runs."""
+    directory = fake_sweeps.write_sweep(tmp_path)
     record = files.read_json(directory / "plan.json")
     cells = record["runs"]
     record["runs"] = [
@@ -374,8 +380,8 @@ def test_measuring_settings_make_groups_of_their_own(tmp_path):
     ]
     files.write_json(directory / "plan.json", record)
     assert report.main([str(directory)]) == 0
-    found = collect.collect(plans.read(directory)).groups
-    assert [group.title for group in found] == ["digits, mlp, resolution 200", "digits, mlp, resolution 201"]
+    groups = collect.collect(plans.read(directory)).groups
+    assert [group.title for group in groups] == ["digits, mlp, resolution 200", "digits, mlp, resolution 201"]
     page = Page(directory / "report.html")
     assert {"correlations-1", "configurations-1", "configurations-2"} <= set(page.tables)
     with open(directory / "correlations.csv") as file:
@@ -404,7 +410,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_report_needs_no_torch(tmp_path):
     networks, measures = ("mlp", "resnet18"), ("accuracy", "parameter_norm")
     options = {"snapshots": (0, 10), "published": {"line": "cifar10"}, "networks": networks, "measures": measures}
-    directory = pretend.sweep(tmp_path, **options)
+    directory = fake_sweeps.write_sweep(tmp_path, **options)
     command = [sys.executable, "-c", WITHOUT_TORCH, str(directory)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -412,9 +418,9 @@ def test_a_report_needs_no_torch(tmp_path):
     assert (directory / "heat_maps_mlp.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_labels_and_units_that_are_stored_with_a_measure_are_printed(tmp_path):
-    """The plugin that stored them is not needed. What is not a description is ignored."""
-    directory = pretend.sweep(tmp_path, measures=("accuracy", "parameter_norm", "sharpness"))
+def test_stored_labels_and_units_of_measures_are_printed(tmp_path):
+    """The plugin that stored them is not needed. Invalid descriptions are ignored."""
+    directory = fake_sweeps.write_sweep(tmp_path, measures=("accuracy", "parameter_norm", "sharpness"))
     for number, path in enumerate(sorted(tmp_path.glob("runs/*/measures.json"))):
         record = files.read_json(path)
         for entry in record["entries"].values():
@@ -443,19 +449,19 @@ def test_labels_and_units_that_are_stored_with_a_measure_are_printed(tmp_path):
     assert {"parameter_norm", "second", "sharpness"} < set(ranking["measure"])
 
 
-def test_bounds_are_no_region_counts():
+def test_bounds_are_not_region_counts():
     columns = ResultColumns(("line", "line_at_least"), ("parameter_norm",))
     statistics = ["region_count_line_standard_error", "region_count_line_at_most", "region_share_one_line", "test_error"]
     table = pd.DataFrame(columns=["region_count_line", *statistics, "region_entropy_line", "parameter_norm", "train_loss"])
     assert [column.key for column in columns.region_counts(table)] == ["region_count_line"]
     assert columns.measures_of(table) == ["region_count_line", "region_entropy_line", "train_loss", "parameter_norm"]
     assert columns.measures_of(table.drop(columns="parameter_norm")) == ["region_count_line", "region_entropy_line"]
-    # a subspace may have any name
+    # The name of a subspace may end like a bound.
     assert columns["region_count_line_at_least"].subspace == "line_at_least"
 
 
-def test_decision_regions_are_drawn_by_whoever_has_the_models(tmp_path):
-    directory, evaluated = pretend.sweep(tmp_path, rates=tuple(10.0**-power for power in range(1, 8))), []
+def test_decision_regions_are_drawn_only_if_models_can_be_evaluated(tmp_path):
+    directory, evaluated = fake_sweeps.write_sweep(tmp_path, rates=tuple(10.0**-power for power in range(1, 8))), []
 
     def evaluate(planned):
         evaluated.append(planned.varied)
@@ -476,23 +482,23 @@ def git(directory, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
-def test_a_processor_is_named_as_the_system_names_it():
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_name_of_a_processor_is_that_of_the_system():
     name, _, threads = environment.device_name(torch.device("cpu")).rpartition(", ")
     assert threads == f"{torch.get_num_threads()} threads"
-    if (told := Path("/proc/cpuinfo")).is_file() and "model name" in told.read_text():
-        assert f": {name}\n" in told.read_text()
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file() and "model name" in cpuinfo.read_text():
+        assert f": {name}\n" in cpuinfo.read_text()
     else:
         assert name
 
 
-def test_the_commit_is_that_of_the_package(tmp_path):
+def test_the_recorded_commit_is_that_of_the_package(tmp_path):
     package = tmp_path / "checkout" / "package"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     assert environment.commit(package) is None
     git(tmp_path / "checkout", "init", "--quiet")
-    assert environment.commit.__wrapped__(package) is None  # in a repository, but none of its files
+    assert environment.commit.__wrapped__(package) is None  # inside a repository, but not tracked
     git(tmp_path / "checkout", "add", ".")
     git(tmp_path / "checkout", "commit", "--quiet", "--message", "first")
     head = git(tmp_path / "checkout", "rev-parse", "HEAD")
@@ -506,9 +512,9 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
     assert environment.commit.__wrapped__(tmp_path) is None
 
 
-def test_a_cell_finds_itself_in_the_plan(tmp_path):
-    """Names of any length and alphabet: each line is of one length, and says what the plan says."""
-    directory = pretend.sweep(tmp_path, rates=(0.1, 1e-17), networks=("mlp", "réseau"), failed=range(16))
+def test_cells_are_read_one_by_one_from_the_plan(tmp_path):
+    """Lines have a fixed length and agree with the plan, whatever the length and alphabet of names."""
+    directory = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 1e-17), networks=("mlp", "réseau"), failed=range(16))
     planned = plans.read(directory).runs
     for number, run in enumerate(planned):
         cell, cells = plans.read_cell(directory, number)

@@ -1,4 +1,4 @@
-"""Tracking, against the logs that W&B itself writes: every offline run is read back and compared with what was logged."""
+"""Tracking with W&B: the logs of offline runs are read back and compared with what was logged."""
 
 import hashlib
 import http.server
@@ -28,12 +28,12 @@ ROOT = Path(tracking.__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch, tmp_path):
-    """No account of the developer's, and a W&B that reads its environment anew."""
+    """Remove the developer's W&B account and settings from the environment."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[name]
     os.environ["NETRC"] = str(tmp_path / "no_netrc")
-    monkeypatch.setattr(wandb_tracking, "_offline_from_now_on", False)
+    monkeypatch.setattr(wandb_tracking, "_stay_offline", False)
     yield
     os.environ.clear()
     os.environ.update(before)
@@ -59,7 +59,7 @@ def log_two_runs(worker: int, directory: Path, mode: str = "wandb_offline") -> N
 
 
 def check_runs(directory: Path, seeds: range) -> None:
-    """Everything that log_two_runs logged under these seeds is there."""
+    """Check that the logs contain everything that `log_two_runs` logged for these seeds."""
     runs = {run["id"]: run for run in read_runs(directory)}
     for seed in seeds:
         run = runs[identity_of(seed)[:32]]
@@ -74,7 +74,7 @@ def check_runs(directory: Path, seeds: range) -> None:
 
 
 def python(code: str, tmp_path: Path) -> subprocess.CompletedProcess:
-    """Run code in a process whose home, working directory and temporary directory are empty ones of its own."""
+    """Run code in a process with a new, empty home, working and temporary directory."""
     folders = {name: tmp_path / name for name in ("home", "working", "temporary")}
     for folder in folders.values():
         folder.mkdir()
@@ -113,7 +113,7 @@ print("wandb" in sys.modules)
     assert not (tmp_path / "results").exists()
 
 
-def test_offline_is_quiet_and_writes_in_its_directory_alone(tmp_path):
+def test_offline_mode_prints_nothing_and_writes_only_to_its_directory(tmp_path):
     results = tmp_path / "results"
     done = python(f"import pathlib, test_tracking as t; t.log_two_runs(0, pathlib.Path({str(results)!r}))", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -122,8 +122,8 @@ def test_offline_is_quiet_and_writes_in_its_directory_alone(tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["spawn", "loky"])
-def test_nothing_is_lost_between_processes(launcher, tmp_path):
-    with start(tmp_path, identity=identity_of(99)) as track:  # the workers inherit the environment of a parent that tracks
+def test_runs_of_several_processes_are_complete(launcher, tmp_path):
+    with start(tmp_path, identity=identity_of(99)) as track:  # the workers inherit the environment of a tracked parent
         track.log({"train_loss": 1.0}, step=1)
         if launcher == "spawn":
             context = multiprocessing.get_context("spawn")
@@ -142,7 +142,7 @@ def test_nothing_is_lost_between_processes(launcher, tmp_path):
     assert history(parent, "epoch", "train_loss") == [(1, 1.0)]
 
 
-def test_scalars_of_every_kind(tmp_path):
+def test_scalars_of_every_type_are_logged(tmp_path):
     torch = pytest.importorskip("torch")
     with start(tmp_path) as track:
         track.log({"a": np.float32(0.5), "b": torch.tensor(2.5, dtype=torch.bfloat16), "c": np.int64(3), "d": True}, step=0)
@@ -155,7 +155,7 @@ def test_scalars_of_every_kind(tmp_path):
     assert {key: run["summary"][key] for key in "abcd"} == {"a": 0.25, "b": 4, "c": None, "d": "diverged"}
 
 
-def test_tables_and_figures(tmp_path):
+def test_tables_and_figures_are_logged(tmp_path):
     import pandas as pd
     import PIL.Image
 
@@ -180,7 +180,7 @@ def test_tables_and_figures(tmp_path):
     assert (row["scatter"]["width"], row["correlations"]["nrows"]) == (4, 2)
 
 
-def test_charts(tmp_path):
+def test_charts_are_logged(tmp_path):
     import pandas as pd
     import plotly.graph_objects as go
 
@@ -201,8 +201,8 @@ def test_charts(tmp_path):
     assert any("heat_map" in row and "count_against_gap_table" in row for row in run["history"])
 
 
-def test_a_resumed_run_goes_on_in_the_same_one(tmp_path):
-    for epochs in (range(1, 4), range(3, 6)):  # the checkpoint was of epoch 2: epoch 3 comes again
+def test_a_resumed_run_keeps_its_id(tmp_path):
+    for epochs in (range(1, 4), range(3, 6)):  # resumed from the checkpoint of epoch 2: epoch 3 is repeated
         with start(tmp_path) as track:
             for epoch in epochs:
                 track.log({"train_loss": 1 / epoch}, step=epoch)
@@ -213,7 +213,7 @@ def test_a_resumed_run_goes_on_in_the_same_one(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_an_exception_comes_through_and_marks_the_run_failed(error, tmp_path):
+def test_an_exception_propagates_and_marks_the_run_as_failed(error, tmp_path):
     def fail():
         with start(tmp_path) as track:
             track.log({"train_loss": 1.0}, step=1)
@@ -228,7 +228,7 @@ def test_an_exception_comes_through_and_marks_the_run_failed(error, tmp_path):
 
 @contextmanager
 def server(statuses: list[int]):
-    """A server that answers with these HTTP statuses in turn, the last one for ever; with none it never answers."""
+    """Start a server that answers with these HTTP statuses in turn, repeating the last; without any, it never answers."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -260,7 +260,7 @@ def server(statuses: list[int]):
         pytest.param([200, 401], "401", id="a server that fails only when the run starts"),
     ],
 )
-def test_an_unusable_server_means_offline(statuses, obstacle, tmp_path, monkeypatch, capfd):
+def test_an_unusable_server_switches_to_offline(statuses, obstacle, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(wandb_server, "ANSWER_TIMEOUT", 1)
     os.environ["WANDB_API_KEY"] = "0123456789" * 4
     with server(statuses) if statuses is not None else nullcontext("http://127.0.0.1:9") as url:
@@ -268,27 +268,27 @@ def test_an_unusable_server_means_offline(statuses, obstacle, tmp_path, monkeypa
         log_two_runs(0, tmp_path, mode="wandb")
     output = capfd.readouterr()
     assert output.out == ""
-    [line] = output.err.splitlines()  # one for two runs
+    [line] = output.err.splitlines()  # a single line for both runs
     assert re.search(obstacle, line)
     assert f"logging offline under {tmp_path / 'wandb'}; upload later with `wandb sync " in line
     check_runs(tmp_path, range(2))
 
 
-def test_no_key_means_offline(tmp_path, capfd):
+def test_a_missing_key_switches_to_offline(tmp_path, capfd):
     log_two_runs(0, tmp_path, mode="wandb")
     [line] = capfd.readouterr().err.splitlines()
     assert "no API key" in line
     check_runs(tmp_path, range(2))
 
 
-def test_the_key_may_stand_in_netrc(tmp_path):
+def test_the_key_is_read_from_netrc(tmp_path):
     os.environ["NETRC"] = str(tmp_path / "netrc")
     (tmp_path / "netrc").write_text("machine example.org login user password secret")
     assert wandb_server.api_key(SimpleNamespace(api_key=None, base_url="https://example.org")) == "secret"
     assert wandb_server.api_key(SimpleNamespace(api_key=None, base_url="https://example.com")) is None
 
 
-def test_what_wandb_raises_is_one_line(tmp_path, capfd):
+def test_an_exception_of_wandb_is_one_line(tmp_path, capfd):
     with start(tmp_path) as track:
         track.log({"train_loss": 1.0}, step=1)
         track.figure("scatter", tmp_path / "missing.png")
@@ -298,7 +298,7 @@ def test_what_wandb_raises_is_one_line(tmp_path, capfd):
     assert history(run, "epoch", "train_loss") == [(1, 1.0)]
 
 
-def test_a_run_that_cannot_finish_harms_no_other(tmp_path, monkeypatch, capfd):
+def test_a_run_that_cannot_finish_does_not_affect_later_runs(tmp_path, monkeypatch, capfd):
     import wandb
 
     with monkeypatch.context() as patched, start(tmp_path, identity=identity_of(7)) as track:
@@ -310,7 +310,7 @@ def test_a_run_that_cannot_finish_harms_no_other(tmp_path, monkeypatch, capfd):
     check_runs(tmp_path, range(2))
 
 
-def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, capfd):
+def test_an_unwritable_directory_is_one_line(tmp_path, capfd):
     (tmp_path / "file").write_text("")
     with start(tmp_path / "file") as track:
         track.log({"train_loss": 1.0}, step=1)
@@ -323,12 +323,12 @@ def test_missing_wandb_and_unknown_mode_are_input_errors(tmp_path, monkeypatch):
         pass
     assert "\n" not in str(raised.value)
     monkeypatch.undo()
-    unknown = r"tracker\.mode=online: no such choice; one of disabled, wandb, wandb_offline"
+    unknown = r"tracker\.mode=online: no such choice; choose one of disabled, wandb, wandb_offline"
     with pytest.raises(InputError, match=unknown), start(tmp_path, mode="online"):
         pass
 
 
-def test_a_tracker_of_ones_own_is_started_by_its_name(tmp_path, monkeypatch):
+def test_a_registered_tracker_is_started_by_name(tmp_path, monkeypatch):
     """A subclass overrides what it supports; the other methods do nothing."""
     monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
     log = []
@@ -352,7 +352,7 @@ def test_a_tracker_of_ones_own_is_started_by_its_name(tmp_path, monkeypatch):
     assert log == [(identity_of(0), "a run", "regioncount", "run"), {"status": "finished"}, "finished"]
 
 
-def test_a_tracker_that_needs_a_missing_package_says_so(monkeypatch):
+def test_a_tracker_whose_package_is_missing_is_an_input_error(monkeypatch):
     monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
     registry.register_tracker("other", tracking.disabled, requires="no_such_package")
     with pytest.raises(InputError, match="tracker=other needs no_such_package"):

@@ -6,7 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
-import pretend
+import fake_sweeps
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -103,7 +103,7 @@ def rewrite(data, path):
 @pytest.fixture(scope="module")
 def made_up_sweep(tmp_path_factory):
     results = tmp_path_factory.mktemp("made_up_sweep")
-    directory = pretend.sweep(results, rates=(0.1, 0.01), sizes=(32,), seeds=(0,), failed=(1,))
+    directory = fake_sweeps.write_sweep(results, rates=(0.1, 0.01), sizes=(32,), seeds=(0,), failed=(1,))
     return results, directory.name
 
 

@@ -1,7 +1,7 @@
-"""A Slurm of one node on this machine, for as long as a command takes: python tests/slurm/local_slurm.py COMMAND ...
+"""Run a command with a temporary Slurm cluster of one node on this machine: python tests/slurm/local_slurm.py COMMAND ...
 
-It needs Debian's packages munge, slurmctld, slurmd and slurm-client, and root. Key, state, spool and logs lie in a temporary
-directory, its ports are free ones; nothing of it is left behind.
+This requires root and Debian's packages munge, slurmctld, slurmd and slurm-client. Slurm's key, state, spool and logs are in
+a temporary directory that is deleted afterwards, and its ports are chosen among free ones.
 """
 
 import os
@@ -20,18 +20,18 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sque
 
 
 def missing() -> str | None:
-    """What this machine lacks, in words, or None."""
+    """Return what this machine lacks to run Slurm, or None."""
     if absent := [program for program in PROGRAMS if shutil.which(program) is None]:
-        return f"there is no {', '.join(absent)}: install munge, slurmctld, slurmd and slurm-client"
+        return f"{', '.join(absent)} not found: install munge, slurmctld, slurmd and slurm-client"
     return None if os.geteuid() == 0 else "only root can start Slurm"
 
 
 @contextmanager
 def started(cpus: int = 2) -> Iterator[dict[str, str]]:
-    """Start Slurm; yields the environment in which its commands find it. All jobs and daemons end with the block."""
+    """Start Slurm and yield the environment for its commands. All jobs and daemons end with the block."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)))
-        directory.chmod(0o755)  # munged insists that others can come to its socket
+        directory.chmod(0o755)  # munged requires that other users can reach its socket
         for name in ("state", "spool"):
             (directory / name).mkdir()
         host, (controller_port, node_port) = socket.gethostname().split(".")[0], _free_ports(2)
@@ -61,7 +61,7 @@ def started(cpus: int = 2) -> Iterator[dict[str, str]]:
 
 
 def _start(command: list[str], environment: dict[str, str], directory: Path) -> subprocess.Popen:
-    # A daemon ends with this process, however that ends.
+    # The daemon is killed when this process ends, even by a crash.
     with open(directory / f"{command[0]}.out", "w") as out:
         guarded = ["setpriv", "--pdeathsig", "KILL", *command]
         return subprocess.Popen(guarded, stdout=out, stderr=out, env=environment, start_new_session=True)
@@ -77,7 +77,7 @@ def _stop(daemon: subprocess.Popen) -> None:
 
 
 def _end_jobs(environment: dict[str, str]) -> None:
-    """What a slurmd has started goes on without it."""
+    """End all jobs, which would otherwise continue after slurmd has ended."""
     _ask(["scancel", "--signal=KILL", "--full", "--state=RUNNING", "--user=root"], environment)
     _ask(["scancel", "--user=root"], environment)
     until = time.monotonic() + 20
@@ -93,8 +93,8 @@ def _wait(condition, what: str, directory: Path, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            said = "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in sorted(directory.glob("*.out")))
-            raise TimeoutError(f"waited {seconds} s for the {what}\n{said}")
+            logs = "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in sorted(directory.glob("*.out")))
+            raise TimeoutError(f"waited {seconds} s for the {what}\n{logs}")
         time.sleep(0.1)
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Too slow for the tests: python tests/slurm/local_slurm.py tests/slurm/quickstart.sh DIR
-# The whole quickstart through Slurm, its node drained and two jobs requeued in the middle, and then without Slurm: one table.
-# Then a run that outlives its time limit: Slurm warns it, it is requeued, and goes on from its checkpoint.
+# Too slow for the test suite. Run: python tests/slurm/local_slurm.py tests/slurm/quickstart.sh DIR
+# Run the quickstart on Slurm, drain its node and requeue two jobs in the middle, and compare its table with that of a run
+# without Slurm. Then run a job that exceeds its time limit: Slurm warns and requeues it, and it resumes from its checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 results=$(realpath "$1")
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 
-trouble() {
+disturb() {
   node=$(sinfo --noheader --format=%n)
   until [ "$(find "$results/slurm/runs" -name model.pt 2>/dev/null | wc -l)" -ge 8 ]; do sleep 1; done
   running=$(squeue --noheader --array --states=RUNNING --format=%i)
@@ -21,7 +21,7 @@ trouble() {
   echo "--- $node resumed"
 }
 
-trouble &
+disturb &
 time $python sweep.py experiment=quickstart results="$results/slurm" hydra/launcher=submitit_slurm hydra.launcher.array_parallelism=2
 wait
 time $python sweep.py experiment=quickstart results="$results/basic" >/dev/null
@@ -32,10 +32,10 @@ import pandas as pd
 ours, theirs = (pd.read_csv(next(Path(sys.argv[1]).glob(f"{name}/sweeps/*/runs.csv"))) for name in ("slurm", "basic"))
 kept = [column for column in theirs if column not in ("seconds", "directory")]
 pd.testing.assert_frame_equal(ours[kept], theirs[kept], check_exact=True)
-print(f"--- the same table of {len(ours)} runs with and without Slurm")
+print(f"--- identical tables of {len(ours)} runs with and without Slurm")
 COMPARE
 
-# Two minutes, the warning 30 s ahead; Slurm may send it up to a minute earlier still.
+# A time limit of two minutes with a warning 30 s before it; Slurm may send the warning up to a minute earlier.
 time $python sweep.py experiment=quickstart results="$results/limit" optimizer.learning_rate=0.1 batch_size=32 seed=0 \
   epochs="${EPOCHS:-1000}" snapshots.every=null hydra/launcher=submitit_slurm \
   hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=30 hydra.launcher.max_num_timeout=20

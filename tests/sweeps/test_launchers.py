@@ -1,4 +1,4 @@
-"""Submitit's launchers as a sweep uses them: a job that is lost does not end it."""
+"""The modified launchers of Submitit: a lost job does not end the sweep."""
 
 from types import SimpleNamespace
 

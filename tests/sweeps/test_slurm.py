@@ -1,4 +1,4 @@
-"""A sweep through a real Slurm: jobs that are killed, requeued, and kept waiting by a drained node cost time alone."""
+"""A sweep on a real Slurm cluster: killed or requeued jobs and a drained node cost time, but change no result."""
 
 import os
 import re
@@ -52,17 +52,17 @@ def table(results):
 
 def wait(condition, seconds=120):
     until = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < until, condition
         time.sleep(0.1)
-    return found
+    return value
 
 
 @pytest.fixture(scope="module")
 def slurm():
     if reason := local_slurm.missing():
         pytest.skip(reason)
-    pytest.importorskip("submitit", reason="there is no launcher: install the extra submitit")
+    pytest.importorskip("submitit", reason="submitit is not installed: install the extra submitit")
     with local_slurm.started(cpus=4) as environment:
         yield environment
 
@@ -73,8 +73,8 @@ def results(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def troubled(slurm, results, tmp_path_factory):
-    """A sweep with every trouble at once: its exit status, what it said, and what was seen meanwhile."""
+def disturbed(slurm, results, tmp_path_factory):
+    """Run a sweep with every disturbance at once; return its exit status, messages, and observations while it ran."""
 
     def ask(*command):
         return subprocess.run(command, env=slurm, capture_output=True, text=True, check=True).stdout
@@ -84,21 +84,21 @@ def troubled(slurm, results, tmp_path_factory):
 
     plan = make_plan([f"results={results}", *TINY, *GRID])
     directories = [results / "runs" / f"{cell.name}-{cell.identity}" for cell in plan.runs]
-    elsewhere = tmp_path_factory.mktemp("basic")
-    begun = {}
+    basic_results = tmp_path_factory.mktemp("basic")
+    start_times = {}
     three_at_once = [*SLURM, "hydra.launcher.array_parallelism=3"]
-    with finishing(start(results, *three_at_once, **slurm)) as sweep, finishing(start(elsewhere)) as basic:
-        jobs = sorted(wait(lambda: len(found := states()) == 4 and "RUNNING" in found.values() and found))
-        asked = ask("scontrol", "show", "job", jobs[REQUEUED])
+    with finishing(start(results, *three_at_once, **slurm)) as sweep, finishing(start(basic_results)) as basic:
+        jobs = sorted(wait(lambda: len(current := states()) == 4 and "RUNNING" in current.values() and current))
+        job_options = ask("scontrol", "show", "job", jobs[REQUEUED])
         host = ask("sinfo", "-ho", "%n").strip()
         ask("scontrol", "update", f"nodename={host}", "state=drain", "reason=test")
         wait(lambda: list(results.glob("sweeps/*/hydra/.submitit/*_0/*_log.out")))
         ask("scancel", "--signal=KILL", jobs[KILLED])
-        for number, trouble in ((REQUEUED, ["scontrol", "requeue"]), (SIGNALLED, ["scancel", "--signal=USR2"])):
+        for number, disturbance in ((REQUEUED, ["scontrol", "requeue"]), (SIGNALLED, ["scancel", "--signal=USR2"])):
             name = directories[number].name
             (checkpoint,) = wait(lambda name=name: list(results.glob(f"unfinished/{name}.*/checkpoint.pt")))
-            begun[number] = checkpoint.with_name("initial.pt").stat().st_mtime_ns
-            ask(*trouble, jobs[number])
+            start_times[number] = checkpoint.with_name("initial.pt").stat().st_mtime_ns
+            ask(*disturbance, jobs[number])
         drained = states()[jobs[WAITING]]
         ask("scontrol", "update", f"nodename={host}", "state=resume")
         _, err = sweep.communicate(timeout=300)
@@ -108,51 +108,51 @@ def troubled(slurm, results, tmp_path_factory):
     return SimpleNamespace(
         status=sweep.returncode,
         err=err,
-        asked=asked,
+        job_options=job_options,
         drained=drained,
-        begun=begun,
+        start_times=start_times,
         logs=logs,
         directories=directories,
-        basic=elsewhere,
+        basic=basic_results,
     )
 
 
-def test_options_reach_slurm(troubled):
+def test_options_reach_slurm(disturbed):
     for option in ("Partition=main", "TimeLimit=00:09:00", "CPUs/Task=1", "MinMemoryNode=2G", "gres:gpu:1"):
-        assert option in troubled.asked
+        assert option in disturbed.job_options
 
 
-def test_a_sweep_whose_job_was_killed_waits_for_the_others_and_reports(troubled, results):
-    assert troubled.status == 1
-    directory, found = table(results)
-    assert found["status"].tolist() == ["failed", "finished", "finished", "finished"]
-    reason = found["error"][KILLED]
+def test_a_sweep_whose_job_was_killed_waits_for_the_others_and_reports(disturbed, results):
+    assert disturbed.status == 1
+    directory, runs = table(results)
+    assert runs["status"].tolist() == ["failed", "finished", "finished", "finished"]
+    reason = runs["error"][KILLED]
     assert re.fullmatch(r"job \d+_0 left no result \(CANCELLED\); its log is .*", reason)
-    assert f"failed: epochs=100, {reason}" in troubled.err
+    assert f"failed: epochs=100, {reason}" in disturbed.err
     assert (directory / "report.html").exists()
 
 
-def test_a_drained_node_keeps_jobs_waiting(troubled):
-    assert troubled.drained == "PENDING"
-    assert troubled.logs[WAITING].count("Starting with") == 1
+def test_a_drained_node_keeps_jobs_waiting(disturbed):
+    assert disturbed.drained == "PENDING"
+    assert disturbed.logs[WAITING].count("Starting with") == 1
 
 
 @pytest.mark.parametrize("number", [REQUEUED, SIGNALLED])
-def test_a_requeued_job_goes_on_from_its_checkpoint(troubled, number):
-    assert troubled.logs[number].count("Starting with") == 2
-    assert "(there already)" not in troubled.logs[number]
-    assert (troubled.directories[number] / "initial.pt").stat().st_mtime_ns == troubled.begun[number]
-    assert store.load(troubled.directories[number]).status == "finished"
+def test_a_requeued_job_resumes_from_its_checkpoint(disturbed, number):
+    assert disturbed.logs[number].count("Starting with") == 2
+    assert "(already complete)" not in disturbed.logs[number]
+    assert (disturbed.directories[number] / "initial.pt").stat().st_mtime_ns == disturbed.start_times[number]
+    assert store.load(disturbed.directories[number]).status == "finished"
 
 
-def test_the_same_command_again_does_what_is_missing_and_trouble_changes_no_number(troubled, slurm, results):
+def test_rerunning_completes_the_sweep_with_the_numbers_of_an_undisturbed_one(disturbed, slurm, results):
     models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
     with finishing(start(results, *SLURM, **slurm)) as again:
         _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     assert len(models) == 3
-    assert all(path.stat().st_mtime_ns == then for path, then in models.items())
-    (_, ours), (_, expected) = table(results), table(troubled.basic)
+    assert all(path.stat().st_mtime_ns == modified for path, modified in models.items())
+    (_, ours), (_, expected) = table(results), table(disturbed.basic)
     assert set(ours["status"]) == {"finished"}
     kept = [column for column in expected if column not in ("seconds", "directory")]
     pd.testing.assert_frame_equal(ours[kept], expected[kept], check_exact=True)

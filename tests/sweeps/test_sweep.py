@@ -1,4 +1,4 @@
-"""Sweeps from the command line: the grid, its tables, what is done again, and what a mistake costs."""
+"""Sweeps from the command line: grids, tables, reruns, failures and invalid input."""
 
 import base64
 import gc
@@ -72,7 +72,7 @@ def done(tmp_path_factory):
     return results, first
 
 
-def test_a_sweep_leaves_its_tables_and_figures(done):
+def test_a_sweep_writes_tables_and_figures(done):
     results, first = done
     directory = only_sweep(results)
     runs = pd.read_csv(directory / "runs.csv")
@@ -97,7 +97,7 @@ def test_a_sweep_leaves_its_tables_and_figures(done):
     page = (directory / "report.html").read_text()
     assert "Over 3 configurations (6 runs, " in page
     assert base64.b64encode((directory / "decision_regions.png").read_bytes()).decode() in page
-    assert page.count('class="plot"') == 5  # the scatter, three heat maps, counts through training
+    assert page.count('class="plot"') == 5  # a scatter plot, three heat maps and the counts through training
     assert "learning_rate" in first.stdout
     assert "Pearson" in first.stdout
 
@@ -108,26 +108,26 @@ def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):
     runs, counts = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "region_counts.csv")
     early = pd.read_csv(directory / "early.csv").set_index("epoch")
     gaps = runs.groupby("learning_rate")["generalization_gap"].mean()
-    for epoch, at in counts.groupby("epoch"):
-        then = at.groupby("learning_rate")["mean"].mean()
-        assert early.loc[epoch, "mean_count"] == pytest.approx(at["mean"].mean())
-        assert early.loc[epoch, "pearson"] == pytest.approx(then.corr(gaps), abs=1e-4, nan_ok=True)
+    for epoch, rows in counts.groupby("epoch"):
+        averages = rows.groupby("learning_rate")["mean"].mean()
+        assert early.loc[epoch, "mean_count"] == pytest.approx(rows["mean"].mean())
+        assert early.loc[epoch, "pearson"] == pytest.approx(averages.corr(gaps), abs=1e-4, nan_ok=True)
     assert "at an epoch and the generalization gap at the end" in first.stdout
 
 
-def test_the_same_sweep_again_trains_nothing_and_says_the_same(done):
+def test_rerunning_a_sweep_trains_nothing_and_writes_the_same_tables(done):
     results, _ = done
     directory = only_sweep(results)
     before = {name: (directory / name).read_bytes() for name in ("runs.csv", "correlations.csv", "region_counts.csv")}
     models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
     again = sweep(results, *GRID, "snapshots.every=1")
     assert again.returncode == 0
-    assert again.stdout.count("(there already)") == 6
+    assert again.stdout.count("(already complete)") == 6
     assert {name: (directory / name).read_bytes() for name in before} == before
     assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")} == models
 
 
-def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
+def test_a_run_that_another_process_has_locked_is_postponed(tmp_path):
     options = [f"results={tmp_path}", *TINY, "seed=0,1,2"]
     first = make_plan(options).runs[0]
     with store.lock(store.run_directory(tmp_path, first.name, first.identity)):
@@ -143,7 +143,7 @@ def test_a_run_that_another_process_holds_is_left_to_the_end(tmp_path):
     assert rest.startswith("[1/3] seed=0: 3 epochs")
 
 
-def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeypatch):
+def test_the_report_is_rewritten_without_data_or_models(done, tmp_path, monkeypatch):
     results, _ = done
     shutil.copytree(results, tmp_path / "moved")
     directory = only_sweep(tmp_path / "moved")
@@ -152,30 +152,30 @@ def test_the_report_is_made_again_without_data_or_models(done, tmp_path, monkeyp
         if name != "decision_regions.png":
             (directory / name).unlink()
     for owner, name in ((loading, "load_checked"), (store.Run, "weights")):
-        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("this is not to be loaded"))
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("data and weights must not be loaded"))
     assert report.main([str(directory)]) == 0
     again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}
     assert set(again) == set(before)
     assert {name for name in before if before[name] != again[name]} == {"runs.csv"}
-    here, there = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path / "moved"))
-    pd.testing.assert_frame_equal(here.drop(columns="directory"), there.drop(columns="directory"), check_exact=True)
-    assert all(Path(path).is_relative_to(tmp_path) for path in there["directory"])
+    original, moved = (pd.read_csv(only_sweep(folder) / "runs.csv") for folder in (results, tmp_path / "moved"))
+    pd.testing.assert_frame_equal(original.drop(columns="directory"), moved.drop(columns="directory"), check_exact=True)
+    assert all(Path(path).is_relative_to(tmp_path) for path in moved["directory"])
 
 
-def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_path):
-    """And W&B's own logs, read back, hold every run whole."""
+def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
+    """W&B's logs, read back, contain every run completely."""
     results, _ = done
     several = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracker=wandb_offline"]
     other = sweep(tmp_path, *GRID, "snapshots.every=1", *several, OMP_NUM_THREADS="1")
     assert other.returncode == 0, other.stderr
-    one, two = (pd.read_csv(only_sweep(place) / "runs.csv") for place in (results, tmp_path))
+    one, two = (pd.read_csv(only_sweep(folder) / "runs.csv") for folder in (results, tmp_path))
     pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.drop(columns=TIMES), check_exact=True)
     assert only_sweep(results).name == only_sweep(tmp_path).name
     weights = [
-        {path.parent.name: files.read_json(path)["checksums"]["model.pt"] for path in place.glob("runs/*/run.json")}
-        for place in (results, tmp_path)
+        {path.parent.name: files.read_json(path)["checksums"]["model.pt"] for path in folder.glob("runs/*/run.json")}
+        for folder in (results, tmp_path)
     ]
-    assert weights[0] == weights[1]  # bit by bit
+    assert weights[0] == weights[1]  # bit-identical
     assert len(weights[0]) == 6
 
     logged = {run["id"]: run for run in read_runs(tmp_path)}
@@ -195,31 +195,31 @@ def test_a_tracked_sweep_elsewhere_under_joblib_gives_the_same_table(done, tmp_p
     logged = {key for row in summary["history"] for key in row}
     assert {"runs", "configurations", "correlations", "decision_regions", "count_through_training_line"} <= logged
     assert {"heat_map_region_count_line", "heat_map_test_accuracy", "count_against_gap_line_table"} <= logged
-    assert "heat_maps" not in logged  # a picture of what is a chart already
+    assert "heat_maps" not in logged  # logged as charts
 
 
-def test_no_run_starts_once_the_time_budget_is_over(tmp_path):
+def test_no_run_starts_after_the_time_budget(tmp_path):
     first = sweep(tmp_path, *GRID, "sweep.time_budget=0.001s")
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("not started, the time budget is over") == 6
-    assert "6 runs are left" in first.stdout
+    assert first.stdout.count("not started, the time budget is used up") == 6
+    assert "6 runs were not started" in first.stdout
     assert not list(tmp_path.glob("runs/*/model.pt"))
     again = sweep(tmp_path, *GRID, "sweep.time_budget=1h")
     assert again.returncode == 0
     assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"finished"}
 
 
-def test_a_launcher_that_stops_early_is_not_taken_for_a_time_budget_that_is_over(tmp_path):
+def test_a_launcher_that_stops_early_is_not_reported_as_a_used_up_time_budget(tmp_path):
     stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
     assert stopped.returncode == 1
     assert "the launcher stopped early" in stopped.stderr
     assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"missing"}
 
 
-def test_a_sweep_sets_the_published_figures_and_a_regression_beside_its_own(tmp_path):
+def test_a_sweep_reports_published_figures_and_a_regression(tmp_path):
     grid = ["optimizer.learning_rate=0.1,0.05,0.01", "batch_size=8,64"]
-    asked = ["sweep.regression=[region_count_line,parameter_norm]", "sweep.targets=[region_count_line]"]
-    done = sweep(tmp_path, *grid, *asked, "measures=[accuracy,parameter_norm]", "+sweep.published.line=cifar10")
+    options = ["sweep.regression=[region_count_line,parameter_norm]", "sweep.targets=[region_count_line]"]
+    done = sweep(tmp_path, *grid, *options, "measures=[accuracy,parameter_norm]", "+sweep.published.line=cifar10")
     assert done.returncode == 0, done.stderr
     directory = only_sweep(tmp_path)
     runs = pd.read_csv(directory / "runs.csv")
@@ -230,18 +230,18 @@ def test_a_sweep_sets_the_published_figures_and_a_regression_beside_its_own(tmp_
         assert regression.loc[measure, "coefficient"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
     correlations = pd.read_csv(directory / "correlations.csv").set_index(["measure", "target"])
     assert set(correlations.index.get_level_values("target")) == {"generalization_gap", "test_error", "region_count_line"}
-    found = correlations.loc[("parameter_norm", "region_count_line"), "pearson"]
-    assert found == pytest.approx(runs["parameter_norm"].corr(runs["region_count_line"]), abs=1e-4)
+    pearson = correlations.loc[("parameter_norm", "region_count_line"), "pearson"]
+    assert pearson == pytest.approx(runs["parameter_norm"].corr(runs["region_count_line"]), abs=1e-4)
     compared = pd.read_csv(directory / "comparison.csv")
-    assert compared["published_pearson"].isna().all()  # the paper has no such network
+    assert compared["published_pearson"].isna().all()  # the paper does not have this network
     assert compared["pearson"].tolist() == pytest.approx(
         [correlations.loc[("region_count_line", "generalization_gap"), "pearson"]]
     )
     assert "beside the paper" in (directory / "report.html").read_text()
 
 
-def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
-    """One cell's run directory is taken by a file: that run cannot be written."""
+def test_a_failed_run_is_reported_and_the_other_runs_finish(tmp_path):
+    """A file has the name of one cell's run directory, so that run cannot be written."""
     plan = make_plan([f"results={tmp_path}", *TINY, *GRID])
     victim = plan.runs[2]
     (tmp_path / "runs").mkdir()
@@ -253,9 +253,9 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path):
     assert runs["status"].tolist() == ["finished", "finished", "failed", "finished", "finished", "finished"]
     assert runs["error"].notna().tolist() == [False, False, True, False, False, False]
     (tmp_path / "runs" / f"{victim.name}-{victim.identity}").unlink()
-    mended = sweep(tmp_path, *GRID)
-    assert mended.returncode == 0, mended.stderr
-    assert mended.stdout.count("(there already)") == 5
+    rerun = sweep(tmp_path, *GRID)
+    assert rerun.returncode == 0, rerun.stderr
+    assert rerun.stdout.count("(already complete)") == 5
 
 
 def test_a_diverged_run_is_kept_in_the_table(tmp_path):
@@ -285,7 +285,7 @@ def test_a_diverged_run_is_kept_in_the_table(tmp_path):
         (["sweep.regression=[parameter_norm]", "seed=0,1"], "sweep.regression=parameter_norm"),
     ],
 )
-def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, options, reason):
+def test_an_invalid_cell_is_rejected_before_anything_starts(tmp_path, options, reason):
     with pytest.raises(InputError) as caught:
         make_plan([f"results={tmp_path}", *(o for o in TINY if not o.startswith("model.")), *options])
     assert reason in str(caught.value)
@@ -293,8 +293,8 @@ def test_a_mistake_in_any_cell_is_one_line_before_anything_starts(tmp_path, opti
 
 
 @pytest.mark.parametrize("launcher_name", ["basic", "joblib"])
-def test_what_a_job_returns_does_not_stay_in_memory(launcher_name):
-    """A launcher returns two configurations with each job: in a sweep of a thousand runs they would take 200 MB."""
+def test_results_of_jobs_are_not_kept_in_memory(launcher_name):
+    """A launcher returns two configurations with each job. Those of a sweep of a thousand runs would take 200 MB."""
 
     class Configuration:
         pass
@@ -314,8 +314,8 @@ def test_what_a_job_returns_does_not_stay_in_memory(launcher_name):
 
 
 @pytest.mark.parametrize("scale", [[], ["scale=small"]])
-def test_cells_are_composed_as_hydra_composes_them(scale):
-    """For every experiment; Hydra composes each cell from its files, `compose_cells` only a few of them."""
+def test_composed_cells_match_those_of_hydra(scale):
+    """Test all experiments: Hydra composes each cell from files, `compose_cells` only some of them."""
     folder = CONFIGS / "experiment"
     names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
     with hydra_ready():
@@ -342,7 +342,7 @@ def test_cells_are_composed_as_hydra_composes_them(scale):
         ["schedule=glob(co*)", "schedule=constant,cosine", "results='a b,c'"],
     ],
 )
-def test_overrides_of_every_kind_are_composed_as_hydra_composes_them(options):
+def test_overrides_of_every_kind_are_composed_as_in_hydra(options):
     with hydra_ready():
         loader = GlobalHydra.instance().config_loader()
         config = compose("sweep", [], with_hydra=True)
@@ -359,15 +359,15 @@ def test_a_grid_varies_its_last_option_fastest():
     assert lines == [f"batch_size={size} epochs=3 seed={seed}" for size in (8, 16) for seed in (0, 1)]
 
 
-def test_measuring_settings_make_no_configurations(tmp_path):
-    """A grid over the number of lines shares its runs, and each number has correlations of its own."""
+def test_measuring_settings_share_runs(tmp_path):
+    """Cells that differ only in the number of lines share runs, and each number of lines is a group."""
     plan = make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
     assert len({run.identity for run in plan.runs}) == 6
     assert plan.measuring_columns == ["number"]
 
 
 @pytest.mark.parametrize("script", ["train.py", "measure.py", "sweep.py"])
-def test_commands_exit_with_2_and_one_line(script, tmp_path):
+def test_an_unknown_option_is_one_line_with_exit_status_2(script, tmp_path):
     done = command(script, f"results={tmp_path}", "nonsense=1")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -376,7 +376,7 @@ def test_commands_exit_with_2_and_one_line(script, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measure_prints_a_table_and_draws(done):
+def test_measure_prints_a_table_and_draws_decision_regions(done):
     results, _ = done
     directory = sorted((results / "runs").glob("*/run.json"))[0].parent
     measured = command(
@@ -390,7 +390,7 @@ def test_measure_prints_a_table_and_draws(done):
     assert len(missing.stderr.splitlines()) == 1
 
 
-def test_a_sweep_ranks_all_measures_that_are_asked_for(done):
+def test_a_sweep_ranks_all_requested_measures(done):
     results, _ = done
     names = ["parameter_norm", "output_margin", "epochs_to_fit", "seed_agreement"]
     ranked = sweep(results, *GRID, "sweep.name=ranked", f"measures=[accuracy,{','.join(names)}]")
@@ -402,12 +402,12 @@ def test_a_sweep_ranks_all_measures_that_are_asked_for(done):
     assert list(defined) == sorted(defined, reverse=True)
     assert "measures against generalization_gap" in ranked.stdout
     assert (directory / "measures_against_gap.png").stat().st_size > 10_000
-    # no run comes to 99 % in three epochs: undefined, and why
+    # No run reaches 99 % in three epochs: the measure is undefined, with a reason.
     assert table["epochs_to_fit"].isna().all()
     assert table["epochs_to_fit_error"].str.contains("no epoch").all()
     first, second = (store.load(path) for path in table["directory"][:2])  # two seeds of one configuration
     labels = [
-        next(array for name, array in found.region_arrays().items() if name.endswith("/labels")) for found in (first, second)
+        next(array for name, array in run.region_arrays().items() if name.endswith("/labels")) for run in (first, second)
     ]
     same = sum(int(one == other) for one, other in zip(labels[0].flat, labels[1].flat, strict=True)) / labels[0].size
     assert 0 < same < 1

@@ -1,14 +1,14 @@
 "use strict";
 
 // Tables. A click on a heading sorts by its column; a second click reverses the order. A filter keeps the rows that contain
-// every word. Of thousands of rows, report.css shows the first ones in this order until the reader asks for all.
+// every word. Of a long table, report.css shows only the first rows in this order until the reader clicks "Show all".
 
-const words = new WeakMap(); // the texts of a row's cells: reading them again from thousands of rows is slow
-const inOrder = new Intl.Collator(undefined, { numeric: true }).compare;
+const cellTexts = new WeakMap(); // cache by row: reading the texts of thousands of rows again is slow
+const compareTexts = new Intl.Collator(undefined, { numeric: true }).compare;
 
 function texts(row) {
-  if (!words.has(row)) words.set(row, [...row.cells].map((cell) => cell.textContent.trim().toLowerCase()));
-  return words.get(row);
+  if (!cellTexts.has(row)) cellTexts.set(row, [...row.cells].map((cell) => cell.textContent.trim().toLowerCase()));
+  return cellTexts.get(row);
 }
 
 function sortValue(text, numeric) {
@@ -25,9 +25,9 @@ function sortBy(heading) {
   const keyed = [...body.rows].map((row) => [sortValue(texts(row)[heading.cellIndex], numeric), row]);
   keyed.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null); // missing values come last in both orders
-    return sign * (numeric ? a - b : inOrder(a, b));
+    return sign * (numeric ? a - b : compareTexts(a, b));
   });
-  body.remove(); // outside the page, rows that move are not laid out each time
+  body.remove(); // so that the browser does not lay out the page for each row that moves
   for (const [, row] of keyed) body.append(row);
   table.append(body);
   for (const other of table.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
@@ -37,17 +37,17 @@ function sortBy(heading) {
 function filterRows(input) {
   const table = document.getElementById(input.dataset.table);
   const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase().replaceAll(" ", "_"));
-  const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
   for (const row of table.tBodies[0].rows) {
     const cells = texts(row);
-    const fits = wanted.every((word) => {
+    const matches = words.every((word) => {
       const [title, value] = word.split("=", 2);
       const column = value === undefined ? -1 : titles.indexOf(title);
       return column >= 0 ? cells[column] === value : cells.some((cell) => cell.includes(word));
     });
-    if (row.hidden === fits) row.hidden = !fits;
-    shown += fits;
+    if (row.hidden === matches) row.hidden = !matches;
+    shown += matches;
   }
   input.closest(".filter").querySelector("output").value = `${shown} of ${table.tBodies[0].rows.length} rows`;
 }
@@ -57,7 +57,7 @@ for (const button of document.querySelectorAll("th button")) {
 }
 for (const button of document.querySelectorAll(".more button")) {
   button.addEventListener("click", () => {
-    document.getElementById(button.dataset.table).classList.add("whole");
+    document.getElementById(button.dataset.table).classList.add("all-rows");
     button.closest(".more").remove();
   });
 }
@@ -83,7 +83,7 @@ function applyTheme(plot, { data, layout }) {
     Object.assign(layout[key], { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") });
   }
   if (layout.coloraxis.showscale) {
-    // On a phone the colour scale is above the plot instead of beside it.
+    // On a narrow screen, put the colour scale above the plot instead of beside it.
     const narrow = plot.clientWidth < 560;
     Object.assign(layout.coloraxis.colorbar, narrow
       ? { orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", len: 1 }
@@ -121,7 +121,7 @@ addEventListener("resize", () => {
   width = innerWidth;
 });
 
-// Print on white, with everything shown.
+// Print on white, with all details open and all charts drawn.
 
 addEventListener("beforeprint", () => {
   document.documentElement.classList.add("printing");

@@ -1,4 +1,4 @@
-"""Figures for print, drawn with matplotlib from `figure_data`; they need no display and may be drawn in any thread."""
+"""Figures for print, drawn with matplotlib from `figure_data`. Drawing needs no display and works in any thread."""
 
 from regioncount.reporting.plots.grids import heat_maps
 from regioncount.reporting.plots.planes import CLASS_COLOURS, decision_regions

@@ -55,6 +55,6 @@ def _draw_cells(axes: Axes, data: HeatMap) -> None:
 
 
 def _ticks(values: Sequence[Any]) -> tuple[list[int], list[str]]:
-    """Return the positions and names of ticks: those of all values, or of some of many."""
+    """Return the positions and labels of at most `MAX_NUMBERS` ticks."""
     positions = list(range(0, len(values), math.ceil(len(values) / MAX_NUMBERS)))
     return positions, [literal(value_text(values[position])) for position in positions]

@@ -1,4 +1,4 @@
-"""The class that a model predicts at each point of a plane."""
+"""Decision regions: the class that a model predicts at each point of a plane."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from regioncount.reporting.plots.style import add_legend, empty_figure, literal
 
-# Okabe and Ito's colours, which can be told apart with every kind of colour vision, then three more.
+# Seven of Okabe and Ito's colours, which are distinguishable with every kind of colour vision, and three more.
 CLASS_COLOURS = (
     "#E69F00",
     "#56B4E9",
@@ -22,7 +22,7 @@ CLASS_COLOURS = (
     "#333333",
     "#882255",
 )
-MAX_CLASSES_NAMED = 24
+MAX_LEGEND_ENTRIES = 24
 MAX_NAME_LENGTH = 18
 
 
@@ -32,13 +32,13 @@ def decision_regions(
     class_names: Sequence[str],
     anchors: Sequence[np.ndarray | None] | None = None,
 ) -> Figure:
-    """Return panels, side by side, of the class predicted at each point of a plane. Panels share the colours of classes.
+    """Return a figure of decision regions, one panel per plane, side by side. A class has the same colour in all panels.
 
     Args:
-        grids: For each panel the labels, (n, n), row 0 at the bottom; -1 is left blank.
+        grids: The predicted labels (n, n) of each panel, with row 0 at the bottom; -1 is left blank.
         titles: The titles of the panels.
         class_names: The names of the classes.
-        anchors: For each panel the points to mark, (k, 2), as (x, y) in grid steps: the images that span the plane.
+        anchors: The points (k, 2) to mark in each panel, as (x, y) in grid steps: the images that span the plane.
 
     Returns:
         The figure.
@@ -49,7 +49,7 @@ def decision_regions(
     present, areas = present[present >= 0], areas[present >= 0]
     colours = class_colours(present)
     palette = ListedColormap([colours[label] for label in present] or ["white"])
-    named = np.sort(present[np.argsort(-areas, kind="stable")][:MAX_CLASSES_NAMED])
+    named = np.sort(present[np.argsort(-areas, kind="stable")][:MAX_LEGEND_ENTRIES])
     figure = Figure(figsize=(max(3.6 * len(grids), 5.2), 4.0), layout="constrained")
     for position, axes in enumerate(figure.subplots(1, len(grids), squeeze=False)[0]):
         grid = np.asarray(grids[position])
@@ -82,12 +82,12 @@ def class_colours(present: np.ndarray) -> dict[int, tuple[float, float, float]]:
     Returns:
         RGB values from 0 to 1, by label.
     """
-    few = len(present) == 0 or present.max() < len(CLASS_COLOURS)
+    few_classes = len(present) == 0 or present.max() < len(CLASS_COLOURS)
     colours = {}
     for rank, label in enumerate(present):
-        turn, position = divmod(int(label) if few else rank, len(CLASS_COLOURS))
+        shade, position = divmod(int(label) if few_classes else rank, len(CLASS_COLOURS))
         colour = np.array(to_rgb(CLASS_COLOURS[position]))
-        red, green, blue = (colour, 0.5 + 0.5 * colour, 0.6 * colour)[turn % 3]
+        red, green, blue = (colour, 0.5 + 0.5 * colour, 0.6 * colour)[shade % 3]
         colours[label] = (red, green, blue)
     return colours
 

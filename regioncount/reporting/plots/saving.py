@@ -1,4 +1,4 @@
-"""Writing figures to disk."""
+"""Write figures to disk."""
 
 import io
 from pathlib import Path
@@ -14,10 +14,10 @@ def save(figure: Figure, path: Path | str) -> None:
 
     Args:
         figure: The figure.
-        path: The file, whose directory is created if necessary.
+        path: The path of the file. Its directory is created if necessary.
 
     Raises:
-        InputError: The file's name does not end in .png.
+        InputError: The path does not end in .png.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

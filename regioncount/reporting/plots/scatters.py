@@ -27,7 +27,7 @@ def count_against_gap(
 ) -> Figure:
     """Return a scatter plot with a dot per configuration and error bars of one standard error.
 
-    Configurations with runs that do not fit their training set are hollow.
+    Dots are hollow if some runs of the configuration do not fit their training set.
 
     Args:
         data: The dots.
@@ -64,7 +64,7 @@ def count_against_gap(
 
 
 def measures_against_gap(data: Panels | None, title: str | None = None) -> Figure:
-    """Return a figure with a small panel per measure, which has a dot per configuration and Kendall's tau-b.
+    """Return a figure with a small panel per measure, with a dot per configuration and Kendall's tau-b.
 
     Args:
         data: The panels.
@@ -116,7 +116,7 @@ def _draw_dots(axes: Axes, data: Scatter) -> None:
 
 
 def _draw_small_dots(axes: Axes, data: Scatter) -> None:
-    """Draw many dots: small, and without error bars."""
+    """Draw small dots without error bars, for many configurations."""
     first, second = data.group_by[:2]
     markers = data.dots[second].map(lambda value: _marker(data.styles[value]))
     groups: Any = data.dots.groupby([markers, "fits"])
@@ -132,7 +132,7 @@ def _marker(rank: int) -> str:
 
 
 def _describe(correlation: Mapping[str, Any]) -> list[str]:
-    """Return Pearson's r in words and, if some runs are not fitted, that of the fitted runs."""
+    """Return Pearson's r as text and, if some runs are not fitted, also that of the fitted runs."""
     if correlation.get("fitted") == correlation.get("runs"):
         return [_pearson_text(correlation, "")]
     fitted = f"fitted runs alone: {_pearson_text(correlation, '_fitted')}"

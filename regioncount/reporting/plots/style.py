@@ -22,7 +22,7 @@ LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1,
 
 
 def literal(text: str) -> str:
-    """Return text that matplotlib shows as it is: dollar signs would otherwise start a formula."""
+    """Escape dollar signs, which would start a formula in matplotlib."""
     return text.replace("$", r"\$")
 
 
@@ -32,7 +32,7 @@ def setting_label(column: str, value: Any) -> str:
 
 
 def empty_figure() -> Figure:
-    """Return the figure that is drawn if there is nothing to show."""
+    """Return a figure with the text "no finished runs"."""
     figure = Figure(figsize=(4.8, 2.4))
     figure.text(0.5, 0.5, "no finished runs", ha="center", va="center", fontsize=13, color="0.4")
     return figure
@@ -55,15 +55,15 @@ def add_colour_bar(
     if len(scale) < 2:
         return
     bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=fraction, pad=0.02)
-    shown = list(scale)[:: math.ceil(len(scale) / 10)]
-    bar.set_ticks([scale[value] for value in shown], labels=[literal(value_text(value)) for value in shown])
+    ticks = list(scale)[:: math.ceil(len(scale) / 10)]
+    bar.set_ticks([scale[value] for value in ticks], labels=[literal(value_text(value)) for value in ticks])
     bar.minorticks_off()
     bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs call it a list
     bar.set_label(literal(Column(column).label), fontsize=11)
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Add a legend below, in as many columns as fit. The figure grows by its height."""
+    """Add a legend below the figure, in as many columns as fit; increase the figure's height by that of the legend."""
     if not handles:
         return
     width, height = figure.get_size_inches()

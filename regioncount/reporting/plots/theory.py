@@ -17,7 +17,7 @@ from regioncount.reporting.plots.style import (
 )
 from regioncount.reporting.scales import position_on_scale
 
-# The panels: their labels and, of the measure `theorem`, the columns that they show.
+# The labels of the panels and the columns of the measure `theorem` that they show.
 PANELS = {
     "Hessian eigenvalue at the end": ["hessian_eigenvalue"],
     "neurons active at an image": ["active_neurons"],
@@ -28,13 +28,13 @@ PANELS = {
 
 
 def theorem(runs: pd.DataFrame, trajectories: Sequence[tuple[float, np.ndarray, np.ndarray]]) -> Figure:
-    """Return the quantities of the theorem over learning rates, and the largest Hessian eigenvalue through training.
+    """Return a figure of the theorem's quantities over learning rates, and the largest Hessian eigenvalue during training.
 
-    Each width is a line, with error bars of one standard error over seeds.
+    There is a line per width, with error bars of one standard error over seeds.
 
     Args:
         runs: The columns of the measure `theorem`, one row per run.
-        trajectories: For single runs the learning rate, the steps (n,) and the eigenvalues (n,).
+        trajectories: The learning rate, steps (n,) and largest Hessian eigenvalues (n,) of single runs.
 
     Returns:
         The figure.
@@ -57,9 +57,9 @@ def theorem(runs: pd.DataFrame, trajectories: Sequence[tuple[float, np.ndarray, 
         set_up_axes(axes, "learning rate", label)
         for (width, rows), marker in zip(runs.groupby("theorem_width"), MARKERS, strict=False):
             for column, style in zip(columns, LINE_STYLES, strict=False):
-                at = rows.groupby("theorem_learning_rate")[f"theorem_{column}"].agg(["mean", "sem"])
+                points = rows.groupby("theorem_learning_rate")[f"theorem_{column}"].agg(["mean", "sem"])
                 line = axes.errorbar(
-                    at.index, at["mean"], at["sem"], marker=marker, color="0.25", linestyle=style, linewidth=1.2
+                    points.index, points["mean"], points["sem"], marker=marker, color="0.25", linestyle=style, linewidth=1.2
                 )
             if axes is panels[1]:
                 handles.append(line)

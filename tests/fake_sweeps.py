@@ -1,4 +1,4 @@
-"""Sweeps on disk whose numbers are chosen, so that what is said of them can be worked out by hand; nothing is trained."""
+"""Write sweeps with made-up numbers to disk, so that the content of their reports is known; nothing is trained."""
 
 import itertools
 import math
@@ -23,22 +23,23 @@ ENVIRONMENT = {
 FIGURES = 2.0, 0.05  # region count and gap at the largest learning rate and the smallest batch
 
 
-def facts(name="digits", fingerprint="a") -> plans.DataFacts:
+def data_facts(name="digits", fingerprint="a") -> plans.DataFacts:
     classes = tuple(f"class {number}" for number in range(10))
     return plans.DataFacts(name, {"train": fingerprint * 64, "test": "b" * 64}, classes, 1000, 500)
 
 
-def numbers(rate: float, size: int, seed: int) -> tuple[float, float]:
-    """Region count and generalization gap: both grow as the rate falls and the batch grows, not quite alike."""
+def count_and_gap(rate: float, size: int, seed: int) -> tuple[float, float]:
+    """Return a region count and a generalization gap, which both grow with a lower rate and a larger batch."""
     count, gap = FIGURES
-    low = -math.log10(rate) - 1
-    return count + 0.8 * low + 0.1 * math.log2(size / 32) + 0.05 * seed, gap + 0.04 * low**1.5 + 0.01 * math.log2(size / 32)
+    decades = -math.log10(rate) - 1
+    count += 0.8 * decades + 0.1 * math.log2(size / 32) + 0.05 * seed
+    return count, gap + 0.04 * decades**1.5 + 0.01 * math.log2(size / 32)
 
 
-def sweep(
+def write_sweep(
     results: Path,
     *,
-    name="pretend",
+    name="example",
     networks=("mlp",),
     data=None,
     rates=(0.1, 0.01, 0.001),
@@ -51,17 +52,18 @@ def sweep(
     failed=(),
     diverged=(),
     error="ValueError: a reason",
-    overrides=("experiment=pretend",),
+    overrides=("experiment=example",),
     environment=ENVIRONMENT,
     counts=0,
     **options,
 ) -> Path:
-    """Write a sweep and its runs; returns the sweep's directory.
+    """Write a sweep and its runs; return the sweep's directory.
 
-    unfitted, failed and diverged are numbers of cells, counted in the order networks, rates, sizes, seeds. Of an unfitted
-    run both accuracies are lower by 0.2. counts: how many single ones are kept. options: those of the group sweep.
+    The arguments unfitted, failed and diverged are indices of cells, in the order networks, rates, sizes, seeds. Both
+    accuracies of an unfitted run are lower by 0.2. counts is the number of individual counts to store, and options are
+    those of the group sweep.
     """
-    data = data or facts()
+    data = data or data_facts()
     directory = results / "sweeps" / f"{name}-00000000"
     planned = []
     common = parse_run(
@@ -91,9 +93,9 @@ def sweep(
             plans.record_failure(directory, identity, error)
             continue
         status = "diverged" if number in diverged else "finished"
-        values = _values(*numbers(rate, size, seed), 0.2 * (number in unfitted))
+        values = _values(*count_and_gap(rate, size, seed), 0.2 * (number in unfitted))
         _write_run(planned[-1], status, values, environment, {*snapshots, 20}, counts)
-    plan = plans.Plan(name, directory, planned, list(overrides), "pretend", environment, SweepOptions(**options))
+    plan = plans.Plan(name, directory, planned, list(overrides), "example", environment, SweepOptions(**options))
     plans.write(plan)
     return directory
 
