@@ -1,7 +1,8 @@
 """Run the commands in processes of their own.
 
-Importing torch and what else a command needs takes longer than most commands that tests run. Here, processes are forked from a
-server of `multiprocessing` that has imported these packages once.
+Importing torch and the other packages takes longer than most commands that tests run. Here, processes are forked from a
+server of `multiprocessing` that has imported the packages once. Only a command with workers of joblib needs a new process:
+without Python's exit handlers, it waits for idle workers for minutes.
 """
 
 import multiprocessing
@@ -50,9 +51,7 @@ def run_command(
         process.start()
         process.join()
         assert process.exitcode is not None
-        return subprocess.CompletedProcess(
-            [script, *options], process.exitcode, *(path.read_text() for path in printed)
-        )
+        return subprocess.CompletedProcess([script, *options], process.exitcode, *(path.read_text() for path in printed))
 
 
 def _execute(

@@ -1,12 +1,12 @@
 """The commands train, measure and sweep: flags, normalized arguments, help and errors."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import run_command
 from omegaconf import OmegaConf
 
 from regioncount.arguments import parse_arguments
@@ -16,12 +16,6 @@ from regioncount.errors import InputError
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["model=mlp", "model.width=8", "model.depth=1", "dataset.train_size=60", "dataset.test_size=100", "epochs=1"]
 TINY += ["regions.line.number=5", "regions.line.resolution=10", "precision=float32"]
-
-
-def command(script, *options, directory=REPOSITORY):
-    arguments = [sys.executable, str(REPOSITORY / script), *options]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=directory, env=environment)
 
 
 @pytest.mark.parametrize("name", ["train", "measure", "sweep"])
@@ -67,7 +61,7 @@ def test_unsupported_flags_are_rejected(config_name, arguments, reason):
 
 
 def test_a_rejected_flag_is_one_line_with_exit_status_2():
-    refused = command("train.py", "--config-name=sweep")
+    refused = run_command("train.py", "--config-name=sweep")
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert refused.stderr.startswith("train.py: --config-name is not supported")
@@ -76,14 +70,14 @@ def test_a_rejected_flag_is_one_line_with_exit_status_2():
 
 @pytest.mark.parametrize("option", ["hydra/sweeper=nonsense", "hydra/launcher=nonsense", "hydra.nonsense=1"])
 def test_an_invalid_option_of_hydra_is_one_line(option):
-    refused = command("sweep.py", option, "seed=0,1")
+    refused = run_command("sweep.py", option, "seed=0,1")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "nonsense" in refused.stderr
 
 
 def test_cfg_prints_the_composed_configuration():
-    shown = command("train.py", "optimizer=sam", "--cfg", "job", "-p", "optimizer", "optimizer.rho=0.5")
+    shown = run_command("train.py", "optimizer=sam", "--cfg", "job", "-p", "optimizer", "optimizer.rho=0.5")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("# @package optimizer\nname: sam\n")
     assert "rho: 0.5" in shown.stdout
@@ -125,10 +119,10 @@ def test_multirun_is_a_sweep_that_another_command_continues(tmp_path):
     grid = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(grid)
     options = ["--config-dir=.", "experiment=mine", *TINY]
-    first = command("train.py", "-m", *options, directory=tmp_path)
+    first = run_command("train.py", "-m", *options, directory=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "[2/2] seed=1: 1 epochs" in first.stdout
-    again = command("sweep.py", *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", directory=tmp_path)
+    again = run_command("sweep.py", *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", directory=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("(already complete)") == 2
     (table,) = tmp_path.glob("results/sweeps/mine-*/runs.csv")
@@ -136,7 +130,7 @@ def test_multirun_is_a_sweep_that_another_command_continues(tmp_path):
 
 
 def test_another_sweeper_runs_the_cells_without_a_plan(tmp_path):
-    done = command("sweep.py", "hydra/sweeper=basic", "seed=0,1", *TINY, directory=tmp_path)
+    done = run_command("sweep.py", "hydra/sweeper=basic", "seed=0,1", *TINY, directory=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("results/runs/*/model.pt"))) == 2
     assert not (tmp_path / "results" / "sweeps").exists()

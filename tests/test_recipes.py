@@ -1,14 +1,12 @@
 """Every recipe of CONTRIBUTING.md, followed as a user would: files in a new folder, a sweep, and its report."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text()
@@ -37,17 +35,6 @@ def command_of(recipe):
     return shlex.split(line)
 
 
-def run(folder, script, *options):
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / script), *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 def test_every_recipe_is_checked():
     assert set(RECIPES) == set(CHECKS)
 
@@ -60,7 +47,7 @@ def test_a_recipe_trains_measures_and_reports(tmp_path, name):
         (tmp_path / path).write_text(content)
     command = command_of(RECIPES[name])
     model = [] if any(option.startswith(("model=", "experiment=")) for option in command) else ["model=mlp"]
-    sweep = run(tmp_path, "sweep.py", *command, *model, *TINY)
+    sweep = run_command("sweep.py", *command, *model, *TINY, directory=tmp_path)
     assert sweep.returncode == 0, sweep.stderr
     (table,) = tmp_path.glob("results/sweeps/*/runs.csv")
     runs = pd.read_csv(table)
@@ -71,13 +58,7 @@ def test_a_recipe_trains_measures_and_reports(tmp_path, name):
 
     # A report needs no plugin and writes the same table.
     before = table.read_bytes()
-    report = subprocess.run(
-        [sys.executable, "-m", "regioncount.report", str(table.parent.relative_to(tmp_path))],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    report = run_command("regioncount.report", str(table.parent.relative_to(tmp_path)), directory=tmp_path)
     assert report.returncode == 0, report.stderr
     assert table.read_bytes() == before
 
@@ -86,9 +67,9 @@ def test_a_recipe_trains_measures_and_reports(tmp_path, name):
     # Measuring the run needs the plugin that supplied the model or data set; the error names it.
     plugins = next(option for option in command if option.startswith("plugins="))
     options = [f"run={runs['directory'][0]}", "measures=[accuracy,parameter_norm]"]
-    measured = run(tmp_path, "measure.py", *options, plugins)
+    measured = run_command("measure.py", *options, plugins, directory=tmp_path)
     assert measured.returncode == 0, measured.stderr
-    refused = run(tmp_path, "measure.py", *options)
+    refused = run_command("measure.py", *options, directory=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert plugins in refused.stderr

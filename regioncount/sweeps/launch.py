@@ -24,7 +24,7 @@ from regioncount.sweeps.grid import lines, plan_sweep
 
 # A launcher returns two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a Slurm
 # job array (at most 1001 by default). With the other launchers, some workers are idle between two batches.
-BATCH_SIZES = {"basic": 1, "submitit_slurm": 1000, "submitit_local": 1000}
+BATCH_SIZES = {"BasicLauncher": 1, "SlurmLauncher": 1000, "LocalLauncher": 1000}
 DEFAULT_BATCH_SIZE = 250
 
 # Submitit's launchers stop at the first lost job; their replacements wait for all jobs.
@@ -73,7 +73,7 @@ def run_sweep(
         overrides.append(f"sweep.deadline={time.time() + plan.options.budget}")
     jobs = [[*lines(cell), *overrides] for cell in cells]
     try:
-        launch(plan, jobs, launcher, config.hydra.runtime.choices["hydra/launcher"])
+        launch(plan, jobs, launcher)
     except KeyboardInterrupt:
         print("interrupted; reporting the runs so far", file=sys.stderr, flush=True)
         _report(plan)
@@ -88,7 +88,7 @@ def run_sweep(
     return _report(plan)
 
 
-def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher, launcher_name: str) -> None:
+def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher) -> None:
     """Launch the cells in batches, then those that were postponed because another process had locked their run.
 
     A job without a result is recorded as a failure of its cell.
@@ -96,12 +96,12 @@ def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher, launcher_name:
     Args:
         plan: The sweep's plan.
         jobs: The overrides of each cell.
-        launcher: The launcher.
-        launcher_name: Its name in the group hydra/launcher. The basic launcher runs the cells one after another in this
-            process; a cell whose run is locked is therefore postponed instead of waiting.
+        launcher: The launcher. Hydra's basic launcher runs the cells one after another in this process; a cell whose run
+            is locked is therefore postponed instead of waiting.
     """
-    wait = [] if launcher_name != "basic" else ["+sweep.wait=false"]
-    size = BATCH_SIZES.get(launcher_name, DEFAULT_BATCH_SIZE)
+    launcher_class = type(launcher).__name__
+    wait = ["+sweep.wait=false"] if launcher_class == "BasicLauncher" else []
+    size = BATCH_SIZES.get(launcher_class, DEFAULT_BATCH_SIZE)
     postponed: list[int] = []
     for first in range(0, len(jobs), size):
         batch = [job + wait for job in jobs[first : first + size]]

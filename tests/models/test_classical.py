@@ -3,14 +3,13 @@
 import itertools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
@@ -45,11 +44,6 @@ def ramp(dataset: data.Dataset) -> torch.Tensor:
 def configuration(*overrides: str):
     with hydra_ready():
         return parse_run(compose("train", overrides))
-
-
-def command(script: str, *options: str) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, str(REPOSITORY / script), *options]
-    return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
 def reference(max_depth: int | None, seed: int) -> dict[str, float]:
@@ -225,7 +219,7 @@ def test_another_process_refits_the_same_classifier(tmp_path):
     prepared = runner.prepare(config)
     directory = runner.run_or_resume(prepared).directory
     options = ["regions=[line,plane]", "regions.plane.number=5", "regions.seed=3", *SMALL[2:]]
-    process = command("measure.py", f"run={directory}", *options)
+    process = run_command("measure.py", f"run={directory}", *options)
     assert process.returncode == 0, process.stderr
     assert (directory / "decision_regions.png").stat().st_size > 1000
     predict = classifiers.fit(config.model, config.seed, prepared.dataset)
@@ -239,7 +233,7 @@ def test_another_process_refits_the_same_classifier(tmp_path):
 
 def test_a_sweep_over_the_options_of_a_classifier(tmp_path):
     grid = ["model=decision_tree", "model.max_depth=2,4,8", "seed=0,1", "measures=[accuracy,seed_agreement,sharpness]"]
-    process = command("sweep.py", *grid, *SMALL, f"results={tmp_path}")
+    process = run_command("sweep.py", *grid, *SMALL, f"results={tmp_path}")
     assert process.returncode == 0, process.stderr
     directory = next(tmp_path.glob("sweeps/*/plan.json")).parent
     runs = pd.read_csv(directory / "runs.csv")
