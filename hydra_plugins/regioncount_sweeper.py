@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class RegionCountSweeperConfig:
-    """The options of `hydra.sweeper`; as in the basic sweeper, `params` maps an option to its values, such as "0.1,0.01"."""
+    """The options of `hydra.sweeper`. As in the basic sweeper, `params` maps options to values such as "0.1,0.01"."""
 
     _target_: str = "hydra_plugins.regioncount_sweeper.RegionCountSweeper"
     params: dict[str, str] | None = field(default_factory=dict)

@@ -17,12 +17,12 @@ DESCRIPTIONS = {
 Train a model and measure it. For example:
   {} dataset=digits model=resnet18 optimizer.learning_rate=0.1""",
     "measure": """\
-Measure a finished run (run=DIR) or a file of weights (checkpoint=FILE dataset=... model=...). Print a table and draw the
-model's decision regions in the plane through three training images. For example:
+Measure a finished run (run=DIR) or a file of weights (checkpoint=FILE dataset=... model=...). Print a table and draw
+the model's decision regions in the plane through three training images. For example:
   {} run=results/runs/NAME regions=[line,plane]""",
     "sweep": """\
-Train and measure a grid of runs, and correlate their measures. An experiment or lists of values on the command line define
-the grid. Rerunning a sweep trains and measures only what is missing. For example:
+Train and measure a grid of runs, and correlate their measures. An experiment or lists of values on the command line
+define the grid. Rerunning a sweep trains and measures only what is missing. For example:
   {} experiment=quickstart
   {} optimizer.learning_rate=0.1,0.01 batch_size=64,256 seed=0,1,2""",
 }
@@ -31,8 +31,8 @@ Flags:
   -h, --help         print this help
   --version          print the version of regioncount
   --config-dir DIR   also read configuration files from DIR, such as DIR/experiment/mine.yaml
-  --cfg job          print the composed configuration; --package GROUP prints one group, --resolve resolves interpolations
-  --info defaults    print the files that the configuration is composed of; other choices: all, config, plugins, searchpath
+  --cfg job          print the composed configuration (--package GROUP: one group; --resolve: interpolations resolved)
+  --info defaults    print the files of the composed configuration (other choices: all, config, plugins, searchpath)
   --hydra-help       print Hydra's own help"""
 SWEEP_FLAG = "  -m, --multirun     run a grid of runs, as the command sweep does"
 
@@ -82,7 +82,7 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     if flags.multirun and config_name == "measure":
         raise InputError("--multirun is not supported: this command measures one run; use a sweep to measure a grid")
     if flags.run and (flags.multirun or config_name == "sweep"):
-        raise InputError("--run is not supported: a sweep runs a grid; use train.py or regioncount-train for a single run")
+        raise InputError("--run is not supported: a sweep runs a grid; use train.py or regioncount-train for one run")
     only_prints = flags.cfg or flags.info or flags.hydra_help or flags.shell_completion
     if flags.multirun and only_prints and config_name == "train":
         raise InputError(
@@ -106,7 +106,7 @@ def printing_flags(flags: argparse.Namespace) -> list[str]:
 
 
 def _choose_custom_model(overrides: list[str]) -> list[str]:
-    """Add model=custom if model._target_ names a class; prefix the model's other options with ++, as no file lists them."""
+    """Add model=custom if model._target_ is set; prefix the model's other options with ++, as no file lists them."""
     model_choices = [override for override in overrides if override.startswith("model=")]
     has_target = any(override.startswith("model._target_=") for override in overrides)
     if not has_target or model_choices not in ([], ["model=custom"]):

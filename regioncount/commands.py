@@ -94,7 +94,7 @@ def _sweep(overrides: list[str]) -> int:
 
 
 def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
-    """Handle the flags, call `body` with the overrides, and turn exceptions into one-line messages and exit statuses."""
+    """Handle the flags, call `body` with the overrides, and turn exceptions into messages and exit statuses."""
     command = Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -1,8 +1,8 @@
 """Options of registered parts: their types, and one-line messages for invalid values.
 
 A part's options are a pydantic model derived from `Options`. Values from the command line arrive as numbers, strings or
-booleans, depending on how they were written. Each type therefore accepts every unambiguous spelling of a value and rejects
-the rest: an integer may be given as "7", but not as 7.0 or true.
+booleans, depending on how they were written. Each type therefore accepts every unambiguous spelling of a value and
+rejects the rest: an integer may be given as "7", but not as 7.0 or true.
 """
 
 import inspect
@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from regioncount.errors import InputError
 from regioncount.registry import Entry, resolve, unknown_choice
 
-# Arguments of factories that are not options: properties of the data, and the objects that an optimizer or schedule updates.
+# Arguments of factories that are not options: properties of the data, and the objects that an optimizer or schedule
+# updates.
 PASSED_BY_THE_SUITE = frozenset(
     {"num_classes", "in_channels", "image_size", "params", "lr", "weight_decay", "optimizer", "epochs", "options"}
 )

@@ -1,8 +1,8 @@
 """Registries: for each kind of part (model, data set, ...), a table from names to factories and their options.
 
-An entry holds dotted paths, which are imported at first use: listing names does not import torch. The module that declares
-a built-in part registers it. A user's module registers parts with `rc.register_model` and similar functions, and is imported
-with plugins=[module] on the command line.
+An entry holds dotted paths, which are imported at first use: listing names does not import torch. The module that
+declares a built-in part registers it. A user's module registers parts with `rc.register_model` and similar functions,
+and is imported with plugins=[module] on the command line.
 """
 
 import difflib
@@ -138,7 +138,7 @@ class Registry:
 
 
 def _measure_rank(entry: Entry) -> tuple[bool, bool, bool]:
-    """Return the sort key of a measure in tables: scale-invariant ones first, then the others, the suite's and plugins'."""
+    """Return a measure's sort key in tables: scale-invariant ones, then others, the suite's, and those of plugins."""
     return entry.plugin is not None, bool(entry.traits.get("suite")), entry.traits.get("scale_invariant") is not True
 
 

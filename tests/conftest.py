@@ -1,6 +1,7 @@
 import os
 
-# The tests run many small models: one thread is faster than several, and its results do not depend on the number of cores.
+# The tests run many small models: one thread is faster than several, and its results do not depend on the number of
+# cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

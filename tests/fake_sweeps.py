@@ -32,7 +32,7 @@ def count_and_gap(rate: float, size: int, seed: int) -> tuple[float, float]:
     """Return a region count and a generalization gap, which both grow with a lower rate and a larger batch."""
     count, gap = FIGURES
     decades = -math.log10(rate) - 1
-    count += 0.8 * decades + 0.1 * math.log2(size / 32) + 0.05 * seed
+    count = count + 0.8 * decades + 0.1 * math.log2(size / 32) + 0.05 * seed
     return count, gap + 0.04 * decades**1.5 + 0.01 * math.log2(size / 32)
 
 

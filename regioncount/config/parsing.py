@@ -1,8 +1,9 @@
 """Parse composed and recorded configurations into checked dataclasses.
 
-A configuration is a nested mapping, composed by Hydra or read from a record on disk. One that Hydra composed is trusted:
-interpolations such as ${oc.env:HOME} are resolved, and the plugins that it names are imported. A record is untrusted:
-nothing in it is resolved or imported. It may name parts of plugins that are not loaded; these are accepted as recorded.
+A configuration is a nested mapping, composed by Hydra or read from a record on disk. One that Hydra composed is
+trusted: interpolations such as ${oc.env:HOME} are resolved, and the plugins that it names are imported. A record is
+untrusted: nothing in it is resolved or imported. It may name parts of plugins that are not loaded; these are accepted
+as recorded.
 """
 
 import re

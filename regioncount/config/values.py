@@ -22,8 +22,8 @@ def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str
     """Return a configuration as a dictionary of dictionaries, lists and values.
 
     Args:
-        composed: The configuration as Hydra composed it, whose interpolations are resolved, or plain data, in which strings
-            that look like interpolations are rejected.
+        composed: The configuration as Hydra composed it, whose interpolations are resolved, or plain data, in which
+            strings that look like interpolations are rejected.
         group: Its name on the command line, for messages.
 
     Raises:

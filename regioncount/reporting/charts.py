@@ -1,7 +1,7 @@
 """Interactive figures for a page, drawn with plotly from `figure_data`.
 
-A figure has no theme: assets/report.js sets the colours of text and lines to those of the page. Colours that encode a value
-are stored twice, for a light and for a dark background, because neither shows all of viridis.
+A figure has no theme: assets/report.js sets the colours of text and lines to those of the page. Colours that encode a
+value are stored twice, for a light and for a dark background, because neither shows all of viridis.
 """
 
 import html
@@ -32,7 +32,8 @@ MAX_DOTS = 3000  # per figure, since a browser draws each dot as a separate elem
 def count_against_gap(data: Scatter) -> go.Figure:
     """Return a scatter plot with a dot per configuration, and a small dot per run of configurations with several runs.
 
-    Hovering over a dot shows its configuration or run. Of large sweeps, not everything is drawn; see `describe_omissions`.
+    Hovering over a dot shows its configuration or run. Of large sweeps, not everything is drawn; see
+    `describe_omissions`.
 
     Args:
         data: The dots. Its runs must also have the columns identity and seed.

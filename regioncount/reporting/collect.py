@@ -169,7 +169,7 @@ def _add_seed_agreement(rows: list[dict[str, Any]], plan: Plan) -> None:
 
 
 def _as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the table of runs, with the marks fitted and degenerate. Columns that differ between repetitions are last."""
+    """Return the table of runs with the marks fitted and degenerate; columns that vary between repetitions are last."""
     table = pd.DataFrame(rows)
     if "train_accuracy" in table:
         table = analysis.mark(table)

@@ -19,7 +19,8 @@ from regioncount.runs.plans import PlannedRun
 
 MAX_PANELS = 5  # decision regions side by side
 
-# Returns the labels (n, n) in the plane through three training images, and the positions (3, 2) of the images in grid steps.
+# Returns the labels (n, n) in the plane through three training images, and the positions (3, 2) of the images in grid
+# steps.
 DecisionRegions = Callable[[PlannedRun], tuple[np.ndarray, np.ndarray]]
 
 

@@ -1,8 +1,8 @@
 """The data of figures (dots, lines and cells), which `plots` draws with matplotlib and `charts` with plotly.
 
-Figures distinguish configurations by two hyperparameters: the first sets the colour, the second the marker or line style.
-In heat maps they are the axes. Missing and infinite values, such as those of diverged runs, are omitted. Accuracies are in
-percent.
+Figures distinguish configurations by two hyperparameters: the first sets the colour, the second the marker or line
+style. In heat maps they are the axes. Missing and infinite values, such as those of diverged runs, are omitted.
+Accuracies are in percent.
 """
 
 import math
@@ -129,8 +129,8 @@ def scatter(runs: pd.DataFrame, x: Column, y: Column = GAP, group_by: Sequence[s
     """Average a measure and a target over the runs of each configuration.
 
     Args:
-        runs: One row per run: x, train_accuracy and test_accuracy (fractions), `group_by`, and y unless it can be computed
-            from the accuracies.
+        runs: One row per run: x, train_accuracy and test_accuracy (fractions), `group_by`, and y unless it can be
+            computed from the accuracies.
         x: The measure.
         y: The target.
         group_by: The columns that define a configuration. Those that `runs` lacks are ignored.
@@ -199,8 +199,8 @@ def lines_through_training(
     Args:
         counts: One row per run, subspace and epoch: subspace, epoch, mean, and `group_by`.
         group_by: The columns that define a configuration.
-        max_columns: How many of these columns distinguish lines; by default all. If there are more than `MAX_LINES` lines,
-            only the first two columns, or only the first one, distinguish them.
+        max_columns: How many of these columns distinguish lines; by default all. If there are more than `MAX_LINES`
+            lines, only the first two columns, or only the first one, distinguish them.
 
     Returns:
         The lines of each subspace; empty if there are no counts.

@@ -59,7 +59,7 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
 
 
 def _trajectories(results: SweepResults, group: Group) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Return the learning rate, steps and Hessian eigenvalues of the first run of each learning rate at the largest width.
+    """Return learning rate, steps and Hessian eigenvalues of the first run of each learning rate at the largest width.
 
     Raises:
         InputError: The run or the arrays of the measure cannot be read.

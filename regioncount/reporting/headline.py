@@ -12,7 +12,7 @@ CORRELATION = "Pearson's r of region count and generalization gap"
 
 
 def headline(results: SweepResults) -> str:
-    """Return the correlation of region count and gap, the number of runs behind it, and the numbers of unusable runs."""
+    """Return the correlation of region count and gap, and the numbers of runs behind it and of unusable runs."""
     table = results.runs
     sentences = [f"{_main_result(results)}."]
     for status, count in table["status"].value_counts().items():
@@ -25,7 +25,7 @@ def headline(results: SweepResults) -> str:
 
 
 def summarize(results: SweepResults) -> str:
-    """Return the printed table of a sweep: one line per configuration, averaged over seeds, with accuracies in percent."""
+    """Return the printed table of a sweep: one line per configuration, averaged over seeds, accuracies in percent."""
     table = results.runs
     finished = table[table["status"] == "finished"]
     lines = []

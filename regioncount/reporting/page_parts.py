@@ -1,7 +1,7 @@
 """The building blocks of pages: documents, tables and figures, rendered with Jinja2 from templates/.
 
-A page is self-contained: styles, scripts, figures and pictures are embedded. Names, options and messages are escaped. The
-page's security policy allows only scripts whose hashes it lists.
+A page is self-contained: styles, scripts, figures and pictures are embedded. Names, options and messages are escaped.
+The page's security policy allows only scripts whose hashes it lists.
 """
 
 import base64

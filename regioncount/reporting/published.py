@@ -2,7 +2,8 @@
 
 They were computed from the runs that the authors published (Li et al., ICML 2025, arXiv 2505.11370): seeds are averaged
 first, and statistics are computed over configurations. The authors' train accuracies are running averages over the last
-epoch, in training mode. Ours are computed on the whole training set in evaluation mode, so more of our runs count as fitted.
+epoch, in training mode. Ours are computed on the whole training set in evaluation mode, so more of our runs count as
+fitted.
 """
 
 import csv
@@ -16,9 +17,9 @@ import pandas as pd
 from regioncount.analysis.observations import HYPERPARAMETERS
 from regioncount.columns import Column
 
-# One row per experiment and network. Correlations are between region count and generalization gap; in the last rows, between
-# the measure that the experiment is named after and the gap. Fitted configurations have a train accuracy of at least 0.99.
-# test_accuracy_low and _high are the lowest and highest test accuracy of a configuration.
+# One row per experiment and network. Correlations are between region count and generalization gap; in the last rows,
+# between the measure that the experiment is named after and the gap. Fitted configurations have a train accuracy of at
+# least 0.99. test_accuracy_low and _high are the lowest and highest test accuracy of a configuration.
 FILE = Path(__file__).parent / "published.csv"
 
 FIGURES = ("pearson", "configurations", "pearson_fitted", "fitted", "test_accuracy_low", "test_accuracy_high")

@@ -1,7 +1,7 @@
 """Write the report of a sweep: tables, figures and pages on disk, on the screen and in the tracker.
 
-`python -m regioncount.report DIR` rewrites it from the files on disk, without data, models or torch. DIR is the directory of
-one sweep, or one that contains several; the default is results/sweeps.
+`python -m regioncount.report DIR` rewrites it from the files on disk, without data, models or torch. DIR is the
+directory of one sweep, or one that contains several; the default is results/sweeps.
 """
 
 import argparse
@@ -70,8 +70,8 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
 
     Args:
         directory: The sweep's directory.
-        decision_regions: Evaluates the model of a planned run in a plane. Returns labels (n, n) and the positions (3, 2) of
-            the three training images in grid steps. If None, decision regions on disk are kept.
+        decision_regions: Evaluates the model of a planned run in a plane. Returns labels (n, n) and the positions
+            (3, 2) of the three training images in grid steps. If None, decision regions on disk are kept.
         track: Whether to log the results to the sweep's tracker.
 
     Returns:

@@ -54,7 +54,7 @@ class ResultColumns:
         return [key for key in self.measures if key in table]
 
     def for_heat_maps(self, rows: pd.DataFrame) -> list[Column]:
-        """Return the columns of heat maps, if they were measured: region counts, generalization gap and test accuracy."""
+        """Return the measured columns for heat maps: region counts, generalization gap and test accuracy."""
         shown = [*self.region_counts(rows), self["generalization_gap"], self["test_accuracy"]]
         return [column for column in shown if column.key in rows and rows[column.key].notna().any()]
 

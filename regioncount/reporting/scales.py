@@ -68,7 +68,7 @@ def position_on_scale(values: pd.Series) -> dict[Any, float]:
 
 
 def rank_styles(values: pd.Series) -> dict[Any, int]:
-    """Return the index of each value's marker or line style, ascending; 0 for all if there are more than `MAX_STYLES`."""
+    """Return the index of each value's marker or line style, ascending; all 0 for more than `MAX_STYLES` values."""
     ordered = sorted(values.unique())
     return {value: rank if len(ordered) <= MAX_STYLES else 0 for rank, value in enumerate(ordered)}
 

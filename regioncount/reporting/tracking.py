@@ -1,7 +1,7 @@
 """Trackers, by name, to which runs and sweeps are logged.
 
-A tracker is a context manager that yields a `Tracker`. It is registered with `regioncount.register_tracker` and started with
-`start`. A plugin adds one by subclassing `Tracker`:
+A tracker is a context manager that yields a `Tracker`. It is registered with `regioncount.register_tracker` and started
+with `start`. A plugin adds one by subclassing `Tracker`:
 
     @rc.register_tracker("my_tracker", requires="my_package")
     @contextmanager

@@ -1,6 +1,7 @@
 """Log runs to Weights & Biases, online or offline. No other module imports W&B.
 
-Failures of W&B do not affect a run: an exception is printed as one line on standard error, and the run continues untracked.
+Failures of W&B do not affect a run: an exception is printed as one line on standard error, and the run continues
+untracked.
 """
 
 import os
@@ -127,7 +128,7 @@ def online(**options: Any) -> Iterator[Tracker]:
 
 @contextmanager
 def offline(**options: Any) -> Iterator[Tracker]:
-    """Track a run in files that `wandb sync` uploads. Each start writes a new directory; syncing merges those of one run.
+    """Track a run in files that `wandb sync` uploads. Each start writes a directory; syncing merges those of one run.
 
     Args:
         **options: The options of `tracking.start`. W&B writes only to directory/wandb.

@@ -26,8 +26,8 @@ def run(config: DictConfig) -> str | float:
     In a planned sweep, every exception is recorded as the cell's failure, so the other cells still run.
 
     Args:
-        config: The composed configuration of the cell. `config.sweep.directory` contains the plan. If it is None (with a
-            sweeper other than regioncount's), the run is trained without a plan and exceptions are raised.
+        config: The composed configuration of the cell. `config.sweep.directory` contains the plan. If it is None (with
+            a sweeper other than regioncount's), the run is trained without a plan and exceptions are raised.
 
     Returns:
         With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process has locked the run and

@@ -120,8 +120,8 @@ def lines(cell: Cell) -> list[str]:
 def _settable_options(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -> set[str]:
     """Return the varying options that can be set after the composition with the same result as in Hydra.
 
-    Config groups, additions (+) and deletions (~) are excluded. So are options that overlap with another override of the
-    cell, because Hydra applies overrides in order.
+    Config groups, additions (+) and deletions (~) are excluded. So are options that overlap with another override of
+    the cell, because Hydra applies overrides in order.
     """
     name, overrides = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
 

@@ -32,7 +32,7 @@ def decision_regions(
     class_names: Sequence[str],
     anchors: Sequence[np.ndarray | None] | None = None,
 ) -> Figure:
-    """Return a figure of decision regions, one panel per plane, side by side. A class has the same colour in all panels.
+    """Return a figure of decision regions, one panel per plane. A class has the same colour in all panels.
 
     Args:
         grids: The predicted labels (n, n) of each panel, with row 0 at the bottom; -1 is left blank.

@@ -28,7 +28,7 @@ PANELS = {
 
 
 def theorem(runs: pd.DataFrame, trajectories: Sequence[tuple[float, np.ndarray, np.ndarray]]) -> Figure:
-    """Return a figure of the theorem's quantities over learning rates, and the largest Hessian eigenvalue during training.
+    """Return a figure of the theorem's quantities over learning rates, and of the Hessian eigenvalue during training.
 
     There is a line per width, with error bars of one standard error over seeds.
 

@@ -20,7 +20,7 @@ from regioncount.reporting.scales import distinguishes
 
 
 def count_through_training(panels: Sequence[Lines]) -> Figure:
-    """Return a figure with a panel per subspace, a line per configuration, and bands of one standard error over runs."""
+    """Return a figure with a panel per subspace, a line per configuration, and bands of one standard error."""
     if not panels:
         return empty_figure()
     figure = Figure(figsize=(1.4 + 5.2 * len(panels), 4.4), layout="constrained")
