@@ -10,15 +10,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from numbers import Integral
-from numbers import Real as RealNumber
+from numbers import Integral, Real
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from regioncount.errors import InputError
-from regioncount.registry import Entry, resolve, unknown_choice
+from regioncount.registry import Entry, resolve, suggest
 
 # Arguments of factories that are not options: properties of the data, and the objects that an optimizer or schedule
 # updates.
@@ -64,7 +63,7 @@ def _parse_boolean(value: object) -> bool:
 
 def _require_float(value: object) -> float:
     """Return a finite number as a float; reject strings, since these options are recorded as they were given."""
-    if isinstance(value, bool) or not isinstance(value, RealNumber):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise wrong_value("give a number")
     try:
         number = float(value)
@@ -98,18 +97,18 @@ def wrong_value(what_to_give: str) -> PydanticCustomError:
     return PydanticCustomError("option", what_to_give)  # type: ignore[arg-type]  # the stub requires a literal
 
 
-Whole = Annotated[int, PlainValidator(_parse_integer)]
-Real = Annotated[float, PlainValidator(_parse_float)]
-Text = Annotated[str, PlainValidator(_parse_string)]
-Flag = Annotated[bool, PlainValidator(_parse_boolean)]
-Count = Annotated[int, PlainValidator(_parse_integer), Field(ge=1)]
-Index = Annotated[int, PlainValidator(_parse_integer), Field(ge=0)]
+Int = Annotated[int, PlainValidator(_parse_integer)]
+Float = Annotated[float, PlainValidator(_parse_float)]
+Str = Annotated[str, PlainValidator(_parse_string)]
+Bool = Annotated[bool, PlainValidator(_parse_boolean)]
+PositiveInt = Annotated[int, PlainValidator(_parse_integer), Field(ge=1)]
+NonNegativeInt = Annotated[int, PlainValidator(_parse_integer), Field(ge=0)]
 
 # Options of models, optimizers and schedules are recorded as they were given, so they are checked but not converted.
-Number = Annotated[float, PlainValidator(_require_float)]
-Integer = Annotated[int, PlainValidator(_require_integer)]
-Name = Annotated[str, PlainValidator(_require_string)]
-Switch = Annotated[bool, PlainValidator(_require_boolean)]
+StrictFloat = Annotated[float, PlainValidator(_require_float)]
+StrictInt = Annotated[int, PlainValidator(_require_integer)]
+StrictStr = Annotated[str, PlainValidator(_require_string)]
+StrictBool = Annotated[bool, PlainValidator(_require_boolean)]
 
 
 def one_of(*choices: str) -> PlainValidator:
@@ -117,7 +116,7 @@ def one_of(*choices: str) -> PlainValidator:
 
     def validate(value: object) -> str:
         if value not in choices:
-            raise wrong_value(unknown_choice("", value, choices).removeprefix(f"={value}: "))
+            raise wrong_value(f"no such choice; choose one of {', '.join(choices)}{suggest(value, choices)}")
         return str(value)
 
     return PlainValidator(validate)
@@ -150,7 +149,7 @@ def model_of_signature(name: str, factory: Callable[..., Any], base: type[BaseMo
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
-    types: dict[Any, Any] = {bool: Switch, int: Integer, float: Number, str: Name}
+    types: dict[Any, Any] = {bool: StrictBool, int: StrictInt, float: StrictFloat, str: StrictStr}
     default = parameter.default
     return types.get(parameter.annotation if default is parameter.empty else type(default), Any)
 
@@ -219,6 +218,4 @@ def abbreviate(value: object) -> str:
 
 def _list_options(name: str, options: list[str]) -> str:
     """Return the known options for a message, with the closest to an unknown name."""
-    if not options:
-        return "it has no options"
-    return unknown_choice("", name, options).partition("no such choice; ")[2].replace("choose one of", "its options are", 1)
+    return f"its options are {', '.join(options)}{suggest(name, options)}" if options else "it has no options"

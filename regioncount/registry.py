@@ -210,9 +210,13 @@ def resolve(reference: Any) -> Any:
 
 def unknown_choice(option: str, value: object, choices: Sequence[str]) -> str:
     """Return the message for a value that is not among the choices, with a suggestion if one of them is similar."""
+    return f"{option}={value}: no such choice; choose one of {', '.join(choices)}{suggest(value, choices)}"
+
+
+def suggest(value: object, choices: Sequence[str]) -> str:
+    """Return the end of a message that suggests the choice most similar to a value; empty if none is similar."""
     similar = difflib.get_close_matches(str(value), choices, n=1)
-    suggestion = f"; did you mean {similar[0]}?" if similar else ""
-    return f"{option}={value}: no such choice; choose one of {', '.join(choices)}{suggestion}"
+    return f"; did you mean {similar[0]}?" if similar else ""
 
 
 # Plugins

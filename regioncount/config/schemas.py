@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, PlainValidator
 from regioncount.config.values import parse_duration
 from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
-from regioncount.options import Count, Flag, Index, Real, Text, Whole, one_of, wrong_value
+from regioncount.options import Bool, Float, Int, NonNegativeInt, PositiveInt, Str, one_of, wrong_value
 from regioncount.regions.methods import CONNECTIVITIES, EXACT_METHODS, LATTICE_METHODS
 
 AUGMENTATIONS = ("none", "crop_flip", "mixup")
@@ -29,26 +29,26 @@ def _auto_or_flag(value: object) -> bool | str:
 class Stop:
     """When training stops before the last epoch."""
 
-    train_accuracy: Annotated[Real, Field(gt=0, le=1)] | None = None
-    train_loss: Annotated[Real, Field(gt=0)] | None = None
+    train_accuracy: Annotated[Float, Field(gt=0, le=1)] | None = None
+    train_loss: Annotated[Float, Field(gt=0)] | None = None
 
 
 @dataclass
 class Snapshots:
     """The epochs before the last one at which a run is also measured."""
 
-    every: Count | None = None
-    epochs: list[Index] = field(default_factory=list)
-    keep: Flag = False
+    every: PositiveInt | None = None
+    epochs: list[NonNegativeInt] = field(default_factory=list)
+    keep: Bool = False
 
 
 @dataclass
 class Regions:
     """The subspaces in which regions are counted, and the method."""
 
-    seed: Index = 0
+    seed: NonNegativeInt = 0
     method: Annotated[str, one_of(*LATTICE_METHODS, *EXACT_METHODS)] = "auto"
-    budget: Count | None = None
+    budget: PositiveInt | None = None
     connectivity: Annotated[str, one_of(*CONNECTIVITIES)] = "paper"
     subspaces: dict[str, SubspaceOptions] = field(default_factory=dict)
 
@@ -57,23 +57,23 @@ class Regions:
 class Tracker:
     """Where runs are logged."""
 
-    mode: Text = "disabled"
-    project: Text = "regioncount"
-    entity: Text | None = None
-    group: Text | None = None
+    mode: Str = "disabled"
+    project: Str = "regioncount"
+    entity: Str | None = None
+    group: Str | None = None
 
 
 @dataclass
 class SweepOptions:
     """Options of a sweep as a whole."""
 
-    name: Text | None = None
-    directory: Text | None = None
-    deadline: Real | None = None
-    time_budget: Text | None = None
-    targets: list[Text] = field(default_factory=list)
-    regression: list[Text] = field(default_factory=list)
-    published: dict[str, Text] = field(default_factory=dict)
+    name: Str | None = None
+    directory: Str | None = None
+    deadline: Float | None = None
+    time_budget: Str | None = None
+    targets: list[Str] = field(default_factory=list)
+    regression: list[Str] = field(default_factory=list)
+    published: dict[str, Str] = field(default_factory=dict)
 
     @property
     def budget(self) -> float:
@@ -90,20 +90,20 @@ class RunConfig:
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     augmentation: Annotated[str, one_of(*AUGMENTATIONS)] = "none"
-    batch_size: Count = field(kw_only=True)
-    epochs: Annotated[Whole, Field(ge=1, le=MAX_EPOCHS)] = field(kw_only=True)
+    batch_size: PositiveInt = field(kw_only=True)
+    epochs: Annotated[Int, Field(ge=1, le=MAX_EPOCHS)] = field(kw_only=True)
     stop: Stop = field(default_factory=Stop)
-    seed: Index = 0
+    seed: NonNegativeInt = 0
     snapshots: Snapshots = field(default_factory=Snapshots)
     regions: Regions = field(default_factory=Regions)
-    measures: list[Text] = field(default_factory=list)
+    measures: list[Str] = field(default_factory=list)
     tracker: Tracker = field(default_factory=Tracker)
-    device: Text = "auto"
+    device: Str = "auto"
     precision: Annotated[str, one_of("auto", "float32", "bfloat16")] = "auto"
     compile: Annotated[bool | str, PlainValidator(_auto_or_flag)] = "auto"
-    results: Text = "results"
-    plugins: list[Text] = field(default_factory=list)
-    plugin_sources: dict[str, Text] = field(default_factory=dict)
+    results: Str = "results"
+    plugins: list[Str] = field(default_factory=list)
+    plugin_sources: dict[str, Str] = field(default_factory=dict)
     """The source, as "module:hash", of the plugin that supplies each part, such as "model" or "measures.NAME"."""
 
 
@@ -113,15 +113,15 @@ class MeasuringConfig:
 
     dataset: DatasetOptions = field(default_factory=DatasetOptions)
     model: dict[str, Any] = field(default_factory=dict)
-    run: Text | None = None
-    checkpoint: Text | None = None
+    run: Str | None = None
+    checkpoint: Str | None = None
     snapshots: Any = "none"
     regions: Regions = field(default_factory=Regions)
-    measures: list[Text] = field(default_factory=list)
-    device: Text = "auto"
-    results: Text = "results"
-    plugins: list[Text] = field(default_factory=list)
-    plugin_sources: dict[str, Text] = field(default_factory=dict)
+    measures: list[Str] = field(default_factory=list)
+    device: Str = "auto"
+    results: Str = "results"
+    plugins: list[Str] = field(default_factory=list)
+    plugin_sources: dict[str, Str] = field(default_factory=dict)
 
 
 for _schema in (Stop, Snapshots, Regions, Tracker, SweepOptions, RunConfig, MeasuringConfig):

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from regioncount.errors import InputError
-from regioncount.options import Count, Index, Options, Real, Text
+from regioncount.options import Float, NonNegativeInt, Options, PositiveInt, Str
 from regioncount.registry import register_dataset
 
 if TYPE_CHECKING:
@@ -34,22 +34,22 @@ DOWNLOADS = {
 class DatasetOptions(Options):
     """The options of a data set. A plugin's data set may add its own in a subclass."""
 
-    name: Text = "digits"
-    root: Text | None = None
+    name: Str = "digits"
+    root: Str | None = None
     """The folder with the files. Downloads are saved there; "data" by default."""
-    train_size: Count | None = None
+    train_size: PositiveInt | None = None
     """The number of training images, balanced over classes and drawn with `seed`; None for all (digits: 300)."""
-    test_size: Count | None = None
+    test_size: PositiveInt | None = None
     """The number of test images, drawn in the same way; None for all."""
-    seed: Index = 0
+    seed: NonNegativeInt = 0
     """The seed of the subsets and of the label noise."""
-    resize: Count | None = None
+    resize: PositiveInt | None = None
     """Height and width in pixels; None for the original size (imagenet: 224)."""
-    label_noise: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    label_noise: Annotated[Float, Field(ge=0, le=1)] = 0.0
     """The fraction of training labels that are replaced by uniformly random ones."""
-    title: Text | None = None
+    title: Str | None = None
     """The name in tables; None for the registered one or, without one, the folder's name."""
-    workers: Index | None = None
+    workers: NonNegativeInt | None = None
     """The number of processes that decode streamed images; None for one per processor core, at most 8."""
 
 

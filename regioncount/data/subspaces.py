@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field, model_validator
 
-from regioncount.options import Count, Options, Real, Text, Whole
+from regioncount.options import Float, Int, Options, PositiveInt, Str
 from regioncount.regions.methods import default_resolution
 from regioncount.registry import register_subspace, subspaces
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class SubspaceOptions(Options):
     """The options common to all kinds of subspaces. A kind adds its own in a subclass."""
 
-    kind: Text
-    number: Count = 100
+    kind: Str
+    number: PositiveInt = 100
     """The number of subspaces."""
-    resolution: Annotated[Whole, Field(ge=2)] | None = None
+    resolution: Annotated[Int, Field(ge=2)] | None = None
     """Lattice points per axis; None for the paper's: 200 on lines, 10 in planes, 5 in higher dimensions."""
     split: Literal["train", "test"] = "train"
     """The split whose images are drawn."""
@@ -48,7 +48,7 @@ class SubspaceOptions(Options):
 class SimplexOptions(SubspaceOptions):
     """A simplex whose vertices are images: a segment for dimension 1, a triangle for dimension 2."""
 
-    dimension: Count = 1
+    dimension: PositiveInt = 1
 
     @property
     def dimension_counted(self) -> int:
@@ -64,15 +64,15 @@ class SimplexOptions(SubspaceOptions):
 class RandomDirectionOptions(SubspaceOptions):
     """A segment from an image along Gaussian noise."""
 
-    scale: Annotated[Real, Field(gt=0)] = 0.1
+    scale: Annotated[Float, Field(gt=0)] = 0.1
     """The standard deviation of the noise, in normalized units."""
 
 
 class WiderScopeOptions(SubspaceOptions):
     """A segment from `start` to `stop` on the line through two images, which are at 0 and 1."""
 
-    start: Real = -1.0
-    stop: Real = 2.0
+    start: Float = -1.0
+    stop: Float = 2.0
 
     @model_validator(mode="after")
     def _check_order(self) -> "WiderScopeOptions":

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from regioncount.options import Count, Integer, Name, Number, Options
+from regioncount.options import Options, PositiveInt, StrictFloat, StrictInt, StrictStr
 from regioncount.registry import register_model
 
 MAX_SIZE = 2**16  # of widths, depths, numbers of classes and channels, and image sides in pixels
 
-Size = Annotated[Integer, Field(ge=1, le=MAX_SIZE)]
-Fraction = Annotated[Number, Field(ge=0, lt=1)]
-Positive = Annotated[Number, Field(gt=0)]
-LargeCount = Annotated[Integer, Field(ge=1, le=10**7)]
+Size = Annotated[StrictInt, Field(ge=1, le=MAX_SIZE)]
+Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
+Positive = Annotated[StrictFloat, Field(gt=0)]
+LargeCount = Annotated[StrictInt, Field(ge=1, le=10**7)]
 
 
 def _convolutional_options(default: int) -> type[Options]:
@@ -70,7 +70,7 @@ class TransformerOptions(Options):
 class TorchvisionOptions(Options):
     """The options of a torchvision classifier."""
 
-    architecture: Name = "resnet18"
+    architecture: StrictStr = "resnet18"
     """A name from `torchvision.models.list_models()`."""
 
 
@@ -82,20 +82,20 @@ register_model("torchvision", "regioncount.models.torchvision:torchvision_classi
 class DecisionTreeOptions(Options):
     """The supported options of `sklearn.tree.DecisionTreeClassifier`."""
 
-    max_depth: Count | None = None
-    min_samples_leaf: Count = 1
+    max_depth: PositiveInt | None = None
+    min_samples_leaf: PositiveInt = 1
 
 
 class RandomForestOptions(DecisionTreeOptions):
     """The supported options of `sklearn.ensemble.RandomForestClassifier`."""
 
-    n_estimators: Count = 100
+    n_estimators: PositiveInt = 100
 
 
 class NearestNeighboursOptions(Options):
     """The supported options of `sklearn.neighbors.KNeighborsClassifier`."""
 
-    n_neighbors: Count = 5
+    n_neighbors: PositiveInt = 5
     weights: Literal["uniform", "distance"] = "uniform"
 
 
@@ -111,7 +111,7 @@ class LogisticRegressionOptions(Options):
     """The supported options of `sklearn.linear_model.LogisticRegression`."""
 
     C: Positive = 1.0
-    max_iter: Count = 1000
+    max_iter: PositiveInt = 1000
 
 
 for _name, _factory, _options in (

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from regioncount.options import Integer, Number, Options, Switch
+from regioncount.options import Options, StrictBool, StrictFloat, StrictInt
 from regioncount.registry import register_optimizer, register_schedule
 
-NonNegative = Annotated[Number, Field(ge=0)]
-Decay = Annotated[Number, Field(ge=0, lt=1)]
+NonNegative = Annotated[StrictFloat, Field(ge=0)]
+Decay = Annotated[StrictFloat, Field(ge=0, lt=1)]
 
 
 class OptimizerOptions(Options):
@@ -25,7 +25,7 @@ class SGDOptions(OptimizerOptions):
     """The supported options of `torch.optim.SGD`."""
 
     momentum: Decay = 0.0
-    nesterov: Switch = False
+    nesterov: StrictBool = False
 
     @model_validator(mode="after")
     def _check_nesterov(self) -> "SGDOptions":
@@ -37,7 +37,7 @@ class SGDOptions(OptimizerOptions):
 class SAMOptions(SGDOptions):
     """The options of sharpness-aware minimization (Foret et al. 2020) with SGD."""
 
-    rho: Annotated[Number, Field(gt=0)]
+    rho: Annotated[StrictFloat, Field(gt=0)]
     """The L2 norm of the perturbation of the weights."""
 
 
@@ -71,8 +71,8 @@ register_optimizer("rmsprop", "torch.optim:RMSprop", options=RMSpropOptions)
 register_optimizer("adadelta", "torch.optim:Adadelta", options=AdadeltaOptions)
 
 
-Epochs = Annotated[Integer, Field(ge=1)]
-Factor = Annotated[Number, Field(gt=0, le=1)]
+Epochs = Annotated[StrictInt, Field(ge=1)]
+Factor = Annotated[StrictFloat, Field(gt=0, le=1)]
 
 
 class StepOptions(Options):

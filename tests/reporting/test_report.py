@@ -482,7 +482,6 @@ def git(directory, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_name_of_a_processor_is_that_of_the_system():
     name, _, threads = environment.device_name(torch.device("cpu")).rpartition(", ")
     assert threads == f"{torch.get_num_threads()} threads"
@@ -492,6 +491,7 @@ def test_the_name_of_a_processor_is_that_of_the_system():
         assert name
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_recorded_commit_is_that_of_the_package(tmp_path):
     package = tmp_path / "checkout" / "package"
     package.mkdir(parents=True)
