@@ -67,8 +67,8 @@ def _train(overrides: list[str]) -> None:
 
 def _measure(overrides: list[str]) -> None:
     # A run's record names its data set. Options on the command line, such as dataset.root, override the recorded ones.
-    has_run = any(override.startswith("run=") for override in overrides)
-    changes = [override for override in overrides if has_run and override.startswith("dataset.")]
+    has_run = any(override.lstrip("+").startswith("run=") for override in overrides)
+    changes = [override for override in overrides if has_run and override.lstrip("+").startswith("dataset.")]
     with hydra_ready():
         composed = compose("measure", [override for override in overrides if override not in changes])
 

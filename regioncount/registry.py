@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from regioncount.columns import PARTS
 from regioncount.errors import InputError, one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -181,8 +182,11 @@ def register_measure(
     """
 
     def add(function: F) -> F:
+        column = name or function.__name__
+        if suffix := next((part for part in PARTS if column.endswith(f"_{part}")), None):
+            raise InputError(f"measures={column}: tables use the ending _{suffix} themselves; choose another name")
         all_traits = {"scale_invariant": scale_invariant, "label": label, "unit": unit, **traits}
-        measures.register(name or function.__name__, function, **all_traits)
+        measures.register(column, function, **all_traits)
         return function
 
     return add

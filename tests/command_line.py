@@ -1,8 +1,8 @@
 """Run the commands in processes of their own.
 
 Importing torch and the other packages takes longer than most commands that tests run. Here, processes are forked from a
-server of `multiprocessing` that has imported the packages once. Only a command with workers of joblib needs a new process:
-without Python's exit handlers, it waits for idle workers for minutes.
+server of `multiprocessing` that has imported the packages once. Do not use this for commands that start several workers of
+joblib: without Python's exit handlers, which such processes skip, the command waits for idle workers for minutes.
 """
 
 import multiprocessing

@@ -122,6 +122,23 @@ def test_a_name_cannot_be_registered_twice(plugin):
         registry.load_plugins(["taker"])
 
 
+def test_a_measure_cannot_end_like_a_column_beside_another(plugin):
+    plugin("calibration", "import regioncount as rc\nrc.register_measure(name='calibration_error')(lambda measured: 0.0)\n")
+    with pytest.raises(InputError, match=r"measures=calibration_error: .*_error"):
+        parse_run(PLAIN | {"plugins": ["calibration"]})
+    assert "calibration_error" not in registry.measures
+
+
+def test_a_subspace_cannot_have_the_name_of_a_measure():
+    with pytest.raises(InputError, match=r"regions\.accuracy: a measure has this name"):
+        parse_run(PLAIN | {"regions": {"accuracy": {"kind": "simplex"}}, "measures": ["accuracy"]})
+
+
+def test_an_option_written_as_text_is_the_same_as_a_number():
+    configs = [parse_run(PLAIN | {"model": {"name": "decision_tree", "max_depth": depth}}) for depth in (7, "7")]
+    assert configs[0].model == configs[1].model == {"name": "decision_tree", "max_depth": 7}
+
+
 def test_options_are_inferred_from_a_signature():
     class Part:
         def __init__(self, params, *, lr, weight_decay, momentum: float, steps=3, name="a", fast=False):

@@ -59,7 +59,7 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
     mapping = _options_of_a_run(composed)
     plugins = _load_plugins(mapping, recorded)
     model = _parse_part(registry.models, mapping.get("model"), "model", recorded)
-    if recorded and not kinds.is_importable(model):
+    if recorded and not kinds.is_available(model):
         in_epochs = bool(mapping.get("optimizer"))
     else:
         in_epochs = kinds.trained_in_epochs(model)
@@ -153,7 +153,7 @@ def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
         InputError: The record has no model, or the model is from a plugin that the command line does not name.
     """
     model = _named(plain(recorded, "model"), "model")
-    if not kinds.is_importable(model):
+    if not kinds.is_available(model):
         if "_target_" in model:
             module = str(model["_target_"]).rpartition(".")[0]
             raise InputError(f"model._target_={model['_target_']}: pass plugins=[{module}] to import it")
@@ -214,13 +214,14 @@ def _named(options: object, group: str) -> dict[str, Any]:
 def _parse_part(table: registry.Registry, options: object, group: str, recorded: bool) -> dict[str, Any]:
     """Return the name and the checked options of a model, optimizer or schedule, as they were given."""
     part = _named({} if options is None else options, group)
-    if table is registry.models and recorded and not kinds.is_importable(part):
+    if table is registry.models and recorded and not kinds.is_available(part):
         return part
     if table is not registry.models and recorded and part["name"] not in table:
         return part
     entry = kinds.entry(part) if table is registry.models else table[part["name"]]
     own = {key: value for key, value in part.items() if key not in ("name", "_target_")}
     checked = validate_options(entry, own, group)
+    own = {key: getattr(checked, key, value) if isinstance(value, str) else value for key, value in own.items()}
     named = {key: part[key] for key in ("name", "_target_") if key in part}
     if table is registry.optimizers:
         own = {"weight_decay": 0.0} | own
@@ -259,6 +260,8 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
             raise InputError(f"measures={abbreviate(invalid[0])}: not a valid name of a measure")
         return checked
     table = registry.measures
+    if shared := [name for name in checked.regions.subspaces if name in table]:
+        raise InputError(f"regions.{shared[0]}: a measure has this name; choose another name for the subspace")
     if "all" in checked.measures:
         checked.measures = [name for name in table.names() if not table[name].traits.get("on_request")]
     for name in checked.measures:

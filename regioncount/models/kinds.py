@@ -93,7 +93,7 @@ def entry(model: Mapping[str, Any]) -> Entry:
     return target_entry
 
 
-def is_importable(model: Mapping[str, Any]) -> bool:
+def is_available(model: Mapping[str, Any]) -> bool:
     """Return whether a recorded model can be built from registered or already imported code.
 
     Records are untrusted, so they must not cause imports.

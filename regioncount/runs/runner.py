@@ -124,7 +124,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
             tracker.summarize({"status": run.status, **run.summary, **values})
             lost = tracker.lost
         if not lost:  # otherwise, rerunning the command logs the run again
-            run.tracked.append(destination)
+            run.record["tracked"] = [*dict.fromkeys([*run.tracked, destination])]
         run.save_record()
         run.worked_on = True
         return run

@@ -96,9 +96,11 @@ def sam_perturbation(model: nn.Module, rho: float) -> Iterator[None]:
         norm = nn.utils.get_total_norm(gradient).clamp(min=1e-12)
         # The foreach functions launch a few kernels, whatever the number of layers.
         torch._foreach_add_(weights, torch._foreach_mul(gradient, rho / norm))  # pyright: ignore[reportPrivateImportUsage]
-    yield
-    with torch.no_grad():
-        torch._foreach_copy_(changed, originals)  # pyright: ignore[reportPrivateImportUsage]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(changed, originals)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _with_sam(batch_step: BatchStep, model: nn.Module, rho: float) -> BatchStep:
