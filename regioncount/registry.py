@@ -248,7 +248,7 @@ def load_plugins(names: Sequence[str]) -> None:
             _plugins[name] = importlib.import_module(name)
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = one_line(f"{type(error).__name__}: {error}")
             raise InputError(f"plugins=[{name}]: the module cannot be imported ({reason})") from error
         finally:
@@ -261,12 +261,14 @@ def is_loaded(plugin: str) -> bool:
 
 
 def plugin_source(plugin: str) -> str:
-    """Return "module:hash" of a plugin; the hash is the SHA-256 of the names and contents of all of its .py files.
+    """Return "module:hash" of a plugin; the hash is the SHA-256 of the names and contents of its .py files.
+
+    For a module of a package, these are all files of the outermost package.
 
     Raises:
         InputError: The plugin has no source files, so changes to it could not be detected.
     """
-    module = _plugins.get(plugin) or sys.modules[plugin]
+    module = sys.modules[plugin.partition(".")[0]]
     root = Path(module.__file__ or "")
     folders = [Path(path) for path in getattr(module, "__path__", ())]
     files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [root]

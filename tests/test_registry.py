@@ -1,11 +1,14 @@
 """Registries and plugins: registration, suggestions for typos, and identities."""
 
+import math
 import subprocess
 import sys
 import textwrap
 
 import pytest
+import torch
 
+import regioncount as rc
 from regioncount import registry
 from regioncount.config import as_mapping, parse_run
 from regioncount.errors import InputError
@@ -129,8 +132,32 @@ def test_a_measure_cannot_end_like_a_column_beside_another(plugin):
     assert "calibration_error" not in registry.measures
 
 
+def test_a_measure_of_a_plugin_returns_a_number_and_keeps_the_model(plugin):
+    plugin(
+        "various",
+        """
+        import torch
+        import regioncount as rc
+
+        rc.register_measure(name="tensor")(lambda measured: torch.tensor(2.5))
+        rc.register_measure(name="words")(lambda measured: "many")
+        rc.register_measure(name="broken")(lambda measured: {}["key"])
+        rc.register_measure(name="zeroing")(lambda measured: float(measured.model.weight.data.zero_().sum()))
+        """,
+    )
+    registry.load_plugins(["various"])
+    data = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    values = rc.measure(torch.nn.Linear(4, 3), data, ["tensor", "words", "broken"])
+    assert values["tensor"] == 2.5
+    assert math.isnan(values["words"])
+    assert values["words_error"] == "the measure returned str, not a number"
+    assert values["broken_error"] == "KeyError: 'key'"
+    with pytest.raises(InputError, match="measures=zeroing: the measure of the plugin various changes the model"):
+        rc.measure(torch.nn.Linear(4, 3), data, ["zeroing"])
+
+
 def test_a_subspace_cannot_have_the_name_of_a_measure():
-    with pytest.raises(InputError, match=r"regions\.accuracy: a measure has this name"):
+    with pytest.raises(InputError, match=r"regions\.accuracy: the measure accuracy has the same name"):
         parse_run(PLAIN | {"regions": {"accuracy": {"kind": "simplex"}}, "measures": ["accuracy"]})
 
 

@@ -171,6 +171,9 @@ def require_plugins(record: Mapping[str, Any]) -> None:
         InputError: A plugin must be named on the command line, or its source differs from the recorded one.
     """
     sources = record.get("plugin_sources")
+    model = record.get("model")
+    if isinstance(model, Mapping) and "_target_" in model and not (isinstance(sources, Mapping) and "model" in sources):
+        raise InputError("the run's record names a class without its plugin's source: the record has been edited")
     for part in ("model", "dataset"):
         source = sources.get(part) if isinstance(sources, Mapping) else None
         if not isinstance(source, str):
@@ -260,8 +263,8 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
             raise InputError(f"measures={abbreviate(invalid[0])}: not a valid name of a measure")
         return checked
     table = registry.measures
-    if shared := [name for name in checked.regions.subspaces if name in table]:
-        raise InputError(f"regions.{shared[0]}: a measure has this name; choose another name for the subspace")
+    if shared := [name for name in checked.regions.subspaces if name in checked.measures]:
+        raise InputError(f"regions.{shared[0]}: the measure {shared[0]} has the same name; rename one or leave it out")
     if "all" in checked.measures:
         checked.measures = [name for name in table.names() if not table[name].traits.get("on_request")]
     for name in checked.measures:

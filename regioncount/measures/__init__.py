@@ -6,14 +6,15 @@ mapping of columns to numbers, and raises InputError with the reason if it is un
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from regioncount import registry
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.measures.measured_model import DatasetLike, MeasuredModel, Model, device_of, from_dataset, from_tensors
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
@@ -81,25 +82,64 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         The measure's columns. An undefined column is NaN, and an entry COLUMN_error gives the reason.
 
     Raises:
+        InputError: If a plugin's measure changes the model.
         OutOfMemoryError: If the device has too little memory, which is not a property of the model.
     """
-    function = registry.measures[name].load()
+    entry = registry.measures[name]
+    function = entry.load()
+    state = _copy_state(measured.model) if entry.plugin else {}
     try:
         with warnings.catch_warnings():
             # torch.func's forward-mode derivatives call deprecated functions of torch.
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
-            result: float | Mapping[str, float | str] = function(measured)
+            result: Any = function(measured)
     except torch.OutOfMemoryError:
         raise
     except (InputError, RuntimeError, ArithmeticError) as error:
         return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
-    columns: dict[str, float | str] = dict(result) if isinstance(result, Mapping) else {name: result}
+    except Exception as error:
+        if entry.plugin is None:
+            raise
+        return {name: math.nan, f"{name}_error": one_line(f"{type(error).__name__}: {error}")}
+    if entry.plugin and _has_changed(measured.model, state):
+        raise InputError(
+            f"measures={name}: the measure of the plugin {entry.plugin} changes the model; let it copy the model"
+        )
+    try:
+        columns = {column: _number(column, item) for column, item in _columns(name, result)}
+    except (TypeError, ValueError, RuntimeError):
+        return {name: math.nan, f"{name}_error": f"the measure returned {type(result).__name__}, not a number"}
     undefined = {
         f"{column}_error": f"the value is {number}"
         for column, number in columns.items()
         if not isinstance(number, str) and not math.isfinite(number)
     }
     return columns | {column: reason for column, reason in undefined.items() if column not in columns}
+
+
+def _copy_state(model: object) -> dict[str, Tensor]:
+    """Return a copy of a module's parameters and buffers; empty for another callable."""
+    if not isinstance(model, nn.Module):
+        return {}
+    return {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
+
+
+def _has_changed(model: object, state: dict[str, Tensor]) -> bool:
+    """Return whether a module differs from an earlier copy of its state."""
+    now = _copy_state(model)
+    return any(not torch.equal(tensor.nan_to_num(), now[key].nan_to_num()) for key, tensor in state.items())
+
+
+def _columns(name: str, result: Any) -> Iterable[tuple[str, Any]]:
+    """Return the names and values of the columns that a measure returned."""
+    return result.items() if isinstance(result, Mapping) else [(name, result)]
+
+
+def _number(column: str, item: Any) -> float | str:
+    """Return a measure's value as a number; a reason is a string."""
+    if isinstance(item, str) and not column.endswith("_error"):
+        raise TypeError
+    return item if isinstance(item, (int, float, str)) else float(item)
 
 
 def _available() -> list[str]:
