@@ -1,5 +1,6 @@
 """Compose configurations with Hydra, and convert its errors to one-line InputErrors."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from regioncount.errors import InputError
+from regioncount.registry import suggest, unknown_choice
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel, the configuration files are inside the package; in a checkout, they are beside it.
@@ -44,13 +46,23 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "Could not find '" in lines[0]:
         choices = [line for line in lines[1:] if not line.endswith(":") and "://" not in line and " " not in line]
-        return f"{lines[0].split(': ', 1)[-1]}; choose one of {', '.join(choices)}"
+        name = lines[0].split("'")[-2].rpartition("/")[2]
+        return f"{lines[0].split(': ', 1)[-1]}; choose one of {', '.join(choices)}{suggest(name, choices)}"
     if "Could not load '" in lines[0]:
         group, _, name = lines[0].split("'")[-2].rpartition("/")
         choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-        return f"{group}={name}: no such choice; choose one of {', '.join(choices)}"
+        return unknown_choice(group, name, choices)
+    if option := re.match(r"Could not override '([\w.]+)'", lines[0]):
+        name = option[1].rpartition(".")[2]
+        return f"{option[1]}: no such option{suggest(name, _option_names())}; --cfg job prints the options"
     cause = str(error.__cause__ or "").splitlines()[:1]
     kept = [
         line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))
     ]
     return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))
+
+
+def _option_names() -> list[str]:
+    """Return the names of all options and groups in the configuration files."""
+    text = "\n".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
+    return sorted({path.name for path in CONFIGS.iterdir() if path.is_dir()} | {*re.findall(r"(?m)^ *([a-z]\w*):", text)})

@@ -142,3 +142,14 @@ def test_the_small_scale_composes_with_any_launcher(launcher):
         config = compose("sweep", ["experiment=paper/cifar10", "scale=small", *launcher], with_hydra=True)
     expected = {"": 2, "hydra/launcher=basic": None, "hydra.launcher.n_jobs=4": 4}["".join(launcher)]
     assert config.hydra.launcher.get("n_jobs") == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "similar"),
+    [("model=mpl", "mlp"), ("optimizer.learning_rte=1", "learning_rate"), ("regions=[lin]", "line")],
+)
+def test_a_misspelled_group_choice_or_option_gets_a_suggestion(override, similar):
+    with pytest.raises(InputError) as refused, hydra_ready():
+        compose("train", [override])
+    assert f"did you mean {similar}?" in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import regioncount as rc
-from regioncount import registry
+from regioncount import data, registry
 from regioncount.config import as_mapping, parse_run
+from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError
 from regioncount.options import Options, validate_options
 from regioncount.runs.identity import run_identity
@@ -154,6 +155,13 @@ def test_a_measure_of_a_plugin_returns_a_number_and_keeps_the_model(plugin):
     assert values["broken_error"] == "KeyError: 'key'"
     with pytest.raises(InputError, match="measures=zeroing: the measure of the plugin various changes the model"):
         rc.measure(torch.nn.Linear(4, 3), data, ["zeroing"])
+
+
+def test_a_subspace_of_a_plugin_has_the_declared_shape(plugin):
+    plugin("half", "import regioncount as rc\nrc.register_subspace('half')(lambda images, options, _: images[::2])\n")
+    config = parse_run(PLAIN | {"plugins": ["half"], "regions": {"odd": {"kind": "half", "number": 4}}})
+    with pytest.raises(InputError, match=r"half of the plugin half is \(2, 2, 1, 8, 8\); return vertices \(4, 2, 1, 8, 8\)"):
+        draw_vertices(config.regions.subspaces["odd"], data.load("digits"), seed=0)
 
 
 def test_a_subspace_cannot_have_the_name_of_a_measure():

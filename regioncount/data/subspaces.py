@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field, model_validator
 
+from regioncount.errors import InputError
 from regioncount.options import Float, Int, Options, PositiveInt, Str
 from regioncount.regions.methods import default_resolution
 from regioncount.registry import register_subspace, subspaces
@@ -123,7 +124,7 @@ def draw_vertices(options: SubspaceOptions, dataset: "Dataset", seed: int) -> "T
         Vertices (S, d + 1, C, H, W), normalized, on the device of the data set.
 
     Raises:
-        InputError: The split has fewer images than a subspace needs.
+        InputError: The split has fewer images than a subspace needs, or a plugin returns vertices of another shape.
     """
     import torch
 
@@ -134,4 +135,10 @@ def draw_vertices(options: SubspaceOptions, dataset: "Dataset", seed: int) -> "T
     simplex_indices = sample_indices(len(split), options.images_per_subspace - 1, options.number, generator)
     indices, inverse = simplex_indices.unique(return_inverse=True)  # each image is read once
     images = dataset.normalize(split.take(indices))
-    return cast("Tensor", subspaces[options.kind].load()(images[inverse.to(images.device)], options, generator))
+    entry = subspaces[options.kind]
+    vertices = entry.load()(images[inverse.to(images.device)], options, generator)
+    expected = (options.number, options.dimension_counted + 1, *images.shape[1:])
+    if entry.plugin and not (isinstance(vertices, torch.Tensor) and vertices.shape == expected):
+        returned = tuple(vertices.shape) if isinstance(vertices, torch.Tensor) else type(vertices).__name__
+        raise InputError(f"the subspace {entry.name} of the plugin {entry.plugin} is {returned}; return vertices {expected}")
+    return cast("Tensor", vertices)
