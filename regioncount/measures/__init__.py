@@ -6,7 +6,7 @@ mapping of columns to numbers, and raises InputError with the reason if it is un
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -105,8 +105,9 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         raise InputError(
             f"measures={name}: the measure of the plugin {entry.plugin} changes the model; let it copy the model"
         )
+    items = result if isinstance(result, Mapping) else {name: result}
     try:
-        columns = {column: _number(column, item) for column, item in _columns(name, result)}
+        columns = {column: _number(column, item) for column, item in items.items()}
     except (TypeError, ValueError, RuntimeError):
         return {name: math.nan, f"{name}_error": f"the measure returned {type(result).__name__}, not a number"}
     undefined = {
@@ -126,17 +127,18 @@ def _copy_state(model: object) -> dict[str, Tensor]:
 
 def _has_changed(model: object, state: dict[str, Tensor]) -> bool:
     """Return whether a module differs from an earlier copy of its state."""
-    now = _copy_state(model)
+    if not isinstance(model, nn.Module):
+        return False
+    now = model.state_dict()
     return any(not torch.equal(tensor.nan_to_num(), now[key].nan_to_num()) for key, tensor in state.items())
 
 
-def _columns(name: str, result: Any) -> Iterable[tuple[str, Any]]:
-    """Return the names and values of the columns that a measure returned."""
-    return result.items() if isinstance(result, Mapping) else [(name, result)]
-
-
 def _number(column: str, item: Any) -> float | str:
-    """Return a measure's value as a number; a reason is a string."""
+    """Return a column of a measure as a number, or a reason as it is.
+
+    Raises:
+        TypeError: If the column is not a number.
+    """
     if isinstance(item, str) and not column.endswith("_error"):
         raise TypeError
     return item if isinstance(item, (int, float, str)) else float(item)
