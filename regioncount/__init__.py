@@ -6,8 +6,9 @@ result = rc.count_regions(model, simplices)
 result.mean, result.standard_error, result.confidence_interval(0.95), result.counts, result.entropy
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from regioncount.lazy import lazy_names
 
 if TYPE_CHECKING:
     from regioncount import analysis, models, regions, runs
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         shorten_segments,
     )
     from regioncount.registry import (
+        register_augmentation,
         register_dataset,
         register_measure,
         register_model,
@@ -39,11 +41,15 @@ __version__ = "0.1.0"
 _MODULE_OF_NAME = {
     "InputError": "errors",
     "RegionCount": "regions",
+    "analysis": "analysis",
     "count_components": "regions",
     "count_regions": "regions",
     "extend_segments": "regions",
     "measure": "measures",
+    "models": "models",
     "random_directions": "regions",
+    "regions": "regions",
+    "register_augmentation": "registry",
     "register_dataset": "registry",
     "register_measure": "registry",
     "register_model": "registry",
@@ -51,6 +57,7 @@ _MODULE_OF_NAME = {
     "register_schedule": "registry",
     "register_subspace": "registry",
     "register_tracker": "registry",
+    "runs": "runs",
     "sample_simplices": "regions",
     "shorten_segments": "regions",
 }
@@ -66,6 +73,7 @@ __all__ = [
     "models",
     "random_directions",
     "regions",
+    "register_augmentation",
     "register_dataset",
     "register_measure",
     "register_model",
@@ -78,14 +86,4 @@ __all__ = [
     "shorten_segments",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF_NAME:
-        return getattr(import_module(f"regioncount.{_MODULE_OF_NAME[name]}"), name)
-    if name in __all__:
-        return import_module(f"regioncount.{name}")
-    raise AttributeError(f"module 'regioncount' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

@@ -3,11 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from regioncount.errors import InputError
+
 # Statistics that are measured once per kind of subspace; their keys contain the subspace's name.
 SUBSPACE_STATISTICS = ("region_count", "region_entropy", "region_share_one", "region_share_proved", "affine_pieces")
 
 # Suffixes of a statistic: its standard error, the reason why it is undefined, or a bound in place of a count.
 PARTS = ("standard_error", "error", "at_least", "at_most")
+
+# Columns that every table of runs has: what identifies a run, and how its training ended.
+RUN_COLUMNS = ("identity", "status", "dataset", "model", "learning_rate", "batch_size", "weight_decay", "seed")
+OUTCOME_COLUMNS = (
+    *("num_classes", "error", "epochs_trained", "precision", "seconds", "directory", "fitted", "degenerate"),
+    *("train_accuracy", "test_accuracy", "train_loss", "test_loss", "generalization_gap", "test_error"),
+)
 
 # Stored as fractions, printed in percent.
 PERCENT = {
@@ -107,3 +116,21 @@ class Column:
                 if key.endswith(f"_{part}"):
                     return cls(key.removesuffix(f"_{part}"), None, part)
         return cls(key)
+
+
+def is_reserved(key: str) -> bool:
+    """Return whether tables of runs give a column of this name a meaning of their own."""
+    statistics = tuple(f"{statistic}_" for statistic in SUBSPACE_STATISTICS)
+    return key in (*RUN_COLUMNS, *OUTCOME_COLUMNS) or key.startswith(statistics)
+
+
+def check_measure_name(name: str) -> None:
+    """Check that a measure's name, which is also its column, has no other meaning in tables.
+
+    Raises:
+        InputError: Tables use the name, or its ending, themselves.
+    """
+    if is_reserved(name):
+        raise InputError(f"measures={name}: tables have a column of this name; choose another name")
+    if suffix := next((part for part in PARTS if name.endswith(f"_{part}")), None):
+        raise InputError(f"measures={name}: tables use the ending _{suffix} themselves; choose another name")

@@ -11,19 +11,13 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from regioncount.errors import InputError
 from regioncount.registry import Entry, resolve, suggest
-
-# Arguments of factories that are not options: properties of the data, and the objects that an optimizer or schedule
-# updates.
-PASSED_BY_THE_SUITE = frozenset(
-    {"num_classes", "in_channels", "image_size", "params", "lr", "weight_decay", "optimizer", "epochs", "options"}
-)
 
 _WORDS = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no": False, "n": False, "off": False}
 
@@ -132,20 +126,41 @@ def options_model(entry: Entry) -> type[BaseModel]:
     """Return the pydantic model of an entry's options, by default a model of its factory's keyword arguments."""
     if entry.options is not None:
         return resolve(entry.options)
-    return model_of_signature(entry.name, entry.load(), resolve(entry.base_options))
+    return model_of_signature(entry.name, entry.load(), resolve(entry.base_options), entry.passed)
 
 
 @lru_cache(maxsize=256)
-def model_of_signature(name: str, factory: Callable[..., Any], base: type[BaseModel] | None = None) -> type[BaseModel]:
-    """Return a pydantic model of a factory's keyword arguments, without those in `PASSED_BY_THE_SUITE`."""
+def model_of_signature(
+    name: str,
+    factory: Callable[..., Any],
+    base: type[BaseModel] = Options,
+    passed: frozenset[str] = frozenset(),
+) -> type[BaseModel]:
+    """Return a pydantic model of a factory's keyword arguments.
+
+    Args:
+        name: The name of the model.
+        factory: The factory. If it takes any keyword arguments (**kwargs), the model accepts any options.
+        base: The base class of the model.
+        passed: Arguments that are not options.
+
+    Raises:
+        InputError: The factory has no signature, as some functions that are written in C.
+    """
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(factory).parameters.values():
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise InputError(f"{name}: its arguments cannot be read; wrap it in a Python function") from error
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            base = cast("type[BaseModel]", type("AnyOptions", (base,), {"model_config": ConfigDict(extra="allow")}))
         by_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         optional = parameter.default is not parameter.empty
         is_option = optional or parameter.kind is parameter.KEYWORD_ONLY
-        if by_keyword and is_option and parameter.name not in PASSED_BY_THE_SUITE:
+        if by_keyword and is_option and parameter.name not in passed:
             fields[parameter.name] = (_type_of(parameter), parameter.default if optional else ...)
-    return create_model(name, __base__=base or Options, **fields)
+    return create_model(name, __base__=base, **fields)
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from regioncount.columns import PARTS
+from regioncount.columns import check_measure_name
 from regioncount.errors import InputError, one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Entry:
     """One registered part."""
 
+    kind: str
+    """The kind of part in messages and on the command line, such as "optimizer"."""
     name: str
     factory: str | Callable[..., Any]
     """The callable that builds the part, or its dotted path "package.module:attribute"."""
@@ -38,10 +40,28 @@ class Entry:
     """Facts about the part that its kind defines, such as whether rescaling changes a measure."""
     plugin: str | None = None
     """The plugin module that registered the part; None for a built-in part."""
+    passed: frozenset[str] = frozenset()
+    """Arguments of the factory that the package passes, so that they are not options."""
 
     def load(self) -> Callable[..., Any]:
         """Import and return the factory."""
         return resolve(self.factory)
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result of the factory.
+
+        Raises:
+            InputError: The factory of a plugin raised an exception; the message names it.
+        """
+        try:
+            return self.load()(*args, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:
+            if self.plugin is None:
+                raise
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise InputError(f"{self.kind}={self.name}: the plugin {self.plugin} raised {reason}") from error
 
 
 class Registry:
@@ -52,6 +72,7 @@ class Registry:
         declared_in: Modules that register the built-in parts, imported at the first lookup. For a package, all of its
             modules are imported.
         base_options: The dotted path of a pydantic model of the options that all parts of the kind have.
+        passed: Arguments of factories that the package passes, so that they are not options.
         rank: A sort key of entries: `names` lists those of lower rank first. By default, names keep their order.
     """
 
@@ -60,10 +81,12 @@ class Registry:
         kind: str,
         declared_in: Sequence[str],
         base_options: str = "regioncount.options:Options",
+        passed: Sequence[str] = (),
         rank: Callable[[Entry], Any] | None = None,
     ) -> None:
         self.kind = kind
         self.base_options = base_options
+        self.passed = frozenset(passed)
         self._declared_in = list(declared_in)
         self._rank = rank
         self._entries: dict[str, Entry] = {}
@@ -98,10 +121,12 @@ class Registry:
             if plugin is not None:
                 self._import_declarations()  # so that a plugin cannot use the name of a built-in part
             existing = self._entries.get(name)
-            if existing is not None and (existing.plugin != plugin or existing.plugin is None):
+            # In an interactive session, a part may be registered again after a change.
+            redefined = existing is not None and existing.plugin == plugin and _importing.get() is None
+            if existing is not None and (existing.plugin is None or not redefined):
                 owner = f"the plugin {existing.plugin}" if existing.plugin else "regioncount itself"
                 raise InputError(f"{self.kind}={name}: {owner} has registered this name; choose another one")
-            self._entries[name] = Entry(name, factory, options, self.base_options, traits, plugin)
+            self._entries[name] = Entry(self.kind, name, factory, options, self.base_options, traits, plugin, self.passed)
             return factory
 
         return add if factory is None else add(factory)
@@ -123,7 +148,8 @@ class Registry:
             InputError: There is no such part; the message lists the names and suggests the closest one.
         """
         if name not in self.names():
-            raise InputError(unknown_choice(self.kind, name, self.names()))
+            message = unknown_choice(self.kind, name, self.names())
+            raise InputError(message if "did you mean" in message else f"{message}, or pass plugins=[MODULE] to register it")
         return self._entries[name]
 
     def get(self, name: str) -> Entry | None:
@@ -143,10 +169,16 @@ def _measure_rank(entry: Entry) -> tuple[bool, bool, bool]:
     return entry.plugin is not None, bool(entry.traits.get("suite")), entry.traits.get("scale_invariant") is not True
 
 
-models = Registry("model", ["regioncount.models.catalogue"])
-datasets = Registry("dataset", ["regioncount.data.sources"], "regioncount.data.sources:DatasetOptions")
-optimizers = Registry("optimizer", ["regioncount.training.catalogue"], "regioncount.training.catalogue:OptimizerOptions")
-schedules = Registry("schedule", ["regioncount.training.catalogue"])
+models = Registry("model", ["regioncount.models.catalogue"], passed=("num_classes", "in_channels", "image_size"))
+datasets = Registry("dataset", ["regioncount.data.sources"], "regioncount.data.sources:DatasetOptions", passed=("options",))
+optimizers = Registry(
+    "optimizer",
+    ["regioncount.training.catalogue"],
+    "regioncount.training.catalogue:OptimizerOptions",
+    passed=("params", "lr", "weight_decay"),
+)
+schedules = Registry("schedule", ["regioncount.training.catalogue"], passed=("optimizer", "epochs"))
+augmentations = Registry("augmentation", ["regioncount.training.catalogue"])
 subspaces = Registry("subspace", ["regioncount.data.subspaces"], "regioncount.data.subspaces:SubspaceOptions")
 measures = Registry("measures", ["regioncount.measures", "regioncount.runs.suite_measures"], rank=_measure_rank)
 trackers = Registry("tracker.mode", ["regioncount.reporting.tracking"])
@@ -155,6 +187,7 @@ register_model = models.register
 register_dataset = datasets.register
 register_optimizer = optimizers.register
 register_schedule = schedules.register
+register_augmentation = augmentations.register
 register_subspace = subspaces.register
 register_tracker = trackers.register
 
@@ -183,8 +216,7 @@ def register_measure(
 
     def add(function: F) -> F:
         column = name or function.__name__
-        if suffix := next((part for part in PARTS if column.endswith(f"_{part}")), None):
-            raise InputError(f"measures={column}: tables use the ending _{suffix} themselves; choose another name")
+        check_measure_name(column)
         all_traits = {"scale_invariant": scale_invariant, "label": label, "unit": unit, **traits}
         measures.register(column, function, **all_traits)
         return function
@@ -269,7 +301,7 @@ def plugin_source(plugin: str) -> str:
         InputError: The plugin has no source files, so changes to it could not be detected.
     """
     module = sys.modules[plugin.partition(".")[0]]
-    root = Path(module.__file__ or "")
+    root = Path(getattr(module, "__file__", None) or plugin)
     folders = [Path(path) for path in getattr(module, "__path__", ())]
     files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [root]
     if not all(file.suffix == ".py" and file.is_file() for file in files):

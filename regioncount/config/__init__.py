@@ -17,7 +17,7 @@ from regioncount.config.schemas import (
     Snapshots,
     Stop,
     SweepOptions,
-    Tracker,
+    Tracking,
     as_mapping,
 )
 from regioncount.config.values import parse_duration
@@ -31,7 +31,7 @@ __all__ = [
     "Snapshots",
     "Stop",
     "SweepOptions",
-    "Tracker",
+    "Tracking",
     "as_mapping",
     "parse_dataset",
     "parse_duration",

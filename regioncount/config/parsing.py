@@ -14,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict
 
 from regioncount import registry
-from regioncount.columns import Column
+from regioncount.columns import PARTS, Column
 from regioncount.config.schemas import MeasuringConfig, Regions, RunConfig, Snapshots, Stop, SweepOptions
 from regioncount.config.values import plain, validated
 from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
 from regioncount.errors import InputError
 from regioncount.models import kinds
+from regioncount.models.catalogue import MAX_SEED
 from regioncount.options import abbreviate, validate_options
 from regioncount.regions.methods import EXACT_METHODS, exact_scope
 
@@ -70,14 +71,12 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
         mapping = _without_training(mapping)
     config = _parse_rest(RunConfig, mapping | {"model": model, "plugins": plugins}, recorded)
     if not in_epochs:
-        if config.seed >= 2**32:
-            raise InputError(f"seed={config.seed}: model={model['name']} takes seeds below 2^32")
+        if config.seed > MAX_SEED:
+            raise InputError(f"seed={config.seed}: model={model['name']} takes seeds up to {MAX_SEED}")
         config.batch_size = config.epochs = 0
     for epoch in config.snapshots.epochs:
         if epoch > config.epochs:
             raise InputError(f"snapshots.epochs={epoch}: the last epoch is {config.epochs}")
-    if not recorded and config.tracker.mode not in registry.trackers:
-        raise InputError(registry.unknown_choice("tracker.mode", config.tracker.mode, registry.trackers.names()))
     return config
 
 
@@ -124,13 +123,14 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
         raise InputError(f"sweep.time_budget={sweep.time_budget}: give a time above 0, such as 90s, 20m or 8h")
     statistics = ("region_count", "region_entropy")
     measured = [Column(statistic, name).key for statistic in statistics for name in config.regions.subspaces]
-    measured += [name for name in config.measures if name not in ("accuracy", "seed_agreement")]
+    measures = [name for name in config.measures if name not in ("accuracy", "seed_agreement")]
     for option, columns, choices in (
-        ("sweep.regression", sweep.regression, measured),
-        ("sweep.targets", sweep.targets, [*TARGETS, *measured]),
+        ("sweep.regression", sweep.regression, [*measured, *measures]),
+        ("sweep.targets", sweep.targets, [*TARGETS, *measured, *measures]),
     ):
         for column in columns:
-            if column not in choices:
+            # A measure may have several columns, whose names begin with its own.
+            if column not in choices and not column.startswith(tuple(f"{name}_" for name in measures)):
                 raise InputError(registry.unknown_choice(option, column, choices))
     return sweep
 
@@ -230,7 +230,8 @@ def _parse_part(table: registry.Registry, options: object, group: str, recorded:
         own = {"weight_decay": 0.0} | own
         own |= {key: float(own[key]) for key in ("learning_rate", "weight_decay")}
         return named | own
-    return named | {key: value for key, value in own.items() if key in type(checked).model_fields}
+    known = {*type(checked).model_fields, *(checked.model_extra or {})}
+    return named | {key: value for key, value in own.items() if key in known}
 
 
 def _validated_part(
@@ -239,7 +240,7 @@ def _validated_part(
     """Return the options of a data set or subspace as an instance of their model, or of `unknown` if it has none."""
     entry = table.get(name) if isinstance(name, str) else None
     if entry is None and unknown is not None and isinstance(name, str):
-        entry = registry.Entry(name, "", unknown)
+        entry = registry.Entry(table.kind, name, "", unknown)
     if entry is None:
         option = "dataset" if table is registry.datasets else f"{group}.kind"
         raise InputError(registry.unknown_choice(option, abbreviate(name), table.names()))
@@ -262,6 +263,9 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
         if invalid := [name for name in checked.measures if not re.fullmatch(r"\w+", name)]:
             raise InputError(f"measures={abbreviate(invalid[0])}: not a valid name of a measure")
         return checked
+    if isinstance(checked, RunConfig):
+        registry.augmentations[checked.augmentation]
+        registry.trackers[checked.tracker.mode]
     table = registry.measures
     if shared := [name for name in checked.regions.subspaces if name in checked.measures]:
         raise InputError(f"regions.{shared[0]}: the measure {shared[0]} has the same name; rename one or leave it out")
@@ -279,6 +283,8 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
         raise InputError(f"{group}={abbreviate(value)}: no such option; a subspace needs a mapping of options")
     if not re.fullmatch(SWEEP_NAME, name):  # the names of figure files contain it
         raise InputError(f"{group}: use letters, digits, dashes, underscores and dots in a subspace's name")
+    if not recorded and (suffix := next((part for part in PARTS if f"_{name}".endswith(f"_{part}")), None)):
+        raise InputError(f"{group}: tables use the ending {suffix} themselves; choose another name")
     options = {"kind": "simplex"} | value
     entry = registry.subspaces.get(options["kind"]) if isinstance(options["kind"], str) else None
     if recorded and entry is not None:
@@ -320,6 +326,7 @@ def _plugin_sources(config: RunConfig | MeasuringConfig) -> dict[str, str]:
     if isinstance(config, RunConfig) and config.optimizer:
         entries["optimizer"] = registry.optimizers[config.optimizer["name"]]
         entries["schedule"] = registry.schedules[config.schedule["name"]]
+        entries["augmentation"] = registry.augmentations[config.augmentation]
     entries |= {f"regions.{name}": registry.subspaces[s.kind] for name, s in config.regions.subspaces.items()}
     entries |= {f"measures.{name}": registry.measures[name] for name in config.measures}
     return {part: registry.plugin_source(entry.plugin) for part, entry in entries.items() if entry.plugin}

@@ -14,9 +14,7 @@ from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
 from regioncount.options import Bool, Float, Int, NonNegativeInt, PositiveInt, Str, one_of, wrong_value
 from regioncount.regions.methods import CONNECTIVITIES, EXACT_METHODS, LATTICE_METHODS
-
-AUGMENTATIONS = ("none", "crop_flip", "mixup")
-MAX_EPOCHS = 10**6
+from regioncount.runs.validation import MAX_EPOCHS
 
 
 def _auto_or_flag(value: object) -> bool | str:
@@ -54,7 +52,7 @@ class Regions:
 
 
 @dataclass
-class Tracker:
+class Tracking:
     """Where runs are logged."""
 
     mode: Str = "disabled"
@@ -89,7 +87,7 @@ class RunConfig:
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
-    augmentation: Annotated[str, one_of(*AUGMENTATIONS)] = "none"
+    augmentation: Str = "none"
     batch_size: PositiveInt = field(kw_only=True)
     epochs: Annotated[Int, Field(ge=1, le=MAX_EPOCHS)] = field(kw_only=True)
     stop: Stop = field(default_factory=Stop)
@@ -97,7 +95,7 @@ class RunConfig:
     snapshots: Snapshots = field(default_factory=Snapshots)
     regions: Regions = field(default_factory=Regions)
     measures: list[Str] = field(default_factory=list)
-    tracker: Tracker = field(default_factory=Tracker)
+    tracker: Tracking = field(default_factory=Tracking)
     device: Str = "auto"
     precision: Annotated[str, one_of("auto", "float32", "bfloat16")] = "auto"
     compile: Annotated[bool | str, PlainValidator(_auto_or_flag)] = "auto"
@@ -124,7 +122,7 @@ class MeasuringConfig:
     plugin_sources: dict[str, Str] = field(default_factory=dict)
 
 
-for _schema in (Stop, Snapshots, Regions, Tracker, SweepOptions, RunConfig, MeasuringConfig):
+for _schema in (Stop, Snapshots, Regions, Tracking, SweepOptions, RunConfig, MeasuringConfig):
     _schema.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
 
 

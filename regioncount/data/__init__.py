@@ -1,7 +1,8 @@
 """Data sets in memory or streamed from files, augmentation, and the subspaces that images span."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from regioncount.lazy import lazy_names
 
 if TYPE_CHECKING:
     from regioncount.data.augmentation import crop_flip, mixup
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from regioncount.data.splits import Split, StreamedSplit
 
 # Imported at first use, so that the options of data sets can be read without torch.
-_MODULES = {
+_MODULE_OF_NAME = {
     "Dataset": "dataset",
     "Split": "splits",
     "StreamedSplit": "splits",
@@ -20,8 +21,4 @@ _MODULES = {
 
 __all__ = ["Dataset", "Split", "StreamedSplit", "crop_flip", "load", "mixup"]
 
-
-def __getattr__(name: str):
-    if name in _MODULES:
-        return getattr(import_module(f"regioncount.data.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'regioncount.data' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

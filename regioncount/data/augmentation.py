@@ -1,9 +1,76 @@
-"""Augmentation of whole batches, computed on the device of the batch."""
+"""Augmentation of whole batches, computed on the device of the batch.
+
+`regioncount.training.catalogue` registers the augmentations.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from regioncount import registry
+from regioncount.data.dataset import Dataset
+from regioncount.errors import InputError
+
+Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""A function of images, uint8 (B, C, H, W), labels (B,) and a generator on the CPU.
+
+It returns normalized inputs (B, C, H, W) in channels-last layout, and targets: labels (B,) or probabilities (B, classes).
+"""
+
+
+def build_augmentation(name: str, dataset: Dataset) -> Augmentation:
+    """Return a registered augmentation, combined with the normalization of a data set."""
+    entry = registry.augmentations[name]
+    mixes_labels = mixes(name)
+
+    def augment(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if mixes_labels:
+            inputs, targets = entry.build(dataset.normalize(images), labels, dataset.num_classes, generator)
+        else:
+            inputs, targets = dataset.normalize(entry.build(images, generator)), labels
+        return inputs.contiguous(memory_format=torch.channels_last), targets
+
+    return augment
+
+
+def mixes(name: str) -> bool:
+    """Return whether an augmentation mixes images and labels, so that its batches do not describe the training set."""
+    return bool(registry.augmentations[name].traits.get("mixes_labels"))
+
+
+def check_augmentation(name: str, dataset: Dataset) -> None:
+    """Apply the augmentation of a plugin to two training images, and check its result.
+
+    Raises:
+        InputError: The augmentation raises an exception, or does not keep shape and type of the images.
+    """
+    entry = registry.augmentations[name]
+    if entry.plugin is None:
+        return
+    images, labels, generator = dataset.train.take([0, 1]), dataset.train.labels[:2], torch.Generator().manual_seed(0)
+    if mixes(name):
+        expected = f"images float32 {tuple(images.shape)} and probabilities ({len(labels)}, {dataset.num_classes})"
+        result = entry.build(dataset.normalize(images), labels, dataset.num_classes, generator)
+        tensors = result if isinstance(result, (tuple, list)) else (result,)
+        shapes = [images.shape, (len(labels), dataset.num_classes)]
+        types = [torch.float32, torch.float32]
+    else:
+        expected = f"images uint8 {tuple(images.shape)}"
+        tensors, shapes, types = (entry.build(images.clone(), generator),), [images.shape], [torch.uint8]
+    valid = len(tensors) == len(shapes) and all(
+        isinstance(tensor, Tensor) and tensor.shape == shape and tensor.dtype == dtype
+        for tensor, shape, dtype in zip(tensors, shapes, types, strict=True)
+    )
+    if not valid:
+        raise InputError(f"augmentation={name}: the plugin {entry.plugin} must return {expected}")
+
+
+def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the images themselves."""
+    return images
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:

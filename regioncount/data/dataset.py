@@ -13,7 +13,7 @@ from torch import Tensor
 from regioncount.data.sources import Arrays, DatasetOptions
 from regioncount.data.splits import Split, StreamedSplit
 from regioncount.errors import InputError
-from regioncount.options import validate_options
+from regioncount.options import abbreviate, validate_options
 from regioncount.registry import Entry, datasets, unknown_choice
 
 
@@ -96,14 +96,17 @@ def load_checked(options: DatasetOptions) -> Dataset:
     entry = datasets[options.name]
     # Independent random streams: label noise and the test subset do not depend on the size of the training subset.
     train_generator, test_generator, noise_generator = (np.random.default_rng([options.seed, i]) for i in range(3))
-    train_source, test_source, classes = entry.load()(options)
-    train = _as_split(train_source)
+    train_source, test_source, classes = _read(entry, options)
+    train = _as_split(train_source, len(classes), f"dataset={entry.name}: its training split")
     if test_source is None:
-        size = options.train_size or entry.traits["default_train_size"]
+        size = options.train_size or entry.traits.get("default_train_size") or len(train) // 2
         train, test = _draw_training_split(train, size, len(classes), train_generator)
         mean, std = _normalization(entry, train)
     else:
-        test = _as_split(test_source)
+        test = _as_split(test_source, len(classes), f"dataset={entry.name}: its test split")
+        if test.image_shape != train.image_shape:
+            shapes = f"{train.image_shape} for training and {test.image_shape} for testing"
+            raise InputError(f"dataset={entry.name}: its images have the shapes {shapes}; give both the same shape")
         mean, std = _normalization(entry, train)
         train = _subset(train, options.train_size, len(classes), train_generator, "train")
     test = _subset(test, options.test_size, len(classes), test_generator, "test")
@@ -118,12 +121,45 @@ def load_checked(options: DatasetOptions) -> Dataset:
     return Dataset(title, train, test, classes, mean, std)
 
 
-def _as_split(source: Arrays | StreamedSplit) -> Split | StreamedSplit:
-    """Convert the arrays of a source to tensors; a streamed split is returned as it is."""
-    if not isinstance(source, tuple):
+def _read(entry: Entry, options: DatasetOptions) -> tuple[Any, Any, tuple[str, ...]]:
+    """Return the training split, the test split and the class names of a registered data set."""
+    result = entry.build(options)
+    if not isinstance(result, (tuple, list)) or len(result) != 3:
+        raise InputError(f"dataset={entry.name}: return three values: training split, test split or None, and class names")
+    train, test, classes = result
+    if not isinstance(classes, (tuple, list)) or len(classes) < 2:
+        raise InputError(f"dataset={entry.name}: its class names are {abbreviate(classes)}; give a tuple of two or more")
+    return train, test, tuple(map(str, classes))
+
+
+def _as_split(source: Arrays | StreamedSplit, num_classes: int, name: str) -> Split | StreamedSplit:
+    """Convert the arrays of a source to tensors; a streamed split is returned as it is.
+
+    Args:
+        source: Images, uint8 (N, C, H, W), and labels, integers (N,); or a streamed split.
+        num_classes: The number of classes.
+        name: The data set and the split, for messages.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: The arrays are not uint8 images (N, C, H, W) and one label from 0 to num_classes - 1 for each.
+    """
+    if isinstance(source, StreamedSplit):
         return source
-    images, labels = source
-    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.as_tensor(labels, dtype=torch.int64))
+    try:
+        images, labels = map(np.asarray, source)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not a pair of images and labels") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise InputError(f"{name} has images {images.dtype} {images.shape}; give uint8 (N, C, H, W)")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise InputError(f"{name} has labels {labels.dtype} {labels.shape}; give integers ({len(images)},)")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        label = labels.min() if labels.min() < 0 else labels.max()
+        raise InputError(f"{name} has the label {label}; with {num_classes} classes, labels are 0 to {num_classes - 1}")
+    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _draw_training_split(

@@ -136,7 +136,7 @@ def draw_vertices(options: SubspaceOptions, dataset: "Dataset", seed: int) -> "T
     indices, inverse = simplex_indices.unique(return_inverse=True)  # each image is read once
     images = dataset.normalize(split.take(indices))
     entry = subspaces[options.kind]
-    vertices = entry.load()(images[inverse.to(images.device)], options, generator)
+    vertices = entry.build(images[inverse.to(images.device)], options, generator)
     expected = (options.number, options.dimension_counted + 1, *images.shape[1:])
     if entry.plugin and not (isinstance(vertices, torch.Tensor) and vertices.shape == expected):
         returned = tuple(vertices.shape) if isinstance(vertices, torch.Tensor) else type(vertices).__name__

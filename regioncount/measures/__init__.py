@@ -106,6 +106,10 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
             f"measures={name}: the measure of the plugin {entry.plugin} changes the model; let it copy the model"
         )
     items = result if isinstance(result, Mapping) else {name: result}
+    other = [column for column in items if column != name and not str(column).startswith(f"{name}_")]
+    if entry.plugin and other:
+        reason = f"the measure returned the column {other[0]}; the names of its columns must begin with {name}_"
+        return {name: math.nan, f"{name}_error": reason}
     try:
         columns = {column: _number(column, item) for column, item in items.items()}
     except (TypeError, ValueError, RuntimeError):

@@ -11,6 +11,7 @@ from pydantic import Field, create_model
 from regioncount.options import Options, PositiveInt, StrictFloat, StrictInt, StrictStr
 from regioncount.registry import register_model
 
+MAX_SEED = 2**32 - 1  # the largest random_state of scikit-learn
 MAX_SIZE = 2**16  # of widths, depths, numbers of classes and channels, and image sides in pixels
 
 Size = Annotated[StrictInt, Field(ge=1, le=MAX_SIZE)]

@@ -18,8 +18,6 @@ from regioncount.errors import InputError
 from regioncount.options import validate_options
 from regioncount.registry import models
 
-MAX_SEED = 2**32 - 1  # the largest random_state of scikit-learn
-
 
 def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
     """Check a classifier and return 0; see `ModelKind.check`."""

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from regioncount.errors import InputError, one_line
-from regioncount.registry import Entry, is_loaded, load_plugins, models
+from regioncount.registry import Entry, is_loaded, load_plugins, models, unknown_choice
 
 if TYPE_CHECKING:
     import torch
@@ -85,11 +85,13 @@ def entry(model: Mapping[str, Any]) -> Entry:
     if not module:
         raise InputError(f"model._target_={target}: pass a module and a class, such as my_module.MyNet")
     load_plugins([module])
-    target_entry = Entry(attribute, f"{module}:{attribute}", plugin=module)
+    target_entry = Entry("model", attribute, f"{module}:{attribute}", plugin=module, passed=models.passed)
     try:
-        target_entry.load()
+        factory = target_entry.load()
     except AttributeError as error:
         raise InputError(f"model._target_={target}: {one_line(error)}") from error
+    if not callable(factory):
+        raise InputError(f"model._target_={target}: name a class or a function that returns a network")
     return target_entry
 
 
@@ -113,5 +115,12 @@ def trained_in_epochs(model: Mapping[str, Any]) -> bool:
 
 
 def kind_of(model: Mapping[str, Any]) -> ModelKind:
-    """Return the module that implements a model's kind."""
-    return cast(ModelKind, import_module(KINDS[kind_name(model)]))
+    """Return the module that implements a model's kind.
+
+    Raises:
+        InputError: A plugin has registered a model of an unknown kind.
+    """
+    kind = kind_name(model)
+    if kind not in KINDS:
+        raise InputError(unknown_choice(f"model={model['name']}: kind", kind, tuple(KINDS)))
+    return cast(ModelKind, import_module(KINDS[kind]))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regioncount.data.dataset import Dataset
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SIZE
 from regioncount.options import options_model, validate_options
@@ -82,9 +82,11 @@ def build_model(
     for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         _require_size(option, value)
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": _height_and_width(image_size)}
-    factory = entry.load()
-    parameters = inspect.signature(factory).parameters
-    return factory(**{key: value for key, value in sizes.items() if key in parameters}, **options)
+    parameters = inspect.signature(entry.load()).parameters
+    network = entry.build(**{key: value for key, value in sizes.items() if key in parameters}, **options)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model={entry.name}: {type(network).__name__} is not a torch.nn.Module")
+    return network
 
 
 def build_for(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
@@ -146,12 +148,14 @@ def _count_multiply_adds(model: str, num_classes: int, in_channels: int, image_s
         with torch.device("meta"):  # allocates no memory for the weights
             meta_network = build_model(options, num_classes, in_channels, image_size)
         size = sum(weight.numel() * weight.element_size() for weight in meta_network.parameters())
+        if size == 0:
+            raise InputError("it has no parameters to train")
         if size > MAX_WEIGHT_BYTES:
             limit = MAX_WEIGHT_BYTES / 2**30
             raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than the limit of {limit:.0f}")
         network = build_model(options, num_classes, in_channels, image_size)
     except (InputError, RuntimeError, MemoryError) as error:
-        raise InputError(f"model={name}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"model={name}: {one_line(error).removeprefix(f'model={name}: ')}") from None
     multiply_adds: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -165,8 +169,10 @@ def _count_multiply_adds(model: str, num_classes: int, in_channels: int, image_s
     try:
         with torch.no_grad(), evaluation_mode(network):
             output = network(torch.zeros(shape))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        if kinds.entry(options).plugin is None and not isinstance(error, (RuntimeError, ValueError)):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"model={name} does not take images of shape {shape[1:]}: {reason}") from None
     if not isinstance(output, Tensor) or output.shape != (2, num_classes):
         returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

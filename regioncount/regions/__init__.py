@@ -3,8 +3,9 @@
 Requires torch, numpy and scipy only, so that it can be used with any model.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from regioncount.lazy import lazy_names
 
 if TYPE_CHECKING:
     from regioncount.regions.bounds import bounded_lines
@@ -61,12 +62,4 @@ __all__ = [
     "shorten_segments",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF_NAME:
-        raise AttributeError(f"module 'regioncount.regions' has no attribute {name!r}")
-    return getattr(import_module(f"regioncount.regions.{_MODULE_OF_NAME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

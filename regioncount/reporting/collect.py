@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from regioncount import analysis
-from regioncount.columns import Column
+from regioncount.columns import RUN_COLUMNS, Column
 from regioncount.errors import InputError
 from regioncount.reporting import statistics
 from regioncount.reporting.groups import Group, find_groups
@@ -19,7 +19,7 @@ from regioncount.reporting.result_columns import ResultColumns, result_columns
 from regioncount.runs import plans, store
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, seed_agreement
-from regioncount.runs.plans import RESERVED, Plan, PlannedRun
+from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.runs.record import Run
 
 # Columns that differ between repetitions of one sweep.
@@ -116,7 +116,7 @@ def _settings(planned: PlannedRun) -> dict[str, Any]:
         "batch_size": config.batch_size or math.nan,
         "weight_decay": config.optimizer.get("weight_decay", math.nan),
         "seed": config.seed,
-        **{column: value for column, value in planned.varied.items() if column not in RESERVED},
+        **{column: value for column, value in planned.varied.items() if column not in RUN_COLUMNS},
     }
 
 

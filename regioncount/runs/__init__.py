@@ -1,9 +1,13 @@
 """Store runs on disk, train them, and measure them."""
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
+from regioncount.lazy import lazy_names
 
-def __getattr__(name: str):
-    if name == "load":  # on first use, so that identities alone do not import pandas
-        return import_module("regioncount.runs.record").load
-    raise AttributeError(f"module 'regioncount.runs' has no attribute {name!r}")
+if TYPE_CHECKING:
+    from regioncount.runs.record import load
+
+__all__ = ["load"]
+
+# Imported at first use, so that identities alone do not import pandas.
+__getattr__, __dir__ = lazy_names(__name__, {"load": "record"})

@@ -15,7 +15,7 @@ IDENTITY_FORMAT = 1  # increment it if the same configuration trains a different
 IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
 
 # A plugin enters an identity only if it supplies one of these.
-PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule")
+PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule", "augmentation")
 
 
 def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool) -> str:

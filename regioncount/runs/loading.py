@@ -5,9 +5,11 @@ from functools import lru_cache
 from regioncount.config import MeasuringConfig, RunConfig
 from regioncount.data.dataset import Dataset, load_checked
 from regioncount.data.sources import DatasetOptions
+from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError
 from regioncount.models.kinds import kind_of
 from regioncount.regions.methods import EXACT_METHODS
+from regioncount.registry import subspaces
 
 
 def load_dataset(options: DatasetOptions) -> Dataset:
@@ -32,8 +34,8 @@ def check(config: RunConfig | MeasuringConfig, dataset: Dataset) -> int:
         The multiply-adds of the model for one image; 0 for a model that is not trained in epochs.
 
     Raises:
-        InputError: The model does not support the data, the counting method does not support the model, or a split has
-            too few images.
+        InputError: The model does not support the data, the counting method does not support the model, a split has too
+            few images, or the subspace of a plugin cannot be drawn.
     """
     exact = config.regions.method if config.regions.method in EXACT_METHODS and config.regions.subspaces else None
     multiply_adds = kind_of(config.model).check(config.model, dataset, exact)
@@ -42,4 +44,6 @@ def check(config: RunConfig | MeasuringConfig, dataset: Dataset) -> int:
         if available < subspace.images_per_subspace:
             needed = subspace.images_per_subspace
             raise InputError(f"regions.{name}: needs {needed} images, but the {subspace.split} split has {available}")
+        if subspaces[subspace.kind].plugin:
+            draw_vertices(subspace, dataset, config.regions.seed)  # raises the errors of the plugin before training
     return multiply_adds

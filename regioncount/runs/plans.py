@@ -19,17 +19,16 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from regioncount.columns import RUN_COLUMNS
 from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
 from regioncount.errors import InputError, one_line
 from regioncount.runs import files, store
 from regioncount.runs.record import Run
+from regioncount.runs.validation import IDENTITY
 
 FILE = "plan.json"
 CELLS = "cells.jsonl"
 FORMAT = 2  # of plan.json
-
-# Columns that every table of runs has. A varied option of the same name keeps its full name as its column.
-RESERVED = ("identity", "status", "dataset", "model", "learning_rate", "batch_size", "weight_decay", "seed")
 
 Value = TypeVar("Value")
 
@@ -105,7 +104,7 @@ class Plan:
     @property
     def hyperparameters(self) -> list[str]:
         """Columns that determine how a model is trained, except for the seed."""
-        known = (*RESERVED, *self.measuring_columns)
+        known = (*RUN_COLUMNS, *self.measuring_columns)
         return ["learning_rate", "batch_size", "weight_decay", *(c for c in self.varied_columns if c not in known)]
 
     @property
@@ -250,7 +249,7 @@ def _parse_dataset(entry: Any) -> DataFacts:
 def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> PlannedRun:
     identity, name, varied = _require(entry, "identity", str), _require(entry, "name", str), _require(entry, "varied", dict)
     # Identity and name become parts of paths, which must not leave the results directory.
-    if not re.fullmatch(r"[0-9a-f]{16}", identity):
+    if not re.fullmatch(IDENTITY, identity):
         raise InputError(f"{identity!r} is not a valid run identity")
     if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not a valid run name")

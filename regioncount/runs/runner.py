@@ -12,6 +12,7 @@ import torch
 
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
+from regioncount.data.augmentation import check_augmentation
 from regioncount.data.dataset import Dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for
@@ -22,6 +23,7 @@ from regioncount.runs.loading import check, load_dataset
 from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, snapshot_epochs
 from regioncount.runs.measuring import measure
 from regioncount.runs.store import Run
+from regioncount.training.optimizers import check_optimizer
 
 # At most this share of the time is spent on writing checkpoints.
 CHECKPOINT_SHARE = 0.02
@@ -79,6 +81,9 @@ def prepare(config: RunConfig) -> PreparedRun:
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
+    if config.optimizer:
+        check_augmentation(config.augmentation, dataset)
+        check_optimizer(config.optimizer, config.schedule)
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
     work = check(config, dataset) * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)

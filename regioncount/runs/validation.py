@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+IDENTITY = "[0-9a-f]{16}"
 RUN_NAME = r"(?!\.)[\w.-]{1,200}"  # one component of a path
 STATUSES = ("running", "finished", "diverged")
 MAX_EPOCHS = 10**6
@@ -27,7 +28,7 @@ def invalid_key(record: dict[str, Any]) -> str | None:
         if type(record.get(key)) is not expected:
             return key
     valid = {
-        "identity": re.fullmatch("[0-9a-f]{16}", record["identity"]),
+        "identity": re.fullmatch(IDENTITY, record["identity"]),
         "name": re.fullmatch(RUN_NAME, record["name"]),
         "status": record["status"] in STATUSES,
         "summary": _is_summary(record["summary"], record["status"] == "running"),

@@ -13,16 +13,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from regioncount import registry
+from regioncount.columns import is_reserved
 from regioncount.config import parse_run, parse_sweep
 from regioncount.errors import InputError
 from regioncount.runs import runner
 from regioncount.runs.environment import environment
 from regioncount.runs.identity import identity_of
 from regioncount.runs.measurements import measurement_settings
-from regioncount.runs.plans import RESERVED, DataFacts, Plan, PlannedRun
+from regioncount.runs.plans import DataFacts, Plan, PlannedRun
 from regioncount.runs.runner import PreparedRun
 
 Cell = list[Override]
+
+# Options whose values tables of runs always show, in columns named after the last part of the option.
+OPTIONS_WITH_COLUMNS = (
+    *("seed", "batch_size", "dataset", "model", "optimizer.learning_rate", "optimizer.weight_decay", "precision"),
+)
 
 
 def plan_sweep(
@@ -148,20 +155,14 @@ def _varying_keys(cells: list[Cell]) -> list[str]:
 
 def _varied_options(cells: list[Cell]) -> list[dict[str, str]]:
     """Return the values of the varying options of each cell, by their columns in tables of runs."""
-    # The column is the last part of the option's name, or the full name if the last part is ambiguous.
+    # The column is the last part of the option's name, or the full name if the last part has another meaning.
+    measures = registry.measures.names()
     options = [dict(line.split("=", 1) for line in lines(cell)) for cell in cells]
     columns: dict[str, str] = {}
     for key in _varying_keys(cells):
         name = key.lstrip("+~").split(".")[-1]
-        is_reserved_option = key in (
-            "seed",
-            "batch_size",
-            "dataset",
-            "model",
-            "optimizer.learning_rate",
-            "optimizer.weight_decay",
-        )
-        ambiguous = name in columns.values() or (name in RESERVED and not is_reserved_option)
+        has_own_column = key in OPTIONS_WITH_COLUMNS
+        ambiguous = name in columns.values() or name in measures or (is_reserved(name) and not has_own_column)
         columns[key] = key if ambiguous else name
     return [{column: option[key] for key, column in columns.items()} for option in options]
 

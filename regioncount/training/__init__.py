@@ -1,7 +1,8 @@
 """Train a network: the loop, its steps, its stop rule, and the choice of hardware."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from regioncount.lazy import lazy_names
 
 if TYPE_CHECKING:
     from regioncount.training.hardware import choose_compilation, choose_device, choose_precision
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from regioncount.training.stopping import diverged
 
 # Imported at first use, so that the options of optimizers can be read without torch.
-_MODULES = {
+_MODULE_OF_NAME = {
     "choose_compilation": "hardware",
     "choose_device": "hardware",
     "choose_precision": "hardware",
@@ -21,8 +22,4 @@ _MODULES = {
 
 __all__ = ["choose_compilation", "choose_device", "choose_precision", "diverged", "fit", "initialize"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"regioncount.training.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'regioncount.training' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

@@ -1,4 +1,4 @@
-"""Registration of the built-in optimizers and learning rate schedules with their options.
+"""Registration of the built-in optimizers and learning rate schedules with their options, and of augmentations.
 
 This module does not import torch, so that configurations can be read without it.
 """
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from regioncount.options import Options, StrictBool, StrictFloat, StrictInt
-from regioncount.registry import register_optimizer, register_schedule
+from regioncount.registry import register_augmentation, register_optimizer, register_schedule
 
 NonNegative = Annotated[StrictFloat, Field(ge=0)]
 Decay = Annotated[StrictFloat, Field(ge=0, lt=1)]
@@ -62,8 +62,18 @@ class AdadeltaOptions(OptimizerOptions):
 
 # fused: one kernel updates all weights, which trains narrow networks on a CPU a quarter faster.
 # passes: the forward and backward passes in a training step.
+# step: a function of the plain training step, the model and the options in step_options, which are not passed to the
+#     factory. It returns the training step to use instead.
 register_optimizer("sgd", "torch.optim:SGD", options=SGDOptions, fused=True)
-register_optimizer("sam", "torch.optim:SGD", options=SAMOptions, fused=True, passes=2)
+register_optimizer(
+    "sam",
+    "torch.optim:SGD",
+    options=SAMOptions,
+    fused=True,
+    passes=2,
+    step="regioncount.training.steps:sam_step",
+    step_options=("rho",),
+)
 register_optimizer("adam", "torch.optim:Adam", options=AdamOptions, fused=True)
 register_optimizer("adamw", "torch.optim:AdamW", options=AdamOptions, fused=True)
 register_optimizer("adagrad", "torch.optim:Adagrad", options=OptimizerOptions)
@@ -100,3 +110,11 @@ register_schedule("cosine", "regioncount.training.optimizers:cosine", options=Op
 register_schedule("step", "regioncount.training.optimizers:step", options=StepOptions)
 register_schedule("multistep", "regioncount.training.optimizers:multistep", options=MultistepOptions)
 register_schedule("exponential", "regioncount.training.optimizers:exponential", options=ExponentialOptions)
+
+
+# By default, a function of images, uint8 (B, C, H, W), and a generator, which returns such images.
+# mixes_labels: a function of normalized images, float (B, C, H, W), labels (B,), the number of classes and a generator. It
+#     returns such images and class probabilities (B, classes).
+register_augmentation("none", "regioncount.data.augmentation:unchanged")
+register_augmentation("crop_flip", "regioncount.data.augmentation:crop_flip")
+register_augmentation("mixup", "regioncount.data.augmentation:mixup", mixes_labels=True)

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from regioncount import data
 from regioncount.config import RunConfig
+from regioncount.data.augmentation import build_augmentation, mixes
 from regioncount.training.optimizers import build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
 from regioncount.training.seeding import epoch_seed, seeded
@@ -61,6 +62,7 @@ def fit(
     optimizer = build_optimizer(model, config.optimizer)
     schedule = build_schedule(optimizer, config.schedule, config.epochs)
     training_step = build_training_step(model, optimizer, config, device=device, precision=precision, compiled=compiled)
+    augment = build_augmentation(config.augmentation, dataset)
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     history: list[dict] = []
     if checkpoint:
@@ -87,7 +89,7 @@ def fit(
                 correct = torch.zeros((), dtype=torch.int64, device=device)
                 # Nothing in this loop waits for the device.
                 for images, labels in dataset.train.batches(config.batch_size, order):
-                    inputs, targets = _augment(dataset, config.augmentation, images, labels, generator)
+                    inputs, targets = augment(images, labels, generator)
                     loss, logits = training_step(inputs, targets)
                     optimizer.step()
                     loss_sum += loss.double() * len(labels)
@@ -102,22 +104,10 @@ def fit(
                 "running_accuracy": running_accuracy,
                 "train_accuracy": math.nan,
             }
-            if near_target(config.stop, running_accuracy, train_loss, config.augmentation):
+            if near_target(config.stop, running_accuracy, train_loss, mixes(config.augmentation)):
                 row |= evaluate_for_stopping(model, dataset, config.stop, device, precision)
             row["seconds"] = time.perf_counter() - start
             schedule.step()
             history.append(row)
             on_epoch(row, state)
     return history
-
-
-def _augment(
-    dataset: data.Dataset, augmentation: str, images: Tensor, labels: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return a batch's normalized inputs, in channels-last layout, and its targets (labels or probabilities)."""
-    if augmentation == "crop_flip":
-        images = data.crop_flip(images, generator)
-    inputs, targets = dataset.normalize(images), labels
-    if augmentation == "mixup":
-        inputs, targets = data.mixup(inputs, labels, dataset.num_classes, generator)
-    return inputs.contiguous(memory_format=torch.channels_last), targets

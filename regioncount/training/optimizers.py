@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from regioncount import registry
+from regioncount.errors import InputError
 
 
 def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
@@ -23,20 +24,26 @@ def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
     Args:
         model: The network.
         options: The `name` of a registered optimizer, its `learning_rate` and `weight_decay`, and its other options, which
-            are passed to its factory. SAM's `rho` is not passed, because the training step uses it.
+            are passed to its factory, except those that the training step uses.
 
     Returns:
         The optimizer.
+
+    Raises:
+        InputError: The factory of a plugin raised an exception or returned something else.
     """
     entry = registry.optimizers[options["name"]]
-    extra = {key: value for key, value in options.items() if key not in ("name", "learning_rate", "weight_decay")}
-    if entry.name == "sam":
-        del extra["rho"]
+    other = {"name", "learning_rate", "weight_decay", *entry.traits.get("step_options", ())}
+    extra = {key: value for key, value in options.items() if key not in other}
     if "betas" in extra:
         extra["betas"] = tuple(extra["betas"])
     if entry.traits.get("fused"):
         extra["fused"] = True
-    return entry.load()(model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], **extra)
+    weights = model.parameters()
+    optimizer = entry.build(weights, lr=options["learning_rate"], weight_decay=options["weight_decay"], **extra)
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"optimizer={entry.name}: {type(optimizer).__name__} is not a torch.optim.Optimizer")
+    return optimizer
 
 
 def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int) -> LRScheduler:
@@ -49,9 +56,30 @@ def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int
 
     Returns:
         The schedule.
+
+    Raises:
+        InputError: The factory of a plugin raised an exception or returned something else.
     """
     extra = {key: value for key, value in options.items() if key != "name"}
-    return registry.schedules[options["name"]].load()(optimizer, epochs, **extra)
+    entry = registry.schedules[options["name"]]
+    schedule = entry.build(optimizer, epochs, **extra)
+    if not isinstance(schedule, LRScheduler):
+        raise InputError(f"schedule={entry.name}: {type(schedule).__name__} is not a torch.optim.lr_scheduler.LRScheduler")
+    return schedule
+
+
+def check_optimizer(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
+    """Build the optimizer and the schedule of a run for a layer of one weight, if a plugin supplies one of them.
+
+    Args:
+        optimizer: The name of the optimizer and its options.
+        schedule: The name of the schedule and its options.
+
+    Raises:
+        InputError: See `build_optimizer` and `build_schedule`.
+    """
+    if registry.optimizers[optimizer["name"]].plugin or registry.schedules[schedule["name"]].plugin:
+        build_schedule(build_optimizer(nn.Linear(1, 1), optimizer), schedule, epochs=1)
 
 
 # The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from regioncount import registry
 from regioncount.config import RunConfig
 from regioncount.regions.evaluation import true_float32
 from regioncount.training.cuda_graphs import capture_cuda_graph, side_stream
@@ -69,9 +70,11 @@ def build_training_step(
         full_batch_step = capture_cuda_graph(full_batch_step)
     # Calls `model`, because a compiled `forward` would be recompiled for every new batch size.
     partial_batch_step = functools.partial(compute_gradient, model, zero_in_place=True)
-    if config.optimizer["name"] == "sam":
-        full_batch_step = _with_sam(full_batch_step, model, config.optimizer["rho"])
-        partial_batch_step = _with_sam(partial_batch_step, model, config.optimizer["rho"])
+    traits = registry.optimizers[config.optimizer["name"]].traits
+    if "step" in traits:
+        options = {key: config.optimizer[key] for key in traits.get("step_options", ())}
+        wrap = functools.partial(registry.resolve(traits["step"]), model=model, **options)
+        full_batch_step, partial_batch_step = wrap(full_batch_step), wrap(partial_batch_step)
     context = functools.partial(_step_context, fast_depthwise_forwards(model, device), precision, stream)
     return TrainingStep(config.batch_size, full_batch_step, partial_batch_step, context)
 
@@ -103,7 +106,7 @@ def sam_perturbation(model: nn.Module, rho: float) -> Iterator[None]:
             torch._foreach_copy_(changed, originals)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _with_sam(batch_step: BatchStep, model: nn.Module, rho: float) -> BatchStep:
+def sam_step(batch_step: BatchStep, model: nn.Module, *, rho: float) -> BatchStep:
     """Return a step that stores SAM's gradient and returns the loss and the logits before the perturbation."""
 
     def step(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,14 +39,14 @@ def meets_target(stop: Stop, accuracy: float, loss: float, accuracy_slack: float
     return accurate or (stop.train_loss is not None and loss <= stop.train_loss * loss_factor)
 
 
-def near_target(stop: Stop, running_accuracy: float, running_loss: float, augmentation: str) -> bool:
+def near_target(stop: Stop, running_accuracy: float, running_loss: float, mixed_labels: bool) -> bool:
     """Return whether the running averages of an epoch are close enough to a target that the stop rule may be met.
 
     Args:
         stop: The stop rule.
         running_accuracy: The average accuracy of the epoch's batches, in training mode.
         running_loss: The average loss of these batches.
-        augmentation: The augmentation of the run. With "mixup", every epoch counts as close, because the running
+        mixed_labels: Whether the augmentation mixes images. If so, every epoch counts as close, because the running
             averages describe mixed images and not the training set.
 
     Returns:
@@ -54,7 +54,7 @@ def near_target(stop: Stop, running_accuracy: float, running_loss: float, augmen
     """
     if not math.isfinite(running_loss):
         return False
-    if augmentation == "mixup":
+    if mixed_labels:
         return stop.train_accuracy is not None or stop.train_loss is not None
     return meets_target(stop, running_accuracy, running_loss, RUNNING_ACCURACY_SLACK, RUNNING_LOSS_FACTOR)
 

@@ -259,6 +259,6 @@ def test_running_out_of_memory_is_raised(monkeypatch):
     def too_large(measured):
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setitem(registry.measures._entries, "output_margin", registry.Entry("output_margin", too_large))
+    monkeypatch.setitem(registry.measures._entries, "output_margin", registry.Entry("measures", "output_margin", too_large))
     with pytest.raises(torch.OutOfMemoryError):
         rc.measure(perceptron(), (INPUTS, LABELS), ["output_margin"])

@@ -77,6 +77,6 @@ def test_evaluation_averages_over_every_image(monkeypatch):
 )
 def test_a_stop_rule_is_met_by_either_target_and_nearly_met_within_the_slack(stop, accuracy, loss, met, nearly_met):
     assert meets_target(stop, accuracy, loss) == met
-    assert near_target(stop, accuracy, loss, "none") == nearly_met
+    assert near_target(stop, accuracy, loss, False) == nearly_met
     with_rule = stop.train_accuracy is not None or stop.train_loss is not None
-    assert near_target(stop, accuracy, loss, "mixup") == (with_rule and math.isfinite(loss))
+    assert near_target(stop, accuracy, loss, True) == (with_rule and math.isfinite(loss))

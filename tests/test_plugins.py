@@ -1,0 +1,369 @@
+"""Plugins: identities, records, and checks of the parts that they supply."""
+
+import math
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import regioncount as rc
+from regioncount import data, registry
+from regioncount.config import as_mapping, parse_run
+from regioncount.data.augmentation import build_augmentation
+from regioncount.data.subspaces import draw_vertices
+from regioncount.errors import InputError
+from regioncount.models import networks
+from regioncount.runs import runner
+from regioncount.runs.identity import run_identity
+from regioncount.training.optimizers import build_optimizer
+from regioncount.training.steps import build_training_step
+
+PLAIN = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    "schedule": {"name": "constant"},
+    "batch_size": 32,
+    "epochs": 2,
+    "regions": {"line": {}},
+}
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Return a function that writes a plugin module; its registrations are removed after the test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tables = [table for table in vars(registry).values() if isinstance(table, registry.Registry)]
+    for table in tables:
+        table.names()
+        monkeypatch.setattr(table, "_entries", dict(table._entries))
+
+    def write(name, source):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        sys.modules.pop(name, None)
+        registry._plugins.pop(name, None)
+
+    yield write
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+        registry._plugins.pop(path.stem, None)
+
+
+def test_an_unused_plugin_does_not_change_the_identity(plugin):
+    plugin("bystander", "import regioncount as rc\nrc.register_optimizer('mine', 'torch.optim:SGD')\n")
+    plain, with_plugin = parse_run(PLAIN), parse_run(PLAIN | {"plugins": ["bystander"]})
+    identities = [run_identity(as_mapping(c), "data", "float32", False) for c in (plain, with_plugin)]
+    assert identities[0] == identities[1]
+    assert as_mapping(plain) == as_mapping(with_plugin)
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "schedule", "dataset", "augmentation"])
+def test_the_source_of_a_plugin_that_supplies_a_part_enters_the_identity(plugin, part):
+    source = f"""
+        import regioncount as rc
+
+        rc.register_{part}("mine", {{
+            "model": "regioncount.models.mlp:mlp",
+            "optimizer": "torch.optim:SGD",
+            "schedule": "regioncount.training.optimizers:constant",
+            "dataset": "regioncount.data.sources:read_digits",
+            "augmentation": "regioncount.data.augmentation:crop_flip",
+        }}["{part}"])
+    """
+    group = {"name": "mine", "learning_rate": 0.1} if part == "optimizer" else {"name": "mine"}
+    if part == "model":
+        group |= {"width": 4, "depth": 1}
+    if part == "augmentation":
+        group = "mine"
+    identities = []
+    for comment in ("", "# a change"):
+        plugin("supplier", source + f"    {comment}\n")
+        getattr(registry, f"{part}s")._entries.pop("mine", None)
+        config = parse_run(PLAIN | {part: group, "plugins": ["supplier"]})
+        assert config.plugin_sources[part].startswith("supplier:")
+        identities.append(run_identity(as_mapping(config), "data", "float32", False))
+    assert identities[0] != identities[1]
+
+
+def test_a_record_imports_no_plugin_and_keeps_its_options(plugin):
+    plugin("stranger", "raise RuntimeError('this was imported')\n")
+    record = PLAIN | {
+        "plugins": ["stranger"],
+        "model": {"name": "Net", "_target_": "stranger.Net", "width": 3},
+        "optimizer": {"name": "strange", "learning_rate": 0.5, "twist": 2},
+        "dataset": {"name": "odd", "twist": 3},
+        "regions": {"odd": {"kind": "strange", "twist": 1.5, "resolution": 7}},
+        "measures": ["unheard_of"],
+        "plugin_sources": {"model": "stranger:00"},
+    }
+    config = parse_run(record, recorded=True)
+    assert config.model == record["model"]
+    assert config.optimizer == record["optimizer"]
+    assert config.regions.subspaces["odd"].model_dump()["twist"] == 1.5
+    assert parse_run(as_mapping(config), recorded=True) == config
+    assert "stranger" not in sys.modules
+    with pytest.raises(InputError, match=r"plugins=\[stranger\]: .*this was imported"):
+        parse_run(record)
+
+
+def test_a_name_cannot_be_registered_twice(plugin):
+    plugin("taker", "import regioncount as rc\nrc.register_model('resnet18', 'a:b')\n")
+    with pytest.raises(InputError, match=r"model=resnet18: .*choose another"):
+        registry.load_plugins(["taker"])
+
+
+def test_a_measure_cannot_end_like_a_column_beside_another(plugin):
+    plugin("calibration", "import regioncount as rc\nrc.register_measure(name='calibration_error')(lambda measured: 0.0)\n")
+    with pytest.raises(InputError, match=r"measures=calibration_error: .*_error"):
+        parse_run(PLAIN | {"plugins": ["calibration"]})
+    assert "calibration_error" not in registry.measures
+
+
+def test_a_measure_of_a_plugin_returns_a_number_and_keeps_the_model(plugin):
+    plugin(
+        "various",
+        """
+        import torch
+        import regioncount as rc
+
+        rc.register_measure(name="tensor")(lambda measured: torch.tensor(2.5))
+        rc.register_measure(name="words")(lambda measured: "many")
+        rc.register_measure(name="broken")(lambda measured: {}["key"])
+        rc.register_measure(name="zeroing")(lambda measured: float(measured.model.weight.data.zero_().sum()))
+        """,
+    )
+    registry.load_plugins(["various"])
+    data = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    values = rc.measure(torch.nn.Linear(4, 3), data, ["tensor", "words", "broken"])
+    assert values["tensor"] == 2.5
+    assert math.isnan(values["words"])
+    assert values["words_error"] == "the measure returned str, not a number"
+    assert values["broken_error"] == "KeyError: 'key'"
+    with pytest.raises(InputError, match="measures=zeroing: the measure of the plugin various changes the model"):
+        rc.measure(torch.nn.Linear(4, 3), data, ["zeroing"])
+
+
+def test_a_subspace_of_a_plugin_has_the_declared_shape(plugin):
+    plugin("half", "import regioncount as rc\nrc.register_subspace('half')(lambda images, options, _: images[::2])\n")
+    config = parse_run(PLAIN | {"plugins": ["half"], "regions": {"odd": {"kind": "half", "number": 4}}})
+    with pytest.raises(InputError, match=r"half of the plugin half is \(2, 2, 1, 8, 8\); return vertices \(4, 2, 1, 8, 8\)"):
+        draw_vertices(config.regions.subspaces["odd"], data.load("digits"), seed=0)
+
+
+def test_a_name_cannot_be_registered_twice_by_one_plugin(plugin):
+    line = "rc.register_optimizer('mine', 'torch.optim:SGD')\n"
+    plugin("twice", f"import regioncount as rc\n{line}{line}")
+    with pytest.raises(InputError, match="optimizer=mine: the plugin twice has registered this name"):
+        registry.load_plugins(["twice"])
+
+
+@pytest.mark.parametrize("name", ["train_accuracy", "generalization_gap", "status", "region_count_line", "seconds"])
+def test_a_measure_cannot_be_named_like_a_column_of_every_table(plugin, name):
+    plugin("named", f"import regioncount as rc\nrc.register_measure(name='{name}')(lambda measured: 0.0)\n")
+    with pytest.raises(InputError, match=f"measures={name}: tables have a column of this name"):
+        registry.load_plugins(["named"])
+
+
+def test_the_columns_of_a_measure_begin_with_its_name(plugin):
+    plugin(
+        "columns",
+        """
+        import regioncount as rc
+
+        rc.register_measure(name="gap")(lambda measured: {"gap": 1.0, "gap_at_0": 2})
+        rc.register_measure(name="clash")(lambda measured: {"clash": 1.0, "train_accuracy": 0.5})
+        """,
+    )
+    registry.load_plugins(["columns"])
+    data = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    values = rc.measure(torch.nn.Linear(4, 3), data, ["accuracy", "gap", "clash"], test=data)
+    assert (values["gap"], values["gap_at_0"]) == (1, 2)
+    assert values["train_accuracy"] != 0.5
+    assert "the column train_accuracy; the names of its columns must begin with clash_" in values["clash_error"]
+
+
+BAD_DATA = {
+    "three_axes": ("(images[:, 0], labels), (images, labels), names", r"images uint8 \(60, 8, 8\); give uint8 \(N, C"),
+    "floats": ("(images / 255, labels), (images, labels), names", "images float64"),
+    "empty": ("(images[:0], labels[:0]), (images, labels), names", "training split has images uint8"),
+    "float_labels": ("(images, labels + 0.5), (images, labels), names", "labels float64"),
+    "text_labels": ("(images, labels.astype(str)), (images, labels), names", "labels <U"),
+    "short_labels": ("(images, labels), (images, labels[:7]), names", r"test split has labels int64 \(7,\)"),
+    "negative": ("(images, labels - 1), (images, labels), names", "training split has the label -1"),
+    "large": ("(images, labels), (images, labels + 1), names", "test split has the label 2; with 2 classes"),
+    "one_class": ("(images, labels * 0), (images, labels * 0), names[:1]", "give a tuple of two or more"),
+    "other_size": (
+        "(images, labels), (images[:, :, :4], labels), names",
+        r"shapes \(1, 8, 8\) for training and \(1, 4, 8\)",
+    ),
+    "nothing": ("None", "return three values"),
+    "no_arrays": ("3, 4, names", "not a pair of images and labels"),
+    "broken": ("{}['key']", "dataset=broken: the plugin arrays raised KeyError: 'key'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_a_data_set_of_a_plugin_is_checked(plugin, name):
+    result, message = BAD_DATA[name]
+    plugin(
+        "arrays",
+        f"""
+        import numpy as np
+        import regioncount as rc
+
+        @rc.register_dataset("{name}")
+        def read(options):
+            images, labels, names = np.zeros((60, 1, 8, 8), np.uint8), np.arange(60) % 2, ("a", "b")
+            return {result}
+        """,
+    )
+    registry.load_plugins(["arrays"])
+    with pytest.raises(InputError, match=f"dataset={name}: .*{message}" if not message.startswith("dataset") else message):
+        data.load(name)
+
+
+def test_a_data_set_without_a_test_split_is_divided_in_halves(plugin):
+    source = (
+        "lambda options: ((np.zeros((60, 1, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 3), None, ['a', 'b', 'c'])"
+    )
+    plugin("whole", f"import numpy as np\nimport regioncount as rc\nrc.register_dataset('whole')({source})\n")
+    registry.load_plugins(["whole"])
+    dataset = data.load("whole")
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (30, 30, ("a", "b", "c"))
+
+
+BAD_NETWORKS = {
+    "builtins.print": "identified by its .py files, but builtins is not one",
+    "strange_networks.number": "int is not a torch.nn.Module",
+    "strange_networks.raising": "the plugin strange_networks raised KeyError: 'key'",
+    "strange_networks.no_weights": "it has no parameters to train",
+    "strange_networks.broken": "does not take images of shape .*: 'nothing'",
+    "strange_networks.constant": "name a class or a function",
+    "strange_networks.missing": "has no attribute",
+}
+
+
+@pytest.mark.parametrize("target", BAD_NETWORKS)
+def test_a_network_of_a_plugin_is_checked(plugin, target):
+    plugin(
+        "strange_networks",
+        """
+        from torch import nn
+
+        number = lambda num_classes: num_classes
+        raising = lambda num_classes: {}["key"]
+        no_weights = lambda num_classes: nn.Flatten()
+        constant = 3
+
+        class broken(nn.Linear):
+            def __init__(self, num_classes):
+                super().__init__(64, num_classes)
+
+            def forward(self, images):
+                return {}["nothing"]
+        """,
+    )
+
+    def check():
+        config = parse_run(PLAIN | {"model": {"_target_": target}})
+        networks.check(config.model, data.load("digits"), None)
+
+    with pytest.raises(InputError, match=BAD_NETWORKS[target]) as refused:
+        check()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_factory_with_any_keyword_arguments_takes_any_options(plugin):
+    plugin(
+        "flexible",
+        """
+        from torch import nn
+
+        def net(num_classes, **options):
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, options["hidden"]), nn.Linear(options["hidden"], num_classes))
+        """,
+    )
+    config = parse_run(PLAIN | {"model": {"_target_": "flexible.net", "hidden": 7}})
+    assert networks.build_for(config.model, data.load("digits"))[1].out_features == 7
+
+
+BAD_TRAINING = {
+    "optimizer": ("lambda params, *, lr, weight_decay: None", "optimizer=mine: NoneType is not a torch.optim.Optimizer"),
+    "schedule": ("lambda optimizer, epochs: {}['key']", "schedule=mine: the plugin trainers raised KeyError"),
+    "augmentation": ("lambda images, generator: images / 255", r"must return images uint8 \(2, 1, 8, 8\)"),
+    "subspace": ("lambda vertices, options, generator: {}['key']", "subspace=mine: the plugin trainers raised KeyError"),
+}
+
+
+@pytest.mark.parametrize("part", BAD_TRAINING)
+def test_the_parts_of_training_are_checked_before_it(plugin, part, tmp_path):
+    factory, message = BAD_TRAINING[part]
+    plugin("trainers", f"import regioncount as rc\nrc.register_{part}('mine')({factory})\n")
+    group = {"name": "mine", "learning_rate": 0.1} if part == "optimizer" else {"name": "mine"}
+    change = {
+        "augmentation": {"augmentation": "mine"},
+        "subspace": {"regions": {"odd": {"kind": "mine", "number": 4}}},
+    }.get(part, {part: group})
+    config = parse_run(PLAIN | change | {"plugins": ["trainers"], "results": str(tmp_path / "results")})
+    with pytest.raises(InputError, match=message):
+        runner.prepare(config)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_an_augmentation_of_a_plugin_is_applied(plugin, mixes):
+    factories = {
+        False: "rc.register_augmentation('mine')(lambda images, generator: 255 - images)",
+        True: "rc.register_augmentation('mine', mixes_labels=True)("
+        "lambda inputs, labels, classes, generator: (-inputs, torch.eye(classes)[labels]))",
+    }
+    plugin("inverse", f"import torch\nimport regioncount as rc\n{factories[mixes]}\n")
+    registry.load_plugins(["inverse"])
+    digits = data.load("digits")
+    images, labels = digits.train.take(range(5)), digits.train.labels[:5]
+    inputs, targets = build_augmentation("mine", digits)(images, labels, torch.Generator())
+    if mixes:
+        assert torch.equal(inputs, -digits.normalize(images))
+        assert torch.equal(targets.argmax(1), labels)
+    else:
+        assert torch.equal(inputs, digits.normalize(255 - images))
+        assert torch.equal(targets, labels)
+
+
+def test_an_optimizer_of_a_plugin_may_replace_the_training_step(plugin):
+    plugin(
+        "wrapped",
+        """
+        import torch
+        import regioncount as rc
+        from regioncount.training.catalogue import OptimizerOptions
+
+        class Options(OptimizerOptions):
+            factor: float = 2.0
+
+        def scaled(batch_step, model, *, factor):
+            def step(inputs, targets):
+                result = batch_step(inputs, targets)
+                for weight in model.parameters():
+                    weight.grad.mul_(factor)
+                return result
+
+            return step
+
+        rc.register_optimizer("mine", torch.optim.SGD, options=Options, step=scaled, step_options=("factor",))
+        """,
+    )
+    mine = {"name": "mine", "learning_rate": 0.1, "factor": 2.0}
+    gradients = []
+    for options in (PLAIN["optimizer"], mine):
+        config = parse_run(PLAIN | {"optimizer": options, "plugins": ["wrapped"]})
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 3)
+        optimizer = build_optimizer(model, config.optimizer)
+        cpu = torch.device("cpu")
+        step = build_training_step(model, optimizer, config, device=cpu, precision="float32", compiled=False)
+        with step.context():
+            step(torch.ones(2, 4), torch.tensor([0, 1]))
+        gradients.append(model.weight.grad.clone())
+    assert torch.equal(2 * gradients[0], gradients[1])
