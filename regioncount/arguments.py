@@ -91,6 +91,8 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     if (flags.package or flags.resolve) and not flags.cfg:
         raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
 
+    if unnamed := [override for override in flags.overrides if override.lstrip("+~").startswith("=") or not override]:
+        raise InputError(f"'{unnamed[0]}' names no option; write for example seed=3")
     overrides = _choose_custom_model(flags.overrides)
     if flags.config_dir is not None:
         overrides = _add_search_path(overrides, Path(flags.config_dir).resolve())

@@ -1,7 +1,7 @@
-"""The commands regioncount-train, -measure, -sweep, -report and -analysis; the first three also as train.py etc.
+"""The commands regioncount-train, regioncount-measure and regioncount-sweep, also as train.py, measure.py and sweep.py.
 
-Each function runs one command with the arguments in sys.argv and returns its exit status. Hydra composes the options of the
-first three. An error in the user's input is printed as one line on standard error, with exit status 2.
+Each function runs one command with the arguments in sys.argv, from which Hydra composes a configuration, and returns its
+exit status. An error in the user's input is printed as one line on standard error, with exit status 2.
 """
 
 import signal
@@ -32,20 +32,6 @@ def measure() -> int:
 def sweep() -> int:
     """Train and measure a grid of runs and write its report."""
     return _run("sweep", _sweep)
-
-
-def report() -> int:
-    """Rewrite the report of a sweep."""
-    from regioncount.reporting.report import main
-
-    return main()
-
-
-def analysis() -> int:
-    """Rank the measures of a CSV file of runs."""
-    from regioncount.analysis.__main__ import main
-
-    return main()
 
 
 class Terminated(KeyboardInterrupt):

@@ -53,8 +53,8 @@ def _one_line(error: Exception) -> str:
         choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
         return unknown_choice(group, name, choices)
     if option := re.match(r"Could not override '([\w.]+)'", lines[0]):
-        name = option[1].rpartition(".")[2]
-        return f"{option[1]}: no such option{suggest(name, _option_names())}; --cfg job prints the options"
+        group, _, name = option[1].rpartition(".")
+        return f"{option[1]}: no such option{suggest(name, _option_names(group))}; --cfg job prints the options"
     cause = str(error.__cause__ or "").splitlines()[:1]
     kept = [
         line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))
@@ -62,7 +62,9 @@ def _one_line(error: Exception) -> str:
     return ". ".join(dict.fromkeys(line.rstrip(".") for line in kept))
 
 
-def _option_names() -> list[str]:
-    """Return the names of all options and groups in the configuration files."""
-    text = "\n".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
-    return sorted({path.name for path in CONFIGS.iterdir() if path.is_dir()} | {*re.findall(r"(?m)^ *([a-z]\w*):", text)})
+def _option_names(group: str) -> list[str]:
+    """Return the names of all options in a group's configuration files; for "", of groups and options outside groups."""
+    paths = CONFIGS.rglob("*.yaml") if group else CONFIGS.glob("*.yaml")
+    text = "\n".join(path.read_text() for path in paths)
+    folders = set() if group else {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    return sorted(folders | {*re.findall(rf"(?m)^{' *' if group else ''}([a-z]\w*):", text)})

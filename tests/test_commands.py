@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,9 @@ def test_help_lists_groups_options_and_flags_without_torch(name):
 
 @pytest.mark.parametrize("name", ["train", "measure", "sweep", "report", "analysis"])
 def test_the_version_is_printed(name):
-    code = f"import sys; sys.argv = ['x', '--version']; from regioncount.commands import {name}; sys.exit({name}())"
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts[f"regioncount-{name}"].partition(":")
+    code = f"import sys; sys.argv = ['x', '--version']; from {module} import {function}; sys.exit({function}())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "regioncount 0.1.0\n"
 

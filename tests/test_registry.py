@@ -73,13 +73,23 @@ def test_every_part_declares_its_options():
 @pytest.mark.parametrize("module", ["regioncount.regions", "regioncount.measures", "regioncount.analysis"])
 def test_a_library_imports_nothing_of_the_suite(module):
     refused = ["hydra", "omegaconf", "wandb", "matplotlib", "plotly", "pydantic", "jinja2", "sklearn", "torchvision"]
+    refused += ["pandas", "tqdm", "filelock"] if module == "regioncount.regions" else []
     code = f"""
         import sys
         for name in {refused}:
             sys.modules[name] = None
         import {module} as library
+        if "regions" in library.__name__:
+            from regioncount.regions import methods
+            assert methods.default_resolution(2) == 10
+            assert not {{"torch", "numpy", "scipy"}} & {{*sys.modules}}  # configurations are parsed without slow imports
+        assert {{*library.__all__}} <= {{*dir(library)}}
         [getattr(library, name) for name in library.__all__]
         assert not any(n.startswith(("regioncount.config", "regioncount.runs", "regioncount.data")) for n in sys.modules)
+        if "regions" in library.__name__:
+            import regioncount as rc, torch
+            simplices = rc.sample_simplices(torch.rand(5, 3), dimension=1, number=4)
+            assert rc.count_regions(lambda x: (x[:, 0] > 2).long(), simplices).mean == 1
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 

@@ -66,8 +66,6 @@ class SweepOptions:
     """Options of a sweep as a whole."""
 
     name: Str | None = None
-    directory: Str | None = None
-    deadline: Float | None = None
     time_budget: Str | None = None
     targets: list[Str] = field(default_factory=list)
     regression: list[Str] = field(default_factory=list)

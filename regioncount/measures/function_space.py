@@ -108,7 +108,7 @@ class ActivationChangeCounter(TorchDispatchMode):
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        thresholds = THRESHOLDS.get(func.overloadpacket.__name__.removesuffix("_"))
+        thresholds = ACTIVATION_THRESHOLDS.get(func.overloadpacket.__name__.removesuffix("_"))
         # Compare before the operation runs: an in-place operation overwrites its input.
         if thresholds is not None and args[0].shape[:1] == (self.batch,):
             for threshold in thresholds(*args[1:], **options):
@@ -127,7 +127,7 @@ def _clamp_bounds(min: Any = None, max: Any = None) -> list[Any]:
 
 
 # Inputs at which each rectifier changes its slope, as a function of its arguments after the input.
-THRESHOLDS: dict[str, Callable[..., list[Any]]] = {
+ACTIVATION_THRESHOLDS: dict[str, Callable[..., list[Any]]] = {
     "relu": _zero,
     "leaky_relu": _zero,
     "rrelu_with_noise": _zero,

@@ -150,7 +150,7 @@ def _facts(results: SweepResults) -> dict[str, list[str]]:
         names = ("training_seconds", "measuring_seconds")
         training, measuring = (pd.to_numeric(environments[name], errors="coerce").sum() for name in names)
         facts["Time"] = [f"{duration(training)} of training and {duration(measuring)} of measuring"]
-    facts["Command"] = [Markup("<pre>uv run sweep.py {}</pre>").format(shlex.join(plan.overrides))]
+    facts["Command"] = [Markup("<pre>sweep.py {}</pre>").format(shlex.join(plan.overrides))]
     links = [Markup('<a href="{0}">{0}</a>').format(name) for name in FILES if (plan.directory / name).is_file()]
     facts["Tables as files"] = [Markup(", ").join(links)] if links else []
     return facts

@@ -23,15 +23,22 @@ def describe(run: Run, config: "RunConfig | MeasuringConfig", dataset, epochs: S
         for subspace in config.regions.subspaces:
             cells |= _region_counts(row, subspace)
         for name in config.measures:
-            reason = row.get(Column(name, part="error").key)
-            if name in row:
-                cells[name] = "undefined" if reason else f"{row[name]:.5g}"
-            if reason:
-                reasons[f"{name}: {reason}"] = None
+            for column in _columns_of(name, row):
+                reason = row.get(Column(column, part="error").key)
+                cells[column] = "undefined" if reason else f"{row[column]:.5g}"
+                if reason:
+                    reasons[f"{column}: {reason}"] = None
         columns[f"epoch {epoch}"] = cells
     lines = [f"{run.directory}: {run.status}, {dataset.name}, {run.config['model']['name']}"]
     lines += [pd.DataFrame(columns).to_string()] if any(columns.values()) else []
     return "\n".join([*lines, *reasons])
+
+
+def _columns_of(measure: str, row: dict[str, Any]) -> list[str]:
+    """Return the columns of a measure that hold numbers. The names of several columns begin with the measure's."""
+    return [
+        key for key, value in row.items() if (key == measure or key.startswith(f"{measure}_")) and not isinstance(value, str)
+    ]
 
 
 def _performance(row: dict[str, Any]) -> dict[str, str]:

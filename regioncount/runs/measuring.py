@@ -237,7 +237,7 @@ def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: 
 def decision_regions(
     run: Run, dataset: Dataset, device: torch.device, seed: int = 0, resolution: int = 150
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Label the plane through three training images of different classes.
+    """Label the plane through three training images, of different classes if a hundred draws contain such images.
 
     Args:
         run: The run.

@@ -29,6 +29,7 @@ from regioncount.runs.validation import IDENTITY
 FILE = "plan.json"
 CELLS = "cells.jsonl"
 FORMAT = 2  # of plan.json
+FORMER_OPTIONS = ("directory", "deadline")  # null in older plans
 
 Value = TypeVar("Value")
 
@@ -228,7 +229,9 @@ def _parse_plan(record: dict[str, Any], directory: Path) -> Plan:
     name = _require(record, "name", str)
     if not re.fullmatch(SWEEP_NAME, name):
         raise InputError(f"{name!r} is not a valid sweep name")
-    options = parse_sweep(_require(record, "options", dict), planned[0].config)
+    recorded = _require(record, "options", dict)
+    options = {key: value for key, value in recorded.items() if key not in FORMER_OPTIONS}
+    options = parse_sweep(options, planned[0].config)
     return Plan(name, directory, planned, overrides, experiment, _require(record, "environment", dict), options)
 
 

@@ -49,7 +49,7 @@ class Run:
     """The entries of measures.json by key: "settings", "epoch", "values", "how" and "arrays" (checksums)."""
     damaged: dict[str, str] = field(default_factory=dict)
     """The measurement files that cannot be used, and the reason for each. Their measurements count as missing."""
-    worked_on: bool = False
+    updated: bool = False
     """Whether this process has trained, measured or logged the run."""
 
     @property

@@ -106,11 +106,12 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
         Busy: Another process holds the run, and `wait` is false.
     """
     config = prepared.config
-    destination = f"{config.tracker.mode}:{config.tracker.project}:{config.tracker.group}"
+    tracking = config.tracker
+    destination = ":".join(map(str, [tracking.mode, tracking.project, tracking.group, *filter(None, [tracking.entity])]))
     with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
         stored = _find_or_set_aside(prepared)
         run = None if stored is None or _has_missing_snapshots(prepared, stored) else stored
-        logged = stored is not None and (config.tracker.mode == "disabled" or destination in stored.tracked)
+        logged = stored is not None and (tracking.mode == "disabled" or destination in stored.tracked)
         if run is not None and logged and not _has_missing_measurements(prepared, run):
             return run
         with _start_tracker(prepared) as tracker:
@@ -131,7 +132,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
         if not lost:  # otherwise, rerunning the command logs the run again
             run.record["tracked"] = [*dict.fromkeys([*run.tracked, destination])]
         run.save_record()
-        run.worked_on = True
+        run.updated = True
         return run
 
 

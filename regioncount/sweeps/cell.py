@@ -26,18 +26,20 @@ def run(config: DictConfig) -> str | float:
     In a planned sweep, every exception is recorded as the cell's failure, so the other cells still run.
 
     Args:
-        config: The composed configuration of the cell. `config.sweep.directory` contains the plan. If it is None (with
-            a sweeper other than regioncount's), the run is trained without a plan and exceptions are raised.
+        config: The composed configuration of the cell, to which regioncount's sweeper adds options of its own:
+            `sweep.directory`, which contains the plan; `sweep.deadline`, the time after which no training starts; and
+            `sweep.wait`. Without a directory (with another sweeper), the run is trained without a plan and exceptions are
+            raised.
 
     Returns:
         With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process has locked the run and
-        `config.sweep.wait`, set by the sweeper, is false. Without a plan, the run's test error (NaN if unknown), which
+        `sweep.wait` is false. Without a plan, the run's test error (NaN if unknown), which
         another sweeper can minimize.
 
     Raises:
         InputError: The configuration is invalid and there is no plan.
     """
-    if config.sweep.directory is None:
+    if "directory" not in config.sweep:
         return _run_unplanned(config)
     directory = Path(config.sweep.directory)
     number = HydraConfig.get().job.num
@@ -48,13 +50,13 @@ def run(config: DictConfig) -> str | float:
         if prepared.identity != planned["identity"]:
             # The launcher composes each cell again right before it runs it.
             raise InputError("this is not the planned run: configuration files, data or hardware have changed")
-        is_late = config.sweep.deadline is not None and time.time() > config.sweep.deadline
+        is_late = time.time() > config.sweep.get("deadline", math.inf)
         if is_late and not _exists(prepared):
             print(f"{cell}: not started, the time budget is used up", flush=True)
             return "skipped"
         run = runner.run_or_resume(prepared, wait=config.sweep.get("wait", True))
         plans.forget_failure(directory, prepared.identity)
-        print(f"{cell}: {_outcome(prepared, run)}{'' if run.worked_on else ' (already complete)'}", flush=True)
+        print(f"{cell}: {_outcome(prepared, run)}{'' if run.updated else ' (already complete)'}", flush=True)
         return "finished"
     except store.Busy:
         print(f"{cell}: another process is working on this run; postponed to the end of the sweep", flush=True)

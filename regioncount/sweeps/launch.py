@@ -66,11 +66,11 @@ def run_sweep(
     OmegaConf.save(config, hydra_directory / "multirun.yaml")
     overrides = [
         f"hydra.sweep.dir={_quoted(hydra_directory)}",
-        f"sweep.directory={_quoted(plan.directory)}",
+        f"+sweep.directory={_quoted(plan.directory)}",
         f"tracker.group={_quoted(plan.directory.name)}",
     ]
     if plan.options.time_budget:
-        overrides.append(f"sweep.deadline={time.time() + plan.options.budget}")
+        overrides.append(f"+sweep.deadline={time.time() + plan.options.budget}")
     jobs = [[*lines(cell), *overrides] for cell in cells]
     try:
         launch(plan, jobs, launcher)

@@ -137,7 +137,7 @@ def test_the_page_has_every_configuration_and_run(tmp_path):
     assert (statuses[3], statuses[5]) == ("not fitted", "diverged")
     assert [attributes.get("class") for attributes in page.of("tr")][-12:].count("marked") == 2
     assert "learning_rate=0.01 batch_size=32 seed=1" in page.text
-    for fact in ("a device", "c" * 40, "uv run sweep.py experiment=example", "1,000 training and 500 test images"):
+    for fact in ("a device", "c" * 40, "sweep.py experiment=example", "1,000 training and 500 test images"):
         assert fact in page.text
     # 12 runs of 90 seconds; on 11 of them, two measurements of 10 seconds each.
     assert "18 min of training and 3 min 40 s of measuring" in page.text
