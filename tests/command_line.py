@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -46,12 +47,20 @@ def run_command(
     """
     with tempfile.TemporaryDirectory() as folder:
         printed = [Path(folder, name) for name in ("stdout", "stderr")]
-        arguments = (script, options, directory, {**os.environ, **environment}, printed)
-        process = _context.Process(target=_execute, args=arguments)
-        process.start()
+        process = start_command(script, *options, directory=directory, printed=printed, **environment)
         process.join()
         assert process.exitcode is not None
         return subprocess.CompletedProcess([script, *options], process.exitcode, *(path.read_text() for path in printed))
+
+
+def start_command(
+    script: str, *options: str, directory: Path = REPOSITORY, printed: list[Path], **environment: str
+) -> BaseProcess:
+    """Start a command as `run_command` does, with the files for its output and its errors, and return its process."""
+    arguments = (script, options, directory, {**os.environ, **environment}, printed)
+    process = _context.Process(target=_execute, args=arguments)
+    process.start()
+    return process
 
 
 def _execute(

@@ -42,7 +42,7 @@ def test_the_wheel_contains_the_package_its_configurations_and_its_hydra_plugins
 
 def test_the_wheel_installs_the_commands(wheel):
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {f"regioncount-{name}": f"regioncount.commands:{name}" for name in COMMANDS}
+    assert set(scripts) == {f"regioncount-{name}" for name in COMMANDS}
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     text = wheel.read(entry_points).decode()
     assert all(f"{name} = {function}" in text for name, function in scripts.items())

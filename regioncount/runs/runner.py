@@ -106,14 +106,11 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
         Busy: Another process holds the run, and `wait` is false.
     """
     config = prepared.config
-    tracking = config.tracker
-    destination = ":".join(map(str, [tracking.mode, tracking.project, tracking.group, *filter(None, [tracking.entity])]))
     with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
         stored = _find_or_set_aside(prepared)
+        if stored is not None and _is_complete(prepared, stored):
+            return stored
         run = None if stored is None or _has_missing_snapshots(prepared, stored) else stored
-        logged = stored is not None and (tracking.mode == "disabled" or destination in stored.tracked)
-        if run is not None and logged and not _has_missing_measurements(prepared, run):
-            return run
         with _start_tracker(prepared) as tracker:
             if run is None:
                 run = train(prepared, tracker, replaces=stored)
@@ -130,10 +127,19 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
             tracker.summarize({"status": run.status, **run.summary, **values})
             lost = tracker.lost
         if not lost:  # otherwise, rerunning the command logs the run again
-            run.record["tracked"] = [*dict.fromkeys([*run.tracked, destination])]
+            run.record["tracked"] = [*dict.fromkeys([*run.tracked, _destination(prepared)])]
         run.save_record()
         run.updated = True
         return run
+
+
+def is_complete(prepared: PreparedRun) -> bool:
+    """Return whether a run is on disk, undamaged, measured and logged, so that `run_or_resume` has nothing to do."""
+    try:
+        run = prepared.find_run()
+    except files.Damaged:
+        return False
+    return run is not None and not run.damaged and _is_complete(prepared, run)
 
 
 def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) -> Run:
@@ -234,6 +240,17 @@ def _measure(prepared: PreparedRun, run: Run) -> None:
     if not prepared.config.snapshots.keep:
         for epoch in run.snapshot_epochs():
             run.remove_snapshot(epoch)
+
+
+def _is_complete(prepared: PreparedRun, run: Run) -> bool:
+    logged = prepared.config.tracker.mode == "disabled" or _destination(prepared) in run.tracked
+    return logged and not _has_missing_snapshots(prepared, run) and not _has_missing_measurements(prepared, run)
+
+
+def _destination(prepared: PreparedRun) -> str:
+    """Return where a run is logged, as it is recorded in run.json."""
+    tracker = prepared.config.tracker
+    return ":".join(map(str, [tracker.mode, tracker.project, tracker.group, *filter(None, [tracker.entity])]))
 
 
 def _has_missing_measurements(prepared: PreparedRun, run: Run) -> bool:

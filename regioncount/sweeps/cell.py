@@ -4,10 +4,11 @@ import math
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from regioncount.columns import Column
@@ -15,6 +16,7 @@ from regioncount.config import parse_run
 from regioncount.errors import InputError, one_line
 from regioncount.runs import files, plans, runner, store
 from regioncount.runs.measurements import measured_values
+from regioncount.runs.plans import Plan
 from regioncount.runs.runner import PreparedRun
 
 POSTPONED = "postponed"
@@ -27,9 +29,9 @@ def run(config: DictConfig) -> str | float:
 
     Args:
         config: The composed configuration of the cell, to which regioncount's sweeper adds options of its own:
-            `sweep.directory`, which contains the plan; `sweep.deadline`, the time after which no training starts; and
-            `sweep.wait`. Without a directory (with another sweeper), the run is trained without a plan and exceptions are
-            raised.
+            `sweep.directory`, which contains the plan; `sweep.cell`, the cell's number in it; `sweep.deadline`, the time
+            after which no training starts; and `sweep.wait`. Without a directory (with another sweeper), the run is
+            trained without a plan and exceptions are raised.
 
     Returns:
         With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process has locked the run and
@@ -42,9 +44,8 @@ def run(config: DictConfig) -> str | float:
     if "directory" not in config.sweep:
         return _run_unplanned(config)
     directory = Path(config.sweep.directory)
-    number = HydraConfig.get().job.num
-    planned, cells = plans.read_cell(directory, number)
-    cell = " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in planned["varied"].items())])
+    planned, cells = plans.read_cell(directory, config.sweep.cell)
+    cell = _title(config.sweep.cell, cells, planned["varied"])
     try:
         prepared = runner.prepare(parse_run(config))
         if prepared.identity != planned["identity"]:
@@ -69,6 +70,25 @@ def run(config: DictConfig) -> str | float:
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
         plans.record_failure(directory, planned["identity"], reason, traceback.format_exc())
         return "failed"
+
+
+def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
+    """Return whether a cell of a plan has nothing left to do, and print its results if so."""
+    config = prepared.config
+    logged_as_cell = replace(config, tracker=replace(config.tracker, group=plan.directory.name))
+    if not runner.is_complete(replace(prepared, config=logged_as_cell)):
+        return False
+    plans.forget_failure(plan.directory, prepared.identity)
+    run = prepared.find_run()
+    assert run is not None  # it is complete
+    title = _title(number, len(plan.runs), plan.runs[number].varied)
+    print(f"{title}: {_outcome(prepared, run)} (already complete)", flush=True)
+    return True
+
+
+def _title(number: int, cells: int, varied: Mapping[str, str]) -> str:
+    """Return the number and the options of a cell: "[1/4] seed=0"."""
+    return " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in varied.items())])
 
 
 def _run_unplanned(config: DictConfig) -> float:

@@ -34,7 +34,7 @@ OPTIONS_WITH_COLUMNS = (
 
 def plan_sweep(
     arguments: Sequence[str], params: Mapping[str, str], config: DictConfig, loader: ConfigLoader
-) -> tuple[Plan, list[Cell]]:
+) -> tuple[Plan, list[Cell], list[PreparedRun]]:
     """Check every cell of the grid and plan its run.
 
     Args:
@@ -44,7 +44,7 @@ def plan_sweep(
         loader: Hydra's configuration loader, which composes the cells.
 
     Returns:
-        The plan, and the overrides of each of its cells.
+        The plan, and for each of its cells the overrides and the prepared run.
 
     Raises:
         InputError: A cell is invalid (the message names it), or two cells are the same.
@@ -70,7 +70,7 @@ def plan_sweep(
         environment(prepared_runs[0].device, prepared_runs[0].precision),
         options,
     )
-    return plan, cells
+    return plan, cells, prepared_runs
 
 
 def split_grid(arguments: Sequence[str], params: Mapping[str, str], loader: ConfigLoader) -> list[Cell]:

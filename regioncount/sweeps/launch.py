@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from regioncount.errors import DISK_ERRORS, InputError, one_line
 from regioncount.runs import plans
 from regioncount.runs.plans import Plan, PlannedRun
-from regioncount.sweeps.cell import POSTPONED
+from regioncount.sweeps.cell import POSTPONED, skip_complete
 from regioncount.sweeps.grid import lines, plan_sweep
 
 # A launcher returns two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a Slurm
@@ -57,7 +57,7 @@ def run_sweep(
         InputError: The grid is invalid. Nothing has been written.
         KeyboardInterrupt: The sweep was interrupted. Its report has been written.
     """
-    plan, cells = plan_sweep(arguments, params, config, hydra_context.config_loader)
+    plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
     hydra_directory = plan.directory / "hydra"
     launcher = _create_launcher(config, hydra_directory, hydra_context, task_function)
@@ -71,7 +71,10 @@ def run_sweep(
     ]
     if plan.options.time_budget:
         overrides.append(f"+sweep.deadline={time.time() + plan.options.budget}")
-    jobs = [[*lines(cell), *overrides] for cell in cells]
+    jobs = {number: [*lines(cell), *overrides, f"+sweep.cell={number}"] for number, cell in enumerate(cells)}
+    for number, prepared in enumerate(prepared_runs):
+        if skip_complete(plan, number, prepared):
+            del jobs[number]
     try:
         launch(plan, jobs, launcher)
     except KeyboardInterrupt:
@@ -88,14 +91,14 @@ def run_sweep(
     return _report(plan)
 
 
-def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher) -> None:
+def launch(plan: Plan, jobs: dict[int, list[str]], launcher: Launcher) -> None:
     """Launch the cells in batches, then those that were postponed because another process had locked their run.
 
     A job without a result is recorded as a failure of its cell.
 
     Args:
         plan: The sweep's plan.
-        jobs: The overrides of each cell.
+        jobs: The overrides of each cell that is to be run, by its number in the plan.
         launcher: The launcher. Hydra's basic launcher runs the cells one after another in this process; a cell whose run
             is locked is therefore postponed instead of waiting.
     """
@@ -103,9 +106,10 @@ def launch(plan: Plan, jobs: list[list[str]], launcher: Launcher) -> None:
     wait = ["+sweep.wait=false"] if launcher_class == "BasicLauncher" else []
     size = BATCH_SIZES.get(launcher_class, DEFAULT_BATCH_SIZE)
     postponed: list[int] = []
-    for first in range(0, len(jobs), size):
-        batch = [job + wait for job in jobs[first : first + size]]
-        for number, result in enumerate(launcher.launch(batch, initial_job_idx=first), first):
+    numbers = list(jobs)
+    for batch in (numbers[first : first + size] for first in range(0, len(numbers), size)):
+        results = launcher.launch([jobs[number] + wait for number in batch], initial_job_idx=batch[0])
+        for number, result in zip(batch, results, strict=True):
             if _return_value(plan, number, result) == POSTPONED:
                 postponed.append(number)
     for number in postponed:

@@ -1,14 +1,14 @@
 """Runs: identities, what is stored, and what is recomputed or reused."""
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import start_command
 
 import regioncount as rc
 from regioncount.composition import compose, hydra_ready
@@ -267,21 +267,17 @@ def test_an_interrupted_run_resumes_and_gets_the_weights_of_an_uninterrupted_one
 
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         before = epochs()
-        process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "train.py"), f"results={tmp_path / 'interrupted'}", *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's & ignores SIGINT
-        )
+        printed = [tmp_path / f"{name}-{number}" for name in ("stdout", "stderr")]
+        process = start_command("train.py", f"results={tmp_path / 'interrupted'}", *options, printed=printed)
         deadline = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             if epochs() > before + 5:
                 break
             time.sleep(0.005)
-        process.send_signal(number)
-        _, messages = process.communicate()
-        assert process.returncode == status
+        os.kill(process.pid, number)
+        process.join()
+        messages = printed[1].read_text()
+        assert process.exitcode == status
         assert messages.count("\n") == messages.count("Rerun the same command to resume") == (number != signal.SIGKILL)
     resumed = finish(tmp_path / "interrupted")
     assert all(torch.equal(resumed[name], value) for name, value in uninterrupted.items())

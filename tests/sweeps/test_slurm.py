@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import local_slurm
 import pandas as pd
 import pytest
+from command_line import start_command
 from grids import make_plan
 
 from regioncount.runs import store
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["experiment=quickstart", "model=mlp", "model.width=8", "model.depth=1", "snapshots.every=null"]
 TINY += ["dataset.train_size=60", "dataset.test_size=100", "regions.line.number=10", "regions.line.resolution=20"]
-GRID = ["optimizer.learning_rate=0.1", "batch_size=64", "seed=0", "epochs=100,10000,10010,110"]
+GRID = ["optimizer.learning_rate=0.1", "batch_size=64", "seed=0", "epochs=100,6000,6010,110"]
 KILLED, REQUEUED, SIGNALLED, WAITING = range(4)
 SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=1"]
 SLURM += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2", "hydra.launcher.timeout_min=9"]
@@ -87,7 +88,9 @@ def disturbed(slurm, results, tmp_path_factory):
     basic_results = tmp_path_factory.mktemp("basic")
     start_times = {}
     three_at_once = [*SLURM, "hydra.launcher.array_parallelism=3"]
-    with finishing(start(results, *three_at_once, **slurm)) as sweep, finishing(start(basic_results)) as basic:
+    printed = [tmp_path_factory.mktemp("printed") / name for name in ("stdout", "stderr")]
+    basic = start_command("sweep.py", f"results={basic_results}", *TINY, *GRID, printed=printed)
+    with finishing(start(results, *three_at_once, **slurm)) as sweep:
         jobs = sorted(wait(lambda: len(current := states()) == 4 and "RUNNING" in current.values() and current))
         job_options = ask("scontrol", "show", "job", jobs[REQUEUED])
         host = ask("sinfo", "-ho", "%n").strip()
@@ -102,8 +105,8 @@ def disturbed(slurm, results, tmp_path_factory):
         drained = states()[jobs[WAITING]]
         ask("scontrol", "update", f"nodename={host}", "state=resume")
         _, err = sweep.communicate(timeout=300)
-        basic.communicate(timeout=120)
-        assert basic.returncode == 0
+    basic.join()
+    assert basic.exitcode == 0
     logs = ["".join(path.read_text() for path in results.glob(f"**/.submitit/{job}/*_log.out")) for job in jobs]
     return SimpleNamespace(
         status=sweep.returncode,
@@ -148,8 +151,9 @@ def test_a_requeued_job_resumes_from_its_checkpoint(disturbed, number):
 def test_rerunning_completes_the_sweep_with_the_numbers_of_an_undisturbed_one(disturbed, slurm, results):
     models = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/model.pt")}
     with finishing(start(results, *SLURM, **slurm)) as again:
-        _, err = again.communicate(timeout=300)
+        out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
+    assert out.count("(already complete)") == 3
     assert len(models) == 3
     assert all(path.stat().st_mtime_ns == modified for path, modified in models.items())
     (_, ours), (_, expected) = table(results), table(disturbed.basic)

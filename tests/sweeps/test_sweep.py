@@ -299,19 +299,19 @@ def test_results_of_a_batch_of_jobs_are_not_kept_in_memory(launcher_class, size)
             return results
 
     returned, alive = [], []
-    launch(None, [["seed=0"]] * 2000, type(launcher_class, (Launcher,), {})())
+    launch(None, {number: ["seed=0"] for number in range(2000)}, type(launcher_class, (Launcher,), {})())
     assert len(alive) == 2000 // size
     assert max(alive) <= size
 
 
 @pytest.mark.parametrize("scale", [[], ["scale=small"]])
 def test_composed_cells_match_those_of_hydra(scale):
-    """Test all experiments: Hydra composes each cell from files, `compose_cells` only some of them."""
+    """Test every second experiment: Hydra composes each cell from files, `compose_cells` only some of them."""
     folder = CONFIGS / "experiment"
     names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
     with hydra_ready():
         loader = GlobalHydra.instance().config_loader()
-        for name in names[::8] if scale else names:
+        for name in names[::8] if scale else names[1::2]:
             fixed = [f"experiment={name}", *scale, "measures=[accuracy]", "++sweep.published.plane=cifar10"]
             config = compose("sweep", fixed, with_hydra=True)
             cells = split_grid([*fixed, "++model.extra=4,8"], config.hydra.sweeper.params, loader)
