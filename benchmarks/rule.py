@@ -12,7 +12,7 @@ import torch
 import zoo
 
 from regioncount.regions import adaptive, count_components, sample_simplices
-from regioncount.regions.evaluation import evaluation_batch, fast_layout, interpolate, lay_out, true_float32
+from regioncount.regions.evaluation import evaluation_batch, fast_layout, interpolate, to_fast_layout, true_float32
 
 POINTS = 200
 SEED = 1  # not that of agreement.py, so that the constants are not tested on the lines used to choose them
@@ -53,7 +53,7 @@ def main() -> None:
         for _, model, dataset, _ in zoo.stages(network, zoo.WIDTHS[network], options):
             generator = torch.Generator().manual_seed(SEED)
             vertices = sample_simplices(dataset.normalize(dataset.train.images), 1, options.lines, generator)
-            tables.append(all_logits(lay_out(model), vertices))
+            tables.append(all_logits(to_fast_layout(model), vertices))
     generator = torch.Generator().manual_seed(0)
     for logits in list(tables):
         for _ in range(options.copies):

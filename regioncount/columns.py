@@ -37,7 +37,7 @@ class Column:
     """The name of the subspaces in which it was measured, if it is one of `SUBSPACE_STATISTICS`."""
     part: str | None = None
     """One of `PARTS`; None for the value itself."""
-    own_label: str | None = field(default=None, compare=False)
+    declared_label: str | None = field(default=None, compare=False)
     """The label that a plugin declares for its measure."""
     unit: str | None = field(default=None, compare=False)
     """The unit that a plugin declares for its measure."""
@@ -50,8 +50,8 @@ class Column:
     @property
     def label(self) -> str:
         """The column in words, with its unit: "region count (line)"."""
-        if self.own_label is not None or self.unit is not None:
-            words = self.own_label or self.key.replace("_", " ")
+        if self.declared_label is not None or self.unit is not None:
+            words = self.declared_label or self.key.replace("_", " ")
             return f"{words} ({self.unit})" if self.unit else words
         if self.part is None and self.key in PERCENT:
             return PERCENT[self.key]
@@ -67,7 +67,7 @@ class Column:
     @property
     def name(self) -> str:
         """The column in words, without its unit: "generalization gap"."""
-        return self.own_label or self.label.split(" (")[0]
+        return self.declared_label or self.label.split(" (")[0]
 
     @property
     def is_region_count(self) -> bool:
@@ -84,8 +84,8 @@ class Column:
         return replace(self, part=part)
 
     @classmethod
-    def stored(cls, key: str, subspace: str) -> "Column":
-        """Return the column of a value that is stored under its subspace, with a key that omits the subspace's name.
+    def parse_stored(cls, key: str, subspace: str) -> "Column":
+        """Return the column of a value in measures.json, where the values of each subspace are stored without its name.
 
         Args:
             key: The key of the stored value, such as "region_count_standard_error" or "error".
@@ -119,18 +119,18 @@ class Column:
 
 
 def is_reserved(key: str) -> bool:
-    """Return whether tables of runs give a column of this name a meaning of their own."""
+    """Return whether a column name is reserved: for a run's identity or outcome, or for the statistics of a subspace."""
     statistics = tuple(f"{statistic}_" for statistic in SUBSPACE_STATISTICS)
     return key in (*RUN_COLUMNS, *OUTCOME_COLUMNS) or key.startswith(statistics)
 
 
 def check_measure_name(name: str) -> None:
-    """Check that a measure's name, which is also its column, has no other meaning in tables.
+    """Check that the name of a measure, which is also its column in tables, is not reserved.
 
     Raises:
-        InputError: Tables use the name, or its ending, themselves.
+        InputError: The name or its ending is reserved.
     """
     if is_reserved(name):
         raise InputError(f"measures={name}: tables have a column of this name; choose another name")
     if suffix := next((part for part in PARTS if name.endswith(f"_{part}")), None):
-        raise InputError(f"measures={name}: tables use the ending _{suffix} themselves; choose another name")
+        raise InputError(f"measures={name}: the ending _{suffix} is reserved in tables; choose another name")

@@ -1,7 +1,8 @@
 """The commands regioncount-train, regioncount-measure and regioncount-sweep, also as train.py, measure.py and sweep.py.
 
-Each function runs one command with the arguments in sys.argv, from which Hydra composes a configuration, and returns its
-exit status. An error in the user's input is printed as one line on standard error, with exit status 2.
+Each function runs one command with the arguments in sys.argv and returns the exit status. Hydra composes the
+configuration from these arguments. An error in the user's input is printed as one line on standard error, and the exit
+status is 2.
 """
 
 import signal

@@ -10,8 +10,8 @@ def lazy_names(package: str, module_of_name: Mapping[str, str]) -> tuple[Callabl
 
     Args:
         package: The package's `__name__`.
-        module_of_name: The module inside the package that defines each name. A name that is mapped to itself is the
-            module.
+        module_of_name: The module inside the package that defines each name. A name that is mapped to itself stands for
+            the module.
     """
 
     def load(name: str) -> Any:

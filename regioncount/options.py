@@ -26,7 +26,7 @@ def _parse_integer(value: object) -> int:
     if type(value) is int:
         return value
     try:
-        return int(value if isinstance(value, str) else "no")  # neither 3.5 nor true
+        return int(value if isinstance(value, str) else "no")  # 3.5 and true are rejected
     except ValueError:
         raise wrong_value("give a whole number") from None
 
@@ -86,9 +86,9 @@ def _require_boolean(value: object) -> bool:
     return value
 
 
-def wrong_value(what_to_give: str) -> PydanticCustomError:
-    """Return the error that a validator raises for an invalid value; the message says what to give instead."""
-    return PydanticCustomError("option", what_to_give)  # type: ignore[arg-type]  # the stub requires a literal
+def wrong_value(advice: str) -> PydanticCustomError:
+    """Return the error that a validator raises for an invalid value; the message is advice on what to give."""
+    return PydanticCustomError("option", advice)  # type: ignore[arg-type]  # the stub requires a literal
 
 
 Int = Annotated[int, PlainValidator(_parse_integer)]
@@ -145,7 +145,7 @@ def model_of_signature(
         passed: Arguments that are not options.
 
     Raises:
-        InputError: The factory has no signature, as some functions that are written in C.
+        InputError: The factory has no signature, like some functions written in C.
     """
     fields: dict[str, Any] = {}
     try:

@@ -37,7 +37,7 @@ class Entry:
     base_options: str = "regioncount.options:Options"
     """The dotted path of a pydantic model of the options that all parts of the kind have."""
     traits: Mapping[str, Any] = field(default_factory=dict)
-    """Facts about the part that its kind defines, such as whether rescaling changes a measure."""
+    """Properties that the kind of part defines, such as `scale_invariant` for measures."""
     plugin: str | None = None
     """The plugin module that registered the part; None for a built-in part."""
     passed: frozenset[str] = frozenset()
@@ -73,7 +73,7 @@ class Registry:
             modules are imported.
         base_options: The dotted path of a pydantic model of the options that all parts of the kind have.
         passed: Arguments of factories that the package passes, so that they are not options.
-        rank: A sort key of entries: `names` lists those of lower rank first. By default, names keep their order.
+        rank: A function that returns the sort key of an entry. By default, parts are listed as they were registered.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Registry:
                 decorator is returned.
             options: A pydantic model of the part's options, or the model's dotted path. If omitted, the options are the
                 factory's keyword arguments.
-            **traits: Facts about the part that its kind defines.
+            **traits: Properties that the kind of part defines.
 
         Returns:
             The factory, or the decorator.
@@ -165,7 +165,7 @@ class Registry:
 
 
 def _measure_rank(entry: Entry) -> tuple[bool, bool, bool]:
-    """Return a measure's sort key in tables: scale-invariant ones, then others, the suite's, and those of plugins."""
+    """Return a measure's sort key: scale-invariant measures first, then the others, the suite's, and those of plugins."""
     return entry.plugin is not None, bool(entry.traits.get("suite")), entry.traits.get("scale_invariant") is not True
 
 
@@ -208,7 +208,7 @@ def register_measure(
         name: The name of the measure and of its column; by default the function's name.
         label: The column's label in tables and figures.
         unit: The unit of the values in tables and figures.
-        **traits: Other facts about the measure.
+        **traits: Other properties of the measure.
 
     Returns:
         The decorator.

@@ -8,7 +8,7 @@ fractions in [0, 1]; the generalization gap is their difference. docs/statistics
 from regioncount.analysis.correlation import STATISTICS, correlations
 from regioncount.analysis.granulated import granulated_kendall
 from regioncount.analysis.information import conditional_mutual_information
-from regioncount.analysis.observations import FEWEST_CONFIGURATIONS
+from regioncount.analysis.observations import MIN_CONFIGURATIONS
 from regioncount.analysis.partial import partial_correlations
 from regioncount.analysis.ranking import describe_ranking, ranking
 from regioncount.analysis.regression import describe_regression, regression
@@ -16,8 +16,8 @@ from regioncount.analysis.selection import FITTED_ACCURACY, SELECTIONS, mark, se
 from regioncount.analysis.sign_error import robust_sign_error
 
 __all__ = [
-    "FEWEST_CONFIGURATIONS",
     "FITTED_ACCURACY",
+    "MIN_CONFIGURATIONS",
     "SELECTIONS",
     "STATISTICS",
     "conditional_mutual_information",

@@ -2,7 +2,7 @@
 
 python -m regioncount.analysis runs.csv --measures region_count_line
 
-It prints, for each target, the ranking of the measures by every statistic, and for several measures their multiple
+For each target, it prints every statistic of every measure and, if there are several measures, their multiple
 regression. An invalid option or file is reported in one line on standard error with exit status 2; nothing is written.
 """
 
@@ -69,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options, each measure, target and hyperparameter once."""
+    """Return the options; repeated measures, targets and hyperparameters are listed once."""
     parser = _Parser(prog="python -m regioncount.analysis", description="Rank the measures of a table of runs.")
     parser.add_argument("--version", action="version", version=f"regioncount {__version__}")
     parser.add_argument("file", type=Path, help="a CSV file with one row per run")
@@ -162,7 +162,7 @@ def _write(tables: dict[str, pd.DataFrame], path: Path) -> None:
 
 
 def _write_atomically(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, so that the file is complete or unchanged at any time."""
+    """Write a table as CSV. At any time, the file has either its old content or all of the new one."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(temporary, "x", encoding="utf-8", newline="") as file:  # "x" never opens an existing file or link

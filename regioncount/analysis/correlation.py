@@ -23,7 +23,7 @@ from regioncount.analysis.selection import FITTED_ACCURACY
 Merge = tuple[Integers, Integers, Integers]
 
 STATISTICS = ("pearson", "spearman", "kendall")
-WEIGHTS_PER_CHUNK = 2**17  # of bootstrap samples: as many as stay in the processor's cache
+WEIGHTS_PER_CHUNK = 2**17  # bootstrap weights processed at a time; they fit into the processor's cache
 
 
 def correlations(
@@ -51,7 +51,7 @@ def correlations(
             which are always derived from the accuracies.
         group_by: The hyperparameters that make a configuration.
         keep_seeds: Whether every run is an observation; bootstrap samples still draw whole configurations.
-        fitted_accuracy: The train accuracy that a fitted run has at least.
+        fitted_accuracy: The minimum train accuracy of a fitted run.
         resamples: The number of bootstrap samples: configurations drawn with replacement.
         level: The nominal coverage of the intervals.
         seed: The seed of the bootstrap.
@@ -93,7 +93,7 @@ def _correlate(observed: Observations, measure: str, target: str, resamples: int
     configurations = observed.configurations
     result: Statistics = {"configurations": configurations}
     result |= {f"{name}{end}": math.nan for name in STATISTICS for end in ("", "_low", "_high")}
-    result |= {"resamples_undefined": 0, "note": observed.undefined([measure, target])}
+    result |= {"resamples_undefined": 0, "note": observed.reason_undefined([measure, target])}
     if result["note"]:
         return result
     x, y = observed.pair(measure, target)

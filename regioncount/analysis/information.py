@@ -1,4 +1,4 @@
-"""The information of a measure's order about a target's, given hyperparameters (Jiang et al. 2020, arXiv 1912.02178)."""
+"""Conditional mutual information of the orders of a measure and a target (Jiang et al. 2020, arXiv 1912.02178)."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -57,10 +57,10 @@ def conditional_mutual_information(
         InputError: If a column is missing or not numeric, or accuracies are in percent.
     """
     columns = ["conditional_mutual_information", "given", "mutual_information"]
-    return tabulate(_inform, columns, runs, measures, targets, group_by, keep_seeds)
+    return tabulate(_information, columns, runs, measures, targets, group_by, keep_seeds)
 
 
-def _inform(observed: Observations, measure: str, target: str) -> Statistics:
+def _information(observed: Observations, measure: str, target: str) -> Statistics:
     first, second = np.nonzero(np.not_equal.outer(observed.configuration, observed.configuration))
     # Encode each sign as 0, 1 or 2, and both signs in one number.
     signs = [1 + np.sign(values[first] - values[second]).astype(int) for values in observed.pair(measure, target)]

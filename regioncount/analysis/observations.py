@@ -16,7 +16,7 @@ Integers = NDArray[np.int64]
 
 HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay")
 TARGETS = ("generalization_gap", "test_error")
-FEWEST_CONFIGURATIONS = 3  # every correlation of two points is 1 or -1
+MIN_CONFIGURATIONS = 3  # every correlation of two points is 1 or -1
 
 Statistics = dict[str, float | str]
 """Columns of a table of statistics, for one measure and target."""
@@ -49,11 +49,11 @@ class Observations:
         columns = [pd.factorize(self.settings[name], use_na_sentinel=False)[0] for name in self.settings]
         return np.stack(columns, axis=1)
 
-    def undefined(self, columns: Sequence[str]) -> str:
+    def reason_undefined(self, columns: Sequence[str]) -> str:
         """Return the reason why no statistic of these columns is defined, or an empty string."""
-        if self.configurations < FEWEST_CONFIGURATIONS:
+        if self.configurations < MIN_CONFIGURATIONS:
             number = f"{self.configurations} configuration{'s' * (self.configurations != 1)}"
-            return f"undefined: {number}, {FEWEST_CONFIGURATIONS} are needed"
+            return f"undefined: {number}, {MIN_CONFIGURATIONS} are needed"
         constant = [name for name in columns if self.values[name].nunique() == 1]
         return f"undefined: {' and '.join(constant)} {'are' if constant[1:] else 'is'} constant" if constant else ""
 
@@ -110,7 +110,7 @@ def tabulate(
             observed = observe(complete(runs, [measure, target], group_by), [measure, target], group_by, keep_seeds)
             row: Statistics = {"measure": measure, "target": target}
             row |= {"runs": observed.runs, "configurations": observed.configurations}
-            note = observed.undefined([measure, target])
+            note = observed.reason_undefined([measure, target])
             row["note"] = note
             if not note:
                 row |= statistic(observed, measure, target)

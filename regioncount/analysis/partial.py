@@ -10,7 +10,7 @@ from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Floats, 
 from regioncount.errors import InputError
 
 FORMS = ("categories", "log_linear")
-EXPLAINED = 1 - 1e-10  # if a larger share of the variance is explained, the residuals are rounding errors
+MAX_EXPLAINED = 1 - 1e-10  # if a larger share of the variance is explained, the residuals are rounding errors
 
 
 def partial_correlations(
@@ -84,7 +84,7 @@ def _partial(observed: Observations, measure: str, target: str, form: str, given
         values = observed.values[name].to_numpy()
         values = (values - values.mean()) / np.abs(values - values.mean()).max()
         residual = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-        if residual @ residual <= (1 - EXPLAINED) * (values @ values):
+        if residual @ residual <= (1 - MAX_EXPLAINED) * (values @ values):
             return {"note": f"undefined: {name} follows from {', '.join(given)}"}
         residuals.append(residual / np.sqrt(residual @ residual))
     correlation = float(np.clip(residuals[0] @ residuals[1], -1, 1))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from regioncount.analysis.observations import HYPERPARAMETERS, Floats, complete, observe, prepare
-from regioncount.analysis.partial import EXPLAINED
+from regioncount.analysis.partial import MAX_EXPLAINED
 from regioncount.errors import InputError
 
 COLUMNS = ("coefficient", "standardized_coefficient", "partial_r_squared", "intercept", "r_squared", "adjusted_r_squared")
@@ -52,7 +52,7 @@ def regression(
     observed = observe(complete(runs, [*measures, target], group_by), [*measures, target], group_by, keep_seeds)
     table = pd.DataFrame({"measure": measures}, columns=["measure", "target", "runs", "configurations", *COLUMNS, "note"])
     table = table.assign(target=target, runs=observed.runs, configurations=observed.configurations, note="")
-    note = observed.undefined([*measures, target])
+    note = observed.reason_undefined([*measures, target])
     if not note and observed.configurations < len(measures) + 2:
         needed = f"{len(measures) + 2} are needed with {len(measures)} measures"
         note = f"undefined: {observed.configurations} configurations, {needed}"
@@ -66,7 +66,7 @@ def regression(
     )
     standardized = (values - means) / deviations
     x, y = standardized[:, :-1], standardized[:, -1]
-    collinear = [name for j, name in enumerate(measures) if _residual(np.delete(x, j, axis=1), x[:, j]) <= 1 - EXPLAINED]
+    collinear = [name for j, name in enumerate(measures) if _residual(np.delete(x, j, axis=1), x[:, j]) <= 1 - MAX_EXPLAINED]
     if collinear:
         return table.assign(note=f"undefined: {' and '.join(collinear)} are linear functions of the other measures")
     slopes = np.linalg.lstsq(x, y, rcond=None)[0]
@@ -79,7 +79,7 @@ def regression(
     table["adjusted_r_squared"] = 1 - unexplained * (len(y) - 1) / (len(y) - len(measures) - 1)
     # If the residuals without the measure are rounding errors, there is no variance left for it to explain.
     table["partial_r_squared"] = np.where(
-        unexplained_without > 1 - EXPLAINED,
+        unexplained_without > 1 - MAX_EXPLAINED,
         np.clip(1 - unexplained / np.maximum(unexplained_without, 1e-300), 0, 1),
         np.nan,
     )

@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 from regioncount import registry
 from regioncount.columns import PARTS, Column
 from regioncount.config.schemas import MeasuringConfig, Regions, RunConfig, Snapshots, Stop, SweepOptions
-from regioncount.config.values import plain, validated
+from regioncount.config.values import plain, validate
 from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
 from regioncount.errors import InputError
@@ -27,7 +27,7 @@ from regioncount.regions.methods import EXACT_METHODS, exact_scope
 
 SWEEP_NAME = r"(?!\.)[\w.-]+"  # a single component of a path; names of subspaces match it, too
 SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # groups that are not part of a run
-TARGETS = ("generalization_gap", "test_error", "test_accuracy")
+TARGET_COLUMNS = ("generalization_gap", "test_error", "test_accuracy")
 
 # Records may hold these options for every subspace, whatever its kind.
 OTHER_KINDS_OPTIONS = ("dimension", "scale", "start", "stop")
@@ -116,7 +116,7 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
     Raises:
         InputError: An option is unknown or invalid.
     """
-    sweep = validated(SweepOptions, plain(composed, "sweep"), "sweep")
+    sweep = validate(SweepOptions, plain(composed, "sweep"), "sweep")
     if sweep.name is not None and not re.fullmatch(SWEEP_NAME, sweep.name):
         raise InputError(f"sweep.name={sweep.name}: use letters, digits, dashes, underscores and dots")
     if sweep.budget <= 0:
@@ -126,7 +126,7 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
     measures = [name for name in config.measures if name not in ("accuracy", "seed_agreement")]
     for option, columns, choices in (
         ("sweep.regression", sweep.regression, [*measured, *measures]),
-        ("sweep.targets", sweep.targets, [*TARGETS, *measured, *measures]),
+        ("sweep.targets", sweep.targets, [*TARGET_COLUMNS, *measured, *measures]),
     ):
         for column in columns:
             # A measure may have several columns, whose names begin with its own.
@@ -143,7 +143,7 @@ def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> D
     """
     changed = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
     options = plain(recorded, "dataset") | plain(cast(DictConfig, changed), "dataset")
-    return cast(DatasetOptions, _validated_part(registry.datasets, options, "dataset", options.get("name"), None))
+    return cast(DatasetOptions, _validate_part(registry.datasets, options, "dataset", options.get("name"), None))
 
 
 def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,6 +193,7 @@ def _options_of_a_run(composed: DictConfig | Mapping[str, Any]) -> dict[str, Any
 
 
 def _load_plugins(mapping: dict[str, Any], recorded: bool) -> list[str]:
+    """Import the plugins of a configuration and return their names. A record imports nothing: return an empty list."""
     names = mapping.get("plugins") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(f"plugins={abbreviate(names)}: give a list of modules, such as [my_module]")
@@ -234,10 +235,10 @@ def _parse_part(table: registry.Registry, options: object, group: str, recorded:
     return named | {key: value for key, value in own.items() if key in known}
 
 
-def _validated_part(
+def _validate_part(
     table: registry.Registry, options: Mapping[str, Any], group: str, name: object, unknown: type[Any] | None
 ) -> Any:
-    """Return the options of a data set or subspace as an instance of their model, or of `unknown` if it has none."""
+    """Return the options of a data set or subspace as an instance of their model; of `unknown` if it is not registered."""
     entry = table.get(name) if isinstance(name, str) else None
     if entry is None and unknown is not None and isinstance(name, str):
         entry = registry.Entry(table.kind, name, "", unknown)
@@ -251,17 +252,17 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
     """Return the checked configuration, after checking its data set, subspaces and measures."""
     dataset = plain(mapping.get("dataset") or {"name": "digits"}, "dataset")
     unknown = RecordedDataset if recorded else None
-    options = _validated_part(registry.datasets, dataset, "dataset", dataset.get("name", "digits"), unknown)
+    options = _validate_part(registry.datasets, dataset, "dataset", dataset.get("name", "digits"), unknown)
     regions = mapping.get("regions") or {}
     if not isinstance(regions, dict):
         raise InputError(f"regions={abbreviate(regions)}: give subspaces of configs/regions, for example regions=[line]")
     settings = {key: regions[key] for key in ("seed", "method", "budget", "connectivity") if key in regions}
     subspaces = {name: _parse_subspace(name, regions[name], recorded) for name in regions if name not in settings}
-    checked = validated(schema, mapping | {"dataset": options, "regions": settings | {"subspaces": subspaces}})
+    checked = validate(schema, mapping | {"dataset": options, "regions": settings | {"subspaces": subspaces}})
     _check_exact(checked.regions)
     if recorded:
         if invalid := [name for name in checked.measures if not re.fullmatch(r"\w+", name)]:
-            raise InputError(f"measures={abbreviate(invalid[0])}: not a valid name of a measure")
+            raise InputError(f"measures={abbreviate(invalid[0])}: not a valid measure name")
         return checked
     if isinstance(checked, RunConfig):
         registry.augmentations[checked.augmentation]
@@ -284,14 +285,14 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
     if not re.fullmatch(SWEEP_NAME, name):  # the names of figure files contain it
         raise InputError(f"{group}: use letters, digits, dashes, underscores and dots in a subspace's name")
     if not recorded and (suffix := next((part for part in PARTS if f"_{name}".endswith(f"_{part}")), None)):
-        raise InputError(f"{group}: tables use the ending {suffix} themselves; choose another name")
+        raise InputError(f"{group}: the ending {suffix} is reserved in tables; choose another name")
     options = {"kind": "simplex"} | value
     entry = registry.subspaces.get(options["kind"]) if isinstance(options["kind"], str) else None
     if recorded and entry is not None:
         own = type(validate_options(entry, {"kind": entry.name}, group)).model_fields
         options = {key: item for key, item in options.items() if key in own or key not in OTHER_KINDS_OPTIONS}
     unknown = RecordedSubspace if recorded else None
-    subspace = _validated_part(registry.subspaces, options, group, options["kind"], unknown)
+    subspace = _validate_part(registry.subspaces, options, group, options["kind"], unknown)
     if entry is not None and entry.plugin:  # reports read the record only, without the plugin's default resolution
         subspace = subspace.model_copy(update={"resolution": subspace.points_per_axis})
     return subspace
@@ -313,7 +314,7 @@ def _check_exact(regions: Regions) -> None:
 
 
 def _without_training(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Reset the options that do not apply to a model that is fitted at once."""
+    """Reset the options that do not apply to a model that is fitted in a single call."""
     reset = {"optimizer": {}, "schedule": {}, "stop": Stop(), "snapshots": Snapshots(), "augmentation": "none"}
     return mapping | reset | {"batch_size": 1, "epochs": 1, "device": "cpu", "precision": "float32", "compile": False}
 

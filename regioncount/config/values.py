@@ -41,7 +41,7 @@ def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str
     return cast("dict[str, Any]", _copy(container, group))
 
 
-def validated(schema: type[Schema], mapping: Mapping[str, Any], group: str = "") -> Schema:
+def validate(schema: type[Schema], mapping: Mapping[str, Any], group: str = "") -> Schema:
     """Return options as an instance of a schema.
 
     Args:

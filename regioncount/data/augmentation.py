@@ -37,15 +37,15 @@ def build_augmentation(name: str, dataset: Dataset) -> Augmentation:
 
 
 def mixes(name: str) -> bool:
-    """Return whether an augmentation mixes images and labels, so that its batches do not describe the training set."""
+    """Return whether an augmentation mixes images and labels, so that running averages do not describe the training set."""
     return bool(registry.augmentations[name].traits.get("mixes_labels"))
 
 
 def check_augmentation(name: str, dataset: Dataset) -> None:
-    """Apply the augmentation of a plugin to two training images, and check its result.
+    """Apply a plugin's augmentation to two training images, and check its result. Others are not checked.
 
     Raises:
-        InputError: The augmentation raises an exception, or does not keep shape and type of the images.
+        InputError: The augmentation raises an exception, or its result has the wrong shape or type.
     """
     entry = registry.augmentations[name]
     if entry.plugin is None:

@@ -114,7 +114,7 @@ def _download(name: str, root: Path) -> tuple[list[Arrays], tuple[str, ...]]:
     "imagenet", options=DatasetOptions, title="ImageNet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
 def stream_folder(options: DatasetOptions) -> "tuple[StreamedSplit, StreamedSplit, tuple[str, ...]]":
-    """Return a folder of images, of which the central squares are decoded when a batch needs them."""
+    """Return the images of a folder. Their central squares are decoded when a batch needs them."""
     import torch
 
     from regioncount.data.image_folder import list_folder
@@ -131,7 +131,7 @@ def stream_folder(options: DatasetOptions) -> "tuple[StreamedSplit, StreamedSpli
 
 @register_dataset("image_folder", options=DatasetOptions)
 def read_folder(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Return a folder of images, root/train/<class>/* and root/test/<class>/*, decoded into memory."""
+    """Return the images in root/train/<class>/* and root/test/<class>/*, decoded into memory."""
     from regioncount.data.image_folder import list_folder, read_images
 
     root = _existing_root(options)

@@ -46,7 +46,8 @@ def measure(
             are undefined. It is evaluated on the device of its parameters, in evaluation mode, and not changed.
         data: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,). Or a
             data set of `regioncount.data`, which has a training and a test set.
-        names: Registered measures; all of them by default.
+        names: Registered measures. By default all that need only one model and its data, which excludes `seed_agreement`
+            and `theorem`.
         test: The test set, in the form of `data`.
         initial: The model before training.
 
@@ -138,10 +139,10 @@ def _has_changed(model: object, state: dict[str, Tensor]) -> bool:
 
 
 def _number(column: str, item: Any) -> float | str:
-    """Return a column of a measure as a number, or a reason as it is.
+    """Return a value of a measure as a number; return the text of an _error column unchanged.
 
     Raises:
-        TypeError: If the column is not a number.
+        TypeError: If the value is not a number, or is text in another column.
     """
     if isinstance(item, str) and not column.endswith("_error"):
         raise TypeError

@@ -34,7 +34,7 @@ CURVATURE_POINTS = 200
 RADIUS = 0.05
 ADAPTIVE_RADIUS = 0.5
 ASCENT_STEPS = 20  # as in Andriushchenko et al. 2023
-SMALLEST_STEP = 2**-6
+MIN_STEP = 2**-6  # relative to the radius
 
 # The adaptive noise is a tenth of each weight, in the middle of the range that Andriushchenko et al. 2023 test. The
 # other noise is a tenth of a typical weight, which is about 0.1.
@@ -141,7 +141,7 @@ def _worst_case(measured: MeasuredModel, radius: float, scales: Weights) -> floa
     for _ in range(ASCENT_STEPS):
         direction = {name: scales[name] * gradient[name] for name in weights}
         length = norm(direction)
-        if length == 0 or step < SMALLEST_STEP * radius:
+        if length == 0 or step < MIN_STEP * radius:
             break
         trial = {name: offset[name] + step / length * direction[name] for name in weights}
         excess = max(1.0, norm(trial) / radius)

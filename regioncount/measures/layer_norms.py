@@ -54,7 +54,7 @@ def operator_norms(measured: MeasuredModel) -> Tensor:
 
 
 def _operator_norm(layer: Layer, shape: torch.Size) -> float:
-    """Return the largest singular value of a layer without its bias, for one input of this shape, in float32."""
+    """Return the largest singular value of a layer without its bias, as a map of one input of this shape."""
     weight = layer.weight.detach()
     if isinstance(layer, nn.Linear):
         return torch.linalg.matrix_norm(weight.double(), 2).item()

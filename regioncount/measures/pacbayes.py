@@ -114,7 +114,7 @@ def magnitude_noise(measured: MeasuredModel) -> float:
 
 
 def _largest_noise(measured: MeasuredModel, deviations: Callable[[float, Tensor], Tensor]) -> float:
-    """Return a noise level that is tolerated while 1.044 times that level is not; 0 if none is, infinity if all are."""
+    """Return the largest tolerated noise level, to within a factor of 1.044; 0 if none is tolerated, infinity if all are."""
     smallest, largest = NOISE_RANGE
     weights = weights_of(measured)
     correct = sum(_count_correct(measured, weights, batch) for batch in measured.sample_batches(PERTURBED_POINTS))
@@ -146,7 +146,7 @@ def _largest_noise(measured: MeasuredModel, deviations: Callable[[float, Tensor]
 
 
 def _require_sigma(sigma: float) -> float:
-    """Return sigma if it is defined, else raise. The searches return 0 or infinity, because errors are not cached."""
+    """Return sigma, or raise if it is undefined. The search does not raise, because `lru_cache` does not cache errors."""
     if sigma == 0:
         raise InputError(f"noise of {NOISE_RANGE[0]:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}")
     if sigma == math.inf:
@@ -155,7 +155,7 @@ def _require_sigma(sigma: float) -> float:
 
 
 def _reaches(measured: MeasuredModel, weights: Weights, scales: Weights, needed: float) -> bool:
-    """Return, as soon as it is decided, whether at least `needed` points over all draws are classified correctly."""
+    """Return whether at least `needed` points over all draws are classified correctly. Stop as soon as this is decided."""
     correct, remaining = 0, NOISE_DRAWS * min(PERTURBED_POINTS, len(measured.sample[0]))
     for draw in range(NOISE_DRAWS):
         moved = perturbed(weights, scales, draw)

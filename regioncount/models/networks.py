@@ -16,7 +16,7 @@ from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SIZE
 from regioncount.options import options_model, validate_options
 from regioncount.regions.bounds import check_monotone
-from regioncount.regions.evaluation import evaluation_mode, lay_out
+from regioncount.regions.evaluation import evaluation_mode, to_fast_layout
 from regioncount.regions.piecewise import trace
 from regioncount.registry import models, unknown_choice
 
@@ -115,7 +115,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: object) 
 def check(model: Mapping[str, Any], dataset: Dataset, exact_method: str | None) -> int:
     """Check a network and return the multiply-adds of its convolutions and linear layers; see `ModelKind.check`."""
     shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
-    multiply_adds = _count_multiply_adds(json.dumps(dict(model)), *shape)
+    multiply_adds = _check_network(json.dumps(dict(model)), *shape)
     if exact_method:
         _check_exact(json.dumps(dict(model)), *shape, exact_method)
     return multiply_adds
@@ -125,7 +125,7 @@ def restorer(
     model: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, source: object
 ) -> Callable[[Callable[[], dict[str, Any]]], nn.Module]:
     """Return a function that loads weights into a network that is built once; see `ModelKind.restorer`."""
-    network = lay_out(build_for(model, dataset).to(device))
+    network = to_fast_layout(build_for(model, dataset).to(device))
 
     def restore(read_weights: Callable[[], dict[str, Any]]) -> nn.Module:
         load_state(network, read_weights(), source)
@@ -141,7 +141,8 @@ def adapt_for_measures(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, D
 
 # Cached, because each check runs a forward pass and most runs of a sweep share their model.
 @lru_cache(maxsize=64)
-def _count_multiply_adds(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> int:
+def _check_network(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> int:
+    """Check the size of a network's weights and the shape of its logits; return the multiply-adds for one image."""
     options = json.loads(model)
     name = options["name"]
     try:

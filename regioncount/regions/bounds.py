@@ -1,4 +1,4 @@
-"""Regions on lines from bounds: a label is proved on a whole interval at once, without cutting it at every bend.
+"""Regions on lines from bounds: a label is proved on a whole interval at once, without cutting it at every crossing.
 
 On an interval, each value of the network is written as its chord (the straight line between its values at the two ends) plus
 a deviation between two constants, -below and above. An affine operation with matrix A maps chords to chords, and a deviation
@@ -26,7 +26,7 @@ from regioncount.regions.evaluation import Model, refuse_nan, true_float32
 from regioncount.regions.exact import ExactLines, check_lines, chunk_size, propagate
 from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
 from regioncount.regions.piecewise import Program, call, operation_name, trace
-from regioncount.regions.relaxation import bend, linear_part, linear_radius, zero_values
+from regioncount.regions.relaxation import linear_part, linear_radius, relax, zero_values
 
 # Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
 EVALUATIONS_PER_INTERVAL = 4
@@ -39,7 +39,7 @@ ROUNDING = 1e-9
 def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> ExactLines:
     """Compute the regions of `exact_lines`, proving most of each line with bounds.
 
-    This saves evaluations in networks of few layers. Bounds widen with every layer: in deep networks, an interval on which
+    This saves evaluations in networks with few layers. Bounds widen with every layer: in deep networks, an interval on which
     they prove a label is as short as an affine piece, and the exact count does all the work.
 
     Args:
@@ -52,7 +52,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
         one, `counts` is a lower bound and `most` an upper bound on the regions.
 
     Raises:
-        InputError: If `exact_lines` raises it, or an activation decreases as its operand increases.
+        InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
     """
     check_lines(vertices, budget)
     program = trace(model, vertices.shape[2:])
@@ -123,7 +123,7 @@ def _concatenate(parts: list[_Undecided]) -> _Undecided:
 
 
 def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
-    """Bound and bisect intervals, widest first, then count those exactly for which bounds are expected to cost more."""
+    """Bound and bisect intervals, widest first; then count exactly those for which bounds are expected to cost more."""
     number = len(vertices)
     magnitudes = {node: value.abs() for node, value in program.constants.items() if isinstance(value, Tensor)}
     zeros = zero_values(program)
@@ -206,9 +206,9 @@ def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, A
             radius = linear_radius(node, magnitudes, zeros, radii, middle, points)
         else:
             below, above = radii[operand] - middles[operand], radii[operand] + middles[operand]
-            bent = bend(operation, program.constants, values[operand], result, below, above)
-            middle, radius = (bent.above - bent.below) / 2, (bent.above + bent.below) / 2
-            max_pieces, crossings = max_pieces * (1 + bent.possible_crossings), crossings + bent.crossings
+            relaxed = relax(operation, program.constants, values[operand], result, below, above)
+            middle, radius = (relaxed.above - relaxed.below) / 2, (relaxed.above + relaxed.below) / 2
+            max_pieces, crossings = max_pieces * (1 + relaxed.possible_crossings), crossings + relaxed.crossings
         values, middles, radii = (
             {key: value for key, value in {**previous, node: new}.items() if key in operation.kept}
             for previous, new in ((values, result), (middles, middle), (radii, radius))
@@ -231,8 +231,8 @@ def _decide(logits: Tensor, below: Tensor, above: Tensor, max_pieces: Tensor, cr
         return torch.where(lead > 0, share, torch.inf).scatter(2, index, 0.0)
 
     first, last = lead_used(winners[0]), lead_used(winners[1])
-    # A class whose logit stays below that of one end's label is never the label. If k classes remain, the label changes
-    # at most k - 1 times on an affine piece.
+    # A class whose logit stays below the logit of the label at one end is never the label. If k classes remain, the label
+    # changes at most k - 1 times on an affine piece.
     excluded = ((first < 1) & (first > 0)).all(dim=0) | ((last < 1) & (last > 0)).all(dim=0)
     max_regions = 1 + max_pieces * ((~excluded).sum(dim=1) - 1)
     used = torch.stack([first[0].amax(dim=1), last[1].amax(dim=1)])

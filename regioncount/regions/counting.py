@@ -100,7 +100,7 @@ def count_regions(
       decide the label; see `regioncount.regions.screening`. For every other callable, it is "grid".
     - "exact" computes the boundaries on lines (`regioncount.regions.exact`) and, for small networks, in triangles
       (`regioncount.regions.triangles`).
-    - "bounds" finds the same regions on lines, with fewer evaluations for networks of few layers
+    - "bounds" finds the same regions on lines, with fewer evaluations for networks with few layers
       (`regioncount.regions.bounds`).
 
     Args:

@@ -48,7 +48,7 @@ def fast_layout(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def lay_out(module: nn.Module) -> nn.Module:
+def to_fast_layout(module: nn.Module) -> nn.Module:
     """Convert a module's convolution weights to the layout of `fast_layout`, in place.
 
     Args:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from regioncount.regions.piecewise import Operation, Program, Values, call
 
 
-class Bend(NamedTuple):
+class Relaxation(NamedTuple):
     """Bounds on the result of a piecewise affine operation on N intervals."""
 
     below: Tensor
@@ -87,7 +87,9 @@ def linear_radius(node: Node, magnitudes: Values, zeros: Values, radii: Values, 
     return total
 
 
-def bend(operation: Operation, constants: Values, operand: Tensor, result: Tensor, below: Tensor, above: Tensor) -> Bend:
+def relax(
+    operation: Operation, constants: Values, operand: Tensor, result: Tensor, below: Tensor, above: Tensor
+) -> Relaxation:
     """Bound the result of a piecewise affine operation.
 
     Args:
@@ -104,25 +106,25 @@ def bend(operation: Operation, constants: Values, operand: Tensor, result: Tenso
     first, last = operand.chunk(2)
     first_result, last_result = result.chunk(2)
     if operation.windows is None:
-        return _bend_activation(operation, constants, (first, last), (first_result, last_result), below, above)
-    return _bend_max_pooling(operation.windows, (first, last), (first_result, last_result), below, above)
+        return _relax_activation(operation, constants, (first, last), (first_result, last_result), below, above)
+    return _relax_max_pooling(operation.windows, (first, last), (first_result, last_result), below, above)
 
 
-def _bend_activation(
+def _relax_activation(
     operation: Operation,
     constants: Values,
     operand: tuple[Tensor, Tensor],
     chord: tuple[Tensor, Tensor],
     below: Tensor,
     above: Tensor,
-) -> Bend:
+) -> Relaxation:
     """Bound the result of a monotone activation."""
 
     def activate(values: Tensor) -> Tensor:
         return call(operation.node, {**constants, operation.operand: values}, len(values))
 
     def departures(shift: Tensor) -> Tensor:
-        """Return the activation of the shifted operand minus the chord, where they may be furthest apart."""
+        """Return the activation of the shifted operand minus the chord, at all points where they may be furthest apart."""
         first, last = (value + shift for value in operand)
         result = [activate(end) - chord_end for end, chord_end in zip((first, last), chord, strict=True)]
         for threshold in operation.thresholds:
@@ -137,12 +139,12 @@ def _bend_activation(
     for threshold in operation.thresholds:
         possible_crossings += _count((lowest < threshold) & (highest > threshold))
         crossings += _count((operand[0] - threshold) * (operand[1] - threshold) < 0)
-    return Bend(-departures(-below).amin(dim=0), departures(above).amax(dim=0), possible_crossings, crossings)
+    return Relaxation(-departures(-below).amin(dim=0), departures(above).amax(dim=0), possible_crossings, crossings)
 
 
-def _bend_max_pooling(
+def _relax_max_pooling(
     windows: Tensor, operand: tuple[Tensor, Tensor], chord: tuple[Tensor, Tensor], below: Tensor, above: Tensor
-) -> Bend:
+) -> Relaxation:
     """Bound the result of a max pooling."""
 
     def pixels(values: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ def _bend_max_pooling(
     stays = (first_lower[0] > others[0]) & (last_lower[0] > others[1])
     possible_crossings = _count(~stays) * (first.shape[-1] - 1)
     crossings = _count(winners[0] != winners[1])
-    return Bend(-departures.amin(dim=0).view(shape), torch.maximum(*tops).view(shape), possible_crossings, crossings)
+    return Relaxation(-departures.amin(dim=0).view(shape), torch.maximum(*tops).view(shape), possible_crossings, crossings)
 
 
 def _count(mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from regioncount.regions.adaptive import margins
-from regioncount.regions.evaluation import Model, fast_bfloat16, fast_layout, lay_out
+from regioncount.regions.evaluation import Model, fast_bfloat16, fast_layout, to_fast_layout
 
 # Bound on the bfloat16 margin, in units of the largest error observed in a difference of two logits. In the benchmarks,
 # labels differed only at margins below half that error.
@@ -62,7 +62,7 @@ def prepare(model: nn.Module, inputs: Tensor, logits: Tensor, batch_size: int) -
         return Prepared(float32, evaluations=evaluations)
     evaluations += len(inputs)
     try:
-        bfloat16 = lay_out(copy.deepcopy(float32).to(torch.bfloat16))
+        bfloat16 = to_fast_layout(copy.deepcopy(float32).to(torch.bfloat16))
         error = _in_batches(bfloat16, inputs.bfloat16(), batch_size).to(logits) - logits
     except (RuntimeError, TypeError):  # an operation of this model does not support bfloat16
         return Prepared(float32, evaluations=evaluations)
@@ -83,7 +83,7 @@ def folded(model: nn.Module) -> nn.Module | None:
         The copy, or None if torch.fx cannot trace the module.
     """
     try:
-        return lay_out(fuse(model))
+        return to_fast_layout(fuse(model))
     except Exception:  # tracing runs the model's own code, which may raise anything
         return None
 

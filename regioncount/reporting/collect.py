@@ -57,7 +57,7 @@ class SweepResults:
         """The groups of comparable finished runs."""
         return find_groups(self.runs, self.plan)
 
-    def cell(self, position: int) -> str:
+    def describe_cell(self, position: int) -> str:
         """Return the options that identify a run in the grid, given its position in the table of runs."""
         planned = self.plan.runs[position]
         return " ".join(f"{column}={value}" for column, value in planned.varied.items()) or planned.identity

@@ -63,7 +63,7 @@ def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
     if results.runs.groupby(group_columns(results.plan)).ngroups > 1:
         sections.append(("Overview", _render_table(page_table(tables.overview(results), "overview"))))
     if len(results.comparison):
-        sections.append(("Beside the paper", _render_table(page_table(tables.comparison(results), "comparison"))))
+        sections.append(("Compared with the paper", _render_table(page_table(tables.comparison(results), "comparison"))))
     for number, group in enumerate(figures, 1):
         sections.append((group.group.short_title if several_groups else "Results", _group(results, group, number)))
     sections.append(("Every run", render("runs.html", unfinished=_unfinished(results), runs=_runs(results))))
@@ -237,7 +237,7 @@ def _unfinished(results: SweepResults) -> list[tuple[str, str]]:
     for position, row in enumerate(records(results.runs)):
         if row["status"] != "finished":
             reason = "" if pd.isna(row.get("error")) else f", {row['error']}"
-            rows.append((results.cell(position), row["status"] + reason))
+            rows.append((results.describe_cell(position), row["status"] + reason))
     return rows
 
 

@@ -118,7 +118,7 @@ def document(
 
 
 def page_table(table: Table, identifier: str, marked: Collection[int] = ()) -> PageTable | None:
-    """Return a table in the form for a page; None if it has no rows."""
+    """Return a table as a `PageTable`; None if it has no rows."""
     if table.cells.empty:
         return None
     columns = [PageColumn(table.titles[key], "number" if key in table.numeric else "") for key in keys(table.cells)]
@@ -127,7 +127,7 @@ def page_table(table: Table, identifier: str, marked: Collection[int] = ()) -> P
 
 
 def page_chart(figure: go.Figure, height: int, description: str, caption: str, path: Path | None = None) -> PageChart:
-    """Return a plotly figure in the form for a page.
+    """Return a plotly figure as a `PageChart`.
 
     Args:
         figure: The figure.
@@ -141,7 +141,7 @@ def page_chart(figure: go.Figure, height: int, description: str, caption: str, p
 
 
 def page_picture(path: Path, description: str, caption: str, *, wide: bool = False) -> PagePicture | None:
-    """Return a PNG file in the form for a page; None if it does not exist."""
+    """Return a PNG file as a `PagePicture`; None if it does not exist."""
     if not path.is_file():
         return None
     return PagePicture(base64.b64encode(path.read_bytes()).decode(), description, caption, wide)

@@ -1,4 +1,4 @@
-"""The paper's published figures, which reports print beside a sweep's own.
+"""The paper's published statistics, which reports print beside a sweep's own.
 
 They were computed from the runs that the authors published (Li et al., ICML 2025, arXiv 2505.11370): seeds are averaged
 first, and statistics are computed over configurations. The authors' train accuracies are running averages over the last
@@ -22,11 +22,11 @@ from regioncount.columns import Column
 # least 0.99. test_accuracy_low and _high are the lowest and highest test accuracy of a configuration.
 FILE = Path(__file__).parent / "published.csv"
 
-FIGURES = ("pearson", "configurations", "pearson_fitted", "fitted", "test_accuracy_low", "test_accuracy_high")
+STATISTICS = ("pearson", "configurations", "pearson_fitted", "fitted", "test_accuracy_low", "test_accuracy_high")
 
 
-def figures(experiment: str | None, network: str) -> dict[str, float] | None:
-    """Return the published figures of an experiment and a network.
+def statistics(experiment: str | None, network: str) -> dict[str, float] | None:
+    """Return the published statistics of an experiment and a network.
 
     Args:
         experiment: The name of the experiment in published.csv.
@@ -34,7 +34,7 @@ def figures(experiment: str | None, network: str) -> dict[str, float] | None:
 
     Returns:
         configurations, fitted, pearson, pearson_fitted, spearman, kendall, test_accuracy_low and test_accuracy_high
-        (fractions). Undefined figures are NaN. None if nothing was published.
+        (fractions). Undefined statistics are NaN. None if nothing was published.
     """
     return table().get((experiment or "", network))
 
@@ -60,11 +60,11 @@ def compare(
     Returns:
         A table with the columns that identify the group of runs (dataset, model, ...), measure, pearson, pearson_low,
         pearson_high, configurations, pearson_fitted, configurations_fitted, test_accuracy_low and test_accuracy_high
-        (fractions, over configurations), published_experiment, and the published figures, NaN if there are none:
+        (fractions, over configurations), published_experiment, and the published statistics, NaN if there are none:
         published_pearson, published_configurations, published_pearson_fitted, published_fitted,
         published_test_accuracy_low and published_test_accuracy_high.
     """
-    statistics = ["pearson", "pearson_low", "pearson_high", "configurations", "pearson_fitted", "configurations_fitted"]
+    measured = ["pearson", "pearson_low", "pearson_high", "configurations", "pearson_fitted", "configurations_fitted"]
     rows = []
     for _, row in correlations.iterrows():
         column = Column.parse(row["measure"], subspaces)
@@ -74,24 +74,24 @@ def compare(
         group = row[: row.index.get_loc("measure")].to_dict()
         group_runs = runs[(runs[list(group)] == list(group.values())).all(axis=1)]
         accuracies = group_runs.groupby(list(group_by), dropna=False)["test_accuracy"].mean()
-        theirs = figures(experiments.get(name), row["model"]) or dict.fromkeys(FIGURES, math.nan)
+        theirs = statistics(experiments.get(name), row["model"]) or dict.fromkeys(STATISTICS, math.nan)
         rows.append(
             {
                 **group,
                 "measure": row["measure"],
-                **row[statistics],
+                **row[measured],
                 "test_accuracy_low": accuracies.min(),
                 "test_accuracy_high": accuracies.max(),
                 "published_experiment": experiments.get(name),
             }
-            | {f"published_{figure}": theirs[figure] for figure in FIGURES}
+            | {f"published_{name}": theirs[name] for name in STATISTICS}
         )
     return pd.DataFrame(rows)
 
 
 @functools.cache
 def table() -> dict[tuple[str, str], dict[str, float]]:
-    """Return all published figures, by experiment and network."""
+    """Return all published statistics, by experiment and network."""
     with FILE.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {

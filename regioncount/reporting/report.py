@@ -161,7 +161,7 @@ def _print_unfinished(results: SweepResults) -> int:
     for position, row in enumerate(records(table)):
         if unusable[position]:
             reason = "" if pd.isna(row.get("error")) else f", {one_line(row['error'])}"
-            print(f"{row['status']}: {results.cell(position)}{reason}", file=sys.stderr)
+            print(f"{row['status']}: {results.describe_cell(position)}{reason}", file=sys.stderr)
     return int(unusable.any())
 
 

@@ -45,9 +45,9 @@ def correlations(groups: Sequence[Group], columns: ResultColumns, plan: Plan) ->
 
 
 def ranking(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.DataFrame:
-    """Return all measures by all statistics against the gap, if there are measures besides region counts.
+    """Return every statistic of every measure against the gap; an empty table if only regions were counted.
 
-    The ranking is computed over all runs and, if these are fewer, over the fitted and the nondegenerate runs alone.
+    The ranking is computed over all runs, and again over the fitted and the nondegenerate runs if these are fewer.
     """
     results = []
     for group in _with_accuracies(groups):

@@ -184,7 +184,7 @@ def regression(results: SweepResults, group: Group | None = None) -> Table:
 
 
 def rankings(results: SweepResults, group: Group) -> list[Table]:
-    """Return all measures by all statistics, one table per selection of a group's runs."""
+    """Return every statistic of every measure, in one table per selection of a group's runs."""
     tables = []
     for selection in analysis.SELECTIONS:
         ranking = group.select(results.ranking, selection=selection)

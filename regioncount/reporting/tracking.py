@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Tracker:
     """One run of a tracker. The methods do nothing; a subclass overrides those that it supports.
 
-    A tracker must not make a run fail: report its errors on standard error and go on.
+    A tracker must not make a run fail: print errors on standard error and continue.
     """
 
     @property

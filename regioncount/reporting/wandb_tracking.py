@@ -36,7 +36,7 @@ SETTINGS = {
     "finish_timeout_raises": True,
 }
 
-# After the server could not be reached once, later runs of this process do not wait for it again.
+# True once the server could not be reached: later runs of this process do not wait for it.
 _stay_offline = False
 
 

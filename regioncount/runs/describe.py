@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 
 def describe(run: Run, config: "RunConfig | MeasuringConfig", dataset, epochs: Sequence[int]) -> str:
-    """Return the measurements as text: a row per quantity, a column per epoch, then why values are undefined."""
+    """Return the measurements as text: a row per quantity, a column per epoch, and the reasons for undefined values.
+
+    Args:
+        run: The measured run.
+        config: The configuration that selects the measurements.
+        dataset: The run's data set, or any object with its `name` and `fingerprints`.
+        epochs: The epochs to show.
+
+    Returns:
+        The table and the reasons, below a line with the run's directory, status, data set and model.
+    """
     columns: dict[str, dict[str, str]] = {}
     reasons: dict[str, None] = {}
     for epoch in epochs:

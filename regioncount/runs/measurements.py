@@ -21,7 +21,15 @@ PLANE_RESOLUTION = 50
 
 
 def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict[str, dict]:
-    """Return the settings that determine the values of each measure and subspace for a given model, by name."""
+    """Return the settings that determine the values of each measurement for a given model.
+
+    Args:
+        config: The configuration that selects the measurements.
+        dataset: The run's data set, or any object with its `fingerprints`.
+
+    Returns:
+        The settings by name of the measure or subspace.
+    """
     fingerprints = dataset.fingerprints
     settings = {name: {"measure": name, "data": fingerprints} for name in config.measures}
     for name in config.measures:
@@ -91,20 +99,20 @@ def measured_values(run: Run, config: "RunConfig | MeasuringConfig", dataset, ep
             row |= measured
             continue
         for column, number in measured.items():
-            row[Column.stored(column, name).key] = number
+            row[Column.parse_stored(column, name).key] = number
     return row
 
 
 def seed_agreement(planned: Sequence) -> list[float]:
-    """Return how far the decision regions of each seed of a configuration agree with those of its other seeds.
+    """Return the agreement of the decision regions of each seed of a configuration with those of its other seeds.
 
     Args:
         planned: The planned runs of the configuration, one per seed.
 
     Returns:
-        For each run, the share of points in planes through three training images at which its label is that of another
-        seed's run, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN if the run has no stored
-        labels or there is no other seed.
+        For each run, the share of points in planes through three training images at which it predicts the same label as
+        the run of another seed, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN if the run has no
+        stored labels or there is no other seed.
     """
     labels = []
     for run in planned:

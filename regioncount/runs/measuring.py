@@ -161,7 +161,7 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     """Return the run to measure, or the imported file of weights, and its data set.
 
     Args:
-        config: What to measure, and the run or the file of weights.
+        config: What to measure, and the run or the file of weights. For a run, `config.model` is set to the run's model.
         dataset_changes: Overrides of the run's own data set, such as "dataset.root=DIR".
 
     Raises:

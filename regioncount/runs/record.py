@@ -7,7 +7,7 @@
     snapshots/        weights after the epochs to measure; removed once measured unless `snapshots.keep` is set
     checkpoint.pt     the state from which training resumes; removed when training has ended
     measures.json     all measured values; each key is a hash of the settings and the epoch
-    regions.npz       every single region count under the same keys; their checksums are in measures.json
+    regions.npz       the arrays behind the values, under the same keys; their checksums are in measures.json
 
 Every file is written atomically, and its checksum is verified when it is read. A run directory is untrusted: nothing in
 it is executed.
@@ -121,7 +121,7 @@ class Run:
         return sorted(int(path.stem) for path in (self.directory / "snapshots").glob("*.pt") if path.stem.isdecimal())
 
     def region_arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays behind the measurements by "<key>/<name>": "counts" and "entropies" of each subspace, (S,).
+        """Return the arrays behind the measurements by "<key>/<name>", such as the "counts" (S,) of each subspace.
 
         Raises:
             Damaged: An array that was recorded is missing or has changed.

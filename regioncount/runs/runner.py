@@ -69,13 +69,17 @@ class PreparedRun:
 
 
 def prepare(config: RunConfig) -> PreparedRun:
-    """Load the data of a configuration, and choose the hardware and determine the identity of its run.
+    """Load the data of a configuration, choose the hardware, and determine the identity of the run.
+
+    Args:
+        config: The configuration.
 
     Returns:
         The configuration with its data, hardware and identity.
 
     Raises:
-        InputError: The model does not support the data, or the device or tracker is not available.
+        InputError: The model does not support the data, the device or tracker is not available, or a part that a plugin
+            supplies is invalid.
     """
     registry.require_package(registry.trackers[config.tracker.mode])
     dataset = load_dataset(config.dataset)
@@ -145,7 +149,7 @@ def is_complete(prepared: PreparedRun) -> bool:
 def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) -> Run:
     """Train a run from the beginning or from its last checkpoint. A run that diverges is recorded as such.
 
-    A model that is not trained in epochs is fitted here only as a check; it is fitted again when it is measured.
+    A model that is not trained in epochs is fitted here only as a check: it is not stored, but fitted again to be measured.
 
     Args:
         prepared: The run.

@@ -25,7 +25,7 @@ POSTPONED = "postponed"
 def run(config: DictConfig) -> str | float:
     """Train and measure one cell.
 
-    In a planned sweep, every exception is recorded as the cell's failure, so the other cells still run.
+    With a plan, an exception is recorded as the cell's failure and not raised, so the other cells still run.
 
     Args:
         config: The composed configuration of the cell, to which regioncount's sweeper adds options of its own:
@@ -34,9 +34,9 @@ def run(config: DictConfig) -> str | float:
             trained without a plan and exceptions are raised.
 
     Returns:
-        With a plan, "finished", "failed", "skipped", or `POSTPONED` if another process has locked the run and
-        `sweep.wait` is false. Without a plan, the run's test error (NaN if unknown), which
-        another sweeper can minimize.
+        With a plan, "finished"; "failed"; "skipped" if the deadline has passed or another process has taken over the run;
+        or `POSTPONED` if another process has locked the run and `sweep.wait` is false. Without a plan, the run's test error
+        (NaN if unknown), which another sweeper can minimize.
 
     Raises:
         InputError: The configuration is invalid and there is no plan.
@@ -73,7 +73,7 @@ def run(config: DictConfig) -> str | float:
 
 
 def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
-    """Return whether a cell of a plan has nothing left to do, and print its results if so."""
+    """Return whether a cell of a plan is complete. If so, print its results and clear its recorded failure."""
     config = prepared.config
     logged_as_cell = replace(config, tracker=replace(config.tracker, group=plan.directory.name))
     if not runner.is_complete(replace(prepared, config=logged_as_cell)):

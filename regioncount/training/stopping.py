@@ -1,7 +1,7 @@
 """When training ends before its last epoch: the stop rule is met, or the loss is not finite.
 
 A stop rule applies to the whole training set, evaluated in float32. This evaluation takes a third of an epoch's time on a
-CPU and three times an epoch's time on a GPU. It is therefore skipped unless cheaper figures are close to the target: first
+CPU and three times an epoch's time on a GPU. It is therefore skipped unless cheaper estimates are close to the target: first
 the epoch's running averages, then, if training is in bfloat16, an evaluation in bfloat16 (a third of an epoch on a GPU).
 """
 

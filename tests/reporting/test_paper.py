@@ -1,4 +1,4 @@
-"""The paper's experiments, and its published figures."""
+"""The paper's experiments, and its published statistics."""
 
 import math
 from pathlib import Path
@@ -121,9 +121,9 @@ def test_published_figures_match_the_reference():
         "test_accuracy_high": "max_test_accuracy",
     }
     for _, row in reference.iterrows():
-        figures = published.figures(row["experiment"], row["network"])
+        statistics = published.statistics(row["experiment"], row["network"])
         for ours, theirs in names.items():
-            assert figures[ours] == row[theirs] or (math.isnan(figures[ours]) and pd.isna(row[theirs]))
+            assert statistics[ours] == row[theirs] or (math.isnan(statistics[ours]) and pd.isna(row[theirs]))
     assert set(zip(reference["experiment"], reference["network"], strict=True)) <= set(published_keys())
 
 

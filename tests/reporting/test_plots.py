@@ -374,7 +374,7 @@ def test_dollar_signs_are_not_parsed_as_formulas():
 
 def test_figures_use_the_label_and_unit_of_a_plugin_measure():
     """Both kinds of figures use the label and the unit that are stored with the values."""
-    mine = Column("mine", own_label="my measure", unit="nats")
+    mine = Column("mine", declared_label="my measure", unit="nats")
     data = figure_data.scatter(sweep(mine=np.arange(12.0), identity="a" * 16), mine)
     assert "my measure (nats)" in words(plots.count_against_gap(data))
     assert charts.count_against_gap(data).layout.xaxis.title.text == "my measure (nats)"
