@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS is left out: Pillow decodes it with Ghostscript
@@ -116,8 +116,7 @@ def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndar
     try:
         image = _read_rgb(path)
     except Exception as error:  # Pillow raises many types of exceptions for damaged files
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
+        raise InputError(f"{path} cannot be read as an image ({one_line(error)}); replace or remove it") from error
     if size is not None:
         # Cropping and resizing in one call avoids a huge intermediate image if one side is much longer than the other.
         side = min(image.size) * fraction

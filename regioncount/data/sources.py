@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.options import Float, NonNegativeInt, Options, PositiveInt, Str
 from regioncount.registry import register_dataset
 
@@ -91,7 +91,7 @@ def read_torchvision(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str
         splits, classes = _download(name, root)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         # torchvision compares checksums, so an interrupted download is repeated next time.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"dataset={name} is not in {root} and cannot be downloaded ({reason}); put {DOWNLOADS[name]} "
             f"into {root} (remove incomplete files first), or use your own images with dataset=image_folder"

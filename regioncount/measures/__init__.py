@@ -97,7 +97,7 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
     except torch.OutOfMemoryError:
         raise
     except (InputError, RuntimeError, ArithmeticError) as error:
-        return {name: math.nan, f"{name}_error": " ".join(str(error).split())}
+        return {name: math.nan, f"{name}_error": one_line(error)}
     except Exception as error:
         if entry.plugin is None:
             raise

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regioncount.data.dataset import Dataset
 from regioncount.data.splits import Split
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.options import validate_options
 from regioncount.registry import models
 
@@ -107,7 +107,7 @@ def _fit_points(model: Mapping[str, Any], seed: int, points: np.ndarray, labels:
             classifier.set_params(n_jobs=torch.get_num_threads())
         classifier.fit(points, labels)
     except (ValueError, TypeError) as error:
-        raise InputError(f"model={name}: {' '.join(str(error).split())}") from error
+        raise InputError(f"model={name}: {one_line(error)}") from error
     if name == "random_forest":
         # Several threads add the probabilities of the trees in varying order, which changes predictions near ties.
         classifier.set_params(n_jobs=1)

@@ -62,18 +62,6 @@ class _Disabled(Tracker):
         return True
 
 
-def check(mode: str) -> None:
-    """Check that a tracker can be started.
-
-    Args:
-        mode: The tracker's name.
-
-    Raises:
-        InputError: There is no such tracker, or the package that it requires is not installed.
-    """
-    require_package(trackers[mode])
-
-
 def start(
     mode: str,
     *,
@@ -105,8 +93,9 @@ def start(
     Raises:
         InputError: There is no such tracker, or the package that it requires is not installed.
     """
-    check(mode)
-    return trackers[mode].load()(
+    entry = trackers[mode]
+    require_package(entry)
+    return entry.load()(
         identity=identity,
         name=name,
         config=config,

@@ -154,7 +154,7 @@ def read(directory: str | os.PathLike) -> Plan:
     try:
         return _parse_plan(record, directory)
     except InputError as error:
-        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is damaged: {one_line(error)}") from error
 
 
 def read_cell(directory: Path, index: int) -> tuple[dict[str, Any], int]:

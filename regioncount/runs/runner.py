@@ -63,6 +63,11 @@ class PreparedRun:
         """The results directory."""
         return Path(self.config.results)
 
+    @property
+    def directory(self) -> Path:
+        """The directory of the run once its training has ended."""
+        return store.run_directory(self.results, self.name, self.identity)
+
     def find_run(self) -> Run | None:
         """Return the run if its training has ended; see `store.find`."""
         return store.find(self.results, self.name, self.identity)
@@ -110,7 +115,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
         Busy: Another process holds the run, and `wait` is false.
     """
     config = prepared.config
-    with store.lock(store.run_directory(prepared.results, prepared.name, prepared.identity), wait):
+    with store.lock(prepared.directory, wait):
         stored = _find_or_set_aside(prepared)
         if stored is not None and _is_complete(prepared, stored):
             return stored
@@ -227,8 +232,7 @@ def _find_or_set_aside(prepared: PreparedRun) -> Run | None:
     try:
         run = prepared.find_run()
     except files.Damaged as damage:
-        directory = store.run_directory(prepared.results, prepared.name, prepared.identity)
-        store.set_aside(directory, damage, "training starts from the first epoch")
+        store.set_aside(prepared.directory, damage, "training starts from the first epoch")
         return None
     if run is not None:
         store.repair(run)

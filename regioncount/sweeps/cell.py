@@ -45,7 +45,7 @@ def run(config: DictConfig) -> str | float:
         return _run_unplanned(config)
     directory = Path(config.sweep.directory)
     planned, cells = plans.read_cell(directory, config.sweep.cell)
-    cell = _title(config.sweep.cell, cells, planned["varied"])
+    cell = cell_title(config.sweep.cell, cells, planned["varied"])
     try:
         prepared = runner.prepare(parse_run(config))
         if prepared.identity != planned["identity"]:
@@ -81,12 +81,12 @@ def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
     plans.forget_failure(plan.directory, prepared.identity)
     run = prepared.find_run()
     assert run is not None  # it is complete
-    title = _title(number, len(plan.runs), plan.runs[number].varied)
+    title = cell_title(number, len(plan.runs), plan.runs[number].varied)
     print(f"{title}: {_outcome(prepared, run)} (already complete)", flush=True)
     return True
 
 
-def _title(number: int, cells: int, varied: Mapping[str, str]) -> str:
+def cell_title(number: int, cells: int, varied: Mapping[str, str]) -> str:
     """Return the number and the options of a cell: "[1/4] seed=0"."""
     return " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in varied.items())])
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from regioncount.errors import DISK_ERRORS, InputError, one_line
 from regioncount.runs import plans
 from regioncount.runs.plans import Plan, PlannedRun
-from regioncount.sweeps.cell import POSTPONED, skip_complete
+from regioncount.sweeps.cell import POSTPONED, cell_title, skip_complete
 from regioncount.sweeps.grid import lines, plan_sweep
 
 # A launcher returns two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a Slurm
@@ -139,8 +139,7 @@ def _return_value(plan: Plan, number: int, result: JobReturn) -> object:
     except Exception as error:
         reason = one_line(error)
         run = plan.runs[number]
-        options = " ".join(f"{key}={value}" for key, value in run.varied.items())
-        print(f"[{number + 1}/{len(plan.runs)}] {options}: failed, {reason}", file=sys.stderr, flush=True)
+        print(f"{cell_title(number, len(plan.runs), run.varied)}: failed, {reason}", file=sys.stderr, flush=True)
         plans.record_failure(plan.directory, run.identity, reason)
         return None
 

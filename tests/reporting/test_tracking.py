@@ -352,8 +352,8 @@ def test_a_registered_tracker_is_started_by_name(tmp_path, monkeypatch):
     assert log == [(identity_of(0), "a run", "regioncount", "run"), {"status": "finished"}, "finished"]
 
 
-def test_a_tracker_whose_package_is_missing_is_an_input_error(monkeypatch):
+def test_a_tracker_whose_package_is_missing_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
     registry.register_tracker("other", tracking.disabled, requires="no_such_package")
     with pytest.raises(InputError, match="tracker=other needs no_such_package"):
-        tracking.check("other")
+        start(tmp_path, mode="other")
