@@ -22,10 +22,12 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, refuse_nan, true_float32
-from regioncount.regions.exact import ExactLines, check_lines, chunk_size, propagate
+from regioncount.regions.evaluation import Model, as_vertices, require_count, true_float32
+from regioncount.regions.exact import ExactLines, check_model, chunk_size, propagate, verified
 from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
-from regioncount.regions.piecewise import Program, call, operation_name, trace
+from regioncount.regions.nodes import call, operation_name
+from regioncount.regions.outputs import refuse_nan
+from regioncount.regions.piecewise import Program, trace
 from regioncount.regions.relaxation import linear_part, linear_radius, relax, zero_values
 
 # Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
@@ -54,11 +56,13 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     Raises:
         InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
     """
-    check_lines(vertices, budget)
+    vertices = as_vertices(vertices, dimension=1)
+    require_count("budget", budget, 1)
     program = trace(model, vertices.shape[2:])
     check_monotone(program)
+    check_model(model, vertices)
     with torch.no_grad(), true_float32():
-        return _prove(program, vertices.to(program.device, torch.float64), budget)
+        return verified(program, ends := vertices.to(program.device, torch.float64), _prove(program, ends, budget))
 
 
 def check_monotone(program: Program) -> None:

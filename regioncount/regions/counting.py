@@ -9,7 +9,7 @@ from torch import Tensor
 from regioncount.errors import InputError
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.components import region_sizes
-from regioncount.regions.evaluation import Model
+from regioncount.regions.evaluation import Model, as_vertices, require_count
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
@@ -106,7 +106,7 @@ def count_regions(
     Args:
         model: Any callable from inputs (B, *input_shape) to logits (B, classes) or integer labels (B,). A module is
             evaluated on its own device in evaluation mode; its mode is restored afterwards.
-        vertices: Floating point (S, d + 1, *input_shape), normalized as the model expects.
+        vertices: Floating point (S, d + 1, *input_shape), normalized as the model expects; a tensor or an array.
         resolution: Lattice points per axis, ends included. By default 200 for d = 1, 10 for d = 2, 5 for larger d.
         method: One of the methods above.
         connectivity: "paper" or "lattice"; see `count_components`.
@@ -117,21 +117,22 @@ def count_regions(
         Counts and entropies of the subspaces, with their mean and its standard error.
 
     Raises:
-        InputError: If an argument is out of range, the model returns neither logits nor labels, or a logit is not a number.
+        InputError: If an argument is out of range, the model returns neither logits nor labels, a logit is not a number, or
+            the model gives two answers for one input (`regioncount.regions.model_check` describes the check).
 
     References:
         Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space", section 3.
     """
-    if vertices.dim() < 3 or vertices.shape[1] < 2 or len(vertices) < 1:
-        raise InputError(f"vertices of shape (S, d + 1, *input_shape) are needed, not {tuple(vertices.shape)}")
+    vertices = as_vertices(vertices)
+    require_count("resolution", resolution, 2)
+    require_count("batch_size", batch_size, 1)
+    require_count("budget", budget, 1)
     if method in EXACT_METHODS:
         return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:
         raise InputError(f"budget={budget}: only method={' and method='.join(EXACT_METHODS)} accept a budget, not {method}")
     dimension = vertices.shape[1] - 1
-    resolution = default_resolution(dimension) if resolution is None else resolution
-    if resolution < 2:
-        raise InputError(f"resolution={resolution}: at least 2 lattice points per axis are needed")
+    resolution = default_resolution(dimension) if resolution is None else int(resolution)
 
     points = simplex_lattice(dimension, resolution)
     pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
@@ -141,8 +142,7 @@ def count_regions(
     entropies: list[np.ndarray] = []
     for block in vertices.split(labeller.block_size):
         labels = labeller(block)
-        # Shift the labels to start at 0: classifiers may use negative ones (-1 and 1), and -1 means outside on a lattice.
-        subspaces, sizes = region_sizes(labels - labels.min(), pairs)
+        subspaces, sizes = region_sizes(_from_zero(labels), pairs)
         share = sizes / len(points)
         counts.append(np.bincount(subspaces, minlength=len(block)))
         entropies.append(np.bincount(subspaces, weights=-share * np.log(share), minlength=len(block)))
@@ -156,6 +156,14 @@ def count_regions(
         evaluations=labeller.evaluations,
         screening_bound=labeller.screening_bound,
     )
+
+
+def _from_zero(labels: np.ndarray) -> np.ndarray:
+    """Return labels that start at 0: classifiers may use negative ones (-1 and 1), and -1 means outside on a lattice."""
+    low, high = int(labels.min()), int(labels.max())
+    if high - low < 2**63:
+        return labels - low
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
 
 
 def _count_exactly(

@@ -1,16 +1,21 @@
 """Evaluation of a model at points of subspaces: device, precision, mode, memory layout and batch size."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 
 Model = Callable[[Tensor], Any]
 """Any callable from inputs (B, *input_shape) to logits (B, classes) or integer labels (B,)."""
+
+Layout = Callable[[Tensor], Tensor]
+"""A function that converts inputs to a memory layout, such as `fast_layout`."""
 
 # Number of input values per batch: a CPU's caches hold this many, and a GPU is kept busy by this many. The batch size
 # depends only on the input's shape and the type of device, so that it is the same in every run.
@@ -96,6 +101,49 @@ def interpolate(vertices: Tensor, weights: Tensor, subspace: Tensor, point: Tens
     return inputs
 
 
+def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
+    """Return the vertices of S simplices as a tensor, after checking them.
+
+    Args:
+        vertices: A tensor, or an array or nested list of numbers, (S, d + 1, *input_shape).
+        dimension: The dimension d that is needed; None for any.
+
+    Returns:
+        Floating point (S, d + 1, *input_shape).
+
+    Raises:
+        InputError: If the shape or the type is wrong, or a value is not finite.
+    """
+    try:
+        tensor = vertices if isinstance(vertices, Tensor) else torch.as_tensor(np.asarray(vertices))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"vertices must be numbers of shape (S, d + 1, *input_shape): {one_line(error)}") from None
+    if tensor.dim() < 3 or len(tensor) < 1 or tensor.shape[1] < 2 or (dimension and tensor.shape[1] != dimension + 1):
+        needed = "d + 1" if dimension is None else dimension + 1
+        raise InputError(f"vertices of shape (S, {needed}, *input_shape) are needed, not {tuple(tensor.shape)}")
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
+        raise InputError(f"vertices must be floating point and normalized as the model expects, not {kind}")
+    if not tensor.isfinite().all():
+        raise InputError("vertices must be finite: some are infinite or not a number")
+    return tensor
+
+
+def require_count(name: str, value: Any, least: int) -> None:
+    """Check an argument that is a number of points, inputs or evaluations.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value; None is accepted.
+        least: The smallest valid value.
+
+    Raises:
+        InputError: If the value is not a whole number or too small.
+    """
+    if value is not None and (type(value) is bool or not isinstance(value, Integral) or int(value) < least):
+        raise InputError(f"{name}={value!r}: give a whole number of at least {least}")
+
+
 def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torch.dtype]:
     """Return the device and the dtype in which a model is evaluated.
 
@@ -107,10 +155,8 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
         The device, and float32 or float64.
 
     Raises:
-        InputError: If the vertices are not floating point, or the parameters are neither float32 nor float64.
+        InputError: If the parameters are neither float32 nor float64.
     """
-    if not vertices.is_floating_point():
-        raise InputError(f"vertices must be floating point and normalized as the model expects, not {vertices.dtype}")
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     first = next((p for p in parameters if p.is_floating_point()), None)
     if first is None:
@@ -121,19 +167,6 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
             f"the model's parameters are {first.dtype}: count in float32, for example count_regions(model.float(), ...)"
         )
     return first.device, first.dtype
-
-
-def refuse_nan(has_nan: Tensor) -> None:
-    """Raise if any logit of the model is not a number.
-
-    Args:
-        has_nan: Boolean tensor ().
-
-    Raises:
-        InputError: If `has_nan` is true.
-    """
-    if has_nan:
-        raise InputError("the model returns logits that are not a number: its regions cannot be counted")
 
 
 @contextmanager
@@ -148,8 +181,10 @@ def evaluation_mode(model: Model) -> Generator[None]:
     """
     modes: dict[nn.Module, bool] = {}
     if isinstance(model, nn.Module):
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
+        # Frozen modules of TorchScript have no mode, and that of exported modules cannot be changed.
+        modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
+        with suppress(NotImplementedError):
+            model.eval()
     try:
         yield
     finally:

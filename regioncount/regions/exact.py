@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, refuse_nan, true_float32
+from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, evaluation_mode, require_count, true_float32
 from regioncount.regions.intervals import MIN_LENGTH, Intervals, covered_share, merge_intervals, merge_sorted
+from regioncount.regions.model_check import check_function
+from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Operation, Program, apply, trace
+from regioncount.regions.verification import verify
 
 # Number of values propagated through the network at a time.
 CHUNK_VALUES = {"cpu": 2**21, "cuda": 2**28}
@@ -99,26 +101,41 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     References:
         Sotoudeh and Thakur 2019, "Computing Linear Restrictions of Neural Networks".
     """
-    check_lines(vertices, budget)
+    vertices = as_vertices(vertices, dimension=1)
+    require_count("budget", budget, 1)
     program = trace(model, vertices.shape[2:])
+    check_model(model, vertices)
     with torch.no_grad(), true_float32():
-        return propagate(program, vertices.to(program.device, torch.float64), budget)
+        return verified(program, ends := vertices.to(program.device, torch.float64), propagate(program, ends, budget))
 
 
-def check_lines(vertices: Tensor, budget: int | None) -> None:
-    """Check the arguments of `exact_lines`.
+def check_model(model: Model, vertices: Tensor) -> None:
+    """Check that a module gives one answer for each input; see `regioncount.regions.model_check`."""
+    with torch.no_grad(), evaluation_mode(model), true_float32():
+        check_function(model, vertices, *device_and_dtype(model, vertices))
+
+
+def verified(program: Program, vertices: Tensor, lines: ExactLines) -> ExactLines:
+    """Return exact regions on lines after comparing them with the network in their middles and at their boundaries.
 
     Args:
-        vertices: The two ends of each line.
-        budget: Number of network evaluations, or None.
+        program: The traced network.
+        vertices: float64 (S, 2, *input_shape) on the network's device.
+        lines: The regions.
+
+    Returns:
+        The regions, with these evaluations counted.
 
     Raises:
-        InputError: If the vertices are not lines, or the budget is below 1.
+        InputError: The network predicts another label in the middle of a region, or neither label at a boundary.
     """
-    if vertices.dim() < 3 or vertices.shape[1] != 2 or len(vertices) < 1:
-        raise InputError(f"lines need vertices of shape (S, 2, *input_shape), not {tuple(vertices.shape)}")
-    if budget is not None and budget < 1:
-        raise InputError(f"budget={budget}: must be at least 1 evaluation")
+    is_boundary = (lines.line[1:] == lines.line[:-1]) & (lines.start[1:] == lines.stop[:-1])
+    (before,) = is_boundary.nonzero()
+    interval = np.concatenate([np.arange(len(lines.line)), before, before + 1])
+    position = np.concatenate([(lines.start + lines.stop) / 2, lines.stop[before], lines.start[before + 1]])
+    weights = np.stack([1 - position, position], axis=1)
+    evaluations = verify(program, vertices, lines.line[interval], weights, lines.label[interval])
+    return replace(lines, evaluations=lines.evaluations + evaluations)
 
 
 def chunk_size(program: Program) -> int:

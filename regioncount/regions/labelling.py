@@ -13,12 +13,12 @@ from regioncount.regions.evaluation import (
     device_and_dtype,
     evaluation_batch,
     evaluation_mode,
-    fast_layout,
     interpolate,
-    refuse_nan,
     true_float32,
 )
 from regioncount.regions.methods import LATTICE_METHODS
+from regioncount.regions.model_check import check_function
+from regioncount.regions.outputs import as_output, refuse_nan, to_labels
 from regioncount.regions.screening import Prepared, prepare
 
 # Largest number of labels or logits in memory at a time.
@@ -46,7 +46,8 @@ class Labeller:
 
     Raises:
         InputError: If the method is unknown, the batch size is below 1, the model or the vertices have an unsupported dtype,
-            or the adaptive method is used with a model that returns labels.
+            the model is not a function of its input (see `check_function`), or the adaptive method is used with a model that
+            returns labels.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Labeller:
         self.model, self.index_grid = model, index_grid
         self.weights = torch.as_tensor(weights, dtype=self.dtype, device=self.device)
         self.batch_size = batch_size or evaluation_batch(self.device, vertices[0, 0].numel())
-        self.evaluations = 0
+        with torch.no_grad(), evaluation_mode(model), true_float32():
+            self.layout, self.evaluations = check_function(model, vertices, self.device, self.dtype, self.batch_size)
         self.prepared = Prepared(model)
         self.method, self.classes = "grid", 1
         if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
@@ -107,7 +109,7 @@ class Labeller:
         sampled_vertices = vertices[subspaces.to(vertices.device)].to(self.device, self.dtype)
         inputs = interpolate(sampled_vertices, self.weights, row.to(self.device), (sample % points).to(self.device))
         with torch.no_grad(), evaluation_mode(self.model), true_float32():
-            outputs = [torch.as_tensor(self.model(fast_layout(batch))) for batch in inputs.split(self.batch_size)]
+            outputs = [as_output(self.model(self.layout(batch))) for batch in inputs.split(self.batch_size)]
             for output, batch in zip(outputs, inputs.split(self.batch_size), strict=True):
                 refuse_nan(to_labels(output, len(batch))[1])
             output = torch.cat(outputs)
@@ -118,17 +120,17 @@ class Labeller:
                 return
             self.method, self.classes = "adaptive", output.shape[1]
             if method == "auto" and isinstance(self.model, nn.Module):
-                self.prepared = prepare(self.model, inputs, output, self.batch_size)
+                self.prepared = prepare(self.model, inputs, output, self.batch_size, self.layout)
                 self.evaluations += self.prepared.evaluations
 
     def _evaluate_all(self, vertices: Tensor) -> Tensor:
-        """Evaluate every lattice point and return the labels, int32 (S, P)."""
+        """Evaluate every lattice point and return the labels, int64 (S, P)."""
         number, points = len(vertices), len(self.weights)
-        labels = torch.empty(number * points, dtype=torch.int32, device=self.device)
+        labels = torch.empty(number * points, dtype=torch.int64, device=self.device)
         has_nan = torch.zeros((), dtype=torch.bool, device=self.device)
         for flat in torch.arange(number * points, device=self.device).split(self.batch_size):
             inputs = interpolate(vertices, self.weights, flat // points, flat % points)
-            batch_labels, batch_has_nan = to_labels(self.model(fast_layout(inputs)), len(flat))
+            batch_labels, batch_has_nan = to_labels(self.model(self.layout(inputs)), len(flat))
             labels[flat] = batch_labels.to(self.device)
             has_nan |= batch_has_nan.to(self.device)  # checked after the loop, because each check waits for the GPU
         self.evaluations += len(labels)
@@ -159,35 +161,9 @@ class Labeller:
         for batch in torch.arange(len(point), device=self.device).split(self.batch_size):
             padded = torch.cat([batch, batch[-1:].expand(-len(batch) % quarter)])
             inputs = interpolate(vertices, self.weights, subspace[padded], point[padded]).to(dtype)
-            output = torch.as_tensor(model(fast_layout(inputs)))
+            output = as_output(model(self.layout(inputs)))
             outputs.append(output[: len(batch)].to(self.device, self.dtype))
         self.evaluations += len(point)
         logits = torch.cat(outputs)
         refuse_nan(logits.isnan().any())
         return logits
-
-
-def to_labels(output: object, batch: int) -> tuple[Tensor, Tensor]:
-    """Return the predicted labels in a model's output.
-
-    Args:
-        output: Logits (B, classes) or integer labels (B,); a tensor or what `torch.as_tensor` accepts.
-        batch: Number of inputs B.
-
-    Returns:
-        Labels, int32 (B,): the index of the highest logit, or the lowest such index if logits tie. And a boolean tensor
-        (): whether any logit is not a number.
-
-    Raises:
-        InputError: If the output is neither logits nor labels.
-    """
-    output = torch.as_tensor(output)
-    if output.dim() == 2 and output.shape[0] == batch and output.shape[1] >= 2:
-        has_nan = output.isnan().any() if output.is_floating_point() else torch.zeros((), dtype=torch.bool)
-        return output.argmax(dim=1).int(), has_nan  # argmax returns the first of equal maxima
-    if output.shape == (batch,) and not output.is_floating_point() and not output.is_complex():
-        return output.int(), torch.zeros((), dtype=torch.bool)
-    raise InputError(
-        f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; "
-        "it must return logits (batch, classes) with two classes or more, or integer labels (batch,)"
-    )

@@ -4,10 +4,9 @@ The network is traced with `torch.export` rather than with hooks, which would mi
 depends on the input and is not in the tables below raises an error that names it.
 """
 
-import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem
 from typing import Any
@@ -19,7 +18,19 @@ from torch.nn.functional import unfold
 from torch.utils._pytree import arg_tree_leaves
 
 from regioncount.errors import InputError, one_line
+from regioncount.regions.copies import plain_copy
 from regioncount.regions.evaluation import Model, device_and_dtype
+from regioncount.regions.nodes import (
+    Values,
+    bound_arguments,
+    call,
+    function_of,
+    number_of_values,
+    operation_name,
+    option_of,
+    tensors_of,
+)
+from regioncount.regions.outputs import as_output
 
 # `AFFINE` operations are affine in their first operand if the others do not depend on the input, `JOINTLY_AFFINE` ones
 # in all operands jointly, and `PRODUCTS` in either operand. None of them mixes the inputs of a batch.
@@ -54,9 +65,6 @@ THRESHOLDS: dict[str, Callable[..., tuple[float, ...]]] = {
     "hardtanh": lambda low=-1.0, high=1.0: (low, high),
     "clamp": _clamp_thresholds,
 }
-
-Values = Mapping[Node, Any]
-"""The values of graph nodes: tensors, or lists of tensors for operations such as `split`."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ class Program:
     """Device of the constants."""
     values_per_input: int
     """Largest number of values in memory at a time for one input."""
+    network: nn.Module
+    """The copy of the network in float64 that was traced."""
 
     @property
     def operations(self) -> list[Operation]:
@@ -120,10 +130,12 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
     if not isinstance(model, nn.Module):
         raise InputError("an exact count analyses the network's operations: it needs a torch module, not another callable")
     device, _ = device_and_dtype(model, torch.empty(0))
-    exported = _export(copy.deepcopy(model).double().eval(), torch.zeros(2, *shape, dtype=torch.float64, device=device))
+    network = _Logits(_copy(model))
+    exported = _export(network, torch.zeros(2, *shape, dtype=torch.float64, device=device))
     constants, nodes = _constants(exported), _in_order(exported.graph)
     (input_node,) = (node for node in nodes if node.op == "placeholder" and node not in constants)
-    output: Node = _arguments(nodes[-1])[0][-1]
+    (output_name,) = exported.graph_signature.user_outputs
+    (output,) = (node for node in nodes if node.name == output_name)
 
     dependent: list[Node] = [input_node]
     operations: list[Operation] = []
@@ -131,6 +143,7 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
         if node.op != "call_function" or _is_size(node) or operation_name(node).startswith("_assert"):
             continue
         if not any(used in dependent or _is_size(used) for used in node.all_input_nodes):
+            _refuse_random(node)
             constants[node] = call(node, constants, 0)
             continue
         operations.append(_operation(node, dependent, device))
@@ -145,8 +158,10 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
         if not operation.affine:
             stages.append([])
         stages[-1].append(operation)
-    values_per_input = max(sum(map(_size, {*operation.kept, operation.operand})) for operation in operations)
-    return Program(stages, constants, input_node, output, device, values_per_input)
+    values_per_input = max(sum(map(number_of_values, {*operation.kept, operation.operand})) for operation in operations)
+    program = Program(stages, constants, input_node, output, device, values_per_input, network)
+    _check_operations(program, torch.zeros(2, *shape, dtype=torch.float64, device=device))
+    return program
 
 
 def apply(program: Program, operation: Operation, values: Values) -> dict[Node, Any]:
@@ -165,58 +180,66 @@ def apply(program: Program, operation: Operation, values: Values) -> dict[Node, 
     return {node: value for node, value in values.items() if node in operation.kept}
 
 
-def call(node: Node, values: Values, points: int) -> Any:
-    """Evaluate the operation of a graph node.
+class _Logits(nn.Module):
+    """A network that returns its logits as a tensor."""
 
-    Args:
-        node: A node that calls a function.
-        values: The values of its operands.
-        points: Number of inputs, used as the batch size.
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
-    Returns:
-        A tensor or a list of tensors.
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits (B, classes)."""
+        return as_output(self.network(inputs))
+
+
+def _check_operations(program: Program, batch: Tensor) -> None:
+    """Apply all operations to a batch.
+
+    Raises:
+        InputError: If an operation fails, as with weights that are constants of the graph and remain in float32.
     """
-
-    def resolve(argument: Any) -> Any:
-        if isinstance(argument, list | tuple):
-            return [resolve(part) for part in argument]
-        if not isinstance(argument, Node):
-            return argument
-        return values[argument] if argument in values else _size_at(argument, points)
-
-    return _function(node)(*map(resolve, node.args), **{name: resolve(argument) for name, argument in node.kwargs.items()})
+    values: dict[Node, Any] = {program.input: batch}
+    try:
+        with torch.no_grad():
+            for operation in program.operations:
+                values = apply(program, operation, values)
+    except RuntimeError as error:
+        raise InputError(f"an exact count cannot evaluate the network in float64: {one_line(error)}") from error
 
 
-def operation_name(node: Node) -> str:
-    """Return the name of a node's operation without its namespace.
+def _copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a network in evaluation mode and float64.
 
-    Args:
-        node: A node that calls a function.
-
-    Returns:
-        A name such as "relu".
+    Raises:
+        InputError: If the module cannot be copied.
     """
-    function = _function(node)
-    schema = getattr(function, "_schema", None)
-    return schema.name.rpartition("::")[2] if schema else function.__name__
+    try:
+        return plain_copy(model).double()
+    except Exception as error:
+        raise InputError(f"an exact count cannot copy the network: {one_line(error)}") from error
 
 
 def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     """Return a module exported with a free batch size.
 
     Raises:
-        InputError: If the module cannot be traced.
+        InputError: If the module cannot be traced, returns no logits, or changes a buffer.
     """
     logging.disable()  # the InputError gives the reason for a failure
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-            return exported.run_decompositions({})  # replaces in-place operations
+            exported = exported.run_decompositions({})  # replaces in-place operations
+    except InputError:
+        raise
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise InputError(f"an exact count cannot trace the network: {one_line(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
+    if changed := exported.graph_signature.buffers_to_mutate:
+        raise InputError(f"an exact count cannot follow the network: it changes the buffer {next(iter(changed.values()))}")
+    return exported
 
 
 def _in_order(graph: torch.fx.Graph) -> list[Node]:
@@ -243,12 +266,13 @@ def _check_result(node: Node, input_node: Node) -> None:
     Raises:
         InputError: If the result is not float64, or its first dimension is not the batch.
     """
-    for value in _tensors(node.meta["val"]):
+    for value in tensors_of(node.meta["val"]):
         if value.numel() and value.dtype != torch.float64:
             raise InputError(
                 f"an exact count cannot follow {operation_name(node)}: its result is {value.dtype}, not float64"
             )
-        if value.numel() and (not value.dim() or value.shape[0] != input_node.meta["val"].shape[0]):
+        # Compared as symbols: a number of features that equals the batch size of the example is no batch dimension.
+        if value.numel() and (not value.dim() or str(value.shape[0]) != str(input_node.meta["val"].shape[0])):
             raise InputError(f"an exact count cannot follow {operation_name(node)}: its result has no batch dimension")
 
 
@@ -258,7 +282,8 @@ def _operation(node: Node, dependent: list[Node], device: torch.device) -> Opera
     Raises:
         InputError: If the operation is in no table.
     """
-    name, arguments = operation_name(node), _arguments(node)
+    name, arguments = operation_name(node), bound_arguments(node)
+    _refuse_other_forms(node, name)
     first = arguments[0]
     leaves = arg_tree_leaves(*node.args, **node.kwargs)
     operands = [leaf for leaf in leaves if isinstance(leaf, Node) and leaf in dependent]
@@ -280,9 +305,7 @@ def _windows(pool: Node, device: torch.device) -> Tensor:
     Raises:
         InputError: If the pooling uses ceil_mode.
     """
-    operand, *options = _arguments(pool)
-    defaults: list[Any] = [[], [], 0, 1, False]
-    kernel, stride, padding, dilation, ceil = (*options, *defaults[len(options) :])
+    operand, kernel, stride, padding, dilation, ceil = bound_arguments(pool)
     if ceil:
         raise InputError("an exact count cannot follow max_pool2d with ceil_mode; method=auto supports any network")
     height, width = operand.meta["val"].shape[-2:]
@@ -305,28 +328,25 @@ def _is_size(node: Node) -> bool:
     return isinstance(node.meta.get("val"), torch.SymInt)
 
 
-def _size_at(node: Node, points: int) -> int:
-    """Evaluate a node that is computed from the batch size."""
-    if node.target is torch.ops.aten.sym_size.int:
-        return points  # only the batch dimension has a symbolic size
-    return _function(node)(*(_size_at(part, points) if isinstance(part, Node) else part for part in node.args))
+def _refuse_other_forms(node: Node, name: str) -> None:
+    """Refuse forms of an operation that are not affine, such as division with rounding or dropout in training mode.
+
+    Raises:
+        InputError: If the node has such a form.
+    """
+    for option in ("rounding_mode", "train", "training"):
+        if value := option_of(node, option):
+            raise InputError(f"an exact count cannot follow {name} with {option}={value}; method=auto supports any network")
 
 
-def _arguments(node: Node) -> tuple[Any, ...]:
-    """Return a node's positional arguments, typed as Any: torch.fx has a wide union."""
-    return node.args
+def _refuse_random(node: Node) -> None:
+    """Refuse an operation that draws random numbers: the traced network would use the same ones for ever.
 
-
-def _function(node: Node) -> Callable[..., Any]:
-    """Return the function that a node calls."""
-    assert callable(node.target)  # true of every node with op "call_function"
-    return node.target
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _size(node: Node) -> int:
-    """Return the number of values that a node has for one input."""
-    return sum(value[0].numel() for value in _tensors(node.meta["val"]) if value.numel())
+    Raises:
+        InputError: If the node has such an operation.
+    """
+    if torch.Tag.nondeterministic_seeded in getattr(function_of(node), "tags", ()):
+        raise InputError(
+            f"an exact count cannot follow {operation_name(node)}, which draws random numbers; "
+            "remove it from the forward pass"
+        )

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regioncount.regions.evaluation import Model
+from regioncount.regions.evaluation import Model, as_vertices, require_count
 from regioncount.regions.labelling import Labeller
 
 
@@ -39,7 +39,12 @@ def label_planes(
     Returns:
         Labels, integers (S, n, n), with row 0 at the bottom. And the positions of the inputs, float64 (S, 3, 2), as (x, y)
         in grid steps.
+
+    Raises:
+        InputError: If `count_regions` would raise it.
     """
+    triangles = as_vertices(triangles, dimension=2)
+    require_count("resolution", resolution, 2)
     squares: list[Tensor] = []
     positions: list[np.ndarray] = []
     for triangle in triangles:

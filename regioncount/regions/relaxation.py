@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_map
 
-from regioncount.regions.piecewise import Operation, Program, Values, call
+from regioncount.regions.nodes import Values, call
+from regioncount.regions.piecewise import Operation, Program
 
 
 class Relaxation(NamedTuple):

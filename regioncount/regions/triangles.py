@@ -8,7 +8,7 @@ float64; a vertex that is on a line up to rounding is treated as on it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -21,8 +21,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, refuse_nan, true_float32
+from regioncount.regions.evaluation import Model, as_vertices, true_float32
+from regioncount.regions.exact import check_model
+from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Operation, Program, apply, trace
+from regioncount.regions.verification import verify
 
 # Values at the vertices of all cells in memory at a time: 2 GB. A network that needs more is too large for this method.
 MAX_VALUES = 2**28
@@ -90,11 +93,20 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
         Humayun et al. 2023, "SplineCam: Exact Visualization and Characterization of Deep Network Geometry and Decision
         Boundaries".
     """
-    if triangles.dim() < 3 or triangles.shape[1] != 3 or len(triangles) < 1:
-        raise InputError(f"triangles need vertices of shape (S, 3, *input_shape), not {tuple(triangles.shape)}")
+    triangles = as_vertices(triangles, dimension=2)
     program = trace(model, triangles.shape[2:])
+    check_model(model, triangles)
     with torch.no_grad(), true_float32():
-        return [_divide(program, triangle.to(program.device, torch.float64)) for triangle in triangles]
+        triangles = triangles.to(program.device, torch.float64)
+        return [_verified(program, _divide(program, triangle), triangle) for triangle in triangles]
+
+
+def _verified(program: Program, plane: ExactPlane, triangle: Tensor) -> ExactPlane:
+    """Return exact regions in a triangle after comparing the labels of all polygons with the network at their centroids."""
+    centroids = np.array([polygon.mean(axis=0) for polygon in plane.polygons])
+    weights = np.column_stack([1 - centroids.sum(axis=1), centroids])
+    evaluations = verify(program, triangle[None], np.zeros(len(centroids), np.int64), weights, plane.labels)
+    return replace(plane, evaluations=plane.evaluations + evaluations)
 
 
 def _divide(program: Program, triangle: Tensor) -> ExactPlane:

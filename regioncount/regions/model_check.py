@@ -1,0 +1,171 @@
+"""Check that a model is a function: one answer for each input, whatever else is in its batch, and no side effects.
+
+Dropout that is left on, batch normalization that uses the statistics of the batch, and noise in a forward pass all give one
+input several labels. A count of such labels measures the noise. A sample of points is therefore evaluated three times
+before anything is counted: twice in the same batch, and once in another order and in smaller batches. Noise that is too
+rare to change an output of the sample is not detected.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.utils.parametrize import ParametrizationList
+
+from regioncount.errors import InputError
+from regioncount.regions.evaluation import Layout, Model, fast_layout
+from regioncount.regions.outputs import as_output, to_labels
+
+SAMPLE_POINTS = 32
+SEED = 0  # of the points' positions in the subspaces
+
+# The modules of torch that compute something else in training mode.
+MODE_DEPENDENT = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.RNNBase, nn.MultiheadAttention),
+    ParametrizationList,
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+
+ADVICE = "a region count needs one answer for each input: call model.eval(), and remove noise from its forward pass"
+
+
+def check_function(
+    model: Model, vertices: Tensor, device: torch.device, dtype: torch.dtype, batch_size: int | None = None
+) -> tuple[Layout, int]:
+    """Check that a model returns one answer for each input, at a sample of points of the subspaces.
+
+    Two evaluations of a point may differ by rounding: in each logit, by the square root of the machine epsilon of the
+    logits' type times the range of the sample's logits (a factor of 3e-4 in float32, 1.5e-8 in float64). A model that
+    returns labels is evaluated twice in the same batch, and must return the same labels.
+
+    Args:
+        model: The model. A module is in evaluation mode.
+        vertices: Vertices of the subspaces, (S, d + 1, *input_shape).
+        device: The device on which the model is evaluated.
+        dtype: The type of its inputs.
+        batch_size: The largest number of inputs to evaluate at once; None for the whole sample.
+
+    Returns:
+        The memory layout in which to evaluate the model, and the number of evaluations, in inputs. The layout is
+        `fast_layout`, unless the model raises an exception in it: `view` and exported modules require a layout.
+
+    Raises:
+        InputError: If a module is in training mode, the answers differ, or the model changes a buffer.
+    """
+    inputs = _sample(vertices).to(device, dtype)
+    size = min(len(inputs), batch_size or len(inputs))
+    with _watch_modules(model):
+        layout, first = _choose_layout(model, inputs.split(size))
+        second = _evaluate(model, inputs.split(size), layout)
+        if not first.is_floating_point():
+            if not torch.equal(first, second):
+                raise InputError(f"the model returns different labels for the same input; {ADVICE}")
+            return layout, 2 * len(inputs)
+        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(SEED)).to(inputs.device)
+        third = torch.empty_like(first)
+        third[order.to(first.device)] = _evaluate(model, inputs[order].split(max(1, size // 4)), layout)
+    if not _agree(first, second):
+        raise InputError(f"the model returns different logits for the same input; {ADVICE}")
+    if not _agree(first, third):
+        raise InputError(
+            "the model's logits for an input depend on the other inputs of its batch, as with batch normalization in "
+            f"training mode or without running statistics; {ADVICE}"
+        )
+    return layout, 3 * len(inputs)
+
+
+def _sample(vertices: Tensor) -> Tensor:
+    """Return points of the subspaces, (N, *input_shape): random convex combinations of the vertices, the same every time."""
+    generator = torch.Generator().manual_seed(SEED)
+    number = min(SAMPLE_POINTS, 8 * len(vertices))
+    subspaces = torch.randint(len(vertices), (number,), generator=generator)
+    weights = torch.rand(number, vertices.shape[1], generator=generator, dtype=torch.float64)
+    weights = (weights / weights.sum(dim=1, keepdim=True)).to(vertices)
+    chosen = vertices[subspaces.to(vertices.device)].detach()
+    return (weights.view(*weights.shape, *[1] * (vertices.dim() - 2)) * chosen).sum(dim=1)
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Return whether a module may compute something else in training mode: most modules of torch do not."""
+    return isinstance(module, MODE_DEPENDENT) or not type(module).__module__.startswith("torch.")
+
+
+def _choose_layout(model: Model, batches: Sequence[Tensor]) -> tuple[Layout, Tensor]:
+    """Return the memory layout in which a model can be evaluated, and its outputs."""
+    try:
+        return fast_layout, _evaluate(model, batches, fast_layout)
+    except InputError:
+        raise
+    except Exception:
+        if fast_layout(batches[0]).is_contiguous():
+            raise
+        return Tensor.contiguous, _evaluate(model, batches, Tensor.contiguous)
+
+
+def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor:
+    """Return the logits (N, classes) or labels (N,) of batches of inputs."""
+    outputs: list[Tensor] = []
+    for batch in batches:
+        output = as_output(model(layout(batch).clone()))
+        to_labels(output, len(batch))
+        outputs.append(output)
+    return torch.cat(outputs)
+
+
+def _agree(logits: Tensor, others: Tensor) -> bool:
+    """Return whether logits agree up to rounding; infinities and NaN must be equal."""
+    finite = logits.isfinite()
+    if not torch.equal(finite, others.isfinite()):
+        return False
+    if not torch.equal(logits[~finite].nan_to_num(nan=0.0), others[~finite].nan_to_num(nan=0.0)):
+        return False
+    values, other_values = logits[finite].double(), others[finite].double()
+    if not values.numel():
+        return True
+    tolerance = torch.finfo(logits.dtype).eps ** 0.5 * (values.max() - values.min())
+    return bool((values - other_values).abs().max() <= tolerance)
+
+
+@contextmanager
+def _watch_modules(model: Model) -> Generator[None]:
+    """Refuse modules that are in training mode, and buffers that change, inside the block.
+
+    Modules inside another callable are found by a hook that torch calls before each module. Changed buffers are restored.
+
+    Raises:
+        InputError: If a module is in training mode, before it runs; or if a buffer has changed.
+    """
+    buffers: dict[Tensor, Tensor] = {}
+    seen: set[nn.Module] = set()
+
+    def remember(module: nn.Module) -> None:
+        if module not in seen:
+            seen.add(module)
+            buffers.update((buffer, buffer.clone()) for buffer in module.buffers(recurse=False))
+
+    def before_forward(module: nn.Module, _: Any) -> None:
+        if getattr(module, "training", False) and _depends_on_mode(module):
+            raise InputError(f"the model calls a {type(module).__name__} in training mode; {ADVICE}")
+        remember(module)
+
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        remember(module)
+    # A compiled module would be compiled again because of the hook; its submodules are in evaluation mode already.
+    compiled = hasattr(model, "_orig_mod")
+    handle = None if compiled else register_module_forward_pre_hook(before_forward)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if handle is not None:
+            handle.remove()
+        changed = [buffer for buffer, copy in buffers.items() if not torch.equal(buffer.nan_to_num(), copy.nan_to_num())]
+        with torch.no_grad():
+            for buffer in changed:
+                buffer.copy_(buffers[buffer])
+    if changed:
+        raise InputError(f"the model changes a buffer during evaluation, such as running statistics; {ADVICE}")

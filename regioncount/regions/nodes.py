@@ -1,0 +1,86 @@
+"""The nodes of a graph that `torch.export` has traced: names, arguments and values of their operations."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+Values = Mapping[Node, Any]
+"""The values of graph nodes: tensors, or lists of tensors for operations such as `split`."""
+
+
+def call(node: Node, values: Values, points: int) -> Any:
+    """Evaluate the operation of a graph node.
+
+    Args:
+        node: A node that calls a function.
+        values: The values of its operands.
+        points: Number of inputs, used as the batch size.
+
+    Returns:
+        A tensor or a list of tensors.
+    """
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, list | tuple):
+            return [resolve(part) for part in argument]
+        if not isinstance(argument, Node):
+            return argument
+        return values[argument] if argument in values else _size_at(argument, points)
+
+    return function_of(node)(*map(resolve, node.args), **{name: resolve(argument) for name, argument in node.kwargs.items()})
+
+
+def operation_name(node: Node) -> str:
+    """Return the name of a node's operation without its namespace.
+
+    Args:
+        node: A node that calls a function.
+
+    Returns:
+        A name such as "relu".
+    """
+    function = function_of(node)
+    schema = getattr(function, "_schema", None)
+    return schema.name.rpartition("::")[2] if schema else function.__name__
+
+
+def bound_arguments(node: Node) -> list[Any]:
+    """Return the values of all arguments of a node's operation, in the order of its schema, with defaults filled in."""
+    schema = getattr(function_of(node), "_schema", None)
+    if schema is None:
+        return [*node.args]
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+    return [given.get(argument.name, argument.default_value) for argument in schema.arguments]
+
+
+def option_of(node: Node, name: str) -> Any:
+    """Return the value of an argument of a node's operation by its name in the schema; None without such an argument."""
+    schema = getattr(function_of(node), "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema else []
+    return bound_arguments(node)[names.index(name)] if name in names else None
+
+
+def function_of(node: Node) -> Callable[..., Any]:
+    """Return the function that a node calls."""
+    assert callable(node.target)  # true of every node with op "call_function"
+    return node.target
+
+
+def tensors_of(value: Any) -> Iterable[Tensor]:
+    """Return the tensors of a node's value, which is a tensor or a list of tensors."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def number_of_values(node: Node) -> int:
+    """Return the number of values that a node has for one input."""
+    return sum(value[0].numel() for value in tensors_of(node.meta["val"]) if value.numel())
+
+
+def _size_at(node: Node, points: int) -> int:
+    """Evaluate a node that is computed from the batch size."""
+    if node.target is torch.ops.aten.sym_size.int:
+        return points  # only the batch dimension has a symbolic size
+    return function_of(node)(*(_size_at(part, points) if isinstance(part, Node) else part for part in node.args))

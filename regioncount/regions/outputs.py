@@ -1,0 +1,90 @@
+"""The output of a model as logits or labels; outputs that are neither are refused."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regioncount.errors import InputError
+
+EXPECTED = "it must return logits (batch, classes) with two classes or more, or integer labels (batch,)"
+
+
+def as_output(output: Any) -> Tensor:
+    """Return what a model returned as a tensor.
+
+    Args:
+        output: A tensor, an object with a tensor as its attribute `logits` (as in Hugging Face's models), or numbers that
+            `torch.as_tensor` accepts, such as an array of labels.
+
+    Returns:
+        A dense, real tensor.
+
+    Raises:
+        InputError: The output has another type.
+    """
+    output = getattr(output, "logits", output)
+    if isinstance(output, tuple | list | dict) and not _are_numbers(output):
+        raise InputError(
+            f"the model returned a {type(output).__name__}: count regions of one output, for example "
+            f"lambda inputs: model(inputs)[{'0' if not isinstance(output, dict) else 'key'}]"
+        )
+    try:
+        tensor = torch.as_tensor(output)
+    except (TypeError, ValueError, RuntimeError):
+        kind = getattr(output, "dtype", type(output).__name__)
+        raise InputError(f"the model returned {kind}; {EXPECTED}") from None
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        described = "complex numbers" if tensor.is_complex() else "a sparse or quantized tensor"
+        raise InputError(f"the model returned {described}; {EXPECTED}")
+    return tensor
+
+
+def to_labels(output: Any, batch: int) -> tuple[Tensor, Tensor]:
+    """Return the predicted labels in a model's output.
+
+    Args:
+        output: Logits (B, classes) or integer labels (B,); see `as_output`.
+        batch: Number of inputs B.
+
+    Returns:
+        Labels, int64 (B,): the index of the highest logit, or the lowest such index if logits tie. And a boolean tensor
+        (): whether any logit is not a number.
+
+    Raises:
+        InputError: If the output is neither logits nor labels.
+    """
+    output = as_output(output)
+    if output.dim() == 2 and output.shape[0] == batch and output.shape[1] >= 2 and output.dtype != torch.bool:
+        has_nan = output.isnan().any() if output.is_floating_point() else torch.zeros((), dtype=torch.bool)
+        return output.argmax(dim=1), has_nan  # argmax returns the first of equal maxima
+    if output.shape == (batch,) and not output.is_floating_point():
+        if output.dtype == torch.uint64 and (output.view(torch.int64) < 0).any():
+            raise InputError("the model returned labels of 2^63 or more; number the classes from 0")
+        return output.long(), torch.zeros((), dtype=torch.bool)
+    if output.dim() == 2 and output.shape == (batch, 1):
+        raise InputError(
+            "the model returned one logit for each input: a class is predicted by its sign. Count, for example, "
+            "lambda inputs: (model(inputs)[:, 0] > 0).long()"
+        )
+    raise InputError(f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; {EXPECTED}")
+
+
+def refuse_nan(has_nan: Tensor) -> None:
+    """Raise if any logit of the model is not a number.
+
+    Args:
+        has_nan: Boolean tensor ().
+
+    Raises:
+        InputError: If `has_nan` is true.
+    """
+    if has_nan:
+        raise InputError("the model returns logits that are not a number: its regions cannot be counted")
+
+
+def _are_numbers(values: Any) -> bool:
+    """Return whether a list contains numbers, such as labels in a Python list, and not tensors or mappings."""
+    if isinstance(values, dict):
+        return False
+    return all(isinstance(value, int | float) or (isinstance(value, list) and _are_numbers(value)) for value in values)

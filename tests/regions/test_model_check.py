@@ -1,0 +1,292 @@
+"""Models that are not functions of their input are refused by every method; what is counted is counted right."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+import regioncount as rc
+from regioncount.regions import methods, piecewise
+
+ANY_METHOD = [*methods.LATTICE_METHODS, *methods.EXACT_METHODS]
+SEGMENTS = torch.randn(20, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+VECTORS = torch.randn(20, 2, 6, generator=torch.Generator().manual_seed(0))
+
+
+def network(*extra):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), *extra, nn.ReLU(), nn.Linear(16, 4)).eval()
+
+
+def convolutional(norm=None):
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(1, 4, 3), norm or nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)]
+    return nn.Sequential(*layers)
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, values):
+        return self.function(values)
+
+
+class MovingAverage(nn.Module):
+    """A module that changes a buffer in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, values):
+        self.calls += 1
+        return values
+
+
+NOT_FUNCTIONS = {
+    "dropout": lambda: network(Function(lambda values: F.dropout(values, 0.1))),
+    "noise": lambda: network(Function(lambda values: values + 0.1 * torch.randn_like(values))),
+    "constant noise": lambda: network(Function(lambda values: values + torch.randn(16, dtype=values.dtype))),
+    "batch statistics": lambda: convolutional(nn.BatchNorm2d(4, track_running_stats=False)).eval(),
+    "batch mean": lambda: network(Function(lambda values: values - values.mean(dim=0))),
+    "the first of the batch": lambda: network(Function(lambda values: values + values[0])),
+    "a buffer": lambda: network(MovingAverage()),
+    "a counter": lambda: network(MovingAverage(), Function(lambda values: values)),
+}
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+@pytest.mark.parametrize("name", NOT_FUNCTIONS)
+def test_a_model_that_gives_two_answers_is_refused(name, method):
+    model = NOT_FUNCTIONS[name]()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(rc.InputError) as refused:
+        rc.count_regions(model, SEGMENTS, method=method)
+    assert "\n" not in str(refused.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["auto", "grid"])
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), None])
+def test_a_module_in_training_mode_inside_a_function_is_refused_before_it_runs(method, layer):
+    model = (network(layer) if layer else convolutional()).train()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(rc.InputError, match=r"training mode.*call model\.eval\(\)"):
+        rc.count_regions(lambda inputs: model(inputs), SEGMENTS, method=method)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    counts = rc.count_regions(lambda inputs: model.eval()(inputs), SEGMENTS).counts
+    assert counts.tolist() == rc.count_regions(model, SEGMENTS).counts.tolist()
+
+
+def test_labels_must_be_the_same_in_the_same_batch():
+    with pytest.raises(rc.InputError, match="different labels for the same input"):
+        rc.count_regions(lambda inputs: torch.randint(3, (len(inputs),)), SEGMENTS)
+
+
+@pytest.mark.parametrize("method", ["grid", "auto"])
+def test_the_check_stays_within_the_batch_size(method):
+    sizes = []
+    model = network()
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    rc.count_regions(model, SEGMENTS, method=method, batch_size=5)
+    assert max(sizes) <= 5
+
+
+OUTPUTS = {
+    "a tuple": (lambda x: (x[:, :3], x), "returned a tuple.*lambda inputs"),
+    "a dictionary": (lambda x: {"out": x[:, :3]}, "returned a dict"),
+    "nothing": (lambda x: None, "returned NoneType"),
+    "complex logits": (lambda x: x[:, :3] + 1j, "complex"),
+    "sparse logits": (lambda x: x[:, :3].to_sparse(), "sparse"),
+    "string labels": (lambda x: np.array(["a"] * len(x)), "returned <U1"),
+    "one logit": (lambda x: x[:, :1], "one logit.*> 0"),
+    "large labels": (lambda x: np.full(len(x), 2**63, np.uint64), "2\\^63"),
+}
+
+
+@pytest.mark.parametrize("method", ["grid", "auto"])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_other_outputs_are_refused_in_one_line(name, method):
+    model, message = OUTPUTS[name]
+    with pytest.raises(rc.InputError, match=message):
+        rc.count_regions(model, VECTORS, method=method)
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+def test_a_module_that_returns_a_tuple_is_refused(method):
+    with pytest.raises(rc.InputError, match="returned a tuple"):
+        rc.count_regions(nn.Sequential(network(), Function(lambda logits: (logits, logits[:, :2]))), SEGMENTS, method=method)
+
+
+class Answer(dict):
+    """An output with the attribute `logits`, as that of a model of Hugging Face."""
+
+    @property
+    def logits(self):
+        return self["logits"]
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+def test_the_logits_of_an_output_are_counted(method):
+    model = nn.Sequential(network(), Function(lambda logits: Answer(logits=logits, state=None)))
+    assert rc.count_regions(model, SEGMENTS, method=method).mean == rc.count_regions(network(), SEGMENTS, method=method).mean
+
+
+@pytest.mark.parametrize("scale", [2**31, 2**32, -(2**40), 2**62])
+def test_labels_of_any_size_are_distinct(scale):
+    counts = rc.count_regions(lambda x: (x[:, 0] > 0).long() * scale, VECTORS).counts
+    assert counts.tolist() == rc.count_regions(lambda x: (x[:, 0] > 0).long(), VECTORS).counts.tolist()
+    assert counts.max() == 2
+    extremes = rc.count_regions(lambda x: torch.where(x[:, 0] > 0, 2**63 - 1, -(2**63)), VECTORS).counts
+    assert extremes.tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+def test_vertices_may_be_arrays_and_must_be_floating_point(method):
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    expected = rc.count_regions(model, VECTORS, method=method).counts.tolist()
+    for vertices in (VECTORS.numpy(), VECTORS.numpy().tolist(), VECTORS.double()):
+        assert rc.count_regions(model, vertices, method=method).counts.tolist() == expected
+    for wrong, reason in ((VECTORS.long(), "floating point"), (VECTORS * torch.nan, "finite"), ("abc", "vertices")):
+        with pytest.raises(rc.InputError, match=reason):
+            rc.count_regions(model, wrong, method=method)
+
+
+@pytest.mark.parametrize("argument", ["resolution", "batch_size"])
+@pytest.mark.parametrize("value", [20.0, 0, True, "20"])
+def test_numbers_of_points_are_whole(argument, value):
+    with pytest.raises(rc.InputError, match=f"{argument}="):
+        rc.count_regions(network(), SEGMENTS, **{argument: value})
+
+
+def pruned():
+    model = network()
+    prune.l1_unstructured(model[1], "weight", amount=0.5)
+    model(SEGMENTS[:, 0])
+    return model
+
+
+def normalized(function):
+    model = network()
+    function(model[1])
+    model(SEGMENTS[:, 0])
+    return model.eval()
+
+
+def exported(model):
+    any_batch = ({0: torch.export.Dim.DYNAMIC},)
+    return torch.export.export(model, (SEGMENTS[:8, 0].contiguous(),), dynamic_shapes=any_batch).module()
+
+
+WRAPPED = {
+    "pruned": pruned,
+    "weight norm": lambda: normalized(parametrizations.weight_norm),
+    "spectral norm": lambda: normalized(parametrizations.spectral_norm),
+    "weight norm as a hook": lambda: normalized(nn.utils.weight_norm),
+    "exported": lambda: torch.export.export(
+        network(), (SEGMENTS[:8, 0].contiguous(),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    ).module(),
+    "scripted": lambda: torch.jit.script(network()),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(network())),
+    "in place": lambda: nn.Sequential(nn.ReLU(inplace=True), network()),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ANY_METHOD)
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_modules_are_counted_as_on_the_grid_or_refused(name, method):
+    model = WRAPPED[name]()
+    vertices = SEGMENTS.clone()
+    resolution = 200 if method in methods.LATTICE_METHODS else 2000
+    grid = rc.count_regions(lambda inputs: model(inputs), vertices, method="grid", resolution=resolution).counts
+    if method in methods.EXACT_METHODS and name in ("scripted", "frozen"):
+        with pytest.raises(rc.InputError):
+            rc.count_regions(model, vertices, method=method)
+    else:
+        counts = rc.count_regions(model, vertices, method=method).counts
+        assert (counts == grid).mean() >= (1 if method in methods.LATTICE_METHODS else 0.95)
+    assert torch.equal(vertices, SEGMENTS)
+
+
+NOT_PIECEWISE_LINEAR = {
+    "rounding": lambda values: torch.div(values, 0.5, rounding_mode="floor"),
+    "a transposed batch": lambda values: values @ values.T @ values,
+    "the first of the batch": lambda values: values + values[0],
+    "a stack": lambda values: torch.stack([values[:, 0], values[:, 1]]).T,
+    "the batch size": lambda values: values / values.shape[0],
+}
+
+
+@pytest.mark.parametrize("method", methods.EXACT_METHODS)
+@pytest.mark.parametrize("name", NOT_PIECEWISE_LINEAR)
+def test_exact_methods_refuse_other_functions_or_count_them_right(name, method):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 2), Function(NOT_PIECEWISE_LINEAR[name]), nn.Linear(2, 3)).eval()
+    if name == "a stack":  # a function of each input, though its intermediate values have no batch dimension
+        try:
+            counts = rc.count_regions(model, VECTORS, method=method).counts
+        except rc.InputError:
+            return
+        assert counts.tolist() == rc.count_regions(model, VECTORS, method="grid", resolution=5000).counts.tolist()
+        return
+    with pytest.raises(rc.InputError):
+        rc.count_regions(model, VECTORS, method=method)
+
+
+@pytest.mark.parametrize("call", [{"min": -0.2}, {"max": 0.3}, {"min": -0.2, "max": 0.3}])
+def test_thresholds_given_by_name_are_followed(call):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 12), Function(lambda values: torch.clamp(values, **call)), nn.Linear(12, 4)).eval()
+    exact = rc.count_regions(model, VECTORS, method="exact")
+    grid = rc.count_regions(model, VECTORS, method="grid", resolution=5000)
+    assert exact.counts.tolist() == grid.counts.tolist()
+    assert exact.exact.pieces.max() > 1
+
+
+def test_a_wrong_list_of_operations_is_noticed(monkeypatch):
+    """A threshold that is missing from the table gives too few pieces; the network itself disagrees."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU6(), nn.Linear(12, 4)).eval()
+    monkeypatch.setitem(piecewise.THRESHOLDS, "relu6", lambda: (0.5,))
+    monkeypatch.setitem(piecewise.THRESHOLDS, "hardtanh", lambda low, high: (0.5,))
+    monkeypatch.setitem(piecewise.THRESHOLDS, "clamp", lambda low, high: (0.5,))
+    with pytest.raises(rc.InputError, match="disagrees with the network"):
+        rc.count_regions(model, 3 * VECTORS, method="exact")
+
+
+def test_masked_classes_are_counted_with_and_without_screening(monkeypatch):
+    mask = torch.tensor([0.0, -torch.inf, 0.0, 0.0])
+    model = nn.Sequential(network(), Function(lambda logits: logits + mask.to(logits))).eval()
+    expected = rc.count_regions(lambda inputs: model(inputs), SEGMENTS).counts
+    monkeypatch.setattr("regioncount.regions.screening.fast_bfloat16", lambda device: True)
+    for method in ("auto", "adaptive"):
+        result = rc.count_regions(model, SEGMENTS, method=method)
+        assert result.counts.tolist() == expected.tolist()
+        assert result.screening_bound is None
+
+
+@pytest.mark.parametrize("method", ["grid", "auto"])
+def test_a_model_that_requires_contiguous_images_gets_them(method):
+    torch.manual_seed(1)
+    layer = nn.Linear(75, 3)
+    vertices = torch.randn(20, 2, 3, 5, 5, generator=torch.Generator().manual_seed(2))
+    model = Function(lambda images: layer(images.view(len(images), -1))).eval()
+    expected = rc.count_regions(lambda images: layer(images.flatten(1)), vertices).counts
+    assert rc.count_regions(model, vertices, method=method).counts.tolist() == expected.tolist()
+
+
+def test_counting_a_parametrized_module_leaves_it_as_it_was():
+    model = normalized(parametrizations.weight_norm)
+    before = model(SEGMENTS[:, 0])
+    rc.count_regions(model, SEGMENTS, method="exact")
+    assert torch.equal(model(SEGMENTS[:, 0]), before)
+    assert hasattr(model[1], "parametrizations")
