@@ -11,10 +11,11 @@ SUBSPACE_STATISTICS = ("region_count", "region_entropy", "region_share_one", "re
 # Suffixes of a statistic: its standard error, the reason why it is undefined, or a bound in place of a count.
 PARTS = ("standard_error", "error", "at_least", "at_most")
 
-# Columns that every table of runs has: what identifies a run, and how its training ended.
+# Columns of the tables of sweeps: what identifies a run, how its training ended, and what other tables add.
 RUN_COLUMNS = ("identity", "status", "dataset", "model", "learning_rate", "batch_size", "weight_decay", "seed")
 OUTCOME_COLUMNS = (
     *("num_classes", "error", "epochs_trained", "precision", "seconds", "directory", "fitted", "degenerate"),
+    *("runs", "epoch", "mean", "subspace", "entropy", "standard_error", "measure", "target", "selection"),
     *("train_accuracy", "test_accuracy", "train_loss", "test_loss", "generalization_gap", "test_error"),
 )
 
@@ -121,7 +122,7 @@ class Column:
 def is_reserved(key: str) -> bool:
     """Return whether a column name is reserved: for a run's identity or outcome, or for the statistics of a subspace."""
     statistics = tuple(f"{statistic}_" for statistic in SUBSPACE_STATISTICS)
-    return key in (*RUN_COLUMNS, *OUTCOME_COLUMNS) or key.startswith(statistics)
+    return key in (*RUN_COLUMNS, *OUTCOME_COLUMNS, *SUBSPACE_STATISTICS) or key.startswith(statistics)
 
 
 def check_measure_name(name: str) -> None:

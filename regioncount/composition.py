@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, one_line
 from regioncount.registry import suggest, unknown_choice
 
 PACKAGE = Path(__file__).resolve().parent
@@ -29,7 +29,10 @@ def hydra_ready() -> Iterator[None]:
 
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """Compose a configuration, inside a `hydra_ready` block."""
-    return hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
+    try:
+        return hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)
+    except ValueError as error:  # such as for dataset=null
+        raise InputError(one_line(error)) from error
 
 
 @contextmanager

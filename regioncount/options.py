@@ -43,7 +43,10 @@ def _parse_float(value: object) -> float:
 
 def _parse_string(value: object) -> str:
     if isinstance(value, (str, int, float, os.PathLike)):
-        return str(value)  # dataset.root=2024 arrives as a number
+        text = str(value)  # dataset.root=2024 arrives as a number
+        if not text.isprintable():
+            raise wrong_value("give text without line breaks, tabs and other control characters")
+        return text
     raise wrong_value("give a string")
 
 
@@ -97,6 +100,7 @@ Str = Annotated[str, PlainValidator(_parse_string)]
 Bool = Annotated[bool, PlainValidator(_parse_boolean)]
 PositiveInt = Annotated[int, PlainValidator(_parse_integer), Field(ge=1)]
 NonNegativeInt = Annotated[int, PlainValidator(_parse_integer), Field(ge=0)]
+Seed = Annotated[int, PlainValidator(_parse_integer), Field(ge=0, le=2**63 - 1)]
 
 # Options of models, optimizers and schedules are recorded as they were given, so they are checked but not converted.
 StrictFloat = Annotated[float, PlainValidator(_require_float)]
@@ -124,9 +128,13 @@ class Options(BaseModel):
 
 def options_model(entry: Entry) -> type[BaseModel]:
     """Return the pydantic model of an entry's options, by default a model of its factory's keyword arguments."""
+    base = resolve(entry.base_options)
     if entry.options is not None:
-        return resolve(entry.options)
-    return model_of_signature(entry.name, entry.load(), resolve(entry.base_options), entry.passed)
+        model = resolve(entry.options)
+        if not (isinstance(model, type) and issubclass(model, base)):
+            raise InputError(f"{entry.kind}={entry.name}: its options must be a class derived from {base.__name__}")
+        return model
+    return model_of_signature(entry.name, entry.load(), base, entry.passed, entry.kind == "model")
 
 
 @lru_cache(maxsize=256)
@@ -135,6 +143,7 @@ def model_of_signature(
     factory: Callable[..., Any],
     base: type[BaseModel] = Options,
     passed: frozenset[str] = frozenset(),
+    positional: bool = False,
 ) -> type[BaseModel]:
     """Return a pydantic model of a factory's keyword arguments.
 
@@ -143,6 +152,7 @@ def model_of_signature(
         factory: The factory. If it takes any keyword arguments (**kwargs), the model accepts any options.
         base: The base class of the model.
         passed: Arguments that are not options.
+        positional: Whether positional arguments without a default are options; otherwise, they are passed by position.
 
     Raises:
         InputError: The factory has no signature, like some functions written in C.
@@ -157,7 +167,7 @@ def model_of_signature(
             base = cast("type[BaseModel]", type("AnyOptions", (base,), {"model_config": ConfigDict(extra="allow")}))
         by_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         optional = parameter.default is not parameter.empty
-        is_option = optional or parameter.kind is parameter.KEYWORD_ONLY
+        is_option = optional or positional or parameter.kind is parameter.KEYWORD_ONLY
         if by_keyword and is_option and parameter.name not in passed:
             fields[parameter.name] = (_type_of(parameter), parameter.default if optional else ...)
     return create_model(name, __base__=base, **fields)

@@ -8,6 +8,7 @@ and is imported with plugins=[module] on the command line.
 import difflib
 import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -44,8 +45,13 @@ class Entry:
     """Arguments of the factory that the package passes, so that they are not options."""
 
     def load(self) -> Callable[..., Any]:
-        """Import and return the factory."""
-        return resolve(self.factory)
+        """Import and return the factory; raise InputError if a plugin's dotted path names nothing."""
+        try:
+            return resolve(self.factory)
+        except (ImportError, AttributeError) as error:
+            if self.plugin is None:
+                raise
+            raise InputError(f"{self.kind}={self.name}: {self.factory} cannot be imported ({one_line(error)})") from error
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Return the result of the factory.
@@ -87,6 +93,8 @@ class Registry:
         self.kind = kind
         self.base_options = base_options
         self.passed = frozenset(passed)
+        # Names become parts of paths and columns. Dashes and dots are allowed where a name is only part of a path.
+        self._names = r"[A-Za-z0-9_]+" if kind in ("measures", "subspace") else r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
         self._declared_in = list(declared_in)
         self._rank = rank
         self._entries: dict[str, Entry] = {}
@@ -113,10 +121,14 @@ class Registry:
             The factory, or the decorator.
 
         Raises:
-            InputError: The name is already registered.
+            InputError: The name is invalid or already registered, or the factory is neither a callable nor a string.
         """
+        if not re.fullmatch(self._names, name):
+            raise InputError(f"{self.kind}={name}: a name consists of letters, digits and underscores; choose another one")
 
         def add(factory: Any) -> Any:
+            if not isinstance(factory, str) and not callable(factory):
+                raise InputError(f"{self.kind}={name}: register a callable or its dotted path, not {factory!r}")
             plugin = _registering_plugin()
             if plugin is not None:
                 self._import_declarations()  # so that a plugin cannot use the name of a built-in part
@@ -251,7 +263,7 @@ def unknown_choice(option: str, value: object, choices: Sequence[str]) -> str:
 
 def suggest(value: object, choices: Sequence[str]) -> str:
     """Return the end of a message that suggests the choice most similar to a value; empty if none is similar."""
-    similar = difflib.get_close_matches(str(value), choices, n=1)
+    similar = difflib.get_close_matches(str(value), [choice for choice in choices if choice != str(value)], n=1)
     return f"; did you mean {similar[0]}?" if similar else ""
 
 
@@ -319,4 +331,12 @@ def _registering_plugin() -> str | None:
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
     module = frame.f_globals.get("__name__", "")
-    return None if module.split(".")[0] == "regioncount" else _importing.get() or module
+    package = module.split(".")[0]
+    if package == "regioncount":
+        return None
+    importing = _importing.get()
+    if importing is None or importing.split(".")[0] == package:
+        return importing or module
+    # A plugin imports another module that registers parts: that module is their plugin.
+    _plugins.setdefault(module, sys.modules[module])
+    return module

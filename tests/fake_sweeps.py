@@ -90,7 +90,7 @@ def write_sweep(
         planned.append(plans.PlannedRun(identity, f"digits-{network}", varied, config, data, "float32"))
         if number in failed:
             directory.mkdir(parents=True, exist_ok=True)
-            plans.record_failure(directory, identity, error)
+            plans.record_failure(plans.failure_path(directory, identity, varied), error)
             continue
         status = "diverged" if number in diverged else "finished"
         values = _values(*count_and_gap(rate, size, seed), 0.2 * (number in unfitted))

@@ -1,5 +1,6 @@
 """Plugins: identities, records, and checks of the parts that they supply."""
 
+import json
 import math
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from regioncount.errors import InputError
 from regioncount.models import networks
 from regioncount.runs import runner
 from regioncount.runs.identity import run_identity
+from regioncount.runs.validation import is_measurement
 from regioncount.training.optimizers import build_optimizer
 from regioncount.training.steps import build_training_step
 
@@ -291,6 +293,14 @@ def test_a_factory_with_any_keyword_arguments_takes_any_options(plugin):
 BAD_TRAINING = {
     "optimizer": ("lambda params, *, lr, weight_decay: None", "optimizer=mine: NoneType is not a torch.optim.Optimizer"),
     "schedule": ("lambda optimizer, epochs: {}['key']", "schedule=mine: the plugin trainers raised KeyError"),
+    "schedule of another optimizer": (
+        "lambda optimizer, epochs: ConstantLR(SGD([torch.zeros(1)], lr=1))",
+        "schedule=mine: it changes another optimizer",
+    ),
+    "schedule that needs a loss": ("lambda optimizer, epochs: ReduceLROnPlateau(optimizer)", "schedule=mine: .*step fails"),
+    "optimizer that needs a closure": ("lambda params, *, lr, weight_decay: LBFGS(params)", "optimizer=mine: .*step fails"),
+    "model without gradient": ("lambda num_classes: Detached(64, num_classes)", "model=mine: a training step fails"),
+    "optimizer of nothing": ("'torch.optim:Nothing'", "optimizer=mine: torch.optim:Nothing cannot be imported"),
     "augmentation": ("lambda images, generator: images / 255", r"must return images uint8 \(2, 1, 8, 8\)"),
     "subspace": ("lambda vertices, options, generator: {}['key']", "subspace=mine: the plugin trainers raised KeyError"),
 }
@@ -299,15 +309,33 @@ BAD_TRAINING = {
 @pytest.mark.parametrize("part", BAD_TRAINING)
 def test_the_parts_of_training_are_checked_before_it(plugin, part, tmp_path):
     factory, message = BAD_TRAINING[part]
-    plugin("trainers", f"import regioncount as rc\nrc.register_{part}('mine')({factory})\n")
+    part = part.split()[0]
+    plugin(
+        "trainers",
+        f"""
+        import torch
+        from torch.optim import LBFGS, SGD
+        from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
+        import regioncount as rc
+
+        class Detached(torch.nn.Linear):
+            def forward(self, images):
+                return super().forward(images.flatten(1)).detach()
+
+        rc.register_{part}("mine", {factory})
+        """,
+    )
     group = {"name": "mine", "learning_rate": 0.1} if part == "optimizer" else {"name": "mine"}
     change = {
         "augmentation": {"augmentation": "mine"},
         "subspace": {"regions": {"odd": {"kind": "mine", "number": 4}}},
     }.get(part, {part: group})
-    config = parse_run(PLAIN | change | {"plugins": ["trainers"], "results": str(tmp_path / "results")})
+
+    def prepare():
+        runner.prepare(parse_run(PLAIN | change | {"plugins": ["trainers"], "results": str(tmp_path / "results")}))
+
     with pytest.raises(InputError, match=message):
-        runner.prepare(config)
+        prepare()
     assert not (tmp_path / "results").exists()
 
 
@@ -367,3 +395,80 @@ def test_an_optimizer_of_a_plugin_may_replace_the_training_step(plugin):
             step(torch.ones(2, 4), torch.tensor([0, 1]))
         gradients.append(model.weight.grad.clone())
     assert torch.equal(2 * gradients[0], gradients[1])
+
+
+def test_a_schedule_is_tried_with_the_epochs_of_the_run(plugin):
+    source = "lambda optimizer, epochs: LambdaLR(optimizer, lambda epoch: 1 - 0.9 * epoch / (epochs - 1))"
+    plugin(
+        "linear",
+        f"import regioncount as rc\nfrom torch.optim.lr_scheduler import LambdaLR\nrc.register_schedule('mine')({source})\n",
+    )
+    runner.prepare(parse_run(PLAIN | {"schedule": {"name": "mine"}, "plugins": ["linear"], "epochs": 3}))
+
+
+def test_a_network_may_read_values_and_have_positional_options(plugin):
+    plugin(
+        "deep",
+        """
+        import torch
+        from torch import nn
+
+        class Net(nn.Linear):
+            def __init__(self, num_classes, width):
+                rates = [rate.item() for rate in torch.linspace(0, 0.1, width)]
+                super().__init__(64, num_classes)
+                self.rates = rates
+
+            def forward(self, images):
+                return super().forward(images.flatten(1))
+        """,
+    )
+    config = parse_run(PLAIN | {"model": {"_target_": "deep.Net", "width": 3}})
+    runner.prepare(config)
+    assert len(networks.build_for(config.model, data.load("digits")).rates) == 3
+    with pytest.raises(InputError, match=r"model\.width is missing"):
+        parse_run(PLAIN | {"model": {"_target_": "deep.Net"}})
+    with pytest.raises(InputError, match=r"model\.name=other: the name is that of model\._target_"):
+        parse_run(PLAIN | {"model": {"_target_": "deep.Net", "width": 3, "name": "other"}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("model", "my net"), ("model", "a/b"), ("model", "../up"), ("dataset", "d e"), ("subspace", "a-b"), ("measure", "a-b")],
+)
+def test_names_fit_into_paths_and_columns(plugin, kind, name):
+    argument = f"name={name!r}" if kind == "measure" else repr(name)
+    plugin("named", f"import regioncount as rc\nrc.register_{kind}({argument})(lambda *_: None)\n")
+    with pytest.raises(InputError, match="a name consists of letters"):
+        registry.load_plugins(["named"])
+
+
+def test_a_module_that_a_plugin_imports_is_the_plugin_of_its_parts(plugin):
+    plugin("helper", "import regioncount as rc\nrc.register_optimizer('mine', 'torch.optim:SGD')\n")
+    plugin("importer", "import helper\n")
+    config = parse_run(PLAIN | {"plugins": ["importer"], "optimizer": {"name": "mine", "learning_rate": 0.1}})
+    assert config.plugin_sources["optimizer"].startswith("helper:")
+    assert registry.is_loaded("helper")
+
+
+@pytest.mark.parametrize("item", ["True", "10**400", "float('nan')", "{'odd': 1.0, 'odd_standard_error': 'unknown'}"])
+def test_every_stored_value_of_a_measure_can_be_read_back(plugin, item):
+    plugin("odd_values", f"import regioncount as rc\nrc.register_measure(name='odd')(lambda measured: {item})\n")
+    registry.load_plugins(["odd_values"])
+    values = rc.measure(torch.nn.Linear(4, 3), (torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])), ["odd"])
+    stored = {key: None if value != value else value for key, value in values.items()}
+    assert is_measurement({"settings": {}, "values": json.loads(json.dumps(stored)), "how": {}, "arrays": {}, "epoch": 1})
+
+
+def test_all_measures_and_a_subspace_cannot_share_a_name():
+    with pytest.raises(InputError, match=r"regions\.parameter_norm: the measure parameter_norm has the same name"):
+        parse_run(PLAIN | {"regions": {"parameter_norm": {"kind": "simplex"}}, "measures": ["all"]})
+
+
+def test_two_measures_cannot_share_a_column(plugin):
+    plugin(
+        "pairs",
+        "import regioncount as rc\nfor name in ('odd', 'odd_max'):\n    rc.register_measure(name=name)(lambda _: 1.0)\n",
+    )
+    with pytest.raises(InputError, match="measures=odd_max: the columns of odd may have this name"):
+        parse_run(PLAIN | {"plugins": ["pairs"], "measures": ["odd", "odd_max"]})

@@ -209,7 +209,9 @@ def _named(options: object, group: str) -> dict[str, Any]:
         raise InputError(f"{group}={abbreviate(options)}: give a mapping of options")
     named = {key: value for key, value in options.items() if value is not None}
     if isinstance(target := named.get("_target_"), str):
-        named["name"] = target.rpartition(".")[2]
+        attribute = target.rpartition(".")[2]
+        if named.setdefault("name", attribute) != attribute:
+            raise InputError(f"{group}.name={abbreviate(named['name'])}: the name is that of {group}._target_; omit it")
     if not isinstance(named.get("name"), str):
         raise InputError(f"{group}.name is missing: choose a file of configs/{group} with {group}=NAME")
     return named
@@ -268,12 +270,16 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
         registry.augmentations[checked.augmentation]
         registry.trackers[checked.tracker.mode]
     table = registry.measures
-    if shared := [name for name in checked.regions.subspaces if name in checked.measures]:
-        raise InputError(f"regions.{shared[0]}: the measure {shared[0]} has the same name; rename one or leave it out")
     if "all" in checked.measures:
         checked.measures = [name for name in table.names() if not table[name].traits.get("on_request")]
+    if shared := [name for name in checked.regions.subspaces if name in checked.measures]:
+        raise InputError(f"regions.{shared[0]}: the measure {shared[0]} has the same name; rename one or leave it out")
     for name in checked.measures:
         table[name]
+    for name in checked.measures:
+        owner = next((other for other in checked.measures if table[other].plugin and name.startswith(f"{other}_")), None)
+        if table[name].plugin and owner:
+            raise InputError(f"measures={name}: the columns of {owner} may have this name; choose another one")
     checked.plugin_sources = _plugin_sources(checked)
     return checked
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, PlainValidator
 from regioncount.config.values import parse_duration
 from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
-from regioncount.options import Bool, Float, Int, NonNegativeInt, PositiveInt, Str, one_of, wrong_value
+from regioncount.options import Bool, Float, Int, NonNegativeInt, PositiveInt, Seed, Str, one_of, wrong_value
 from regioncount.regions.methods import CONNECTIVITIES, EXACT_METHODS, LATTICE_METHODS
 from regioncount.runs.validation import MAX_EPOCHS
 
@@ -44,7 +44,7 @@ class Snapshots:
 class Regions:
     """The subspaces in which regions are counted, and the method."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     method: Annotated[str, one_of(*LATTICE_METHODS, *EXACT_METHODS)] = "auto"
     budget: PositiveInt | None = None
     connectivity: Annotated[str, one_of(*CONNECTIVITIES)] = "paper"
@@ -89,7 +89,7 @@ class RunConfig:
     batch_size: PositiveInt = field(kw_only=True)
     epochs: Annotated[Int, Field(ge=1, le=MAX_EPOCHS)] = field(kw_only=True)
     stop: Stop = field(default_factory=Stop)
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     snapshots: Snapshots = field(default_factory=Snapshots)
     regions: Regions = field(default_factory=Regions)
     measures: list[Str] = field(default_factory=list)

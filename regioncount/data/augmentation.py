@@ -50,7 +50,11 @@ def check_augmentation(name: str, dataset: Dataset) -> None:
     entry = registry.augmentations[name]
     if entry.plugin is None:
         return
-    images, labels, generator = dataset.train.take([0, 1]), dataset.train.labels[:2], torch.Generator().manual_seed(0)
+    images, labels, generator = (
+        dataset.train.take([0, 1]),
+        dataset.train.labels[:2].clone(),
+        torch.Generator().manual_seed(0),
+    )
     if mixes(name):
         expected = f"images float32 {tuple(images.shape)} and probabilities ({len(labels)}, {dataset.num_classes})"
         result = entry.build(dataset.normalize(images), labels, dataset.num_classes, generator)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from regioncount.errors import InputError, one_line
-from regioncount.options import Float, NonNegativeInt, Options, PositiveInt, Str
+from regioncount.options import Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str
 from regioncount.registry import register_dataset
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class DatasetOptions(Options):
     """The number of training images, balanced over classes and drawn with `seed`; None for all (digits: 300)."""
     test_size: PositiveInt | None = None
     """The number of test images, drawn in the same way; None for all."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """The seed of the subsets and of the label noise."""
-    resize: PositiveInt | None = None
+    resize: Annotated[Int, Field(ge=1, le=4096)] | None = None
     """Height and width in pixels; None for the original size (imagenet: 224)."""
     label_noise: Annotated[Float, Field(ge=0, le=1)] = 0.0
     """The fraction of training labels that are replaced by uniformly random ones."""

@@ -23,7 +23,7 @@ class SubspaceOptions(Options):
     """The options common to all kinds of subspaces. A kind adds its own in a subclass."""
 
     kind: Str
-    number: PositiveInt = 100
+    number: Annotated[Int, Field(ge=1, le=10**6)] = 100
     """The number of subspaces."""
     resolution: Annotated[Int, Field(ge=2)] | None = None
     """Lattice points per axis; None for the paper's: 200 on lines, 10 in planes, 5 in higher dimensions."""
@@ -138,7 +138,12 @@ def draw_vertices(options: SubspaceOptions, dataset: "Dataset", seed: int) -> "T
     entry = subspaces[options.kind]
     vertices = entry.build(images[inverse.to(images.device)], options, generator)
     expected = (options.number, options.dimension_counted + 1, *images.shape[1:])
-    if entry.plugin and not (isinstance(vertices, torch.Tensor) and vertices.shape == expected):
+    if entry.plugin and isinstance(vertices, torch.Tensor) and vertices.shape == expected:
+        if not vertices.is_floating_point() or not vertices.isfinite().all():
+            raise InputError(
+                f"the subspace {entry.name} of the plugin {entry.plugin} has vertices that are not finite numbers"
+            )
+    elif entry.plugin:
         returned = tuple(vertices.shape) if isinstance(vertices, torch.Tensor) else type(vertices).__name__
         raise InputError(f"the subspace {entry.name} of the plugin {entry.plugin} is {returned}; return vertices {expected}")
     return cast("Tensor", vertices)

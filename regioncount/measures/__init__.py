@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from regioncount import registry
+from regioncount.columns import Column
 from regioncount.errors import InputError, one_line
 from regioncount.measures.measured_model import DatasetLike, MeasuredModel, Model, device_of, from_dataset, from_tensors
 
@@ -113,7 +114,7 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         return {name: math.nan, f"{name}_error": reason}
     try:
         columns = {column: _number(column, item) for column, item in items.items()}
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return {name: math.nan, f"{name}_error": f"the measure returned {type(result).__name__}, not a number"}
     undefined = {
         f"{column}_error": f"the value is {number}"
@@ -127,7 +128,7 @@ def _copy_state(model: object) -> dict[str, Tensor]:
     """Return a copy of a module's parameters and buffers; empty for another callable."""
     if not isinstance(model, nn.Module):
         return {}
-    return {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
+    return {key: value.detach().clone() for key, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _has_changed(model: object, state: dict[str, Tensor]) -> bool:
@@ -135,6 +136,8 @@ def _has_changed(model: object, state: dict[str, Tensor]) -> bool:
     if not isinstance(model, nn.Module):
         return False
     now = model.state_dict()
+    if any(key not in now or now[key].dtype != tensor.dtype for key, tensor in state.items()):
+        return True
     return any(not torch.equal(tensor.nan_to_num(), now[key].nan_to_num()) for key, tensor in state.items())
 
 
@@ -144,9 +147,11 @@ def _number(column: str, item: Any) -> float | str:
     Raises:
         TypeError: If the value is not a number, or is text in another column.
     """
-    if isinstance(item, str) and not column.endswith("_error"):
-        raise TypeError
-    return item if isinstance(item, (int, float, str)) else float(item)
+    if isinstance(item, str):
+        if Column.parse(column, ()).part != "error":
+            raise TypeError
+        return one_line(item)
+    return item if type(item) in (int, float) and math.isfinite(item) else float(item)
 
 
 def _available() -> list[str]:

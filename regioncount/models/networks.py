@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from numbers import Integral
 from typing import Any
@@ -146,7 +147,8 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
     options = json.loads(model)
     name = options["name"]
     try:
-        with torch.device("meta"):  # allocates no memory for the weights
+        # On the meta device, no memory is allocated for the weights. Constructors of plugins may read values.
+        with nullcontext() if kinds.entry(options).plugin else torch.device("meta"):
             meta_network = build_model(options, num_classes, in_channels, image_size)
         size = sum(weight.numel() * weight.element_size() for weight in meta_network.parameters())
         if size == 0:
@@ -155,7 +157,7 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
             limit = MAX_WEIGHT_BYTES / 2**30
             raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than the limit of {limit:.0f}")
         network = build_model(options, num_classes, in_channels, image_size)
-    except (InputError, RuntimeError, MemoryError) as error:
+    except (InputError, RuntimeError, MemoryError, ValueError) as error:
         raise InputError(f"model={name}: {one_line(error).removeprefix(f'model={name}: ')}") from None
     multiply_adds: list[int] = []
 

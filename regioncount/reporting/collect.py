@@ -82,7 +82,8 @@ def collect(plan: Plan) -> SweepResults:
                 finished.append((planned, run))
                 row |= measured_values(run, planned.config, planned.dataset)
                 counts += _counts_through_training(planned, run, settings)
-        if (reason := plans.read_failure(plan.directory, planned.identity)) is not None:
+        failure = plans.failure_path(plan.directory, planned.identity, planned.varied)
+        if (reason := plans.read_failure(failure)) is not None:
             row |= {"status": "failed", "error": reason}
         rows.append(row)
     _add_seed_agreement(rows, plan)

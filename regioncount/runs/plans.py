@@ -2,7 +2,7 @@
 
     plan.json       the cells of the grid with their configurations and data sets, and the options of the sweep
     cells.jsonl     one line per cell, so that a job reads its own cell without parsing the whole plan
-    failures/       one file per run that failed, with the reason
+    failures/       one file per cell that failed, with the reason
 
 Paths in a plan are relative: a results directory can be moved. Reports can be regenerated without data and models.
 """
@@ -23,6 +23,7 @@ from regioncount.columns import RUN_COLUMNS
 from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
 from regioncount.errors import InputError, one_line
 from regioncount.runs import files, store
+from regioncount.runs.identity import identity_of
 from regioncount.runs.record import Run
 from regioncount.runs.validation import IDENTITY
 
@@ -173,37 +174,37 @@ def read_cell(directory: Path, index: int) -> tuple[dict[str, Any], int]:
         return json.loads(file.readline()), os.path.getsize(file.name) // width
 
 
-def record_failure(directory: Path, identity: str, reason: str, trace: str = "") -> None:
-    """Record that a run failed, for the report of its sweep.
+def failure_path(directory: Path, identity: str, varied: Mapping[str, str]) -> Path:
+    """Return the file that records the failure of a cell. Cells that share a run differ in their varied options.
 
     Args:
         directory: The directory of the sweep.
-        identity: The identity of the run.
+        identity: The identity of the cell's run.
+        varied: The cell's options; see `PlannedRun.varied`.
+    """
+    return directory / "failures" / f"{identity}-{identity_of({'varied': dict(varied)})[:8]}.json"
+
+
+def record_failure(path: Path, reason: str, trace: str = "") -> None:
+    """Record that a cell failed, for the report of its sweep.
+
+    Args:
+        path: The file; see `failure_path`.
         reason: The reason, in one line.
         trace: The traceback.
     """
     with suppress(OSError):  # the run may have failed because the disk is full
-        (directory / "failures").mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         record = {"error": reason, "traceback": [one_line(line) for line in trace.splitlines()]}
-        files.write_json(_failure_path(directory, identity), record)
+        files.write_json(path, record)
 
 
-def forget_failure(directory: Path, identity: str) -> None:
-    """Clear a run's recorded failure."""
-    _failure_path(directory, identity).unlink(missing_ok=True)
-
-
-def read_failure(directory: Path, identity: str) -> str | None:
-    """Return why a run failed, or None if no failure is recorded."""
-    path = _failure_path(directory, identity)
+def read_failure(path: Path) -> str | None:
+    """Return why a cell failed, or None if no failure is recorded in the file."""
     try:
         return str(files.read_json(path).get("error")) if path.exists() else None
     except InputError as damage:
         return str(damage)
-
-
-def _failure_path(directory: Path, identity: str) -> Path:
-    return directory / "failures" / f"{identity}.json"
 
 
 def _planned_run_record(run: PlannedRun, dataset: int) -> dict[str, Any]:

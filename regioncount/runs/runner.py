@@ -12,8 +12,8 @@ import torch
 
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
-from regioncount.data.augmentation import check_augmentation
 from regioncount.data.dataset import Dataset
+from regioncount.errors import InputError
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for
 from regioncount.runs import files, store
@@ -23,7 +23,7 @@ from regioncount.runs.loading import check, load_dataset
 from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, snapshot_epochs
 from regioncount.runs.measuring import measure
 from regioncount.runs.store import Run
-from regioncount.training.optimizers import check_optimizer
+from regioncount.training.trial import try_training_step
 
 # At most this share of the time is spent on writing checkpoints.
 CHECKPOINT_SHARE = 0.02
@@ -90,11 +90,11 @@ def prepare(config: RunConfig) -> PreparedRun:
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)
     precision = training.choose_precision(config.precision, device)
-    if config.optimizer:
-        check_augmentation(config.augmentation, dataset)
-        check_optimizer(config.optimizer, config.schedule)
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
-    work = check(config, dataset) * len(dataset.train) * config.epochs * passes
+    multiply_adds = check(config, dataset)
+    if config.optimizer:
+        try_training_step(config, dataset)
+    work = multiply_adds * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     name = f"{config.dataset.name}-{config.model['name']}"
     identity = run_identity(as_mapping(config), dataset.fingerprints["train"], precision, compiled)
@@ -142,13 +142,17 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
         return run
 
 
-def is_complete(prepared: PreparedRun) -> bool:
-    """Return whether a run is on disk, undamaged, measured and logged, so that `run_or_resume` has nothing to do."""
-    try:
-        run = prepared.find_run()
-    except files.Damaged:
-        return False
-    return run is not None and not run.damaged and _is_complete(prepared, run)
+def find_complete(prepared: PreparedRun) -> Run | None:
+    """Return a run if it is on disk, undamaged, measured and logged, so that `run_or_resume` has nothing to do.
+
+    Raises:
+        Damaged: A file of the run is damaged.
+    """
+    run = prepared.find_run()
+    if run is None or run.damaged or not _is_complete(prepared, run):
+        return None
+    run.region_arrays()  # verifies regions.npz
+    return run
 
 
 def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) -> Run:
@@ -284,7 +288,7 @@ def _has_missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
 
 def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
     options = prepared.config.tracker
-    return registry.trackers[options.mode].load()(
+    tracker = registry.trackers[options.mode].build(
         identity=prepared.identity,
         name=f"{prepared.name}-{prepared.identity}",
         config=as_mapping(prepared.config),
@@ -294,6 +298,11 @@ def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
         group=options.group,
         job_type="run",
     )
+    if not isinstance(tracker, AbstractContextManager):
+        raise InputError(
+            f"tracker={options.mode}: its factory returned no context manager; decorate it with @contextmanager"
+        )
+    return tracker
 
 
 def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:

@@ -46,6 +46,7 @@ def run(config: DictConfig) -> str | float:
     directory = Path(config.sweep.directory)
     planned, cells = plans.read_cell(directory, config.sweep.cell)
     cell = cell_title(config.sweep.cell, cells, planned["varied"])
+    failure = plans.failure_path(directory, planned["identity"], planned["varied"])
     try:
         prepared = runner.prepare(parse_run(config))
         if prepared.identity != planned["identity"]:
@@ -56,7 +57,7 @@ def run(config: DictConfig) -> str | float:
             print(f"{cell}: not started, the time budget is used up", flush=True)
             return "skipped"
         run = runner.run_or_resume(prepared, wait=config.sweep.get("wait", True))
-        plans.forget_failure(directory, prepared.identity)
+        failure.unlink(missing_ok=True)
         print(f"{cell}: {_outcome(prepared, run)}{'' if run.updated else ' (already complete)'}", flush=True)
         return "finished"
     except store.Busy:
@@ -68,7 +69,7 @@ def run(config: DictConfig) -> str | float:
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
-        plans.record_failure(directory, planned["identity"], reason, traceback.format_exc())
+        plans.record_failure(failure, reason, traceback.format_exc())
         return "failed"
 
 
@@ -76,13 +77,15 @@ def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
     """Return whether a cell of a plan is complete. If so, print its results and clear its recorded failure."""
     config = prepared.config
     logged_as_cell = replace(config, tracker=replace(config.tracker, group=plan.directory.name))
-    if not runner.is_complete(replace(prepared, config=logged_as_cell)):
+    try:
+        if (run := runner.find_complete(replace(prepared, config=logged_as_cell))) is None:
+            return False
+        outcome = _outcome(prepared, run)
+    except Exception:  # running the cell records the failure
         return False
-    plans.forget_failure(plan.directory, prepared.identity)
-    run = prepared.find_run()
-    assert run is not None  # it is complete
+    plans.failure_path(plan.directory, prepared.identity, plan.runs[number].varied).unlink(missing_ok=True)
     title = cell_title(number, len(plan.runs), plan.runs[number].varied)
-    print(f"{title}: {_outcome(prepared, run)} (already complete)", flush=True)
+    print(f"{title}: {outcome} (already complete)", flush=True)
     return True
 
 

@@ -84,6 +84,8 @@ def split_grid(arguments: Sequence[str], params: Mapping[str, str], loader: Conf
         is_sweep = override.is_sweep_override()
         texts = override.sweep_string_iterator() if is_sweep else [override.get_value_element_as_str()]
         values[key] = parser.parse_overrides([f"{key}={text}" for text in texts])
+    if chosen := next((key for key in ("experiment", "scale") if len(values.get(key, ())) > 1), None):
+        raise InputError(f"the grid: choose one {chosen}; an experiment has a grid of its own")
     if empty := [key for key, choices in values.items() if not choices]:
         raise InputError(f"the grid: {empty[0]} has no values")
     return [list(cell) for cell in itertools.product(*values.values())]
@@ -160,10 +162,11 @@ def _varied_options(cells: list[Cell]) -> list[dict[str, str]]:
     options = [dict(line.split("=", 1) for line in lines(cell)) for cell in cells]
     columns: dict[str, str] = {}
     for key in _varying_keys(cells):
-        name = key.lstrip("+~").split(".")[-1]
-        has_own_column = key in OPTIONS_WITH_COLUMNS
+        option = key.lstrip("+~")
+        name = option.split(".")[-1]
+        has_own_column = option in OPTIONS_WITH_COLUMNS
         ambiguous = name in columns.values() or name in measures or (is_reserved(name) and not has_own_column)
-        columns[key] = key if ambiguous else name
+        columns[key] = option if ambiguous else name
     return [{column: option[key] for key, column in columns.items()} for option in options]
 
 

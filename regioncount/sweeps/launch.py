@@ -140,7 +140,7 @@ def _return_value(plan: Plan, number: int, result: JobReturn) -> object:
         reason = one_line(error)
         run = plan.runs[number]
         print(f"{cell_title(number, len(plan.runs), run.varied)}: failed, {reason}", file=sys.stderr, flush=True)
-        plans.record_failure(plan.directory, run.identity, reason)
+        plans.record_failure(plans.failure_path(plan.directory, run.identity, run.varied), reason)
         return None
 
 

@@ -65,21 +65,9 @@ def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int
     schedule = entry.build(optimizer, epochs, **extra)
     if not isinstance(schedule, LRScheduler):
         raise InputError(f"schedule={entry.name}: {type(schedule).__name__} is not a torch.optim.lr_scheduler.LRScheduler")
+    if schedule.optimizer is not optimizer:
+        raise InputError(f"schedule={entry.name}: it changes another optimizer than the one it was given")
     return schedule
-
-
-def check_optimizer(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
-    """Build the optimizer and the schedule of a run for a layer of one weight, if a plugin supplies one of them.
-
-    Args:
-        optimizer: The name of the optimizer and its options.
-        schedule: The name of the schedule and its options.
-
-    Raises:
-        InputError: See `build_optimizer` and `build_schedule`.
-    """
-    if registry.optimizers[optimizer["name"]].plugin or registry.schedules[schedule["name"]].plugin:
-        build_schedule(build_optimizer(nn.Linear(1, 1), optimizer), schedule, epochs=1)
 
 
 # The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.

@@ -403,3 +403,54 @@ def test_a_sweep_ranks_all_requested_measures(done):
     same = sum(int(one == other) for one, other in zip(labels[0].flat, labels[1].flat, strict=True)) / labels[0].size
     assert 0 < same < 1
     assert list(table["seed_agreement"][:2]) == pytest.approx([same, same])
+
+
+@pytest.mark.parametrize("damage", ["missing", "corrupted"])
+def test_a_rerun_measures_again_what_is_damaged(done, tmp_path, damage):
+    results, first = done
+    shutil.copytree(results, tmp_path / "copy")
+    directory = tmp_path / "copy" / "sweeps" / Path(first.stdout.split(", in ")[1].splitlines()[0]).name
+    before = pd.read_csv(directory / "runs.csv")
+    arrays = next(iter(sorted((tmp_path / "copy").glob("runs/*/regions.npz"))))
+    content = arrays.read_bytes()
+    arrays.unlink()
+    if damage == "corrupted":
+        arrays.write_bytes(b"garbage")
+    again = sweep(tmp_path / "copy", *GRID, "snapshots.every=1")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(already complete)") == 5
+    assert len(arrays.read_bytes()) == len(content)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(directory / "runs.csv").drop(columns=TIMES), before.drop(columns=TIMES), check_exact=True
+    )
+
+
+def test_a_failure_belongs_to_its_cell_and_not_to_its_run(tmp_path):
+    (tmp_path / "failing.py").write_text(
+        "import regioncount as rc\n"
+        "rc.register_measure(name='failing')(lambda m: float(next(m.model.parameters()).data.zero_().sum()))\n"
+    )
+    options = ["plugins=[failing]", "measures=[accuracy,failing],[accuracy]", "seed=0,1"]
+    for _ in range(2):
+        command = run_command("sweep.py", *TINY, *options, directory=tmp_path)
+        assert command.returncode == 1
+        runs = pd.read_csv(only_sweep(tmp_path / "results") / "runs.csv")
+        assert runs["status"].tolist() == ["failed", "failed", "finished", "finished"]
+
+
+def test_a_forced_option_has_the_column_of_the_option():
+    overrides = [["++seed=0,1", "++optimizer.learning_rate=0.1,0.05"], ["seed=0,1", "optimizer.learning_rate=0.1,0.05"]]
+    plans = [make_plan([*TINY, *options]) for options in overrides]
+    assert plans[0].hyperparameters == plans[1].hyperparameters
+    for forced, plain in zip(plans[0].runs, plans[1].runs, strict=True):
+        assert (forced.varied, forced.identity) == (plain.varied, plain.identity)
+
+
+def test_an_option_named_like_a_measured_column_keeps_its_full_name():
+    plan = make_plan([*TINY, "stop.train_loss=1.9,1.5", "stop.train_accuracy=0.3,0.9", "seed=0,1"])
+    assert list(plan.runs[0].varied) == ["stop.train_loss", "stop.train_accuracy", "seed"]
+
+
+def test_a_grid_over_experiments_is_refused():
+    with pytest.raises(InputError, match="choose one experiment"):
+        make_plan(["experiment=quickstart,cifar10_small"])
