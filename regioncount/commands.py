@@ -16,7 +16,7 @@ from hydra.core.utils import env_override
 from regioncount import __version__
 from regioncount.arguments import help_text, parse_arguments, printing_flags
 from regioncount.composition import CONFIGS, compose, hydra_ready, one_line_errors
-from regioncount.errors import DISK_ERRORS, InputError, one_line
+from regioncount.errors import DISK_ERRORS, InputError, one_line, say
 from regioncount.sweeps import run_cell
 
 
@@ -49,7 +49,7 @@ def _train(overrides: list[str]) -> None:
 
     prepared = runner.prepare(parse_run(composed))
     run = runner.run_or_resume(prepared)
-    print(describe(run, prepared.config, prepared.dataset, [run.epochs_trained]))
+    say(describe(run, prepared.config, prepared.dataset, [run.epochs_trained]))
 
 
 def _measure(overrides: list[str]) -> None:
@@ -69,11 +69,11 @@ def _measure(overrides: list[str]) -> None:
     device = training.choose_device(config.device)
     run, dataset = measuring.open_for_measuring(config, changes)
     epochs = measuring.measure_epochs(run, config, dataset, device)
-    print(describe(run, config, dataset, epochs))
+    say(describe(run, config, dataset, epochs))
     labels, positions = measuring.decision_regions(run, dataset, device, config.regions.seed)
     figure_path = run.directory / "decision_regions.png"
     plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), figure_path)
-    print(f"decision regions: {figure_path}")
+    say(f"decision regions: {figure_path}")
 
 
 def _sweep(overrides: list[str]) -> int:
@@ -89,7 +89,7 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         if flags.version:
             return _print_version()
         if flags.help:
-            print(help_text(config_name, command))
+            say(help_text(config_name, command))
             return 0
         if flags.multirun:
             config_name, body = "sweep", _sweep
@@ -98,17 +98,17 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
                 return _run_hydra(config_name, [*hydra_flags, *overrides])
             return body(overrides) or 0
     except InputError as error:
-        print(f"{command}: {one_line(error)}", file=sys.stderr)
+        say(f"{command}: {one_line(error)}", sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         problem = f"{error.strerror}: {error.filename or 'results'}"
         advice = "Fix this or pass results=DIR, then rerun the same command to resume."
-        print(f"{command}: {problem}. {advice}", file=sys.stderr)
+        say(f"{command}: {problem}. {advice}", sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print(f"{command}: interrupted. Rerun the same command to resume from the last checkpoint.", file=sys.stderr)
+        say(f"{command}: interrupted. Rerun the same command to resume from the last checkpoint.", sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
@@ -128,5 +128,5 @@ def _run_hydra(config_name: str, arguments: list[str]) -> int:
 
 
 def _print_version() -> int:
-    print(f"regioncount {__version__}")
+    say(f"regioncount {__version__}")
     return 0

@@ -1,6 +1,10 @@
 """The exception for invalid input, which is shown to the user as a single line."""
 
 import errno
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
 
 # Values of `errno` for a disk that is full, over its quota or not writable. The user can fix these and resume.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -16,3 +20,21 @@ class InputError(ValueError):
 def one_line(reason: object) -> str:
     """Return a message as one line, with each unprintable character replaced by "?"."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(str(reason).split()))
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line if possible. A closed pipe or a terminal without a character does not stop the command.
+
+    Args:
+        text: The text.
+        file: Where to print; standard output by default.
+    """
+    stream = file or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:  # Python flushes the file again at exit
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # ValueError: the file is closed
+        pass

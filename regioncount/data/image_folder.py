@@ -14,8 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from regioncount.errors import InputError, one_line
+from regioncount.options import abbreviate
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")  # Windows writes them into folders of images
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS is left out: Pillow decodes it with Ghostscript
 MAX_PIXELS = 2**26  # a small compressed file can decode to an image that exhausts the memory
 CACHE_VERSION = 1  # increment when decoding changes, to invalidate existing caches
@@ -39,7 +41,7 @@ class ImageFiles:
 def list_folder(root: Path) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
     """List the images of both splits.
 
-    Hidden files and files without an image extension are ignored.
+    Hidden files and `SYSTEM_FILES` are ignored.
 
     Args:
         root: A folder with train/<class>/* and test/<class>/* or val/<class>/*.
@@ -48,7 +50,8 @@ def list_folder(root: Path) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
         The training files, the test files, and the class names in sorted order. A label is an index into the names.
 
     Raises:
-        InputError: The layout differs, the splits have different classes, or a class has no images.
+        InputError: The layout differs, there are fewer than two classes, the splits have different classes, a class has no
+            images, or a class folder has a file that is not an image.
     """
     layout = "expected train/<class>/* and test/<class>/* (or val/<class>/*)"
     train = root / "train"
@@ -58,8 +61,10 @@ def list_folder(root: Path) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
     if test is None:
         raise InputError(f"{root} has no folder 'test' or 'val'; {layout}")
     classes = _list_classes(train)
-    if not classes:
-        raise InputError(f"{train} has no class folders; {layout}")
+    if len(classes) < 2:
+        raise InputError(
+            f"{train} has {len(classes) or 'no'} class folder{'s' * (len(classes) != 1)}; {layout}, two or more classes"
+        )
     if unmatched := set(classes) ^ set(_list_classes(test)):
         name = min(unmatched)
         present, absent = (train, test) if name in classes else (test, train)
@@ -86,7 +91,12 @@ def _list_classes(folder: Path) -> tuple[str, ...]:
 def _list_files(folder: Path, classes: tuple[str, ...]) -> ImageFiles:
     files = ImageFiles([], [], [], [])
     for label, name in enumerate(classes):
-        entries = [e for e in _scan(folder / name) if e.name.lower().endswith(EXTENSIONS) and e.is_file()]
+        entries = [entry for entry in _scan(folder / name) if entry.name not in SYSTEM_FILES]
+        if others := [e.name for e in entries if not (e.name.lower().endswith(EXTENSIONS) and e.is_file())]:
+            raise InputError(
+                f"{folder / name}: {abbreviate(others[0])} is not an image file ({' '.join(EXTENSIONS)}), or a broken link; "
+                "remove it"
+            )
         if not entries:
             raise InputError(f"{folder / name} has no images ({' '.join(EXTENSIONS)}); add some or remove the folder")
         for entry in entries:
@@ -130,6 +140,8 @@ def _read_rgb(path: str) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too many; the limit is {MAX_PIXELS}")
+        if image.mode.startswith(("I", "F")):  # conversion to 8 bits would clip these values
+            raise ValueError(f"its pixels are of more than 8 bits (mode {image.mode}); convert it to 8 bits")
         return image.convert("RGB")
 
 

@@ -16,7 +16,15 @@ from tqdm import tqdm
 from regioncount import registry
 from regioncount.columns import Column
 from regioncount.errors import InputError, one_line
-from regioncount.measures.measured_model import DatasetLike, MeasuredModel, Model, device_of, from_dataset, from_tensors
+from regioncount.measures.checks import check_model
+from regioncount.measures.measured_model import (
+    DatasetLike,
+    MeasuredModel,
+    Model,
+    device_of,
+    from_dataset,
+    from_tensors,
+)
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
 # isort: off
@@ -56,7 +64,8 @@ def measure(
         The value of each measure. An undefined measure is NaN, and an entry NAME_error gives the reason.
 
     Raises:
-        InputError: If a name is unknown, or the data have the wrong shape or type.
+        InputError: If a name is unknown, the data have the wrong shape or type, a label is not a class of the model, the
+            model gives two answers for one input, or the initial model has another architecture.
     """
     known = _available()
     unknown = [name for name in names or () if name not in known]
@@ -65,8 +74,11 @@ def measure(
     if isinstance(data, DatasetLike):
         device = device_of(model, torch.device("cpu"))
         measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
+        labels = {"training": data.train.labels, "test": data.test.labels}
     else:
         measured = from_tensors(model, data, test, initial)
+        labels = {"training": data[1]} | ({"test": test[1]} if test else {})
+    check_model(measured, labels, initial)
     values: dict[str, float | str] = {}
     for name in tqdm(names or known, unit=" measures", disable=None, leave=False):
         values |= value(name, measured)
@@ -99,9 +111,7 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         raise
     except (InputError, RuntimeError, ArithmeticError) as error:
         return {name: math.nan, f"{name}_error": one_line(error)}
-    except Exception as error:
-        if entry.plugin is None:
-            raise
+    except Exception as error:  # the other measures are computed
         return {name: math.nan, f"{name}_error": one_line(f"{type(error).__name__}: {error}")}
     if entry.plugin and _has_changed(measured.model, state):
         raise InputError(

@@ -1,6 +1,5 @@
 """Networks with batch normalization folded in, so that norms of weights and rescalings of layers are well defined."""
 
-import copy
 from typing import cast
 
 import torch
@@ -8,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import evaluation_mode
-from regioncount.regions.screening import folded
+from regioncount.regions.copies import plain_copy
+from regioncount.regions.evaluation import evaluation_mode, true_float32
+from regioncount.regions.outputs import as_output
+from regioncount.regions.screening import FOLDING_TOLERANCE, folded
 
 
 def without_normalization(model: nn.Module) -> nn.Module:
@@ -21,7 +22,7 @@ def without_normalization(model: nn.Module) -> nn.Module:
         InputError: If the model cannot be traced.
     """
     with evaluation_mode(model):
-        network = folded(model) if any(isinstance(module, BatchNorm) for module in model.modules()) else copy.deepcopy(model)
+        network = folded(model) if any(isinstance(module, BatchNorm) for module in model.modules()) else plain_copy(model)
     if network is None:
         raise InputError("batch normalization cannot be folded: torch.fx cannot trace this model")
     network.eval()
@@ -32,9 +33,41 @@ def without_normalization(model: nn.Module) -> nn.Module:
     return network
 
 
+def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
+    """Return `without_normalization(model)`, after comparing it with the model.
+
+    The copy returns logits as a tensor, and does not write to its input.
+
+    Args:
+        model: The network.
+        inputs: Inputs (B, *input_shape) at which to compare both.
+
+    Returns:
+        The copy, in evaluation mode.
+
+    Raises:
+        InputError: If the copy computes another function, or a weight or a logit is not a finite number.
+    """
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise InputError("a weight is not a finite number")
+    network = without_normalization(model)
+    network.register_forward_pre_hook(lambda module, args: (args[0].clone(), *args[1:]))
+    network.register_forward_hook(lambda module, args, output: as_output(output))
+    with torch.no_grad(), evaluation_mode(model), true_float32():
+        expected, actual = as_output(model(inputs.clone())), network(inputs)
+    if not expected.isfinite().all():
+        raise InputError("a logit is not a finite number")
+    if not (actual - expected).abs().max() <= FOLDING_TOLERANCE * (expected.max() - expected.min()):
+        raise InputError(
+            "batch normalization cannot be folded: the folded network computes another function, as when a convolution "
+            "is shared or a subclass of batch normalization does more"
+        )
+    return network
+
+
 def _as_convolution(module: nn.Module) -> nn.Module:
     """Return batch normalization of images, in evaluation mode, as a depthwise convolution."""
-    if not isinstance(module, nn.BatchNorm2d) or module.running_var is None or module.running_mean is None:
+    if type(module) is not nn.BatchNorm2d or module.running_var is None or module.running_mean is None:
         raise InputError(f"{type(module).__name__} without a preceding convolution cannot be folded")
     scale = (module.running_var + module.eps).rsqrt()
     weight, bias = cast(Tensor | None, module.weight), cast(Tensor | None, module.bias)

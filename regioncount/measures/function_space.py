@@ -15,6 +15,7 @@ from regioncount.errors import InputError
 from regioncount.measures.measured_model import MeasuredModel
 from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, interpolate, true_float32
 from regioncount.regions.lattice import barycentric, simplex_lattice
+from regioncount.regions.outputs import as_output
 from regioncount.regions.subspaces import sample_simplices
 from regioncount.registry import register_measure
 
@@ -146,7 +147,7 @@ def _jacobian_norms(measured: MeasuredModel, inputs: Tensor) -> Tensor:
     model = measured.require_network()
     with torch.enable_grad(), evaluation_mode(model), true_float32():
         inputs = fast_layout(inputs.detach()).requires_grad_()
-        probabilities = model(inputs).softmax(dim=1)
+        probabilities = as_output(model(inputs.clone())).softmax(dim=1)  # the model may write to its input
         squares = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
         for class_sum in probabilities.sum(dim=0).unbind():
             (gradients,) = torch.autograd.grad(class_sum, inputs, retain_graph=True)

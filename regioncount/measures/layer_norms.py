@@ -24,9 +24,18 @@ def frobenius_norms(measured: MeasuredModel) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def spectral_norms(measured: MeasuredModel) -> Tensor:
-    """Return ||W_l||_2 of each layer, (d,), with the weight reshaped to (outputs, inputs x kernel)."""
-    matrices = [layer.weight.detach().flatten(1).double().cpu() for layer in measured.layers.values()]
-    return torch.stack([torch.linalg.matrix_norm(matrix, 2) for matrix in matrices])
+    """Return ||W_l||_2 of each layer, (d,), with the weight reshaped to (outputs, inputs x kernel).
+
+    A grouped convolution is a block-diagonal matrix: its norm is the largest norm of a group.
+    """
+    return torch.stack([_spectral_norm(layer) for layer in measured.layers.values()])
+
+
+def _spectral_norm(layer: Layer) -> Tensor:
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    weight = layer.weight.detach().double().cpu()
+    blocks = weight.reshape(groups, weight.shape[0] // groups, -1)  # (groups, outputs of a group, inputs x kernel)
+    return torch.linalg.matrix_norm(blocks, 2).max()
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ from torch import Tensor
 from regioncount.errors import InputError
 from regioncount.measures.measured_model import MeasuredModel, output_margins
 from regioncount.regions.evaluation import evaluation_mode, true_float32
+from regioncount.regions.outputs import as_output
 from regioncount.registry import register_measure
 
 PERCENTILE = 0.1
@@ -58,7 +59,7 @@ def input_margin(measured: MeasuredModel) -> float:
     with evaluation_mode(model), true_float32(), torch.enable_grad():
         for inputs, labels in measured.sample_batches():
             inputs = inputs.detach().requires_grad_()
-            margins = output_margins(model(inputs), labels)
+            margins = output_margins(as_output(model(inputs.clone())), labels)
             (gradients,) = torch.autograd.grad(margins.sum(), inputs)
             parts.append((margins / gradients.flatten(1).norm(dim=1)).detach())
     distances = torch.cat(parts).double()

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
-from regioncount.measures.folding import without_normalization
+from regioncount.measures.folding import network_for_measures
 from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, true_float32
+from regioncount.regions.outputs import as_output
+from regioncount.regions.screening import FOLDING_INPUTS
 
 Batch = tuple[Tensor, Tensor]
 """Inputs (B, *input_shape) and labels int64 (B,)."""
@@ -156,7 +158,7 @@ class MeasuredModel:
 
         Its parameters are the weights and biases of convolutions and linear layers (Dziugaite et al. 2020, appendix).
         """
-        return without_normalization(self.require_network())
+        return network_for_measures(self.require_network(), self.sample[0][:FOLDING_INPUTS])
 
     @functools.cached_property
     def initial_network(self) -> nn.Module:
@@ -168,12 +170,20 @@ class MeasuredModel:
         self.require_network()
         if self.initial is None:
             raise InputError("the weights before training are not known")
-        return without_normalization(self.initial())
+        return network_for_measures(self.initial(), self.sample[0][:FOLDING_INPUTS])
 
     @functools.cached_property
     def layers(self) -> dict[str, Layer]:
-        """The convolutions and linear layers of `network` by name, in the order of its modules."""
-        return {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
+        """The convolutions and linear layers of `network` by name, in the order of its modules.
+
+        Raises:
+            InputError: If the network has a parameter outside of them, which norms of layers would ignore.
+        """
+        layers = {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
+        inside = {f"{name}.{parameter}" for name in layers for parameter in ("weight", "bias")}
+        if outside := [name for name, _ in self.network.named_parameters() if name not in inside]:
+            raise InputError(f"the parameter {outside[0]} is not the weight or bias of a convolution or a linear layer")
+        return layers
 
     def sample_batches(self, points: int = SAMPLE_POINTS) -> Iterator[Batch]:
         """Iterate over `points` of the sampled training points, evenly spaced, in batches sized for the device.
@@ -187,7 +197,7 @@ class MeasuredModel:
             inputs, labels = inputs[indices], labels[indices]
         size = evaluation_batch(inputs.device, inputs[0].numel())
         for batch, targets in zip(inputs.split(size), labels.split(size), strict=True):
-            yield fast_layout(batch), targets
+            yield fast_layout(batch).clone(), targets
 
 
 def from_dataset(
@@ -236,6 +246,8 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
         ):
             described = f"{inputs.dtype} {tuple(inputs.shape)} and {labels.dtype} {tuple(labels.shape)}"
             raise InputError(f"the data are {described}: pass float inputs (N, *input_shape) and labels int64 (N,)")
+        if not len(inputs):
+            raise InputError("the data have no examples")
     device = device_of(model, train[0].device)
     indices = _evenly_spaced(len(train[0]))
     sample = train[0][indices].to(device), train[1][indices].to(device)
@@ -283,7 +295,7 @@ def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> 
     with torch.no_grad(), evaluation_mode(model), true_float32():
         for inputs, labels in batches:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
-                logits = torch.as_tensor(model(inputs), device=labels.device)
+                logits = as_output(model(inputs)).to(labels.device)
             total += len(labels)
             if logits.dim() == 1:
                 correct.append((logits == labels).sum())
@@ -309,7 +321,7 @@ def _gives_labels(model: Model, inputs: Tensor) -> bool:
     if isinstance(model, nn.Module):
         return False
     with torch.no_grad():
-        return torch.as_tensor(model(inputs[:1])).dim() == 1
+        return as_output(model(inputs[:1].clone())).dim() == 1
 
 
 def _evenly_spaced(number: int, points: int = SAMPLE_POINTS) -> Tensor:
@@ -320,4 +332,4 @@ def _evenly_spaced(number: int, points: int = SAMPLE_POINTS) -> Tensor:
 def _tensor_batches(inputs: Tensor, labels: Tensor, device: torch.device) -> Iterator[Batch]:
     size = evaluation_batch(device, inputs[0].numel())
     for batch, targets in zip(inputs.split(size), labels.split(size), strict=True):
-        yield fast_layout(batch.to(device)), targets.to(device)
+        yield fast_layout(batch.to(device)).clone(), targets.to(device)  # the model may write to its input

@@ -211,8 +211,9 @@ def log_path_norm(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: If the sum is not positive and finite.
+        InputError: If a parameter is outside of the layers, or the sum is not positive and finite.
     """
+    _ = measured.layers  # undefined if a parameter is in no layer
     network = copy.deepcopy(measured.network).double()
     inputs = torch.ones_like(measured.sample[0][:1], dtype=torch.float64)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from regioncount.models.catalogue import MAX_SIZE
 from regioncount.options import options_model, validate_options
 from regioncount.regions.bounds import check_monotone
 from regioncount.regions.evaluation import evaluation_mode, to_fast_layout
+from regioncount.regions.model_check import check_function
 from regioncount.regions.piecewise import trace
 from regioncount.registry import models, unknown_choice
 
@@ -180,7 +181,48 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
     if not isinstance(output, Tensor) or output.shape != (2, num_classes):
         returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"model={name} returns {returned}, not logits of shape (2, {num_classes})")
+    if kinds.entry(options).plugin:
+        sample = torch.randn(16, *shape[1:], generator=torch.Generator().manual_seed(0))
+        with torch.no_grad(), evaluation_mode(network):
+            try:
+                check_function(network, sample)
+            except InputError as error:
+                raise InputError(f"model={name}: {error}") from None
     return sum(multiply_adds)
+
+
+def check_last_batch(model: Mapping[str, Any], dataset: Dataset, batch_size: int) -> None:
+    """Check that a network can be trained on the last batch of an epoch, if that is a single image.
+
+    Batch normalization cannot compute the variance of a single value per channel.
+
+    Args:
+        model: The model's name and options.
+        dataset: The data set.
+        batch_size: The number of images in a batch.
+
+    Raises:
+        InputError: The network cannot be trained on a single image.
+    """
+    if len(dataset.train) % batch_size == 1 or batch_size == 1:
+        shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
+        if (reason := _single_image_error(json.dumps(dict(model)), *shape)) is not None:
+            raise InputError(
+                f"batch_size={batch_size}: the last of {len(dataset.train)} training images is a batch of its own, on which "
+                f"model={model['name']} cannot be trained ({reason}); choose another batch_size or dataset.train_size"
+            )
+
+
+@lru_cache(maxsize=64)
+def _single_image_error(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> str | None:
+    """Return why a network cannot be trained on a single image; None if it can."""
+    network = build_model(json.loads(model), num_classes, in_channels, image_size).train()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, in_channels, *image_size))
+    except ValueError as error:  # torch's error about one value per channel
+        return one_line(error)
+    return None
 
 
 @lru_cache(maxsize=64)

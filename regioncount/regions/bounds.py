@@ -33,6 +33,10 @@ from regioncount.regions.relaxation import linear_part, linear_radius, relax, ze
 # Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
 EVALUATIONS_PER_INTERVAL = 4
 
+# An interval of at most this length is not bisected but counted exactly. Values that are equal up to rounding, such as those
+# of a pooling window, would otherwise be bisected without end.
+MIN_BISECTED = 1e-6
+
 # A logit exceeds another if the difference is above this fraction of the largest logit. Smaller differences may be
 # rounding errors.
 ROUNDING = 1e-9
@@ -146,7 +150,7 @@ def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines
         start, stop = intervals.ends[decided].T
         proved.append(Intervals(intervals.line[decided], start, stop, bounds.label[decided]))
         intervals = replace(intervals, max_regions=bounds.max_regions, pieces=bounds.pieces)
-        is_cheaper = bounds.cost < bounds.pieces
+        is_cheaper = (bounds.cost < bounds.pieces) & (np.diff(intervals.ends).squeeze(1) > MIN_BISECTED)
         queue += intervals[~decided & is_cheaper].bisect().chunks(chunk)
         exact_parts.append(intervals[~decided & ~is_cheaper])
     remaining = _concatenate(exact_parts)

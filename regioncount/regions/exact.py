@@ -21,7 +21,7 @@ from torch.fx import Node
 
 from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, evaluation_mode, require_count, true_float32
 from regioncount.regions.intervals import MIN_LENGTH, Intervals, covered_share, merge_intervals, merge_sorted
-from regioncount.regions.model_check import check_function
+from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Operation, Program, apply, trace
 from regioncount.regions.verification import verify
@@ -111,8 +111,9 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
 
 def check_model(model: Model, vertices: Tensor) -> None:
     """Check that a module gives one answer for each input; see `regioncount.regions.model_check`."""
+    device, dtype = device_and_dtype(model, vertices)
     with torch.no_grad(), evaluation_mode(model), true_float32():
-        check_function(model, vertices, *device_and_dtype(model, vertices))
+        check_function(model, sample_points(vertices).to(device, dtype))
 
 
 def verified(program: Program, vertices: Tensor, lines: ExactLines) -> ExactLines:

@@ -17,7 +17,7 @@ from regioncount.regions.evaluation import (
     true_float32,
 )
 from regioncount.regions.methods import LATTICE_METHODS
-from regioncount.regions.model_check import check_function
+from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import as_output, refuse_nan, to_labels
 from regioncount.regions.screening import Prepared, prepare
 
@@ -67,8 +67,9 @@ class Labeller:
         self.model, self.index_grid = model, index_grid
         self.weights = torch.as_tensor(weights, dtype=self.dtype, device=self.device)
         self.batch_size = batch_size or evaluation_batch(self.device, vertices[0, 0].numel())
+        sample = sample_points(vertices).to(self.device, self.dtype)
         with torch.no_grad(), evaluation_mode(model), true_float32():
-            self.layout, self.evaluations = check_function(model, vertices, self.device, self.dtype, self.batch_size)
+            self.layout, self.evaluations = check_function(model, sample, self.batch_size)
         self.prepared = Prepared(model)
         self.method, self.classes = "grid", 1
         if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
@@ -80,6 +81,12 @@ class Labeller:
         """Margin in bfloat16 below which a point is also evaluated in float32; None if bfloat16 is not used."""
         return self.prepared.bound
 
+    def evaluate_all(self, vertices: Tensor) -> np.ndarray:
+        """Return the labels of some of the subspaces as __call__ does, from an evaluation of every lattice point."""
+        vertices = vertices.to(self.device, self.dtype)
+        with torch.no_grad(), evaluation_mode(self.model), true_float32():
+            return self._evaluate_all(vertices).cpu().numpy()
+
     def __call__(self, vertices: Tensor) -> np.ndarray:
         """Return the labels of some of the subspaces.
 
@@ -89,10 +96,10 @@ class Labeller:
         Returns:
             Integers (B, P).
         """
+        if self.method == "grid":
+            return self.evaluate_all(vertices)
         vertices = vertices.to(self.device, self.dtype)
         with torch.no_grad(), evaluation_mode(self.model), true_float32():
-            if self.method == "grid":
-                return self._evaluate_all(vertices).cpu().numpy()
             evaluate = functools.partial(self._evaluate_screened, vertices)
             return adaptive_labels(evaluate, len(vertices), self.index_grid, self.device).cpu().numpy()
 

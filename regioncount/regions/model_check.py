@@ -30,23 +30,19 @@ MODE_DEPENDENT = (
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
 
-ADVICE = "a region count needs one answer for each input: call model.eval(), and remove noise from its forward pass"
+ADVICE = "a model must give one answer for each input: call model.eval(), and remove noise from its forward pass"
 
 
-def check_function(
-    model: Model, vertices: Tensor, device: torch.device, dtype: torch.dtype, batch_size: int | None = None
-) -> tuple[Layout, int]:
-    """Check that a model returns one answer for each input, at a sample of points of the subspaces.
+def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) -> tuple[Layout, int]:
+    """Check that a model returns one answer for each input.
 
-    Two evaluations of a point may differ by rounding: in each logit, by the square root of the machine epsilon of the
-    logits' type times the range of the sample's logits (a factor of 3e-4 in float32, 1.5e-8 in float64). A model that
-    returns labels is evaluated twice in the same batch, and must return the same labels.
+    Two evaluations of an input may differ by rounding: in each logit, by the square root of the machine epsilon of the
+    logits' type times the range of the logits (a factor of 3e-4 in float32, 1.5e-8 in float64). A model that returns labels
+    is evaluated twice in the same batch, and must return the same labels.
 
     Args:
         model: The model. A module is in evaluation mode.
-        vertices: Vertices of the subspaces, (S, d + 1, *input_shape).
-        device: The device on which the model is evaluated.
-        dtype: The type of its inputs.
+        inputs: A sample of inputs (B, *input_shape), on the model's device and of its type.
         batch_size: The largest number of inputs to evaluate at once; None for the whole sample.
 
     Returns:
@@ -56,7 +52,6 @@ def check_function(
     Raises:
         InputError: If a module is in training mode, the answers differ, or the model changes a buffer.
     """
-    inputs = _sample(vertices).to(device, dtype)
     size = min(len(inputs), batch_size or len(inputs))
     with _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
@@ -78,8 +73,8 @@ def check_function(
     return layout, 3 * len(inputs)
 
 
-def _sample(vertices: Tensor) -> Tensor:
-    """Return points of the subspaces, (N, *input_shape): random convex combinations of the vertices, the same every time."""
+def sample_points(vertices: Tensor) -> Tensor:
+    """Return points of subspaces (S, d + 1, *input_shape): random convex combinations of the vertices, always the same."""
     generator = torch.Generator().manual_seed(SEED)
     number = min(SAMPLE_POINTS, 8 * len(vertices))
     subspaces = torch.randint(len(vertices), (number,), generator=generator)

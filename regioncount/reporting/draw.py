@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, say
 from regioncount.reporting import plots
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.formatting import value_text
@@ -57,7 +57,7 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         try:
             save(_decision_regions(results, group, decision_regions), "decision_regions")
         except InputError as error:
-            print(f"the decision regions of {group.title} were not drawn: {error}", file=sys.stderr)
+            say(f"the decision regions of {group.title} were not drawn: {error}", sys.stderr)
     return files
 
 

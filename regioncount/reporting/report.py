@@ -14,7 +14,7 @@ import pandas as pd
 
 import regioncount
 from regioncount import analysis
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, one_line, say
 from regioncount.reporting import markup, page, tables
 from regioncount.reporting.collect import SweepResults, collect
 from regioncount.reporting.draw import DecisionRegions, draw
@@ -89,7 +89,7 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
     files.write_text(results.plan.directory / "report.html", page.build(results, figures))
     files.write_json(results.plan.directory / SUMMARY, page.summary(results))
     write_index(results.plan.directory.parent)
-    print(f"report: {results.plan.directory / 'report.html'}")
+    say(f"report: {results.plan.directory / 'report.html'}")
     if track:
         track_sweep(results, figures, drawn)
     return _print_unfinished(results)
@@ -120,18 +120,18 @@ def _write_csv_files(results: SweepResults) -> None:
 
 
 def _print_results(results: SweepResults) -> None:
-    print(f"\n{results.plan.name}, on {tables.data_description(results)}\n\n{summarize(results)}\n", flush=True)
-    print(f"{headline(results)}\n", flush=True)
+    say(f"\n{results.plan.name}, on {tables.data_description(results)}\n\n{summarize(results)}\n")
+    say(f"{headline(results)}\n")
     for make_table in (tables.correlations, tables.comparison, tables.early, tables.regression):
         table = make_table(results)
         if len(table.cells):
             text = table.cells.rename(columns=dict(table.titles)).to_string(index=False)
-            print(f"{table.caption}:\n{text}\n", flush=True)
+            say(f"{table.caption}:\n{text}\n")
     for group in results.groups:
         for selection in analysis.SELECTIONS:
             ranking = group.select(results.ranking, selection=selection)
             if len(ranking):
-                print(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n", flush=True)
+                say(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n")
 
 
 def _write_tables(results: SweepResults) -> None:
@@ -156,12 +156,12 @@ def _print_unfinished(results: SweepResults) -> int:
     not_started = table["status"].isin(["missing", "running"]) & bool(budget)
     if not_started.any():
         count = not_started.sum()
-        print(f"{count} runs were not started within the time budget of {budget}; rerun the same command to resume")
+        say(f"{count} runs were not started within the time budget of {budget}; rerun the same command to resume")
     unusable = ~table["status"].isin(["finished", "diverged"]) & ~not_started
     for position, row in enumerate(records(table)):
         if unusable[position]:
             reason = "" if pd.isna(row.get("error")) else f", {one_line(row['error'])}"
-            print(f"{row['status']}: {results.describe_cell(position)}{reason}", file=sys.stderr)
+            say(f"{row['status']}: {results.describe_cell(position)}{reason}", sys.stderr)
     return int(unusable.any())
 
 
@@ -178,7 +178,7 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 
 
 def _print_error(reason: object) -> int:
-    print(f"regioncount.report: {one_line(reason)}", file=sys.stderr)
+    say(f"regioncount.report: {one_line(reason)}", sys.stderr)
     return 2
 
 

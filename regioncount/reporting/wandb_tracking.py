@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from regioncount.errors import one_line
+from regioncount.errors import one_line, say
 from regioncount.reporting.tracking import Tracker
 from regioncount.reporting.wandb_server import find_obstacle
 
@@ -248,4 +248,4 @@ def _reason(error: Exception) -> str:
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line, sys.stderr)

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 # The size of the training sample that measures use, as recorded in their settings; `accuracy` uses all images.
 POINTS = 1000
 
+# Versions of measures whose definition has changed. Version 1 is omitted from the settings.
+VERSIONS = dict.fromkeys(
+    # Version 2: the norm of a grouped convolution is the largest one of its groups, not that of the stacked blocks.
+    (
+        *("log_product_spectral", "log_product_spectral_over_margin", "sum_spectral", "sum_spectral_over_margin"),
+        *("frobenius_over_spectral", "margin_over_spectral_product"),
+    ),
+    2,
+)
+
 # The planes in which the decision regions of different seeds are compared, and the points along each side of a plane.
 PLANES = 20
 PLANE_RESOLUTION = 50
@@ -45,6 +55,8 @@ def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict
             "method": "auto" if config.regions.method in EXACT_METHODS else config.regions.method,
         }
     for name in config.measures:
+        if name in VERSIONS:
+            settings[name]["version"] = VERSIONS[name]
         if source := config.plugin_sources.get(f"measures.{name}"):
             settings[name]["plugin"] = source
     for name, subspace in config.regions.subspaces.items():

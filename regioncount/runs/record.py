@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, say
 from regioncount.runs import files, validation
 from regioncount.runs.files import Damaged
 
@@ -301,7 +301,7 @@ def set_aside(directory: Path, damage: Damaged | str, consequence: str, name: st
     target = directory.parent.parent / "damaged" / f"{'-'.join(filter(None, (directory.name, name)))}.{secrets.token_hex(4)}"
     target.parent.mkdir(parents=True, exist_ok=True)
     path.rename(target)
-    print(f"{damage}; set aside as {target}, {consequence}", file=sys.stderr, flush=True)
+    say(f"{damage}; set aside as {target}, {consequence}", sys.stderr)
     return target
 
 

@@ -13,9 +13,9 @@ import torch
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.data.dataset import Dataset
-from regioncount.errors import InputError
+from regioncount.errors import InputError, say
 from regioncount.models.kinds import kind_of, trained_in_epochs
-from regioncount.models.networks import build_for
+from regioncount.models.networks import build_for, check_last_batch
 from regioncount.runs import files, store
 from regioncount.runs.environment import environment
 from regioncount.runs.identity import measurement_key, run_identity
@@ -93,6 +93,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
     multiply_adds = check(config, dataset)
     if config.optimizer:
+        check_last_batch(config.model, dataset, config.batch_size)
         try_training_step(config, dataset)
     work = multiply_adds * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
@@ -129,7 +130,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
             try:
                 _measure(prepared, run)
             except files.Damaged as damage:
-                print(f"{damage}; training the run again", file=sys.stderr, flush=True)
+                say(f"{damage}; training the run again", sys.stderr)
                 run = train(prepared, tracker, replaces=run)
                 _measure(prepared, run)
             values = measured_values(run, config, prepared.dataset)

@@ -24,6 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from regioncount.errors import say
 from regioncount.runs.files import Damaged
 from regioncount.runs.record import FORMAT, Run, Superseded, load, set_aside, snapshot_name
 
@@ -172,7 +173,7 @@ def lock(directory: Path, wait: bool = True) -> Iterator[None]:
         except Timeout:
             if not wait:
                 raise Busy(directory.name) from None
-            print(f"{directory.name}: waiting for another process that holds this run", file=sys.stderr, flush=True)
+            say(f"{directory.name}: waiting for another process that holds this run", sys.stderr)
             file_lock.acquire()
     except OSError as error:
         if error.errno not in LOCKS_UNSUPPORTED:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from regioncount.columns import Column
 from regioncount.config import parse_run
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, one_line, say
 from regioncount.runs import files, plans, runner, store
 from regioncount.runs.measurements import measured_values
 from regioncount.runs.plans import Plan
@@ -54,21 +54,21 @@ def run(config: DictConfig) -> str | float:
             raise InputError("this is not the planned run: configuration files, data or hardware have changed")
         is_late = time.time() > config.sweep.get("deadline", math.inf)
         if is_late and not _exists(prepared):
-            print(f"{cell}: not started, the time budget is used up", flush=True)
+            say(f"{cell}: not started, the time budget is used up")
             return "skipped"
         run = runner.run_or_resume(prepared, wait=config.sweep.get("wait", True))
         failure.unlink(missing_ok=True)
-        print(f"{cell}: {_outcome(prepared, run)}{'' if run.updated else ' (already complete)'}", flush=True)
+        say(f"{cell}: {_outcome(prepared, run)}{'' if run.updated else ' (already complete)'}")
         return "finished"
     except store.Busy:
-        print(f"{cell}: another process is working on this run; postponed to the end of the sweep", flush=True)
+        say(f"{cell}: another process is working on this run; postponed to the end of the sweep")
         return POSTPONED
     except store.Superseded as error:
-        print(f"{cell}: {error}", file=sys.stderr, flush=True)
+        say(f"{cell}: {error}", sys.stderr)
         return "skipped"
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
-        print(f"{cell}: failed, {reason}", file=sys.stderr, flush=True)
+        say(f"{cell}: failed, {reason}", sys.stderr)
         plans.record_failure(failure, reason, traceback.format_exc())
         return "failed"
 
@@ -85,7 +85,7 @@ def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
         return False
     plans.failure_path(plan.directory, prepared.identity, plan.runs[number].varied).unlink(missing_ok=True)
     title = cell_title(number, len(plan.runs), plan.runs[number].varied)
-    print(f"{title}: {outcome} (already complete)", flush=True)
+    say(f"{title}: {outcome} (already complete)")
     return True
 
 
@@ -97,7 +97,7 @@ def cell_title(number: int, cells: int, varied: Mapping[str, str]) -> str:
 def _run_unplanned(config: DictConfig) -> float:
     prepared = runner.prepare(parse_run(config))
     run = runner.run_or_resume(prepared)
-    print(f"{run.directory}: {_outcome(prepared, run)}", flush=True)
+    say(f"{run.directory}: {_outcome(prepared, run)}")
     return measured_values(run, prepared.config, prepared.dataset).get("test_error", math.nan)
 
 

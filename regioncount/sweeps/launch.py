@@ -16,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from regioncount.errors import DISK_ERRORS, InputError, one_line
+from regioncount.errors import DISK_ERRORS, InputError, one_line, say
 from regioncount.runs import plans
 from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.sweeps.cell import POSTPONED, cell_title, skip_complete
@@ -58,7 +58,7 @@ def run_sweep(
         KeyboardInterrupt: The sweep was interrupted. Its report has been written.
     """
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
-    print(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}", flush=True)
+    say(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}")
     hydra_directory = plan.directory / "hydra"
     launcher = _create_launcher(config, hydra_directory, hydra_context, task_function)
     plans.write(plan)
@@ -78,14 +78,14 @@ def run_sweep(
     try:
         launch(plan, jobs, launcher)
     except KeyboardInterrupt:
-        print("interrupted; reporting the runs so far", file=sys.stderr, flush=True)
+        say("interrupted; reporting the runs so far", sys.stderr)
         _report(plan)
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise  # the report could not be written either
         traceback.print_exc()
-        print("the launcher stopped early; reporting the runs so far", file=sys.stderr)
+        say("the launcher stopped early; reporting the runs so far", sys.stderr)
         _report(plan)
         return 1
     return _report(plan)
@@ -139,7 +139,7 @@ def _return_value(plan: Plan, number: int, result: JobReturn) -> object:
     except Exception as error:
         reason = one_line(error)
         run = plan.runs[number]
-        print(f"{cell_title(number, len(plan.runs), run.varied)}: failed, {reason}", file=sys.stderr, flush=True)
+        say(f"{cell_title(number, len(plan.runs), run.varied)}: failed, {reason}", sys.stderr)
         plans.record_failure(plans.failure_path(plan.directory, run.identity, run.varied), reason)
         return None
 

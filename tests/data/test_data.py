@@ -210,7 +210,7 @@ def test_digits_depend_only_on_the_seed():
 
 def test_image_folder_reads_every_pixel_and_its_class(tmp_path):
     pixels = make_folder(tmp_path / "pets", test="val")
-    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._0.png"):
+    for name in (".DS_Store", "Thumbs.db", "._0.png"):
         (tmp_path / "pets/train/cat" / name).write_bytes(b"no image")
     (tmp_path / "pets/train/.hidden").mkdir()
     dataset = load("image_folder", root=tmp_path / "pets")
@@ -309,6 +309,35 @@ def test_every_mode_is_converted_to_rgb(tmp_path, name, mode):
     assert (image.shape, image.dtype) == ((3, 4, 6), np.uint8)
     with Image.open(tmp_path / name) as opened:
         assert np.array_equal(image.transpose(1, 2, 0), np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "0.heic", "more", "broken.png"])
+def test_a_file_that_is_not_an_image_is_refused_and_not_left_out(tmp_path, name):
+    make_folder(tmp_path)
+    path = tmp_path / "train" / "cat" / name
+    if name == "more":
+        path.mkdir()
+    elif name == "broken.png":
+        path.symlink_to(tmp_path / "nowhere.png")
+    else:
+        path.write_bytes(b"content")
+    with pytest.raises(InputError, match=f"train/cat: {name} is not an image file"):
+        load("image_folder", root=tmp_path)
+
+
+def test_images_of_16_bits_are_refused(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (8, 8)).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="more than 8 bits"):
+        image_folder.decode(str(tmp_path / "a.png"))
+
+
+def test_a_folder_of_one_class_is_refused(tmp_path):
+    make_folder(tmp_path)
+    for split in ("train", "test"):
+        shutil.rmtree(tmp_path / split / "dog")
+    with pytest.raises(InputError, match="has 1 class folder"):
+        load("image_folder", root=tmp_path)
 
 
 @pytest.mark.parametrize("size", [(512, 640), (512, 256), (64, 64), (128, 256)])

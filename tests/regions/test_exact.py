@@ -410,9 +410,9 @@ def test_unsupported_arguments_are_rejected():
     lines = torch.randn(1, 2, 4)
     with pytest.raises(InputError, match="torch module"):
         rc.count_regions(lambda x: x, lines, method="exact")
-    with pytest.raises(InputError, match="lines need vertices"):
+    with pytest.raises(InputError, match="vertices of shape"):
         exact_lines(nn.Linear(4, 2), torch.randn(1, 3, 4))
-    with pytest.raises(InputError, match="triangles need vertices"):
+    with pytest.raises(InputError, match="vertices of shape"):
         exact_planes(nn.Linear(4, 2), torch.randn(1, 2, 4))
     with pytest.raises(InputError, match="resolution=200"):
         rc.count_regions(nn.Linear(4, 2), lines, method="exact", resolution=200)

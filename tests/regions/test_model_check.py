@@ -290,3 +290,43 @@ def test_counting_a_parametrized_module_leaves_it_as_it_was():
     rc.count_regions(model, SEGMENTS, method="exact")
     assert torch.equal(model(SEGMENTS[:, 0]), before)
     assert hasattr(model[1], "parametrizations")
+
+
+class Spike(nn.Module):
+    """Flat logits with a spike that is 4 % of the line wide."""
+
+    def forward(self, x):
+        spike = (0.02 - (x[:, 0] - 0.53).abs()).relu()
+        return torch.stack([torch.full_like(spike, 0.01), spike], dim=1)
+
+
+def test_auto_warns_where_the_grid_disagrees():
+    line = torch.tensor([[0.0], [1.0]]).expand(100, 2, 1)
+    with pytest.warns(UserWarning, match="method=auto counts 1 regions .* gives 3"):
+        rc.count_regions(Spike(), line)
+    assert rc.count_regions(Spike(), line, method="grid").mean == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_auto_does_not_warn_where_it_agrees():
+    rc.count_regions(network(), SEGMENTS.repeat(5, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_end_where_pooled_values_are_equal_up_to_rounding(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, 4, 4)),
+        nn.ReplicationPad2d(1),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(1, 3, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(108, 4),
+    ).eval()
+    lines = torch.randn(4, 2, 16)
+    assert rc.count_regions(model, lines, method="bounds").counts.tolist() == (
+        rc.count_regions(model, lines, method="exact").counts.tolist()
+    )

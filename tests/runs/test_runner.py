@@ -305,3 +305,16 @@ def test_describe_shows_measures_and_why_they_are_undefined(tmp_path):
     vector = torch.cat([value.flatten() for value in run.weights().values()])
     assert f"parameter_norm {vector.norm():.5g}" in [" ".join(line.split()) for line in shown]
     assert shown[-1].startswith("epochs_to_fit: no epoch reached a training accuracy")
+
+
+@pytest.mark.parametrize(("batch_size", "refused"), [(59, True), (1, True), (16, False), (60, False)])
+def test_a_batch_of_one_image_is_refused_before_training_if_it_cannot_be_normalized(tmp_path, batch_size, refused):
+    """A norm over one value per channel: the images of a deep network shrink to one pixel."""
+    model = {"name": "resnet18", "width": 2}
+    config = configuration(tmp_path, model=model, batch_size=batch_size)
+    if refused:
+        with pytest.raises(rc.InputError, match=f"batch_size={batch_size}: .*more than 1 value per channel"):
+            runner.prepare(config)
+    else:
+        runner.prepare(config)
+    runner.prepare(configuration(tmp_path, batch_size=batch_size))  # a network without batch normalization

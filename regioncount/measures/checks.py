@@ -1,0 +1,47 @@
+"""Checks of a model and its data before any measure is computed."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from regioncount.errors import InputError
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.regions.evaluation import evaluation_mode, fast_layout, true_float32
+from regioncount.regions.model_check import check_function
+from regioncount.regions.outputs import as_output, to_labels
+
+CHECKED_INPUTS = 32  # training inputs at which the model is evaluated several times
+
+
+def check_model(measured: MeasuredModel, labels: Mapping[str, Tensor], initial: nn.Module | None = None) -> None:
+    """Check a model, its labels and its initial weights.
+
+    Args:
+        measured: The model and its data.
+        labels: The labels of the "training" and the "test" set, int64 (N,).
+        initial: The model before training, if it is known.
+
+    Raises:
+        InputError: If the model gives two answers for one input or returns neither logits nor labels, a label is not one of
+            its classes, or the initial model has another architecture.
+    """
+    inputs, model = measured.sample[0][:CHECKED_INPUTS], measured.model
+    with torch.no_grad(), evaluation_mode(model), true_float32():
+        check_function(model, inputs)
+        output = as_output(model(fast_layout(inputs).clone()))
+        to_labels(output, len(inputs))
+    for name, values in labels.items():
+        wrong = values[(values < 0) | (values >= output.shape[1])] if output.dim() == 2 else values[:0]
+        if len(wrong):
+            raise InputError(
+                f"the {name} label {wrong[0]} is not a class of the model, which returns {output.shape[1]} logits"
+            )
+    if isinstance(model, nn.Module) and initial is not None:
+        shapes, initial_shapes = _shapes(model), _shapes(initial)
+        if different := [name for name in {**shapes, **initial_shapes} if shapes.get(name) != initial_shapes.get(name)]:
+            raise InputError(f"the initial model has another architecture: its parameter {different[0]} differs in shape")
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}

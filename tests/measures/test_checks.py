@@ -1,0 +1,144 @@
+"""Measures of another function than the model's are undefined, and bad models and data are refused before any measure."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import regioncount as rc
+from regioncount.measures.layer_norms import spectral_norms
+from regioncount.measures.measured_model import from_tensors
+
+IMAGES = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(40) % 3
+DATA = (IMAGES, LABELS)
+NORMS = ["parameter_norm", "log_product_frobenius", "log_product_spectral", "log_product_operator", "log_path_norm"]
+
+
+def trained_statistics(model):
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+    return model.eval()
+
+
+class Shared(nn.Module):
+    """A convolution that is used twice, with batch normalization after its first use."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.head = nn.Linear(144, 3)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(self.norm(self.conv(x)))
+        return self.head(F.relu(self.conv(x)).flatten(1))
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """Normalization and activation in one module, as in timm."""
+
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+def convolutional(norm, groups=1):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, groups=groups), norm, nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+
+
+@pytest.mark.parametrize("model", [Shared(), convolutional(BatchNormAct(6))], ids=["shared", "with activation"])
+def test_a_fold_that_changes_the_function_is_undefined(model):
+    values = rc.measure(trained_statistics(model), DATA, [*NORMS, "accuracy", "parameter_count"], test=DATA)
+    for name in NORMS:
+        assert math.isnan(values[name])
+        assert "folded" in values[f"{name}_error"]
+    assert values["train_accuracy"] >= 0
+    assert values["parameter_count"] > 0
+
+
+def test_parametrized_weights_have_the_norms_of_the_weights_that_are_used():
+    plain = trained_statistics(convolutional(nn.BatchNorm2d(6)))
+    wrapped = trained_statistics(convolutional(nn.BatchNorm2d(6)))
+    parametrizations.weight_norm(wrapped[0])
+    parametrizations.weight_norm(wrapped[4])
+    expected, values = (rc.measure(model, (IMAGES, LABELS), NORMS) for model in (plain, wrapped))
+    assert values == pytest.approx(expected, rel=1e-5)
+
+
+def test_norms_are_defined_only_if_every_parameter_is_in_a_layer():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    model = nn.Sequential(nn.Unflatten(1, (4, 16)), layer, nn.Flatten(), nn.Linear(64, 3)).eval()
+    values = rc.measure(model, (torch.randn(40, 64), LABELS), NORMS)
+    assert math.isfinite(values["parameter_norm"])
+    for name in NORMS[1:]:
+        assert "is not the weight or bias of a convolution or a linear layer" in values[f"{name}_error"]
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_spectral_norm_of_a_grouped_convolution_is_that_of_its_block_diagonal_matrix(groups):
+    model = convolutional(nn.Identity(), groups).eval()
+    weight = model[0].weight.detach().double()
+    blocks = [block.flatten(1) for block in weight.split(len(weight) // groups)]
+    expected = torch.linalg.matrix_norm(torch.block_diag(*blocks), 2)
+    assert spectral_norms(from_tensors(model, (IMAGES, LABELS)))[0] == pytest.approx(expected.item())
+
+
+def test_a_model_that_writes_to_its_input_leaves_the_data_unchanged():
+    torch.manual_seed(0)
+    inputs = torch.randn(40, 8)
+    layers = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)]
+    in_place, plain = nn.Sequential(nn.ReLU(inplace=True), *layers), nn.Sequential(nn.ReLU(), *layers)
+    data = inputs.clone(), LABELS
+    values = [rc.measure(model, data) for model in (in_place, in_place, plain)]
+    assert torch.equal(data[0], inputs)
+    assert repr(values[0]) == repr(values[1])
+    for name, number in values[2].items():
+        if isinstance(number, float):
+            assert values[0][name] == pytest.approx(number, rel=1e-4, nan_ok=True), name
+
+
+def linear(classes=3, inputs=8):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, 6), nn.ReLU(), nn.Linear(6, classes))
+
+
+VECTORS = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+REFUSED = {
+    "a label out of range": (lambda: rc.measure(linear(), (VECTORS, LABELS + 1)), "training label 3 is not a class"),
+    "a negative label": (lambda: rc.measure(linear(), (VECTORS, LABELS - 1)), "training label -1"),
+    "a test label": (lambda: rc.measure(linear(), (VECTORS, LABELS), test=(VECTORS, LABELS + 1)), "test label 3"),
+    "another initial model": (lambda: rc.measure(linear(), (VECTORS, LABELS), initial=linear(4)), "another architecture"),
+    "no examples": (lambda: rc.measure(linear(), (VECTORS[:0], LABELS[:0])), "no examples"),
+    "one logit": (lambda: rc.measure(linear(1), (VECTORS, LABELS * 0)), "one logit"),
+    "a tuple": (lambda: rc.measure(lambda x: (x, x), (VECTORS, LABELS)), "returned a tuple"),
+    "noise": (lambda: rc.measure(nn.Sequential(linear(), Noise()), (VECTORS, LABELS)), "different logits"),
+}
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_models_and_labels_are_refused_in_one_line(name):
+    call, message = REFUSED[name]
+    with pytest.raises(rc.InputError, match=message) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_named_as_the_reason(value):
+    model = linear()
+    model[0].weight.data[0, 0] = value
+    values = rc.measure(model, (VECTORS, LABELS), NORMS)
+    assert all("not a finite number" in values[f"{name}_error"] for name in NORMS)
