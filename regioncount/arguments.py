@@ -88,6 +88,9 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
         raise InputError(
             "--multirun is not supported with flags that only print: pass those to sweep.py or regioncount-sweep"
         )
+    actions = ("install=", "uninstall=", "query=")
+    if flags.shell_completion and not any(override.startswith(actions) for override in flags.overrides):
+        raise InputError("--shell-completion needs install=bash (or zsh, fish), uninstall=... or query=...")
     if (flags.package or flags.resolve) and not flags.cfg:
         raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
 

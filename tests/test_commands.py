@@ -51,6 +51,7 @@ def test_the_version_is_printed(name):
         ("train", ["--run", "-m"], "--run is not supported"),
         ("measure", ["-m"], "--multirun is not supported"),
         ("train", ["-m", "--cfg", "job"], "--multirun is not supported"),
+        ("train", ["-sc"], "--shell-completion needs install=bash"),
         ("train", ["--resolve"], "--resolve needs --cfg"),
         ("train", ["--package", "model"], "--package needs --cfg"),
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from regioncount.errors import InputError
+from regioncount.errors import DISK_ERRORS, InputError
 
 TEXT_LIMIT = 64 * 2**20  # bytes
 BINARY_LIMIT = 16 * 2**30
@@ -30,6 +30,23 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 class Damaged(InputError):
     """A file is missing, or its content is not what was written."""
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents, if necessary.
+
+    Raises:
+        InputError: The path cannot be a directory: a part of it is no directory, too long or in a special file system.
+        OSError: The disk is full or not writable; see `DISK_ERRORS`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise InputError(
+            f"{path} cannot be created ({error.strerror}); pass another results=DIR or a shorter name"
+        ) from error
 
 
 def read(path: Path, limit: int = TEXT_LIMIT) -> bytes:

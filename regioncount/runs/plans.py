@@ -132,7 +132,7 @@ def write(plan: Plan) -> None:
         "datasets": [vars(dataset) for dataset in datasets],
         "runs": [_planned_run_record(run, datasets.index(run.dataset)) for run in plan.runs],
     }
-    plan.directory.mkdir(parents=True, exist_ok=True)
+    files.make_directory(plan.directory)
     files.write_json(plan.directory / FILE, record)
     lines = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
     width = max(map(len, lines))  # lines of equal length let `read_cell` seek

@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from regioncount.errors import say
+from regioncount.runs import files
 from regioncount.runs.files import Damaged
 from regioncount.runs.record import FORMAT, Run, Superseded, load, set_aside, snapshot_name
 
@@ -99,7 +100,7 @@ def begin(
     record = {"format": FORMAT, "identity": identity, "name": name, "config": config, "data": data, "status": "running"}
     record |= {"attempt": attempt, "instead_of": replaces.record["attempt"] if replaces else None}
     record |= {"summary": {}, "environment": environment, "checksums": {}, "tracked": []}
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(directory.parent)
     if interrupted := _take_over(results, name, identity, directory):
         record["checksums"] = interrupted.record["checksums"]
         if interrupted.status != "running":
@@ -165,7 +166,7 @@ def lock(directory: Path, wait: bool = True) -> Iterator[None]:
         Busy: Another process holds the lock, and `wait` is false.
         OSError: The lock file cannot be opened.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(directory.parent)
     file_lock = FileLock(directory.parent / f".{directory.name}.lock")
     try:
         try:

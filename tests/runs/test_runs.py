@@ -345,3 +345,11 @@ def test_json_round_trip_replaces_only_nan_and_infinity(tmp_path_factory, value)
         return None if isinstance(item, float) and not np.isfinite(item) else item
 
     assert again == {key: without_nan(item) for key, item in value.items()}
+
+
+@pytest.mark.parametrize("path", ["/proc/results", "x" * 300, "file/results"])
+def test_a_directory_that_cannot_be_created_is_refused_in_one_line(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((rc.InputError, NotADirectoryError)) as refused:
+        files.make_directory(tmp_path / path)
+    assert "\n" not in str(refused.value)
