@@ -79,6 +79,11 @@ def number_of_values(node: Node) -> int:
     return sum(value[0].numel() for value in tensors_of(node.meta["val"]) if value.numel())
 
 
+def is_size(node: Node) -> bool:
+    """Return whether a node is computed from the batch size and not a tensor."""
+    return isinstance(node.meta.get("val"), torch.SymInt)
+
+
 def _size_at(node: Node, points: int) -> int:
     """Evaluate a node that is computed from the batch size."""
     if node.target is torch.ops.aten.sym_size.int:

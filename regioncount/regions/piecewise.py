@@ -25,6 +25,7 @@ from regioncount.regions.nodes import (
     bound_arguments,
     call,
     function_of,
+    is_size,
     number_of_values,
     operation_name,
     option_of,
@@ -140,9 +141,9 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
     dependent: list[Node] = [input_node]
     operations: list[Operation] = []
     for node in nodes:
-        if node.op != "call_function" or _is_size(node) or operation_name(node).startswith("_assert"):
+        if node.op != "call_function" or is_size(node) or operation_name(node).startswith("_assert"):
             continue
-        if not any(used in dependent or _is_size(used) for used in node.all_input_nodes):
+        if not any(used in dependent or is_size(used) for used in node.all_input_nodes):
             _refuse_random(node)
             constants[node] = call(node, constants, 0)
             continue
@@ -322,10 +323,6 @@ def _with_kept_values(operations: list[Operation], dependent: list[Node], output
         result.append(replace(operation, kept=frozenset(kept)))
         kept = kept - {operation.node} | {used for used in operation.node.all_input_nodes if used in dependent}
     return result[::-1]
-
-
-def _is_size(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.SymInt)
 
 
 def _refuse_other_forms(node: Node, name: str) -> None:
