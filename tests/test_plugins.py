@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 import torch
+from plain_configuration import PLAIN
 
 import regioncount as rc
 from regioncount import data, registry
@@ -20,16 +21,6 @@ from regioncount.runs.identity import run_identity
 from regioncount.runs.validation import is_measurement
 from regioncount.training.optimizers import build_optimizer
 from regioncount.training.steps import build_training_step
-
-PLAIN = {
-    "dataset": {"name": "digits"},
-    "model": {"name": "mlp"},
-    "optimizer": {"name": "sgd", "learning_rate": 0.1},
-    "schedule": {"name": "constant"},
-    "batch_size": 32,
-    "epochs": 2,
-    "regions": {"line": {}},
-}
 
 
 @pytest.fixture

@@ -5,21 +5,12 @@ import sys
 import textwrap
 
 import pytest
+from plain_configuration import PLAIN
 
 from regioncount import registry
 from regioncount.config import parse_run
 from regioncount.errors import InputError
 from regioncount.options import Options, validate_options
-
-PLAIN = {
-    "dataset": {"name": "digits"},
-    "model": {"name": "mlp"},
-    "optimizer": {"name": "sgd", "learning_rate": 0.1},
-    "schedule": {"name": "constant"},
-    "batch_size": 32,
-    "epochs": 2,
-    "regions": {"line": {}},
-}
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def check_model(measured: MeasuredModel, labels: Mapping[str, Tensor], initial: 
             its classes, or the initial model has another architecture.
     """
     inputs, model = measured.sample[0][:CHECKED_INPUTS], measured.model
+    check_function(model, inputs)
     with torch.no_grad(), evaluation_mode(model), true_float32():
-        check_function(model, inputs)
         output = as_output(model(fast_layout(inputs).clone()))
         to_labels(output, len(inputs))
     for name, values in labels.items():

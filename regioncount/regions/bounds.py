@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, as_vertices, require_count, true_float32
-from regioncount.regions.exact import ExactLines, check_model, chunk_size, propagate, verified
+from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, require_count, true_float32
+from regioncount.regions.exact import ExactLines, chunk_size, propagate, verified
 from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
+from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.nodes import call, operation_name
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, trace
@@ -64,7 +65,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     require_count("budget", budget, 1)
     program = trace(model, vertices.shape[2:])
     check_monotone(program)
-    check_model(model, vertices)
+    check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     with torch.no_grad(), true_float32():
         return verified(program, ends := vertices.to(program.device, torch.float64), _prove(program, ends, budget))
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, evaluation_mode, require_count, true_float32
+from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, require_count, true_float32
 from regioncount.regions.intervals import MIN_LENGTH, Intervals, covered_share, merge_intervals, merge_sorted
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
@@ -104,16 +104,9 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     vertices = as_vertices(vertices, dimension=1)
     require_count("budget", budget, 1)
     program = trace(model, vertices.shape[2:])
-    check_model(model, vertices)
+    check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     with torch.no_grad(), true_float32():
         return verified(program, ends := vertices.to(program.device, torch.float64), propagate(program, ends, budget))
-
-
-def check_model(model: Model, vertices: Tensor) -> None:
-    """Check that a module gives one answer for each input; see `regioncount.regions.model_check`."""
-    device, dtype = device_and_dtype(model, vertices)
-    with torch.no_grad(), evaluation_mode(model), true_float32():
-        check_function(model, sample_points(vertices).to(device, dtype))
 
 
 def verified(program: Program, vertices: Tensor, lines: ExactLines) -> ExactLines:

@@ -68,8 +68,7 @@ class Labeller:
         self.weights = torch.as_tensor(weights, dtype=self.dtype, device=self.device)
         self.batch_size = batch_size or evaluation_batch(self.device, vertices[0, 0].numel())
         sample = sample_points(vertices).to(self.device, self.dtype)
-        with torch.no_grad(), evaluation_mode(model), true_float32():
-            self.layout, self.evaluations = check_function(model, sample, self.batch_size)
+        self.layout, self.evaluations = check_function(model, sample, self.batch_size)
         self.prepared = Prepared(model)
         self.method, self.classes = "grid", 1
         if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):

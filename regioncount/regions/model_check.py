@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Layout, Model, fast_layout
+from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_layout, true_float32
 from regioncount.regions.outputs import as_output, to_labels
 
 SAMPLE_POINTS = 32
@@ -38,11 +38,10 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
 
     Two evaluations of an input may differ by rounding: in each logit, by the square root of the machine epsilon of the
     logits' type times the range of the logits (a factor of 3e-4 in float32, 1.5e-8 in float64), plus 64 machine epsilons
-    of the largest logit. A model that returns labels
-    is evaluated twice in the same batch, and must return the same labels.
+    of the largest logit. A model that returns labels is evaluated twice in the same batch, and must return the same labels.
 
     Args:
-        model: The model. A module is in evaluation mode.
+        model: The model. A module is evaluated in evaluation mode, which is restored afterwards.
         inputs: A sample of inputs (B, *input_shape), on the model's device and of its type.
         batch_size: The largest number of inputs to evaluate at once; None for the whole sample.
 
@@ -54,7 +53,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         InputError: If a module is in training mode, the answers differ, or the model changes a buffer.
     """
     size = min(len(inputs), batch_size or len(inputs))
-    with _watch_modules(model):
+    with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
         second = _evaluate(model, inputs.split(size), layout)
         if not first.is_floating_point():
@@ -159,8 +158,7 @@ def _watch_modules(model: Model) -> Generator[None]:
     compiled = hasattr(model, "_orig_mod")
     handle = None if compiled else register_module_forward_pre_hook(before_forward)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         if handle is not None:
             handle.remove()

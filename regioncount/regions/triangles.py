@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, as_vertices, true_float32
-from regioncount.regions.exact import check_model
+from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, true_float32
+from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Operation, Program, apply, trace
 from regioncount.regions.verification import verify
@@ -95,7 +95,7 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
     """
     triangles = as_vertices(triangles, dimension=2)
     program = trace(model, triangles.shape[2:])
-    check_model(model, triangles)
+    check_function(model, sample_points(triangles).to(*device_and_dtype(model, triangles)))
     with torch.no_grad(), true_float32():
         triangles = triangles.to(program.device, torch.float64)
         return [_verified(program, _divide(program, triangle), triangle) for triangle in triangles]
