@@ -50,7 +50,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         `fast_layout`, unless the model raises an exception in it: `view` and exported modules require a layout.
 
     Raises:
-        InputError: If a module is in training mode, the answers differ, or the model changes a buffer.
+        InputError: If a module is in training mode, the answers differ, or the model changes a parameter or a buffer.
     """
     size = min(len(inputs), batch_size or len(inputs))
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
@@ -132,20 +132,21 @@ def _tolerance(logits: Tensor) -> float:
 
 @contextmanager
 def _watch_modules(model: Model) -> Generator[None]:
-    """Refuse modules that are in training mode, and buffers that change, inside the block.
+    """Refuse modules that are in training mode, and parameters and buffers that change, inside the block.
 
-    Modules inside another callable are found by a hook that torch calls before each module. Changed buffers are restored.
+    Modules inside another callable are found by a hook that torch calls before each module. What has changed is restored.
 
     Raises:
-        InputError: If a module is in training mode, before it runs; or if a buffer has changed.
+        InputError: If a module is in training mode, before it runs; or if a parameter or a buffer has changed.
     """
-    buffers: dict[Tensor, Tensor] = {}
+    state: list[tuple[nn.Module, str, Tensor, Tensor]] = []  # module, name, tensor and a copy of it
     seen: set[nn.Module] = set()
 
     def remember(module: nn.Module) -> None:
         if module not in seen:
             seen.add(module)
-            buffers.update((buffer, buffer.clone()) for buffer in module.buffers(recurse=False))
+            tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            state.extend((module, name, tensor, tensor.detach().clone()) for name, tensor in tensors)
 
     def before_forward(module: nn.Module, _: Any) -> None:
         if getattr(module, "training", False) and _depends_on_mode(module):
@@ -162,9 +163,21 @@ def _watch_modules(model: Model) -> Generator[None]:
     finally:
         if handle is not None:
             handle.remove()
-        changed = [buffer for buffer, copy in buffers.items() if not torch.equal(buffer.nan_to_num(), copy.nan_to_num())]
-        with torch.no_grad():
-            for buffer in changed:
-                buffer.copy_(buffers[buffer])
+        changed = [name for module, name, tensor, copy in state if _restore(module, name, tensor, copy)]
     if changed:
-        raise InputError(f"the model changes a buffer during evaluation, such as running statistics; {ADVICE}")
+        raise InputError(f"the model changes {changed[0]} during evaluation, such as running statistics; {ADVICE}")
+
+
+def _restore(module: nn.Module, name: str, tensor: Tensor, copy: Tensor) -> bool:
+    """Restore a parameter or a buffer of a module, and return whether it had changed."""
+    replaced = getattr(module, name, None) is not tensor
+    if replaced:
+        setattr(module, name, tensor)
+    resized = tensor.shape != copy.shape
+    if resized:
+        tensor.data = copy
+    overwritten = not torch.equal(tensor.nan_to_num(), copy.nan_to_num())
+    if overwritten:
+        with torch.no_grad():
+            tensor.copy_(copy)
+    return replaced or resized or overwritten

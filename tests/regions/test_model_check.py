@@ -51,6 +51,20 @@ class MovingAverage(nn.Module):
         return values
 
 
+class Changed(nn.Module):
+    """A module that changes a tensor of its own without a change of its output."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(16))
+        self.register_buffer("seen", torch.zeros(2))
+        self.change = change
+
+    def forward(self, values):
+        self.change(self)
+        return values
+
+
 NOT_FUNCTIONS = {
     "dropout": lambda: network(Function(lambda values: F.dropout(values, 0.1))),
     "noise": lambda: network(Function(lambda values: values + 0.1 * torch.randn_like(values))),
@@ -60,6 +74,9 @@ NOT_FUNCTIONS = {
     "the first of the batch": lambda: network(Function(lambda values: values + values[0])),
     "a buffer": lambda: network(MovingAverage()),
     "a counter": lambda: network(MovingAverage(), Function(lambda values: values)),
+    "a weight": lambda: network(Changed(lambda module: module.weight.data.mul_(0.9))),
+    "a replaced buffer": lambda: network(Changed(lambda module: setattr(module, "seen", module.seen + 1))),
+    "a resized buffer": lambda: network(Changed(lambda module: setattr(module.seen, "data", torch.zeros(3)))),
 }
 
 
