@@ -21,8 +21,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "regions")]
 
 from fuzz_cases import make_case  # noqa: E402
 from fuzz_checks import Outcome, check  # noqa: E402
+from fuzz_measures import check_measures  # noqa: E402
 
-RESULTS = ("equal", "rounding", "documented", "refused", "failure")
+RESULTS = ("equal", "rounding", "documented", "refused", "no reference", "failure")
 
 
 def print_table(title: str, rows: dict[str, Counter[str]]) -> None:
@@ -51,7 +52,7 @@ def main() -> int:
     failed, start = [], time.perf_counter()
     for seed in seeds:
         case = make_case(seed)
-        outcomes: list[Outcome] = check(case, seed)
+        outcomes: list[Outcome] = check(case, seed) + check_measures(case, seed)
         for outcome in outcomes:
             kinds.setdefault(case.kind, Counter())[outcome.result] += 1
             calls.setdefault(outcome.call, Counter())[outcome.result] += 1

@@ -4,9 +4,11 @@ The network is traced with `torch.export` rather than with hooks, which would mi
 depends on the input and is not in the tables below raises an error that names it.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from operator import getitem
 from typing import Any
@@ -226,9 +228,9 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     Raises:
         InputError: If the module cannot be traced, returns no logits, or changes a buffer.
     """
-    logging.disable()  # the InputError gives the reason for a failure
+    logging.disable()  # the InputError gives the reason for a failure; torch also prints a graph
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
             exported = exported.run_decompositions({})  # replaces in-place operations
@@ -286,8 +288,7 @@ def _operation(node: Node, dependent: list[Node], device: torch.device) -> Opera
     name, arguments = operation_name(node), bound_arguments(node)
     _refuse_other_forms(node, name)
     first = arguments[0]
-    leaves = arg_tree_leaves(*node.args, **node.kwargs)
-    operands = [leaf for leaf in leaves if isinstance(leaf, Node) and leaf in dependent]
+    operands = [leaf for leaf in arg_tree_leaves(*node.args, **node.kwargs) if isinstance(leaf, Node) and leaf in dependent]
     others_are_numbers = not any(isinstance(argument, Node) for argument in arguments[1:])
     if operands == [first] and name in THRESHOLDS and (others_are_numbers or name == "prelu"):
         return Operation(node, first, thresholds=THRESHOLDS[name](*arguments[1:]))

@@ -22,6 +22,7 @@ WRAPPED: dict[str, tuple[Callable[[nn.Module, Tensor], Any], bool]] = {
     "negative labels by a lambda": (lambda model, inputs: -model(inputs).argmax(1) * 2**61, True),
     "a list of labels by a lambda": (lambda model, inputs: model(inputs).argmax(1).tolist(), True),
     "random labels by a lambda": (lambda model, inputs: torch.randint(3, (len(inputs),)), False),
+    "labels of a batch by a lambda": (lambda model, inputs: (model(inputs) - model(inputs).mean(0)).argmax(1), False),
     "a lambda in training mode": (lambda model, inputs: model.train()(inputs), False),
 }
 

@@ -39,6 +39,18 @@ class Function(nn.Module):
         return self.function(values)
 
 
+class Branch(nn.Module):
+    """Another network for a batch with a positive sum."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.other, self.network = nn.Linear(36, 4), network()
+
+    def forward(self, values):
+        return self.other(values.flatten(1)) if values.sum() > 0 else self.network(values)
+
+
 class MovingAverage(nn.Module):
     """A module that changes a buffer in evaluation mode."""
 
@@ -72,6 +84,7 @@ NOT_FUNCTIONS = {
     "batch statistics": lambda: convolutional(nn.BatchNorm2d(4, track_running_stats=False)).eval(),
     "batch mean": lambda: network(Function(lambda values: values - values.mean(dim=0))),
     "the first of the batch": lambda: network(Function(lambda values: values + values[0])),
+    "a branch on the batch": Branch,
     "a buffer": lambda: network(MovingAverage()),
     "a counter": lambda: network(MovingAverage(), Function(lambda values: values)),
     "a weight": lambda: network(Changed(lambda module: module.weight.data.mul_(0.9))),
@@ -106,6 +119,18 @@ def test_a_module_in_training_mode_inside_a_function_is_refused_before_it_runs(m
 def test_labels_must_be_the_same_in_the_same_batch():
     with pytest.raises(rc.InputError, match="different labels for the same input"):
         rc.count_regions(lambda inputs: torch.randint(3, (len(inputs),)), SEGMENTS)
+
+
+def test_a_network_that_cannot_be_traced_is_refused_without_other_output(capfd):
+    with pytest.raises(rc.InputError, match="cannot trace"):
+        rc.count_regions(Branch().eval(), SEGMENTS, method="exact")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_labels_must_not_depend_on_the_batch():
+    model = network()
+    with pytest.raises(rc.InputError, match="labels for an input depend on the other inputs"):
+        rc.count_regions(lambda inputs: (model(inputs) - model(inputs).mean(0)).argmax(1), SEGMENTS)
 
 
 @pytest.mark.parametrize("method", ["grid", "auto"])
