@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from regioncount.composition import CONFIGS, one_line_errors
 from regioncount.errors import InputError
@@ -34,6 +35,8 @@ Flags:
   --cfg job          print the composed configuration (--package GROUP: one group; --resolve: interpolations resolved)
   --info defaults    print the files of the composed configuration (other choices: all, config, plugins, searchpath)
   --hydra-help       print Hydra's own help"""
+# Options whose values are always one path, also if they contain the commas and brackets of Hydra's lists.
+PATH_OPTIONS = ("results", "run", "checkpoint")
 SWEEP_FLAG = "  -m, --multirun     run a grid of runs, as the command sweep does"
 
 
@@ -46,13 +49,14 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     """Split a command line into flags and normalized overrides.
 
     The flags are Hydra's; those that the command does not support are rejected. --config-dir becomes an override, and
-    model._target_=... without a model adds the override model=custom.
+    model._target_=... without a model adds the override model=custom. Paths, and other values that are not valid in Hydra's
+    grammar, are quoted.
 
     Returns:
         The flags, and the overrides.
 
     Raises:
-        InputError: A flag is unknown or not supported.
+        InputError: A flag is unknown or not supported, or an override names no option or has no value.
     """
     parser = _Parser(add_help=False)
     for names in (
@@ -94,9 +98,13 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     if (flags.package or flags.resolve) and not flags.cfg:
         raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
 
-    if unnamed := [override for override in flags.overrides if override.lstrip("+~").startswith("=") or not override]:
-        raise InputError(f"'{unnamed[0]}' names no option; write for example seed=3")
-    overrides = _choose_custom_model(flags.overrides)
+    for override in flags.overrides:
+        if override.lstrip("+~").startswith("=") or not override:
+            raise InputError(f"'{override}' names no option; write for example seed=3")
+        if "=" not in override and not override.startswith("~"):
+            example = f"run='{override}'" if config_name == "measure" else f"{override}=VALUE"
+            raise InputError(f"'{override}' has no value; write for example {example}")
+    overrides = [_quote(override) for override in _choose_custom_model(flags.overrides)]
     if flags.config_dir is not None:
         overrides = _add_search_path(overrides, Path(flags.config_dir).resolve())
     return flags, overrides
@@ -108,6 +116,20 @@ def printing_flags(flags: argparse.Namespace) -> list[str]:
     switches = [f"--{name}" for name in ("resolve", "hydra-help", "shell-completion")]
     switches = [switch for switch in switches if getattr(flags, switch[2:].replace("-", "_"))]
     return switches + [part for flag, value in with_value if value is not None for part in (flag, value)]
+
+
+def _quote(override: str) -> str:
+    """Quote the value of an override if it is a path, or if Hydra cannot parse it."""
+    option, separator, value = override.partition("=")
+    quoted = f"{option}={QuotedString(value, Quote.single).with_quotes()}"
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if option.lstrip("+") in PATH_OPTIONS and value not in ("", "null") and "${" not in value and not is_quoted:
+        return quoted
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return quoted if separator else override
+    return override
 
 
 def _choose_custom_model(overrides: list[str]) -> list[str]:

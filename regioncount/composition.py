@@ -58,6 +58,9 @@ def _one_line(error: Exception) -> str:
     if option := re.match(r"Could not override '([\w.]+)'", lines[0]):
         group, _, name = option[1].rpartition(".")
         return f"{option[1]}: no such option{suggest(name, _option_names(group))}; --cfg job prints the options"
+    if ambiguous := re.match(r"Ambiguous value for argument '([^=]*)=(.*)'", lines[0]):
+        option, value = ambiguous.groups()
+        return f"{option}={value}: only a sweep takes several values; for a list, write {option}=[{value}]"
     cause = str(error.__cause__ or "").splitlines()[:1]
     kept = [
         line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))

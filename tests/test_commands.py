@@ -8,10 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command_line import run_command
+from hypothesis import example, given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from regioncount.arguments import parse_arguments
 from regioncount.composition import compose, hydra_ready
+from regioncount.config import parse_run
 from regioncount.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -57,11 +60,50 @@ def test_the_version_is_printed(name):
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("train", ["--cfg", "nonsense"], "invalid choice"),
         ("train", ["--config-dir", "nowhere"], "the directory does not exist"),
+        ("measure", ["results/runs/x"], "'results/runs/x' has no value; write for example run='results/runs/x'"),
+        ("train", ["seed"], "'seed' has no value; write for example seed=VALUE"),
     ],
 )
 def test_unsupported_flags_are_rejected(config_name, arguments, reason):
     with pytest.raises(InputError, match=reason):
         parse_arguments(config_name, arguments)
+
+
+PATHS = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" ")).map(str.strip)
+
+
+@given(PATHS.filter(lambda path: path not in ("", "null") and "${" not in path and path[0] not in "'\"~"))
+@example("it's")
+@example("a b,c=[d]{e}#ü\\'\"")
+def test_every_path_is_taken_literally(path):
+    with hydra_ready():
+        for config_name in ("train", "sweep"):
+            _, overrides = parse_arguments(config_name, ["--", f"results={path}"])
+            assert compose(config_name, overrides)["results"] == path
+
+
+@pytest.mark.parametrize("value", ["'a b,c'", '"a b,c"'])
+def test_a_quoted_path_is_not_quoted_again(value):
+    with hydra_ready():
+        assert compose("train", parse_arguments("train", [f"results={value}"])[1])["results"] == "a b,c"
+
+
+def test_a_text_that_hydra_cannot_parse_is_quoted():
+    title = """it's <i>"x"</i> & ca$$h | =SUM(1) [l](u) ü"""
+    with hydra_ready():
+        assert compose("train", parse_arguments("train", [f"dataset.title={title}"])[1])["dataset"]["title"] == title
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    with hydra_ready():
+        config = parse_run(compose("train", parse_arguments("train", ["results=~/x"])[1]))
+    assert config.results == "/somewhere/x"
+
+
+def test_several_values_outside_a_sweep_are_rejected():
+    with pytest.raises(InputError, match=r"^seed=0,1: only a sweep takes several values"), hydra_ready():
+        compose("train", ["seed=0,1"])
 
 
 def test_a_rejected_flag_is_one_line_with_exit_status_2():
@@ -111,8 +153,8 @@ def test_files_of_a_config_dir_are_composed(tmp_path):
     folder = tmp_path / "it's mine"
     (folder / "experiment").mkdir(parents=True)
     (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nepochs: 77\n")
-    for given in ([], ["hydra.searchpath=[pkg://regioncount]"]):
-        overrides = parse_arguments("train", [f"--config-dir={folder}", "experiment=mine", *given])[1]
+    for added in ([], ["hydra.searchpath=[pkg://regioncount]"]):
+        overrides = parse_arguments("train", [f"--config-dir={folder}", "experiment=mine", *added])[1]
         with hydra_ready():
             assert compose("train", overrides).epochs == 77
 

@@ -22,7 +22,8 @@ from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS
 from regioncount.analysis.ranking import describe_ranking, ranking
 from regioncount.analysis.regression import describe_regression, regression
 from regioncount.analysis.selection import SELECTIONS, numbers, select
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, one_line, say
+from regioncount.spreadsheet import to_csv
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        print(_analyse(_parse(arguments)))
+        say(_analyse(_parse(arguments)))
     except InputError as error:
-        print(f"regioncount.analysis: {one_line(error)}", file=sys.stderr)
+        say(f"regioncount.analysis: {one_line(error)}", sys.stderr)
         return 2
     return 0
 
@@ -166,7 +167,7 @@ def _write_atomically(table: pd.DataFrame, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(temporary, "x", encoding="utf-8", newline="") as file:  # "x" never opens an existing file or link
-            table.to_csv(file, index=False)
+            file.write(to_csv(table))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

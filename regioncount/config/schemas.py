@@ -4,10 +4,11 @@ The options of a model, an optimizer or a schedule depend on its name; these gro
 """
 
 import math
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, cast
 
-from pydantic import ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
 
 from regioncount.config.values import parse_duration
 from regioncount.data.sources import DatasetOptions
@@ -15,6 +16,8 @@ from regioncount.data.subspaces import SubspaceOptions
 from regioncount.options import Bool, Float, Int, NonNegativeInt, PositiveInt, Seed, Str, one_of, wrong_value
 from regioncount.regions.methods import CONNECTIVITIES, EXACT_METHODS, LATTICE_METHODS
 from regioncount.runs.validation import MAX_EPOCHS
+
+PathText = Annotated[Str, AfterValidator(os.path.expanduser)]  # in results=~/DIR, some shells do not replace the tilde
 
 
 def _auto_or_flag(value: object) -> bool | str:
@@ -97,7 +100,7 @@ class RunConfig:
     device: Str = "auto"
     precision: Annotated[str, one_of("auto", "float32", "bfloat16")] = "auto"
     compile: Annotated[bool | str, PlainValidator(_auto_or_flag)] = "auto"
-    results: Str = "results"
+    results: PathText = "results"
     plugins: list[Str] = field(default_factory=list)
     plugin_sources: dict[str, Str] = field(default_factory=dict)
     """The source, as "module:hash", of the plugin that supplies each part, such as "model" or "measures.NAME"."""
@@ -109,13 +112,13 @@ class MeasuringConfig:
 
     dataset: DatasetOptions = field(default_factory=DatasetOptions)
     model: dict[str, Any] = field(default_factory=dict)
-    run: Str | None = None
-    checkpoint: Str | None = None
+    run: PathText | None = None
+    checkpoint: PathText | None = None
     snapshots: Any = "none"
     regions: Regions = field(default_factory=Regions)
     measures: list[Str] = field(default_factory=list)
     device: Str = "auto"
-    results: Str = "results"
+    results: PathText = "results"
     plugins: list[Str] = field(default_factory=list)
     plugin_sources: dict[str, Str] = field(default_factory=dict)
 

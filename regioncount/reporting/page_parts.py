@@ -17,8 +17,11 @@ from markupsafe import Markup
 
 from regioncount.reporting.frames import keys
 from regioncount.reporting.tables import Table
+from regioncount.runs import files
 
 FOLDER = Path(__file__).parent
+MAX_PICTURE = 16 * 2**20  # bytes
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ROWS = 500  # rows of a table shown at first, as in assets/report.css
 
 _ENVIRONMENT = Environment(
@@ -137,14 +140,19 @@ def page_chart(figure: go.Figure, height: int, description: str, caption: str, p
         path: A PNG file of the figure beside the page. It need not exist.
     """
     content = (figure.to_json() or "").replace("<", "\\u003c")  # so that no text in it can close the script element
-    return PageChart(content, height, description, caption, path.name if path is not None and path.is_file() else None)
+    file = path.name if path is not None and path.is_file() and not path.is_symlink() else None
+    return PageChart(content, height, description, caption, file)
 
 
 def page_picture(path: Path, description: str, caption: str, *, wide: bool = False) -> PagePicture | None:
-    """Return a PNG file as a `PagePicture`; None if it does not exist."""
-    if not path.is_file():
+    """Return a PNG file as a `PagePicture`; None if it does not exist, is a link or is not a PNG file."""
+    try:
+        content = files.read(path, MAX_PICTURE)
+    except files.Damaged:
         return None
-    return PagePicture(base64.b64encode(path.read_bytes()).decode(), description, caption, wide)
+    if not content.startswith(PNG_SIGNATURE):
+        return None
+    return PagePicture(base64.b64encode(content).decode(), description, caption, wide)
 
 
 def _asset(name: str) -> str:

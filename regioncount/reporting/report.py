@@ -145,9 +145,8 @@ def _write_tables(results: SweepResults) -> None:
     directory, name = results.plan.directory, results.plan.name
     heading = markup.escape_markdown(f"{name}, on {tables.data_description(results)}: {headline(results)}")
     files.write_text(directory / "tables.md", "\n".join([heading, "", *map(markup.markdown, written)]))
-    packages = "% \\usepackage{booktabs,graphicx}\n"
     parts = [markup.latex(table, f"{name}-{table.name}") for table in written]
-    files.write_text(directory / "tables.tex", "\n".join([packages, *parts]))
+    files.write_text(directory / "tables.tex", "\n".join([markup.LATEX_PREAMBLE, *parts]))
 
 
 def _print_unfinished(results: SweepResults) -> int:

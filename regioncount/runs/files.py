@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from regioncount.errors import DISK_ERRORS, InputError
+from regioncount.spreadsheet import to_csv
 
 TEXT_LIMIT = 64 * 2**20  # bytes
 BINARY_LIMIT = 16 * 2**30
@@ -100,8 +101,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table atomically, without its index."""
-    write(path, table.to_csv(index=False).encode())
+    """Write a table atomically, without its index; see `spreadsheet.to_csv`."""
+    write(path, to_csv(table).encode())
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

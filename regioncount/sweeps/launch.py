@@ -1,6 +1,7 @@
 """Run a sweep: plan it, launch its cells through a Hydra launcher, and write its report."""
 
 import io
+import shutil
 import sys
 import time
 import traceback
@@ -17,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from regioncount.errors import DISK_ERRORS, InputError, one_line, say
-from regioncount.runs import plans
+from regioncount.runs import files, plans
 from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.sweeps.cell import POSTPONED, cell_title, skip_complete
 from regioncount.sweeps.grid import lines, plan_sweep
@@ -63,7 +64,7 @@ def run_sweep(
     launcher = _create_launcher(config, hydra_directory, hydra_context, task_function)
     plans.write(plan)
     hydra_directory.mkdir(exist_ok=True)
-    OmegaConf.save(config, hydra_directory / "multirun.yaml")
+    files.write_text(hydra_directory / "multirun.yaml", OmegaConf.to_yaml(config))
     overrides = [
         f"hydra.sweep.dir={_quoted(hydra_directory)}",
         f"+sweep.directory={_quoted(plan.directory)}",
@@ -84,8 +85,10 @@ def run_sweep(
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise  # the report could not be written either
-        traceback.print_exc()
-        say("the launcher stopped early; reporting the runs so far", sys.stderr)
+        log = hydra_directory / "launcher.log"
+        files.write_text(log, traceback.format_exc())
+        reason = one_line(f"{type(error).__name__}: {error}")
+        say(f"the launcher stopped early ({reason}; traceback in {log}); reporting the runs so far", sys.stderr)
         _report(plan)
         return 1
     return _report(plan)
@@ -120,7 +123,16 @@ def launch(plan: Plan, jobs: dict[int, list[str]], launcher: Launcher) -> None:
 def _create_launcher(
     config: DictConfig, directory: Path, hydra_context: HydraContext, task_function: TaskFunction
 ) -> Launcher:
-    """Create the configured launcher, which keeps its files in `directory`."""
+    """Return the configured launcher, which keeps its files in `directory`.
+
+    Raises:
+        InputError: The launcher needs Slurm, which is not installed.
+    """
+    if config.hydra.launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise InputError(
+            "hydra/launcher=submitit_slurm needs Slurm, but the command srun is missing: run the sweep on a node of the "
+            "cluster, or use hydra/launcher=joblib or submitit_local"
+        )
     with open_dict(config):
         config.hydra.sweep.dir = str(directory)
         config.hydra.launcher._target_ = REPLACED_LAUNCHERS.get(

@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from regioncount.reporting import collect, headline, plots, report, tables
+from regioncount.reporting import collect, headline, markup, plots, report, tables
 from regioncount.reporting.result_columns import ResultColumns
 from regioncount.runs import environment, files, plans
 
@@ -281,10 +282,71 @@ def test_special_characters_are_escaped_in_latex(tmp_path):
     for known in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"\textless{}", r"\textgreater{}"):
         text = text.replace(known, "")
     text = text.replace(r"\textbar{}", "").replace(r"$\pm$", "").replace(r"$\rho$", "").replace(r"$\tau$", "")
+    text = re.sub(r"undefined\$\^\{\d\}\$", "", text)  # numbers of notes
     text = re.sub(r"\\[&%$#_{}]", "", text)
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert rows
     assert not any(re.search(r"[%$#_{}~^<>|]", row) or "\\" in row[:-2] or not row.isascii() for row in rows)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
+def test_latex_compiles_whatever_the_names_are(tmp_path):
+    letters = [chr(code) for code in range(0x3000) if chr(code).isprintable()]
+    written = [letter for letter in letters if not markup.escape_latex(letter).startswith("U+")]
+    assert set(written) >= {*map(chr, range(0x20, 0x7F)), *"äÖß±−–ρτ"}
+    name = f"[50 % of *A&B --x {' '.join(written)} 日本語 🙂"
+    directory, _ = make_report(
+        tmp_path, data=fake_sweeps.data_facts(name), rates=(0.1, 0.01), sizes=(32,), networks=("mlp", "vgg19")
+    )
+    text = (directory / "tables.tex").read_text()
+    cells = pd.DataFrame({"data": ["[x]", "*y", "-0.5", name], "r": ["undefined: 1 configuration, 3 are needed"] * 4})
+    table = tables.Table("n", name, cells, {"data": name, "r": "r"}, frozenset("r"))
+    document = rf"""
+\documentclass{{article}}
+\usepackage{{booktabs,graphicx}}
+\begin{{document}}
+{text}
+{markup.latex(table, "brackets")}
+\end{{document}}
+"""
+    (tmp_path / "paper.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "paper.tex"]
+    compiled = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert compiled.returncode == 0, [line for line in compiled.stdout.splitlines() if line.startswith("!")]
+    wide = re.findall(r"Overfull \\hbox.*", compiled.stdout)
+    assert not wide
+    assert text.count("3 are needed") == text.count(r"\footnotesize") > 0
+
+
+def test_a_spreadsheet_evaluates_no_cell(tmp_path):
+    formula = "=HYPERLINK(1)"
+    directory, _ = make_report(
+        tmp_path, data=fake_sweeps.data_facts(formula), networks=("mlp", "vgg19"), failed=(0,), error="@x"
+    )
+    for path in directory.glob("*.csv"):
+        with path.open(newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row if cell.startswith(("=", "+", "-", "@"))]
+        assert all(math.isfinite(float(cell)) for cell in cells), path
+    assert pd.read_csv(directory / "runs.csv")["dataset"].unique() == [f"'{formula}"]
+
+
+def test_a_picture_that_is_a_link_is_not_embedded(tmp_path):
+    directory, _ = make_report(tmp_path)
+    picture, elsewhere = directory / "decision_regions.png", tmp_path / "elsewhere.png"
+
+    def embedded() -> list[str]:
+        report.report(directory)
+        sources = [image["src"] for image in Page(directory / "report.html").of("img")]
+        return [source for source in sources if source.startswith("data:")]
+
+    picture.write_bytes(DOT)
+    assert len(embedded()) == 1
+    picture.rename(elsewhere)
+    picture.symlink_to(elsewhere)
+    assert not embedded()
+    picture.unlink()
+    picture.write_text("not a picture")
+    assert not embedded()
 
 
 def test_the_index_lists_every_sweep_with_the_latest_first(tmp_path):

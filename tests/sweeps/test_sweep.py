@@ -202,8 +202,23 @@ def test_no_run_starts_after_the_time_budget(tmp_path):
 def test_a_launcher_that_stops_early_is_not_reported_as_a_used_up_time_budget(tmp_path):
     stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
     assert stopped.returncode == 1
-    assert "the launcher stopped early" in stopped.stderr
+    (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("the launcher stopped early")]
+    log = only_sweep(tmp_path) / "hydra" / "launcher.log"
+    assert "n_jobs == 0" in line
+    assert str(log) in line
+    assert "Traceback" not in stopped.stderr
+    assert "Traceback" in log.read_text()
     assert set(pd.read_csv(only_sweep(tmp_path) / "runs.csv")["status"]) == {"missing"}
+
+
+def test_the_slurm_launcher_is_refused_without_slurm(tmp_path):
+    refused = sweep(tmp_path, *GRID, "hydra/launcher=submitit_slurm", PATH="")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "sweep.py: hydra/launcher=submitit_slurm needs Slurm, but the command srun is missing: run the sweep on a node of "
+        "the cluster, or use hydra/launcher=joblib or submitit_local\n"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_reports_published_figures_and_a_regression(tmp_path):

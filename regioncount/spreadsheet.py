@@ -1,0 +1,26 @@
+"""Tables as CSV that a spreadsheet shows and does not evaluate."""
+
+from typing import Any
+
+import pandas as pd
+
+FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV, without its index.
+
+    A text that a spreadsheet would evaluate as a formula, such as "=HYPERLINK(...)", is preceded by an apostrophe.
+    """
+    plain = table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_without_formula))
+    return plain.rename(columns=_without_formula).to_csv(index=False)
+
+
+def _without_formula(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(FORMULA_STARTS):
+        return cell
+    try:
+        float(cell)  # "-1" is a number
+    except ValueError:
+        return f"'{cell}"
+    return cell

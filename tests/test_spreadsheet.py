@@ -1,0 +1,31 @@
+"""Tables as CSV that no spreadsheet evaluates."""
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regioncount.spreadsheet import FORMULA_STARTS, to_csv
+
+TEXTS = st.text(st.sampled_from("=+-@'\",1 e.a\n"), max_size=5)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4), TEXTS)
+def test_no_cell_is_a_formula_and_nothing_else_changes(cells, title):
+    rows = list(csv.reader(io.StringIO(to_csv(pd.DataFrame({title: cells, "number": -1.5})))))
+    assert [row[1] for row in rows] == ["number", *["-1.5"] * len(cells)]
+    for before, (after, _) in zip([title, *cells], rows, strict=True):
+        assert after in (before, f"'{before}")
+        if after.startswith(FORMULA_STARTS):
+            float(after)
+        elif after != before:
+            with pytest.raises(ValueError, match="float"):
+                float(before)
+
+
+def test_an_empty_table_and_missing_cells_are_kept():
+    assert to_csv(pd.DataFrame(columns=["a", "b"])) == "a,b\n"
+    assert to_csv(pd.DataFrame({"a": ["=x", None], "b": [1, 2]})) == "a,b\n'=x,1\n,2\n"
