@@ -74,7 +74,8 @@ def _as_convolution(module: nn.Module) -> nn.Module:
     scale = scale if weight is None else scale * weight
     shift = -module.running_mean * scale + (0 if bias is None else bias)
     channels = len(scale)
-    convolution = nn.Conv2d(channels, channels, 1, groups=channels, device=scale.device, dtype=scale.dtype)
+    options = {"groups": channels, "device": scale.device, "dtype": scale.dtype}
+    convolution = cast(nn.Conv2d, nn.utils.skip_init(nn.Conv2d, channels, channels, 1, **options))  # draws no random numbers
     assert convolution.bias is not None
     with torch.no_grad():
         convolution.weight.copy_(scale.view(-1, 1, 1, 1))

@@ -17,9 +17,34 @@ Vector = NDArray[np.float32]
 
 
 @functools.lru_cache(maxsize=1)
+def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.Size]]:
+    """Return each layer with the shape of one of its inputs, by name.
+
+    Raises:
+        InputError: If the model calls a layer several times, or not at all (its weight may still be used by a function). The
+            network then has other layers than its modules.
+    """
+    shapes: dict[nn.Module, list[torch.Size]] = {layer: [] for layer in measured.layers.values()}
+
+    def record_shape(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes[layer].append(inputs[0].shape[1:])
+
+    hooks = [layer.register_forward_pre_hook(record_shape) for layer in measured.layers.values()]
+    with torch.no_grad():
+        measured.network(measured.sample[0][:1])
+    for hook in hooks:
+        hook.remove()
+    for name, layer in measured.layers.items():
+        if len(shapes[layer]) != 1:
+            raise InputError(f"the model calls its layer {name} {len(shapes[layer])} times, not once")
+    return {name: (layer, shapes[layer][0]) for name, layer in measured.layers.items()}
+
+
+@functools.lru_cache(maxsize=1)
 def frobenius_norms(measured: MeasuredModel) -> Tensor:
     """Return ||W_l||_F of each layer, (d,)."""
-    return torch.stack([layer.weight.detach().double().norm().cpu() for layer in measured.layers.values()])
+    layers = layers_with_shapes(measured).values()
+    return torch.stack([layer.weight.detach().double().norm().cpu() for layer, _ in layers])
 
 
 @functools.lru_cache(maxsize=1)
@@ -28,7 +53,7 @@ def spectral_norms(measured: MeasuredModel) -> Tensor:
 
     A grouped convolution is a block-diagonal matrix: its norm is the largest norm of a group.
     """
-    return torch.stack([_spectral_norm(layer) for layer in measured.layers.values()])
+    return torch.stack([_spectral_norm(layer) for layer, _ in layers_with_shapes(measured).values()])
 
 
 def _spectral_norm(layer: Layer) -> Tensor:
@@ -40,25 +65,8 @@ def _spectral_norm(layer: Layer) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def operator_norms(measured: MeasuredModel) -> Tensor:
-    """Return the largest singular value of each layer as a linear map of its whole input, (d,).
-
-    Raises:
-        InputError: If the model does not use one of its layers.
-    """
-    shapes: dict[nn.Module, torch.Size] = {}
-
-    def record_shape(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shapes[layer] = inputs[0].shape[1:]
-
-    hooks = [layer.register_forward_pre_hook(record_shape) for layer in measured.layers.values()]
-    with torch.no_grad():
-        measured.network(measured.sample[0][:1])
-    for hook in hooks:
-        hook.remove()
-    unused = [name for name, layer in measured.layers.items() if layer not in shapes]
-    if unused:
-        raise InputError(f"the model does not use its layer {unused[0]}")
-    norms = [_operator_norm(layer, shapes[layer]) for layer in measured.layers.values()]
+    """Return the largest singular value of each layer as a linear map of its whole input, (d,)."""
+    norms = [_operator_norm(layer, shape) for layer, shape in layers_with_shapes(measured).values()]
     return torch.tensor(norms, dtype=torch.float64)
 
 

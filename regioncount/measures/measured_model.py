@@ -128,7 +128,7 @@ class MeasuredModel:
     @functools.cached_property
     def train_outputs(self) -> Outputs:
         """Loss, accuracy and margins on the training set."""
-        return evaluate(self.model, self.train())
+        return _with_numbers(evaluate(self.model, self.train()))
 
     @functools.cached_property
     def test_outputs(self) -> Outputs:
@@ -139,7 +139,7 @@ class MeasuredModel:
         """
         if self.test is None:
             raise InputError("there are no test data")
-        return evaluate(self.model, self.test())
+        return _with_numbers(evaluate(self.model, self.test()))
 
     @property
     def train_margins(self) -> Tensor:
@@ -315,6 +315,13 @@ def output_margins(logits: Tensor, labels: Tensor) -> Tensor:
     label_logits = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return label_logits - others.amax(dim=1)
+
+
+def _with_numbers(outputs: Outputs) -> Outputs:
+    """Return the outputs if all margins are numbers: the label of a logit that is not a number has no meaning."""
+    if outputs.margins is not None and outputs.margins.isnan().any():
+        raise InputError("a logit is not a finite number")
+    return outputs
 
 
 def _gives_labels(model: Model, inputs: Tensor) -> bool:

@@ -1,9 +1,9 @@
 """Norms of weights, with batch normalization folded in (Dziugaite et al. 2020).
 
 W_l is the weight, without bias, of the l-th of d layers (convolutions and linear layers), as a matrix (outputs, inputs
-x kernel) unless stated otherwise. W_l^0 is the same weight before training, and gamma is `margins.output_margin`.
-Measures that are products are returned as logarithms, which do not overflow. Formulas: Jiang et al. 2020, "Fantastic
-generalization measures and where to find them", appendix C.
+x kernel) unless stated otherwise. The network must call each layer once. W_l^0 is the same weight before training, and gamma
+is `margins.output_margin`. Measures that are products are returned as logarithms, which do not overflow. Formulas: Jiang et
+al. 2020, "Fantastic generalization measures and where to find them", appendix C.
 
 "Rescaling layers" means multiplying one layer by a and the next by 1 / a, which does not change the function of a ReLU
 network.
@@ -19,7 +19,7 @@ from torch.func import functional_call, jvp
 from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
-from regioncount.measures.layer_norms import frobenius_norms, operator_norms, spectral_norms
+from regioncount.measures.layer_norms import frobenius_norms, layers_with_shapes, operator_norms, spectral_norms
 from regioncount.measures.margins import output_margin, positive_margin
 from regioncount.measures.measured_model import Layer, MeasuredModel
 from regioncount.measures.weights import Weights
@@ -66,7 +66,7 @@ def frobenius_distance(measured: MeasuredModel) -> float:
         InputError: If the weights before training are not known.
     """
     initial = measured.initial_network
-    pairs = [(layer, cast(Layer, initial.get_submodule(name))) for name, layer in measured.layers.items()]
+    pairs = [(layer, cast(Layer, initial.get_submodule(name))) for name, (layer, _) in layers_with_shapes(measured).items()]
     return sum((after.weight.double() - before.weight.double()).square().sum().item() for after, before in pairs)
 
 

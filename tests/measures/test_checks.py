@@ -142,3 +142,48 @@ def test_weights_that_are_not_finite_are_named_as_the_reason(value):
     model[0].weight.data[0, 0] = value
     values = rc.measure(model, (VECTORS, LABELS), NORMS)
     assert all("not a finite number" in values[f"{name}_error"] for name in NORMS)
+
+
+class Calls(nn.Module):
+    """A network that calls a layer several times, not at all, or uses its weight in a function."""
+
+    def __init__(self, times, by_function=False):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.layer, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.times, self.by_function = times, by_function
+
+    def forward(self, values):
+        values = self.first(values)
+        for _ in range(self.times):
+            values = self.layer(values).relu()
+        return self.last(F.linear(values, self.layer.weight) if self.by_function else values)
+
+
+@pytest.mark.parametrize(("times", "by_function"), [(0, False), (2, False), (0, True)])
+def test_norms_of_layers_are_defined_only_if_each_is_called_once(times, by_function):
+    data = torch.randn(20, 6), torch.arange(20) % 3
+    names = ["log_product_frobenius", "sum_spectral", "log_product_operator", "frobenius_over_spectral"]
+    values = rc.measure(Calls(times, by_function), data, names)
+    for name in names:
+        assert math.isnan(values[name])
+        assert f"its layer layer {times} times" in values[f"{name}_error"]
+    assert all(math.isfinite(rc.measure(Calls(1), data, names)[name]) for name in names)
+
+
+def test_measuring_draws_no_random_numbers():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)).eval()
+    before = torch.get_rng_state()
+    rc.measure(model, (torch.randn(20, 2, 3, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_logits_that_are_not_numbers_have_no_accuracy():
+    model = nn.Sequential(nn.Linear(6, 3), nn.ReLU())
+    with torch.no_grad():
+        model[0].bias[0] = torch.nan
+    data = torch.randn(20, 6), torch.zeros(20, dtype=torch.int64)
+    values = rc.measure(model, data, ["accuracy", "output_margin"], test=data)
+    assert math.isnan(values["accuracy"])
+    assert math.isnan(values["output_margin"])
+    assert "not a finite number" in values["accuracy_error"]

@@ -158,9 +158,15 @@ def attempt(case: Case, call: str, run: Callable[[Any, Tensor], Any], vertices: 
     changed = [what for what, one, other in zip(CHANGED, before, after, strict=True) if one != other]
     if changed and (case.function or changed != ["the seed"]):
         return Outcome(call, "failure", f"changes {', '.join(changed)}")
-    if not case.function and not (isinstance(result, Outcome) and result.result in {"refused", "failure"}):
+    undefined = isinstance(result, dict) and not any(map(np.isfinite, numbers_of(result)))
+    if not case.function and not undefined and not isinstance(result, Outcome):
         return Outcome(call, "failure", "is counted, although it is not a function")
-    return result
+    return Outcome(call, "refused", "every measure is undefined") if undefined else result
+
+
+def numbers_of(values: dict[str, Any]) -> list[float]:
+    """Return the measures that are a property of the function: not those of its parameters alone."""
+    return [value for name, value in values.items() if not (isinstance(value, str) or name.startswith("parameter_"))]
 
 
 def check_lattice(case: Case, method: str, vertices: Tensor, resolution: int, expected: References | None) -> Outcome:

@@ -81,9 +81,7 @@ def test_counts_equal_those_of_explicitly_evaluated_points(dimension, seed):
             points = (weights.view(1, -1, 1, 1) * vertices).sum(dim=1)
             box[(slice(None), *index)] = model(points).argmax(dim=1).numpy()
     assert result.counts.tolist() == rc.count_components(box).tolist()
-    checked = (
-        2 * 8 * len(vertices) + 16
-    )  # a sample, evaluated twice, and 8 points in pairs, to check that the model is a function
+    checked = 2 * 8 * len(vertices) + 16  # a sample, evaluated twice, and 8 points in pairs, for the check
     assert result.evaluations == checked + 3 * int((box[0] >= 0).sum())
 
 
