@@ -300,7 +300,8 @@ def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> 
             if logits.dim() == 1:
                 correct.append((logits == labels).sum())
                 continue
-            logits = logits.float() if bfloat16 else logits
+            if logits.is_floating_point():  # a sum of losses in half precision has two digits
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             losses.append(cross_entropy(logits, labels, reduction="sum").double())
             correct.append((logits.argmax(dim=1) == labels).sum())
             margins.append(output_margins(logits, labels))

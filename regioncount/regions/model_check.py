@@ -3,7 +3,7 @@
 Dropout that is left on, batch normalization that uses the statistics of the batch, and noise in a forward pass all give one
 input several labels. A count of such labels measures the noise. A sample of points is therefore evaluated before anything is
 counted: twice in the same batch, and eight of its points in a batch of their own, which contains the point twice (one input
-is too few for some operations). Noise that is too rare to change an output of the sample is not detected.
+is too few for some operations). Noise or a branch that is too rare to change an output of the sample is not detected.
 """
 
 from collections.abc import Generator, Sequence
@@ -72,11 +72,16 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
 
 
 def sample_points(vertices: Tensor) -> Tensor:
-    """Return points of subspaces (S, d + 1, *input_shape): random convex combinations of the vertices, always the same."""
+    """Return points of subspaces (S, d + 1, *input_shape), always the same.
+
+    Half of them are vertices, which are the most different. The others are random convex combinations of the vertices.
+    """
     generator = torch.Generator().manual_seed(SEED)
     number = min(SAMPLE_POINTS, 8 * len(vertices))
     subspaces = torch.randint(len(vertices), (number,), generator=generator)
     weights = torch.rand(number, vertices.shape[1], generator=generator, dtype=torch.float64)
+    corners = torch.eye(vertices.shape[1], dtype=torch.float64)
+    weights[::2] = corners[torch.randint(len(corners), (len(weights[::2]),), generator=generator)]
     weights = (weights / weights.sum(dim=1, keepdim=True)).to(vertices)
     chosen = vertices[subspaces.to(vertices.device)].detach()
     return (weights.view(*weights.shape, *[1] * (vertices.dim() - 2)) * chosen).sum(dim=1)

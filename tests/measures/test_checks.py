@@ -187,3 +187,15 @@ def test_logits_that_are_not_numbers_have_no_accuracy():
     assert math.isnan(values["accuracy"])
     assert math.isnan(values["output_margin"])
     assert "not a finite number" in values["accuracy_error"]
+
+
+def test_losses_and_margins_of_half_precision_logits_are_summed_in_float32():
+    torch.manual_seed(0)
+    network = nn.Linear(6, 3)
+    data = torch.randn(500, 6), torch.arange(500) % 3
+    values = rc.measure(lambda inputs: network(inputs).bfloat16(), data, ["accuracy", "output_margin"], test=data)
+    logits = network(data[0]).detach().bfloat16().double()
+    assert values["train_loss"] == pytest.approx(F.cross_entropy(logits, data[1]).item(), rel=1e-5)
+    others = logits.scatter(1, data[1][:, None], -torch.inf).amax(1)
+    margins = logits.gather(1, data[1][:, None])[:, 0] - others
+    assert values["output_margin"] == pytest.approx(margins.quantile(0.1).item(), rel=1e-5)

@@ -1,20 +1,20 @@
-"""Random classifiers are counted right by every method, or refused; benchmarks/fuzz_models.py does this for thousands."""
+"""Random classifiers are counted and measured right, or refused; benchmarks/fuzz_models.py does this for thousands."""
 
 import pytest
 from fuzz_cases import make_case
 from fuzz_checks import check
+from fuzz_measures import check_measures
 
 CASES = 100
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seeds", [range(start, start + 10) for start in range(0, CASES, 10)], ids=str)
-def test_random_classifiers_are_counted_right_or_refused(seeds):
-    failures = [
-        (seed, case.kind, outcome)
-        for seed in seeds
-        for case in [make_case(seed)]
-        for outcome in check(case, seed, traced=seed % 10 == 0, resolution=20, triangle_resolution=5)
-        if outcome.result == "failure"
-    ]
+@pytest.mark.parametrize("start", range(0, CASES, 10))
+def test_random_classifiers_are_counted_and_measured_right_or_refused(start):
+    failures = []
+    for seed in range(start, start + 10):
+        case = make_case(seed)
+        outcomes = check(case, seed, traced=seed % 25 == 0, resolution=20, triangle_resolution=5)
+        outcomes += check_measures(case, seed) if seed % 10 == 1 else []
+        failures += [(seed, case.kind, outcome) for outcome in outcomes if outcome.result == "failure"]
     assert not failures

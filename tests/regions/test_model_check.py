@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import regioncount as rc
-from regioncount.regions import methods, piecewise
+from regioncount.regions import methods, model_check, piecewise
 
 ANY_METHOD = [*methods.LATTICE_METHODS, *methods.EXACT_METHODS]
 SEGMENTS = torch.randn(20, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -125,6 +125,13 @@ def test_a_network_that_cannot_be_traced_is_refused_without_other_output(capfd):
     with pytest.raises(rc.InputError, match="cannot trace"):
         rc.count_regions(Branch().eval(), SEGMENTS, method="exact")
     assert capfd.readouterr() == ("", "")
+
+
+def test_half_of_the_points_of_the_check_are_vertices():
+    points = model_check.sample_points(VECTORS)
+    vertices = {tuple(vertex.tolist()) for vertex in VECTORS.flatten(0, 1)}
+    assert len(points) == 32
+    assert sum(tuple(point.tolist()) in vertices for point in points) == 16
 
 
 def test_labels_must_not_depend_on_the_batch():
