@@ -106,7 +106,7 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
             raise InputError(f"'{override}' has no value; write for example {example}")
     overrides = [_quote(override) for override in _choose_custom_model(flags.overrides)]
     if flags.config_dir is not None:
-        overrides = _add_search_path(overrides, Path(flags.config_dir).resolve())
+        overrides = _add_search_path(overrides, Path(flags.config_dir))
     return flags, overrides
 
 
@@ -150,6 +150,7 @@ def _add_search_path(overrides: list[str], directory: Path) -> list[str]:
     """Add a directory to hydra.searchpath, which launchers also use to compose the cells of a sweep."""
     if not directory.is_dir():
         raise InputError(f"--config-dir={directory}: the directory does not exist")
+    directory = directory.resolve()
     key = "hydra.searchpath="
     replaced = [override for override in overrides if override.startswith(key)]
     with one_line_errors():

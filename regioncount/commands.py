@@ -5,6 +5,7 @@ configuration from these arguments. An error in the user's input is printed as o
 status is 2.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +37,10 @@ def sweep() -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM, which a cluster sends before it reclaims a node."""
+    """The process received SIGTERM, which a cluster sends before it reclaims a node, or SIGHUP: its terminal was closed.
+
+    The argument is the number of the signal.
+    """
 
 
 def _train(overrides: list[str]) -> None:
@@ -84,6 +88,8 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
     """Handle the flags, call `body` with the overrides, and turn exceptions into messages and exit statuses."""
     command = Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         flags, overrides = parse_arguments(config_name, sys.argv[1:])
         if flags.version:
@@ -101,6 +107,9 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         say(f"{command}: {one_line(error)}", sys.stderr)
         return 2
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            say(f"{command}: {error.strerror}: {error.filename}", sys.stderr)
+            return 2
         if error.errno not in DISK_ERRORS:
             raise
         problem = f"{error.strerror}: {error.filename or 'results'}"
@@ -109,11 +118,11 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         return 1
     except KeyboardInterrupt as interrupt:
         say(f"{command}: interrupted. Rerun the same command to resume from the last checkpoint.", sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+        return 128 + (interrupt.args[0] if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 def _terminate(number, frame):
-    raise Terminated
+    raise Terminated(number)
 
 
 def _run_hydra(config_name: str, arguments: list[str]) -> int:

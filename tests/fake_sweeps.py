@@ -11,7 +11,7 @@ import numpy as np
 from regioncount.config import SweepOptions, as_mapping, parse_run
 from regioncount.runs import plans, store
 from regioncount.runs.identity import identity_of, measurement_key
-from regioncount.runs.measurements import measurement_settings
+from regioncount.runs.measurements import PLANE_RESOLUTION, PLANES, measurement_settings
 
 ENVIRONMENT = {
     "date": "2026-01-02T03:04:05+00:00",
@@ -55,13 +55,14 @@ def write_sweep(
     overrides=("experiment=example",),
     environment=ENVIRONMENT,
     counts=0,
+    labels=False,
     **options,
 ) -> Path:
     """Write a sweep and its runs; return the sweep's directory.
 
     The arguments unfitted, failed and diverged are indices of cells, in the order networks, rates, sizes, seeds. Both
-    accuracies of an unfitted run are lower by 0.2. counts is the number of individual counts to store, and options are
-    those of the group sweep.
+    accuracies of an unfitted run are lower by 0.2. counts is the number of individual counts to store, labels whether
+    to store labels of seed_agreement, which are all 0, and options are those of the group sweep.
     """
     data = data or data_facts()
     directory = results / "sweeps" / f"{name}-00000000"
@@ -94,7 +95,7 @@ def write_sweep(
             continue
         status = "diverged" if number in diverged else "finished"
         values = _values(*count_and_gap(rate, size, seed), 0.2 * (number in unfitted))
-        _write_run(planned[-1], status, values, environment, {*snapshots, 20}, counts)
+        _write_run(planned[-1], status, values, environment, {*snapshots, 20}, counts, labels)
     plan = plans.Plan(name, directory, planned, list(overrides), "example", environment, SweepOptions(**options))
     plans.write(plan)
     return directory
@@ -108,7 +109,7 @@ def _values(count: float, gap: float, lower: float) -> dict[str, dict]:
     return {"accuracy": accuracies, "region_count": regions}
 
 
-def _write_run(planned, status: str, values: dict, environment: dict, epochs, counts: int) -> None:
+def _write_run(planned, status: str, values: dict, environment: dict, epochs, counts: int, labels: bool) -> None:
     results = Path(planned.config.results)
     shutil.rmtree(store.run_directory(results, planned.name, planned.identity), ignore_errors=True)
     run = store.begin(
@@ -131,6 +132,9 @@ def _write_run(planned, status: str, values: dict, environment: dict, epochs, co
             entry = {"settings": setting, "epoch": epoch, "values": measured, "how": {"device": "a device", "seconds": 10.0}}
             key = measurement_key(setting, epoch)
             entries[key] = entry
+            if labels and name == "seed_agreement":
+                entry["values"] = {}
+                arrays[f"{key}/labels"] = np.zeros((PLANES, PLANE_RESOLUTION, PLANE_RESOLUTION), np.uint16)
             if counts and setting["measure"] == "region_count":
                 arrays |= {f"{key}/counts": np.arange(counts) % 7, f"{key}/entropies": np.linspace(0, 1, counts)}
     run.save_measures(entries, arrays)

@@ -25,7 +25,7 @@ from regioncount.models.catalogue import MAX_SEED
 from regioncount.options import abbreviate, validate_options
 from regioncount.regions.methods import EXACT_METHODS, exact_scope
 
-SWEEP_NAME = r"(?!\.)[\w.-]+"  # a single component of a path; names of subspaces match it, too
+SWEEP_NAME = r"(?!\.)[\w.-]{1,100}"  # a single component of a path; names of subspaces match it, too
 SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # groups that are not part of a run
 TARGET_COLUMNS = ("generalization_gap", "test_error", "test_accuracy")
 
@@ -118,7 +118,7 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
     """
     sweep = validate(SweepOptions, plain(composed, "sweep"), "sweep")
     if sweep.name is not None and not re.fullmatch(SWEEP_NAME, sweep.name):
-        raise InputError(f"sweep.name={sweep.name}: use letters, digits, dashes, underscores and dots")
+        raise InputError(f"sweep.name={sweep.name}: use at most 100 letters, digits, dashes, underscores and dots")
     if sweep.budget <= 0:
         raise InputError(f"sweep.time_budget={sweep.time_budget}: give a time above 0, such as 90s, 20m or 8h")
     statistics = ("region_count", "region_entropy")
@@ -142,8 +142,13 @@ def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> D
         InputError: The data set is unknown, or an option is invalid.
     """
     changed = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
-    options = plain(recorded, "dataset") | plain(cast(DictConfig, changed), "dataset")
+    options = _portable(plain(recorded, "dataset")) | plain(cast(DictConfig, changed), "dataset")
     return cast(DatasetOptions, _validate_part(registry.datasets, options, "dataset", options.get("name"), None))
+
+
+def _portable(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded data set without its number of worker processes, which suits the machine of the record."""
+    return {key: value for key, value in dataset.items() if key != "workers"}
 
 
 def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +258,7 @@ def _validate_part(
 def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool) -> AnyConfig:
     """Return the checked configuration, after checking its data set, subspaces and measures."""
     dataset = plain(mapping.get("dataset") or {"name": "digits"}, "dataset")
-    unknown = RecordedDataset if recorded else None
+    dataset, unknown = (_portable(dataset), RecordedDataset) if recorded else (dataset, None)
     options = _validate_part(registry.datasets, dataset, "dataset", dataset.get("name", "digits"), unknown)
     regions = mapping.get("regions") or {}
     if not isinstance(regions, dict):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from regioncount.errors import InputError, one_line
 from regioncount.options import abbreviate
+from regioncount.runs.files import check_unpacked_size, open_regular, remove_partial_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")  # Windows writes them into folders of images
@@ -220,19 +221,23 @@ def _listing_key(root: Path, splits: Sequence[ImageFiles], resize: int | None) -
 def _read_cache(cache: Path, key: str, number: int) -> np.ndarray | None:
     """Return the `number` cached images, uint8 (N, 3, H, W); None if the cache is absent, damaged or out of date."""
     try:
-        with np.load(cache, allow_pickle=False) as stored:
-            if str(stored["key"]) != key:
-                return None
-            images = stored["images"]
+        with open_regular(cache) as file:
+            check_unpacked_size(file, os.fstat(file.fileno()).st_size)  # caches are not compressed
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                if str(stored["key"]) != key:
+                    return None
+                images = stored["images"]
     except Exception:  # numpy raises many types of exceptions for damaged files
         return None
     return images if images.dtype == np.uint8 and images.ndim == 4 and images.shape[:2] == (number, 3) else None
 
 
 def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
-    """Write the cache atomically; warn if it cannot be written."""
-    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}")
+    """Write the cache atomically; warn if it cannot be written. Remove what interrupted processes have left."""
+    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.part")
     try:
+        remove_partial_files(cache.parent.glob(".regioncount-*.npz.*"))
         try:
             with open(temporary, "xb", opener=_open_without_links) as file:
                 np.savez(file, key=np.array(key), images=images)

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import math
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 # The side of the central square relative to the image's shorter side. ImageNet's usual evaluation transform resizes the
 # shorter side to 256 and crops the central 224.
 CROP_FRACTION = 224 / 256
+SHARED_MEMORY = Path("/dev/shm")  # in which worker processes leave their batches, on Linux
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +144,7 @@ class StreamedSplit:
             _DecodedBatches(self.paths, self.size),
             batch_size=None,  # each element of the sampler is a whole batch
             sampler=[indices.tolist() for indices in order.cpu().split(batch_size)],
-            num_workers=self.workers,
+            num_workers=self._usable_workers(batch_size),
             pin_memory=pin_memory,
             generator=torch.Generator(),  # keeps the loader from drawing the workers' seed from the global generator
         )
@@ -148,6 +153,18 @@ class StreamedSplit:
             if isinstance(images, InputError):
                 raise images
             yield images.to(self.labels.device, non_blocking=pin_memory), batch_labels
+
+    def _usable_workers(self, batch_size: int) -> int:
+        """Return the number of worker processes; 0 if their batches do not fit into the shared memory, where they hang."""
+        needed = 2 * self.workers * batch_size * math.prod(self.image_shape)  # each worker prepares two batches
+        if not self.workers or not SHARED_MEMORY.is_dir() or needed <= (free := shutil.disk_usage(SHARED_MEMORY).free):
+            return self.workers
+        warnings.warn(
+            f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free, but dataset.workers={self.workers} needs {needed / 1e6:.0f} MB: "
+            "images are decoded without workers, which is slower",
+            stacklevel=3,
+        )
+        return 0
 
     def fingerprint(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> str:
         """Return a SHA-256 hash of all labels, file names and file sizes, the image size and the normalization.

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from regioncount import analysis
@@ -18,7 +19,13 @@ from regioncount.reporting.groups import Group, find_groups
 from regioncount.reporting.result_columns import ResultColumns, result_columns
 from regioncount.runs import plans, store
 from regioncount.runs.identity import measurement_key
-from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, seed_agreement
+from regioncount.runs.measurements import (
+    epochs_to_measure,
+    measured_values,
+    measurement_settings,
+    plane_labels,
+    seed_agreement,
+)
 from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.runs.record import Run
 
@@ -38,7 +45,8 @@ class SweepResults:
     counts: pd.DataFrame
     """Region counts through training: one row per run, subspace and epoch."""
     environments: pd.DataFrame
-    """One row per trained run: hardware, versions and date of its training, training_seconds and measuring_seconds."""
+    """One row per environment of each trained run: hardware, versions and date; and, in the row of the latest,
+    training_seconds and measuring_seconds."""
     configurations: pd.DataFrame
     """One row per configuration: means over seeds, with their standard errors."""
     correlations: pd.DataFrame
@@ -77,7 +85,7 @@ def collect(plan: Plan) -> SweepResults:
         if run is not None:
             row |= {"epochs_trained": run.epochs_trained, "precision": planned.precision}
             row |= {"seconds": run.summary.get("seconds"), "directory": str(run.directory)}
-            environments.append(_environment(planned, run))
+            environments += _environments(planned, run)
             if run.status == "finished":
                 finished.append((planned, run))
                 row |= measured_values(run, planned.config, planned.dataset)
@@ -132,14 +140,18 @@ def _find_run(planned: PlannedRun, unfinished: set[str]) -> tuple[Run | None, st
     return run, run.status, next(iter(run.damaged.values()), None)
 
 
-def _environment(planned: PlannedRun, run: Run) -> dict[str, Any]:
-    """Return the hardware, versions and date of a run's training, and how long training and measuring took."""
+def _environments(planned: PlannedRun, run: Run) -> list[dict[str, Any]]:
+    """Return the hardware, versions and dates of a run's training; the last entry also has the times."""
     settings = measurement_settings(planned.config, planned.dataset).values()
     epochs = epochs_to_measure(planned.config, run.epochs_trained)
     entries = [run.measures.get(measurement_key(setting, epoch)) for setting in settings for epoch in epochs]
     times = {"training_seconds": run.summary.get("seconds")}
     times |= {"measuring_seconds": sum(entry.get("how", {}).get("seconds", 0) for entry in entries if entry)}
-    return {"identity": run.identity} | run.record["environment"] | times
+    *earlier, last = run.environments()
+    return [
+        *({"identity": run.identity} | environment for environment in earlier),
+        {"identity": run.identity} | last | times,
+    ]
 
 
 def _counts_through_training(planned: PlannedRun, run: Run, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -164,8 +176,15 @@ def _add_seed_agreement(rows: list[dict[str, Any]], plan: Plan) -> None:
             configuration = {column: value for column, value in planned.varied.items() if column != "seed"}
             configurations.setdefault(json.dumps(configuration), []).append(position)
     for positions in configurations.values():
-        shares = seed_agreement([plan.runs[position] for position in positions])
-        for position, share in zip(positions, shares, strict=True):
+        labels: list[np.ndarray | None] = []
+        for planned, position in ((plan.runs[position], position) for position in positions):
+            try:
+                run = planned.find_run()
+                labels.append(plane_labels(run, planned.config, planned.dataset) if run else None)
+            except InputError as damage:
+                labels.append(None)
+                rows[position] |= {"status": "damaged", "error": str(damage)}
+        for position, share in zip(positions, seed_agreement(labels), strict=True):
             rows[position]["seed_agreement"] = share
 
 

@@ -11,9 +11,12 @@ import math
 import os
 import secrets
 import stat
+import time
 import zipfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,10 @@ from regioncount.spreadsheet import to_csv
 
 TEXT_LIMIT = 64 * 2**20  # bytes
 BINARY_LIMIT = 16 * 2**30
+PARTIAL_FILE_SECONDS = 3600  # no process takes longer to write a file
+ARRAY_LIMIT = 2**28  # of an array of measurements: the counts of 33 million subspaces
+ARRAY_HEADER = 1024  # the largest number of bytes before the values of a stored array
+MAX_DIGITS = 40  # of an integer: enough for every seed, and few enough to convert to a float
 
 # Not defined on every system.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -60,18 +67,27 @@ def read(path: Path, limit: int = TEXT_LIMIT) -> bytes:
     Raises:
         Damaged: The file is missing, larger than `limit`, a link, or not a regular file.
     """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise Damaged(f"{path} cannot be read: it is larger than {limit} bytes")
+        return file.read(limit)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Return an open regular file. A link is not followed, and a pipe is not waited for.
+
+    Raises:
+        Damaged: The file is missing, a link, or not a regular file.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | NO_FOLLOW | NO_WAIT)  # opening a pipe would wait for its writer
     except OSError as error:
         reason = "it is a link" if path.is_symlink() else error.strerror
         raise Damaged(f"{path} cannot be read: {reason}") from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Damaged(f"{path} cannot be read: it is not a regular file")
-        if status.st_size > limit:
-            raise Damaged(f"{path} cannot be read: it is larger than {limit} bytes")
-        return file.read(limit)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Damaged(f"{path} cannot be read: it is not a regular file")
+    return open(descriptor, "rb")
 
 
 def write(path: Path, content: bytes) -> None:
@@ -93,6 +109,14 @@ def write(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # without it, the error of a full disk names no path
         raise
+
+
+def remove_partial_files(paths: Iterable[Path], age: float = PARTIAL_FILE_SECONDS) -> None:
+    """Remove those temporary files of interrupted processes that are at least `age` seconds old."""
+    for path in paths:
+        with suppress(OSError):
+            if path.lstat().st_mtime <= time.time() - age:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,7 +143,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     content = read(path)
     try:
-        value = json.loads(content, parse_constant=_refuse_constant)
+        value = json.loads(content, parse_constant=_refuse_number, parse_float=_parse_float, parse_int=_parse_int)
         _check_printable(value)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is damaged: it is not JSON ({error})") from error
@@ -163,20 +187,26 @@ def array_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def load_arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
+def load_arrays(content: bytes, path: Path, limits: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays that a file holds, by name.
 
     Args:
         content: The content of the file.
         path: The file, for error messages.
+        limits: The maximum size in bytes of each array to read; None for all arrays of at most `ARRAY_LIMIT` bytes.
 
     Raises:
-        Damaged: The content is not an archive of arrays.
+        Damaged: The content is not an archive of arrays, or an array is larger than its limit.
     """
     try:
-        check_unpacked_size(content, BINARY_LIMIT)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            limits = dict.fromkeys(arrays.files, ARRAY_LIMIT) if limits is None else limits
+            sizes = {name: arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files if name in limits}
+            if large := [name for name, size in sizes.items() if size > limits[name] + ARRAY_HEADER]:
+                raise Damaged(f"{path} is damaged: {large[0]} is larger than {limits[large[0]]} bytes")
+            return {name: arrays[name] for name in sizes}
+    except Damaged:
+        raise
     except Exception as error:  # numpy and the archive reader raise many types of exceptions
         raise Damaged(f"{path} is damaged: it cannot be read ({type(error).__name__})") from error
 
@@ -186,13 +216,13 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def check_unpacked_size(content: bytes, limit: int) -> None:
+def check_unpacked_size(file: BinaryIO, limit: int) -> None:
     """Check that a ZIP archive does not unpack to more than a limit.
 
     Raises:
         ValueError: The declared sizes of its members add up to more than `limit` bytes.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(file) as archive:
         if sum(member.file_size for member in archive.infolist()) > limit:
             raise ValueError(f"it unpacks to more than {limit} bytes")
 
@@ -214,8 +244,17 @@ def _check_printable(value: Any) -> None:
         raise ValueError("a string contains unprintable characters")
 
 
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number")
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text:.20} is not a finite number, or has too many digits")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
+
+
+def _parse_int(text: str) -> int:
+    return int(text) if len(text) <= MAX_DIGITS else _refuse_number(text)
 
 
 def _without_nan(value: Any) -> Any:

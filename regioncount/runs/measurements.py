@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from regioncount.columns import Column
 from regioncount.regions.methods import EXACT_METHODS
+from regioncount.runs.files import Damaged
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.store import Run
 
@@ -115,23 +118,41 @@ def measured_values(run: Run, config: "RunConfig | MeasuringConfig", dataset, ep
     return row
 
 
-def seed_agreement(planned: Sequence) -> list[float]:
+def plane_labels(run: Run, config: "RunConfig | MeasuringConfig", dataset) -> np.ndarray | None:
+    """Return the labels of a run in the planes that seed agreement compares.
+
+    Args:
+        run: The run.
+        config: The configuration that selects the measurements.
+        dataset: The run's data set, or any object with its `fingerprints`.
+
+    Returns:
+        The labels, integers (PLANES, n, n); None if they were not measured.
+
+    Raises:
+        Damaged: The labels on disk are not what was measured.
+    """
+    key = measurement_key(measurement_settings(config, dataset)["seed_agreement"], run.epochs_trained)
+    if key not in run.measures:
+        return None
+    labels = run.region_arrays().get(f"{key}/labels")
+    shape = (PLANES, PLANE_RESOLUTION, PLANE_RESOLUTION)
+    if labels is None or labels.shape != shape or labels.dtype.kind not in "iu":
+        raise Damaged(f"{run.directory / 'regions.npz'} is damaged: it has no labels {shape} of seed_agreement")
+    return labels
+
+
+def seed_agreement(labels: Sequence[np.ndarray | None]) -> list[float]:
     """Return the agreement of the decision regions of each seed of a configuration with those of its other seeds.
 
     Args:
-        planned: The planned runs of the configuration, one per seed.
+        labels: The labels of each seed in the same planes, integers (PLANES, n, n), or None.
 
     Returns:
         For each run, the share of points in planes through three training images at which it predicts the same label as
         the run of another seed, averaged over the other seeds (Somepalli et al. 2022, section 3.3). NaN if the run has no
         stored labels or there is no other seed.
     """
-    labels = []
-    for run in planned:
-        stored = run.find_run()
-        settings = measurement_settings(run.config, run.dataset)
-        key = measurement_key(settings["seed_agreement"], stored.epochs_trained) if stored else None
-        labels.append(stored.region_arrays()[f"{key}/labels"] if stored and key in stored.measures else None)
     shares = []
     for i, own in enumerate(labels):
         others = [other for j, other in enumerate(labels) if j != i and other is not None]

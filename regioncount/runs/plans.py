@@ -25,7 +25,7 @@ from regioncount.errors import InputError, one_line
 from regioncount.runs import files, store
 from regioncount.runs.identity import identity_of
 from regioncount.runs.record import Run
-from regioncount.runs.validation import IDENTITY
+from regioncount.runs.validation import IDENTITY, RUN_NAME
 
 FILE = "plan.json"
 CELLS = "cells.jsonl"
@@ -255,7 +255,7 @@ def _parse_planned_run(entry: Any, datasets: list[DataFacts], results: Path) -> 
     # Identity and name become parts of paths, which must not leave the results directory.
     if not re.fullmatch(IDENTITY, identity):
         raise InputError(f"{identity!r} is not a valid run identity")
-    if not re.fullmatch(SWEEP_NAME, name):
+    if not re.fullmatch(RUN_NAME, name):
         raise InputError(f"{name!r} is not a valid run name")
     if not all(isinstance(value, str) for value in varied.values()):
         raise InputError("a value in varied is not a string")
@@ -277,5 +277,5 @@ def _resolve_results(recorded: str, directory: Path) -> Path:
     if Path(recorded).is_absolute():
         raise InputError("results is not relative to the sweep's directory")
     # Prefer the short path, unless a link in it makes ".." lead to another directory.
-    normalized, resolved = Path(os.path.normpath(directory / recorded)), (directory / recorded).resolve()
-    return normalized if normalized.resolve() == resolved else resolved
+    normalized, resolved = os.path.normpath(directory / recorded), os.path.realpath(directory / recorded)
+    return Path(normalized if os.path.realpath(normalized) == resolved else resolved)

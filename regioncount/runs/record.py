@@ -82,6 +82,10 @@ class Run:
         """The number of epochs trained; 0 until training ends."""
         return self.summary.get("epochs_trained", 0)
 
+    def environments(self) -> list[dict[str, Any]]:
+        """Return the hardware and software of training, one entry for each time it was resumed on another; latest last."""
+        return [*self.record.get("earlier_environments", []), self.record["environment"]]
+
     @property
     def tracked(self) -> list[str]:
         """The trackers that this run has been logged to, each as "mode:project:group"."""
@@ -91,11 +95,19 @@ class Run:
         """Return one row per epoch (see `training.fit`); empty for a model that is not trained in epochs.
 
         Raises:
-            Damaged: The file is missing or has changed.
+            Damaged: The file is missing, has changed, or has not one row per epoch.
         """
         if not self.epochs_trained:
             return pd.DataFrame()
-        return pd.read_csv(io.BytesIO(self._read("history.csv", files.TEXT_LIMIT)))
+        content = self._read("history.csv", files.TEXT_LIMIT)
+        try:
+            history = pd.read_csv(io.BytesIO(content))
+            complete = history["epoch"].tolist() == list(range(1, self.epochs_trained + 1))
+        except (ValueError, KeyError, pd.errors.ParserError):  # pandas raises some of these for an empty file
+            complete = False
+        if not complete:
+            raise Damaged(f"{self.directory / 'history.csv'} is damaged: it has not one row per epoch")
+        return history
 
     def weights(self, epoch: int | None = None) -> dict[str, Any]:
         """Return the state dictionary after an epoch.
@@ -127,10 +139,12 @@ class Run:
             Damaged: An array that was recorded is missing or has changed.
         """
         path = self.directory / "regions.npz"
-        digests = {f"{key}/{name}": value for key, entry in self.measures.items() for name, value in entry["arrays"].items()}
+        entries = self.measures.items()
+        digests = {f"{key}/{name}": digest for key, entry in entries for name, digest in entry["arrays"].items()}
         if not digests:
             return {}
-        arrays = files.load_arrays(files.read(path, files.BINARY_LIMIT), path)
+        limits = {f"{key}/{name}": validation.max_array_bytes(entry) for key, entry in entries for name in entry["arrays"]}
+        arrays = files.load_arrays(files.read(path, files.BINARY_LIMIT), path, limits)
         for name, digest in digests.items():
             if name not in arrays or files.array_digest(arrays[name]) != digest:
                 raise Damaged(f"{path} is damaged: the checksum of {name} differs")
@@ -285,7 +299,7 @@ def load(directory: str | os.PathLike) -> Run:
     return run
 
 
-def set_aside(directory: Path, damage: Damaged | str, consequence: str, name: str | None = None) -> Path:
+def set_aside(directory: Path, damage: InputError | str, consequence: str, name: str | None = None) -> Path:
     """Move a damaged run, or one file of it, to `damaged` in the results directory, and print a message.
 
     Args:

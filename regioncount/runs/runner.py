@@ -189,21 +189,25 @@ def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) 
         return store.publish(run)
     model = training.initialize(lambda: build_for(config.model, dataset), config.seed)
     checkpoint = run.checkpoint()
-    epochs_done = len(checkpoint["history"]) if checkpoint else 0
+    epochs_done = training.epochs_done(checkpoint)
     if not all(run.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, epochs_done))):
         checkpoint = None  # the weights of earlier epochs are needed
     if checkpoint is None:
         run.save_weights(0, model.state_dict())
-    history = training.fit(
-        model,
-        dataset.to(prepared.device),
-        config,
-        device=prepared.device,
-        precision=prepared.precision,
-        compiled=prepared.compiled,
-        checkpoint=checkpoint,
-        on_epoch=_saver(run, config, tracker),
-    )
+    try:
+        history = training.fit(
+            model,
+            dataset.to(prepared.device),
+            config,
+            device=prepared.device,
+            precision=prepared.precision,
+            compiled=prepared.compiled,
+            checkpoint=checkpoint,
+            on_epoch=_saver(run, config, tracker),
+        )
+    except training.UnusableCheckpoint as damage:
+        store.set_aside(run.directory, damage, "training starts from the first epoch", "checkpoint.pt")
+        return train(prepared, tracker, replaces)
     run.save_history(history)
     run.save_weights(None, model.state_dict())
     run.remove_snapshot(len(history))  # model.pt holds this epoch's weights

@@ -15,10 +15,9 @@ import re
 import secrets
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,7 @@ from regioncount.runs.record import FORMAT, Run, Superseded, load, set_aside, sn
 
 # The error codes of a file system that does not support locks.
 LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-
-# No process takes longer than this to write a file; older partial files are leftovers.
-PARTIAL_FILE_SECONDS = 3600
+PARTIAL_FILES = ".*.part"
 
 
 class Busy(Exception):
@@ -103,8 +100,12 @@ def begin(
     files.make_directory(directory.parent)
     if interrupted := _take_over(results, name, identity, directory):
         record["checksums"] = interrupted.record["checksums"]
-        if interrupted.status != "running":
-            record |= {key: interrupted.record[key] for key in ("status", "summary", "environment")}
+        if interrupted.status == "running":
+            if earlier := _earlier_environments(interrupted, environment):
+                record["earlier_environments"] = earlier
+        else:
+            keys = ("status", "summary", "environment", "earlier_environments")
+            record |= {key: interrupted.record[key] for key in keys if key in interrupted.record}
     (directory / "snapshots").mkdir(parents=True, exist_ok=True)
     run = Run(directory, record)
     run.save_record()
@@ -127,7 +128,7 @@ def publish(run: Run) -> Run:
     results = run.directory.parent.parent
     final = run_directory(results, run.record["name"], run.identity)
     final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_partial_files(run.directory, age=0)
+    files.remove_partial_files(run.directory.rglob(PARTIAL_FILES), age=0)
     try:
         published = find(results, run.record["name"], run.identity)
         if published is not None and published.record["attempt"] == run.record["instead_of"]:
@@ -148,7 +149,7 @@ def publish(run: Run) -> Run:
 def repair(run: Run) -> None:
     """Set aside damaged measurements of a published run, and remove the leftovers of interrupted processes."""
     run.repair_measurements()
-    _remove_partial_files(run.directory)
+    files.remove_partial_files(run.directory.rglob(PARTIAL_FILES))
     _remove_attempts(run.directory)
 
 
@@ -202,6 +203,14 @@ def _take_over(results: Path, name: str, identity: str, directory: Path) -> Run 
     return None
 
 
+def _earlier_environments(interrupted: Run, environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the environments in which a run was trained before, without those that differ from the next by the date."""
+    earlier = interrupted.environments()
+    following = [*earlier[1:], environment]
+    pairs = zip(earlier, following, strict=True)
+    return [before for before, after in pairs if before | {"date": None} != after | {"date": None}]
+
+
 def _displace(published: Run, new: Run) -> None:
     """Remove a published run to make room for its replacement.
 
@@ -236,11 +245,3 @@ def _remove_attempts(directory: Path) -> None:
     """Remove the unfinished attempts to train a run that is published."""
     for attempt in (directory.parent.parent / "unfinished").glob(f"{directory.name}.*"):
         shutil.rmtree(attempt, ignore_errors=True)
-
-
-def _remove_partial_files(directory: Path, age: float = PARTIAL_FILE_SECONDS) -> None:
-    """Remove the temporary files of `files.write` that are at least `age` seconds old."""
-    for path in directory.rglob(".*.part"):
-        with suppress(OSError):
-            if path.stat().st_mtime <= time.time() - age:
-                path.unlink()

@@ -1,7 +1,10 @@
 """Check the structure of run.json and measures.json, which are untrusted."""
 
+import math
 import re
 from typing import Any
+
+from regioncount.runs import files
 
 IDENTITY = "[0-9a-f]{16}"
 RUN_NAME = r"(?!\.)[\w.-]{1,200}"  # one component of a path
@@ -27,16 +30,31 @@ def invalid_key(record: dict[str, Any]) -> str | None:
     for key, expected in RECORD_TYPES.items():
         if type(record.get(key)) is not expected:
             return key
+    if not isinstance(record.get("earlier_environments", []), list):
+        return "earlier_environments"
     valid = {
         "identity": re.fullmatch(IDENTITY, record["identity"]),
         "name": re.fullmatch(RUN_NAME, record["name"]),
         "status": record["status"] in STATUSES,
         "summary": _is_summary(record["summary"], record["status"] == "running"),
-        "environment": all(map(_is_plain, record["environment"].values())),
+        "environment": _is_environment(record["environment"]),
+        "earlier_environments": all(map(_is_environment, record.get("earlier_environments", []))),
         "checksums": all(isinstance(value, str) for value in record["checksums"].values()),
         "tracked": all(isinstance(value, str) for value in record["tracked"]),
     }
     return next((key for key, is_valid in valid.items() if not is_valid), None)
+
+
+def max_array_bytes(entry: dict[str, Any]) -> int:
+    """Return the maximum size in bytes of an array of a measurement, from what the entry says was measured."""
+    settings, subspace = entry["settings"], entry["settings"].get("subspace")
+    if isinstance(subspace, dict):  # a value per subspace, or per interval of a subspace
+        sizes = [subspace.get("number"), entry["how"].get("evaluations")]
+        size = max((size for size in sizes if type(size) is int), default=0)
+    else:  # a label per point of each compared plane
+        sides = [settings.get(key) for key in ("planes", "resolution", "resolution")]
+        size = math.prod(sides) if all(type(side) is int for side in sides) else files.ARRAY_LIMIT
+    return min(8 * size, files.ARRAY_LIMIT)
 
 
 def is_measurement(entry: Any) -> bool:
@@ -53,6 +71,10 @@ def _is_summary(summary: dict[str, Any], running: bool) -> bool:
     default = 0 if running else None  # both numbers are written when training ends
     epochs, seconds = summary.get("epochs_trained", default), summary.get("seconds", default)
     return type(epochs) is int and 0 <= epochs <= MAX_EPOCHS and _is_number(seconds)
+
+
+def _is_environment(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_plain, value.values()))
 
 
 def _is_explanation(key: str) -> bool:

@@ -38,11 +38,11 @@ def load_tensors(content: bytes, path: Path) -> dict:
     """
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
-            files.check_unpacked_size(content, len(content))  # torch does not compress
+            files.check_unpacked_size(io.BytesIO(content), len(content))  # torch does not compress
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler and the archive reader raise many types of exceptions
         raise Damaged(f"{path} is not a file of weights, or is truncated ({type(error).__name__})") from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise Damaged(f"{path} is not a state dictionary")
     return state
 
@@ -63,7 +63,8 @@ def load_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     for key in WRAPPING_KEYS:
         if isinstance(state.get(key), dict):
             state = state[key]
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    tensors = all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
+    if not state or not tensors:
         raise InputError(f"{path} is not a state dictionary of tensors")
     return state
 

@@ -7,7 +7,8 @@ uninterrupted run computes, and no random state is stored.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +16,16 @@ from torch import nn
 from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.data.augmentation import build_augmentation, mixes
+from regioncount.errors import InputError, one_line
 from regioncount.training.optimizers import build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
 from regioncount.training.seeding import epoch_seed, seeded
 from regioncount.training.steps import build_training_step
 from regioncount.training.stopping import evaluate_for_stopping, must_stop, near_target
+
+
+class UnusableCheckpoint(InputError):
+    """The content of a checkpoint is not the state of the run that is to be resumed."""
 
 
 def fit(
@@ -57,6 +63,9 @@ def fit(
         - train_accuracy and stop_loss: of the whole training set at the end of the epoch, in evaluation mode and float32.
           Without an evaluation for the stop rule, train_accuracy is NaN and stop_loss is missing;
         - seconds: the duration of the epoch.
+
+    Raises:
+        UnusableCheckpoint: The checkpoint is not one of this model, optimizer and schedule.
     """
     model.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.optimizer)
@@ -66,9 +75,7 @@ def fit(
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     history: list[dict] = []
     if checkpoint:
-        for name, part in stateful.items():
-            part.load_state_dict(checkpoint[name])
-        history = list(checkpoint["history"])
+        history = _restore(stateful, checkpoint)
 
     def state() -> dict:
         return {name: part.state_dict() for name, part in stateful.items()} | {"history": history}
@@ -110,4 +117,32 @@ def fit(
             schedule.step()
             history.append(row)
             on_epoch(row, state)
+    return history
+
+
+def epochs_done(checkpoint: Mapping[str, Any] | None) -> int:
+    """Return the number of epochs after which a checkpoint was written; 0 without one."""
+    history = checkpoint.get("history") if checkpoint else None
+    return len(history) if isinstance(history, list) else 0
+
+
+def _restore(parts: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[dict]:
+    """Return the history of a checkpoint, after loading the state of the model, the optimizer and the schedule.
+
+    Raises:
+        UnusableCheckpoint: The checkpoint does not fit these parts.
+    """
+    try:
+        history = list(checkpoint["history"])
+        epochs = [row["epoch"] for row in history]
+        numbers = [row[name] for row in history for name in ("train_loss", "train_accuracy", "seconds")]
+        last_epoch = checkpoint["schedule"].get("last_epoch", len(history))
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+    except Exception as error:  # which one depends on what is wrong
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise UnusableCheckpoint(f"checkpoint.pt is not a checkpoint of this run ({reason:.100})") from error
+    complete = epochs == list(range(1, last_epoch + 1)) and all(isinstance(number, float) for number in numbers)
+    if not history or not complete:
+        raise UnusableCheckpoint("checkpoint.pt is not a checkpoint of this run (its history is invalid)")
     return history

@@ -5,6 +5,7 @@ import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torchvision import transforms
 
 import regioncount.data.dataset as dataset_functions
 import regioncount.data.sources as data
-from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup
+from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup, splits
 from regioncount.errors import InputError
 from regioncount.registry import datasets
 
@@ -282,6 +283,33 @@ def test_a_damaged_cache_is_replaced(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [cache.name, "test", "train"]
 
 
+def test_a_cache_that_is_a_pipe_or_a_bomb_is_replaced(tmp_path):
+    make_folder(tmp_path)
+    expected = load("image_folder", root=tmp_path).fingerprints
+    (cache,) = tmp_path.glob("*.npz")
+    intact = cache.read_bytes()
+    with np.load(cache) as stored:
+        np.savez_compressed(bomb := io.BytesIO(), key=stored["key"], images=np.zeros((12, 3, 1000, 1000), np.uint8))
+    cache.write_bytes(bomb.getvalue())
+    assert load("image_folder", root=tmp_path).fingerprints == expected
+    assert cache.read_bytes() == intact
+    cache.unlink()
+    os.mkfifo(cache)
+    assert load("image_folder", root=tmp_path).fingerprints == expected
+    assert cache.read_bytes() == intact
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    make_folder(tmp_path)
+    old, new = tmp_path / ".regioncount-original.npz.0123", tmp_path / ".regioncount-32.npz.4567.part"
+    for path in (old, new):
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    load("image_folder", root=tmp_path)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_a_cache_that_cannot_be_written_causes_a_warning(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "regioncount-original.npz").mkdir()
@@ -437,6 +465,16 @@ def test_streamed_batches_equal_those_in_memory(tmp_path, workers):
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(dataset.train.take([6, 1]), in_memory.take([6, 1]))
     assert len(dataset.train) == 8
+
+
+def test_images_are_decoded_without_workers_if_the_shared_memory_is_full(tmp_path, monkeypatch):
+    make_folder(tmp_path)
+    dataset = load("imagenet", root=tmp_path, resize=12, workers=2)
+    monkeypatch.setattr(splits.shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * 2 * 3 * 3 * 12 * 12 - 1))
+    with pytest.warns(UserWarning, match=r"MB free, but dataset\.workers=2 needs"):
+        batches = list(dataset.train.batches(3))
+    assert torch.equal(torch.cat([images for images, _ in batches]), dataset.train.take(range(8)))
+    assert [images.shape[0] for images, _ in dataset.train.batches(2)] == [2] * 4  # fits
 
 
 def test_a_streamed_subset_keeps_images_with_their_labels(tmp_path):

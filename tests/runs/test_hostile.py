@@ -1,5 +1,6 @@
 """Untrusted files and malformed configurations are processed or refused in one line, without other effects."""
 
+import hashlib
 import os
 import shutil
 import sys
@@ -7,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import fake_sweeps
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_runner import configuration
 
-from regioncount.config import as_mapping, parse_measuring, parse_run
+from regioncount.config import as_mapping, parse_dataset, parse_measuring, parse_run
 from regioncount.data import image_folder
 from regioncount.errors import InputError
 from regioncount.reporting import report
-from regioncount.runs import describe, files, measuring, plans, runner, store
+from regioncount.runs import describe, files, measuring, plans, runner, store, weights
 
 SECRET = "a-value-that-must-not-be-shown"
 MARKUP = "<script>alert(1)</script>"
@@ -188,6 +190,73 @@ def test_a_record_of_random_bytes_is_refused(tmp_path_factory, trained, content)
     with pytest.raises(InputError):
         plans.read(directory)
     shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "1" * 400])
+def test_a_number_that_is_not_finite_is_refused(tmp_path, number):
+    value = {"a": 1}
+    files.write_json(tmp_path / "run.json", value)
+    content = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(content.replace('"a": 1', f'"a": {number}'))
+    with pytest.raises(files.Damaged, match="not a finite number"):
+        files.read_json(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[torch.ones(1)], {0: torch.ones(1)}, {"a": 1}, {"state_dict": {0: torch.ones(1)}}, {"model": {}}, torch.ones(2)],
+)
+def test_a_checkpoint_that_is_not_a_state_dictionary_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"weights\.pt"):
+        weights.load_weights(tmp_path / "weights.pt")
+
+
+def test_the_workers_of_a_record_are_not_started():
+    recorded = as_mapping(configuration("results"))
+    recorded["dataset"] |= {"workers": 40}
+    assert parse_run(recorded, recorded=True).dataset.workers is None
+    assert parse_dataset(recorded["dataset"]).workers is None
+    assert parse_dataset(recorded["dataset"], ["dataset.workers=3"]).workers == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"epoch\n", b"learning_rate\n0.1\n", b"epoch\n1\n1\n", b"\xff\xfe", b'"'])
+def test_a_run_with_an_invalid_history_is_a_damaged_row(tmp_path, content):
+    sweep = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 0.01), sizes=(32,), seeds=(0,))
+    run = store.load(next(tmp_path.glob("runs/[!.]*")))
+    (run.directory / "history.csv").write_bytes(content)
+    run.record["checksums"]["history.csv"] = hashlib.sha256(content).hexdigest()
+    run.save_record()
+    assert report.main([str(sweep)]) == 1
+    rows = pd.read_csv(sweep / "runs.csv").set_index("identity")
+    assert rows["status"].value_counts().to_dict() == {"damaged": 1, "finished": 1}
+    assert "history.csv is damaged" in rows.loc[run.identity, "error"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "shape", "type"])
+def test_a_run_with_damaged_labels_is_a_damaged_row(tmp_path, damage):
+    sweep = fake_sweeps.write_sweep(
+        tmp_path, rates=(0.1,), sizes=(32,), seeds=(0, 1, 2), measures=("accuracy", "seed_agreement"), labels=True
+    )
+    assert report.main([str(sweep)]) == 0
+    assert pd.read_csv(sweep / "runs.csv")["seed_agreement"].tolist() == [1.0, 1.0, 1.0]
+    run = store.load(next(tmp_path.glob("runs/[!.]*")))
+    path = run.directory / "regions.npz"
+    ((name, labels),) = [(name, array) for name, array in run.region_arrays().items() if name.endswith("/labels")]
+    if damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        key, changed = name.partition("/")[0], labels[:1] if damage == "shape" else labels.astype(float) / 2
+        run.measures[key]["arrays"] = {} if damage == "missing" else {"labels": files.array_digest(changed)}
+        files.write(path, files.array_bytes({name: changed}))
+        files.write_json(run.directory / "measures.json", {"entries": run.measures})
+    assert report.main([str(sweep)]) == 1
+    rows = pd.read_csv(sweep / "runs.csv").set_index("identity")
+    assert rows["status"].value_counts().to_dict() == {"finished": 2, "damaged": 1}
+    assert "regions.npz" in rows.loc[run.identity, "error"]
+    assert rows["seed_agreement"].dropna().tolist() == [1.0, 1.0]
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):

@@ -265,7 +265,12 @@ def test_an_interrupted_run_resumes_and_gets_the_weights_of_an_uninterrupted_one
         histories = [path.read_text() for path in (tmp_path / "interrupted").glob("unfinished/*/history.csv")]
         return histories[0].count("\n") if histories else 0
 
-    for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, status in (
+        (signal.SIGKILL, -9),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGINT, 130),
+    ):
         before = epochs()
         printed = [tmp_path / f"{name}-{number}" for name in ("stdout", "stderr")]
         process = start_command("train.py", f"results={tmp_path / 'interrupted'}", *options, printed=printed)

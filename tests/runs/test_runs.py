@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_runner import configuration
 
 import regioncount as rc
-from regioncount.runs import files, runner, store
+from regioncount.runs import files, runner, store, weights
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
@@ -172,7 +172,40 @@ def test_a_damaged_file_is_set_aside_and_recomputed(tmp_path_factory, finished, 
         assert any(prepared.identity in aside.name for aside in (results / "damaged").iterdir())
 
 
-def test_after_a_damaged_checkpoint_training_restarts(tmp_path, monkeypatch, capsys):
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def change_the_state(change):
+    """Return a function that changes the content of a checkpoint and gives it a valid checksum."""
+
+    def damage(path):
+        state = weights.load_tensors(files.unseal(path.read_bytes(), path), path)
+        change(state)
+        path.write_bytes(files.seal(weights.tensor_bytes(state)))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_a_bit,
+        change_the_state(lambda state: state.pop("history")),
+        change_the_state(lambda state: state.update(history=3)),
+        change_the_state(lambda state: state.update(history=[3])),
+        change_the_state(lambda state: state["history"].pop(0)),
+        change_the_state(lambda state: state["history"][-1].update(train_loss="0")),
+        change_the_state(lambda state: state.pop("optimizer")),
+        change_the_state(lambda state: state.update(optimizer=[])),
+        change_the_state(lambda state: state["model"].popitem()),
+        change_the_state(lambda state: state.update(model={0: torch.ones(1)})),
+        change_the_state(lambda state: state.update({0: 1})),
+    ],
+)
+def test_after_a_damaged_checkpoint_training_restarts(tmp_path, monkeypatch, capsys, damage):
     unbroken = runner.run_or_resume(runner.prepare(configuration(tmp_path / "unbroken")))
     prepared = runner.prepare(configuration(tmp_path / "broken"))
     with monkeypatch.context() as patch:
@@ -180,11 +213,10 @@ def test_after_a_damaged_checkpoint_training_restarts(tmp_path, monkeypatch, cap
         with pytest.raises(KeyboardInterrupt):
             runner.run_or_resume(prepared)
     (path,) = (tmp_path / "broken" / "unfinished").glob("*/checkpoint.pt")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
+    damage(path)
     run = runner.run_or_resume(prepared)
-    assert "checkpoint.pt is damaged" in capsys.readouterr().err
+    assert "checkpoint.pt is" in (message := capsys.readouterr().err)
+    assert message.count("\n") == 1
     assert run.record["checksums"]["model.pt"] == unbroken.record["checksums"]["model.pt"]
 
 
@@ -299,9 +331,57 @@ def test_a_pipe_is_refused_without_waiting(tmp_path):
 
 def test_an_archive_larger_than_the_limit_is_refused(tmp_path, monkeypatch):
     content = files.array_bytes({"a": np.zeros(2**20)})
-    monkeypatch.setattr(files, "BINARY_LIMIT", 2**20)
-    with pytest.raises(files.Damaged):
+    monkeypatch.setattr(files, "ARRAY_LIMIT", 2**20)
+    with pytest.raises(files.Damaged, match="a is larger than 1048576 bytes"):
         files.load_arrays(content, tmp_path / "regions.npz")
+
+
+def test_an_array_larger_than_its_measurement_is_refused(tmp_path, finished):
+    (directory,) = (finished / "runs").glob("[!.]*")
+    shutil.copytree(directory, tmp_path / "run")
+    run = store.load(tmp_path / "run")
+    name = next(name for name in run.region_arrays() if name.endswith("/counts"))
+    key = name.partition("/")[0]
+    large = np.ones(10**6, np.int64)
+    arrays = run.region_arrays() | {name: large, "unlisted/array": large}
+    files.write(tmp_path / "run" / "regions.npz", files.array_bytes(arrays))
+    run.measures[key]["arrays"]["counts"] = files.array_digest(large)
+    with pytest.raises(files.Damaged, match=rf"{name} is larger than \d+ bytes"):
+        run.region_arrays()
+    del run.measures[key]
+    assert "unlisted/array" not in run.region_arrays()
+
+
+def resume_elsewhere(tmp_path, monkeypatch, machines):
+    """Train a run that is interrupted after an epoch on every machine but the last; return the run."""
+    epochs = len(machines) + 1
+    for machine in machines:
+        monkeypatch.setattr(runner, "environment", lambda device, precision, machine=machine: dict(machine))
+        prepared = runner.prepare(configuration(tmp_path, epochs=epochs))
+        with monkeypatch.context() as patch:
+            if machine is not machines[-1]:
+                patch.setattr(store.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+            try:
+                run = runner.run_or_resume(prepared)
+            except KeyboardInterrupt:
+                continue
+            return run
+
+
+def test_a_resumed_run_records_every_machine_and_version(tmp_path, monkeypatch):
+    first, second = {"date": "1", "device": "a", "torch": "2"}, {"date": "2", "device": "b", "torch": "2"}
+    run = resume_elsewhere(tmp_path, monkeypatch, [first, first | {"date": "1.5"}, second, first | {"date": "3"}])
+    recorded = [
+        {key: value for key, value in part.items() if key != "compiled"} for part in store.load(run.directory).environments()
+    ]
+    assert recorded == [first | {"date": "1.5"}, second, first | {"date": "3"}]
+
+
+def test_a_run_on_one_machine_has_one_environment(finished):
+    (directory,) = (finished / "runs").glob("[!.]*")
+    run = store.load(directory)
+    assert run.environments() == [run.record["environment"]]
+    assert "earlier_environments" not in run.record
 
 
 def test_a_full_disk_leaves_the_previous_content(tmp_path, monkeypatch):
