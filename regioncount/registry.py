@@ -193,7 +193,7 @@ schedules = Registry("schedule", ["regioncount.training.catalogue"], passed=("op
 augmentations = Registry("augmentation", ["regioncount.training.catalogue"])
 subspaces = Registry("subspace", ["regioncount.data.subspaces"], "regioncount.data.subspaces:SubspaceOptions")
 measures = Registry("measures", ["regioncount.measures", "regioncount.runs.suite_measures"], rank=_measure_rank)
-trackers = Registry("tracker.mode", ["regioncount.reporting.tracking"])
+trackers = Registry("tracker.mode", ["regioncount.runs.trackers"])
 
 register_model = models.register
 register_dataset = datasets.register

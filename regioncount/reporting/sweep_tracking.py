@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from regioncount.reporting import charts, tracking
+from regioncount.reporting import charts
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.group_figures import GroupFigures
 from regioncount.reporting.headline import headline
-from regioncount.reporting.tracking import Tracker
 from regioncount.runs.identity import identity_of
+from regioncount.runs.trackers import Tracker, start
 
 TABLES = ("runs", "configurations", "correlations", "ranking", "comparison", "early", "regression")
 
@@ -25,7 +25,7 @@ def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: S
     config, name = plan.runs[0].config, plan.directory.name
     if config.tracker.mode == "disabled":
         return
-    with tracking.start(
+    with start(
         config.tracker.mode,
         identity=identity_of({"sweep": name}),
         name=name,

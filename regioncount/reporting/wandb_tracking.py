@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regioncount.errors import one_line, say
-from regioncount.reporting.tracking import Tracker
 from regioncount.reporting.wandb_server import find_obstacle
+from regioncount.runs.trackers import Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +117,7 @@ def online(**options: Any) -> Iterator[Tracker]:
     """Track a run on W&B's server. If it cannot be reached, print a line and track the run offline.
 
     Args:
-        **options: The options of `tracking.start`. W&B writes only to directory/wandb.
+        **options: The options of `trackers.start`. W&B writes only to directory/wandb.
 
     Yields:
         The tracker.
@@ -131,7 +131,7 @@ def offline(**options: Any) -> Iterator[Tracker]:
     """Track a run in files that `wandb sync` uploads. Each start writes a directory; syncing merges those of one run.
 
     Args:
-        **options: The options of `tracking.start`. W&B writes only to directory/wandb.
+        **options: The options of `trackers.start`. W&B writes only to directory/wandb.
 
     Yields:
         The tracker.

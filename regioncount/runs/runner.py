@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.data.dataset import Dataset
-from regioncount.errors import InputError, say
+from regioncount.errors import say
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for, check_last_batch
 from regioncount.runs import files, store
@@ -23,27 +23,11 @@ from regioncount.runs.loading import check, load_dataset
 from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, snapshot_epochs
 from regioncount.runs.measuring import measure
 from regioncount.runs.store import Run
+from regioncount.runs.trackers import Tracker, start
 from regioncount.training.trial import try_training_step
 
 # At most this share of the time is spent on writing checkpoints.
 CHECKPOINT_SHARE = 0.02
-
-
-class Tracker(Protocol):
-    """The destination of a run's logs; see `regioncount.reporting.tracking`."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether the run is not logged, because logging is disabled or failed."""
-        ...
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        """Log the metrics of an epoch."""
-        ...
-
-    def summarize(self, values: dict[str, Any]) -> None:
-        """Log final values."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -293,7 +277,8 @@ def _has_missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
 
 def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
     options = prepared.config.tracker
-    tracker = registry.trackers[options.mode].build(
+    return start(
+        options.mode,
         identity=prepared.identity,
         name=f"{prepared.name}-{prepared.identity}",
         config=as_mapping(prepared.config),
@@ -301,13 +286,7 @@ def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
         project=options.project,
         entity=options.entity,
         group=options.group,
-        job_type="run",
     )
-    if not isinstance(tracker, AbstractContextManager):
-        raise InputError(
-            f"tracker={options.mode}: its factory returned no context manager; decorate it with @contextmanager"
-        )
-    return tracker
 
 
 def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:

@@ -20,10 +20,11 @@ from wandb_log import history, read_runs
 
 from regioncount import registry
 from regioncount.errors import InputError
-from regioncount.reporting import tracking, wandb_server, wandb_tracking
+from regioncount.reporting import wandb_server, wandb_tracking
+from regioncount.runs import trackers
 
 CONFIG = {"model": {"name": "mlp", "width": None}, "batch_size": 64, "steps": [1, 2]}
-ROOT = Path(tracking.__file__).parents[2]
+ROOT = Path(trackers.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def identity_of(seed: int) -> str:
 
 def log_two_runs(worker: int, directory: Path, mode: str = "wandb_offline") -> None:
     for seed in (2 * worker, 2 * worker + 1):
-        with tracking.start(
+        with trackers.start(
             mode,
             identity=identity_of(seed),
             name=f"run {seed}",
@@ -89,7 +90,7 @@ def files(directory: Path) -> list[Path]:
 
 
 def start(directory: Path, mode: str = "wandb_offline", **options):
-    return tracking.start(
+    return trackers.start(
         mode, **{"identity": identity_of(0), "name": "a run", "config": CONFIG, "directory": directory} | options
     )
 
@@ -97,8 +98,8 @@ def start(directory: Path, mode: str = "wandb_offline", **options):
 def test_disabled_imports_no_wandb_and_writes_nothing(tmp_path):
     code = f"""
 import sys
-from regioncount.reporting import tracking
-with tracking.start("disabled", identity="ab", name="a run", config={{}}, directory={str(tmp_path / "results")!r}) as track:
+from regioncount.runs import trackers
+with trackers.start("disabled", identity="ab", name="a run", config={{}}, directory={str(tmp_path / "results")!r}) as track:
     track.log({{"train_loss": 1.0}}, step=1)
     track.summarize({{"status": "finished"}})
     track.table("runs", None)
@@ -333,7 +334,7 @@ def test_a_registered_tracker_is_started_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
     log = []
 
-    class Printed(tracking.Tracker):
+    class Printed(trackers.Tracker):
         def summarize(self, values):
             log.append(dict(values))
 
@@ -354,6 +355,79 @@ def test_a_registered_tracker_is_started_by_name(tmp_path, monkeypatch):
 
 def test_a_tracker_whose_package_is_missing_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
-    registry.register_tracker("other", tracking.disabled, requires="no_such_package")
-    with pytest.raises(InputError, match="tracker=other needs no_such_package"):
-        start(tmp_path, mode="other")
+    registry.register_tracker("other", trackers.disabled, requires="no_such_package")
+    with pytest.raises(InputError, match="tracker=other needs no_such_package"), start(tmp_path, mode="other"):
+        pass
+
+
+@pytest.mark.parametrize("moment", ["log", "summarize", "table", "figure", "exit"])
+def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, monkeypatch, capsys, moment):
+    monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
+    calls = []
+
+    class Failing(trackers.Tracker):
+        def log(self, metrics, step):
+            self._call("log")
+
+        def summarize(self, values):
+            self._call("summarize")
+
+        def table(self, name, dataframe):
+            self._call("table")
+
+        def figure(self, name, path):
+            self._call("figure")
+
+        def _call(self, name):
+            calls.append(name)
+            if name == moment:
+                raise OSError("no\nserver")
+
+    @registry.register_tracker("failing")
+    @contextmanager
+    def failing(**_):
+        yield Failing()
+        if moment == "exit":
+            raise OSError("no\nserver")
+
+    with start(tmp_path, mode="failing") as tracker:
+        tracker.log({}, step=1)
+        tracker.summarize({})
+        tracker.table("runs", None)
+        tracker.figure("a", "a.png")
+        assert tracker.lost == (moment != "exit")
+    assert calls == ["log", "summarize", "table", "figure"][: {"log": 1, "summarize": 2, "table": 3}.get(moment, 4)]
+    assert capsys.readouterr().err == "tracker=failing failed; the run continues untracked: OSError: no server\n"
+
+
+def test_a_tracker_that_cannot_be_started_is_an_input_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
+
+    @registry.register_tracker("failing")
+    @contextmanager
+    def failing(**_):
+        raise OSError("no server")
+        yield
+
+    message = r"tracker=failing cannot be started \(OSError: no server\)"
+    with pytest.raises(InputError, match=message), start(tmp_path, mode="failing"):
+        pass
+
+
+def test_an_interruption_reaches_the_tracker(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
+    seen = []
+
+    @registry.register_tracker("watching")
+    @contextmanager
+    def watching(**_):
+        try:
+            yield trackers.Tracker()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    for kind in (KeyboardInterrupt, ValueError):
+        with pytest.raises(kind), start(tmp_path, mode="watching"):
+            raise kind
+    assert seen == [KeyboardInterrupt, ValueError]

@@ -14,8 +14,7 @@ import regioncount as rc
 from regioncount.composition import compose, hydra_ready
 from regioncount.config import parse_measuring, parse_run
 from regioncount.models.networks import build_for
-from regioncount.reporting import tracking
-from regioncount.runs import describe, loading, measuring, runner, store, weights
+from regioncount.runs import describe, loading, measuring, runner, store, trackers, weights
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
@@ -149,14 +148,14 @@ def test_an_interrupted_run_has_the_measurements_of_an_uninterrupted_one(tmp_pat
     unbroken = runner.run_or_resume(runner.prepare(config))
     prepared = runner.prepare(configuration(tmp_path / "broken", snapshots=snapshots))
     with monkeypatch.context() as patch:
-        log = tracking.Tracker.log
+        log = trackers.Tracker.log
 
         def interrupt(tracker, metrics, step):
             log(tracker, metrics, step)
             if step == epoch:
                 raise KeyboardInterrupt
 
-        patch.setattr(tracking.Tracker, "log", interrupt)
+        patch.setattr(trackers.Tracker, "log", interrupt)
         with pytest.raises(KeyboardInterrupt):
             runner.run_or_resume(prepared)
     assert prepared.find_run() is None

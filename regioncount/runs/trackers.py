@@ -9,11 +9,13 @@ with `start`. A plugin adds one by subclassing `Tracker`:
         yield MyTracker(...)
 """
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regioncount.errors import InputError, one_line, say
 from regioncount.registry import register_tracker, require_package, trackers
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 class Tracker:
     """One run of a tracker. The methods do nothing; a subclass overrides those that it supports.
 
-    A tracker must not make a run fail: print errors on standard error and continue.
+    An exception of a method is printed and ends the logging of the run, but not the run.
     """
 
     @property
@@ -62,6 +64,47 @@ class _Disabled(Tracker):
         return True
 
 
+class _Guarded(Tracker):
+    """A tracker whose exceptions are printed and end its use."""
+
+    def __init__(self, tracker: Tracker, mode: str):
+        self._tracker, self._mode, self._failed = tracker, mode, False
+
+    @property
+    def lost(self) -> bool:
+        return self._failed or self._tracker.lost
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        self.attempt(self._tracker.log, metrics, step)
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        self.attempt(self._tracker.summarize, values)
+
+    def table(self, name: str, dataframe: "pd.DataFrame") -> None:
+        self.attempt(self._tracker.table, name, dataframe)
+
+    def scatter(self, name: str, dataframe: "pd.DataFrame", x: str, y: str, title: str) -> None:
+        self.attempt(self._tracker.scatter, name, dataframe, x, y, title)
+
+    def chart(self, name: str, figure: "go.Figure") -> None:
+        self.attempt(self._tracker.chart, name, figure)
+
+    def figure(self, name: str, path: Path | str) -> None:
+        self.attempt(self._tracker.figure, name, path)
+
+    def attempt(self, method: Callable[..., Any], *arguments: Any) -> None:
+        """Call a method unless one has failed before."""
+        if self._failed:
+            return
+        try:
+            method(*arguments)
+        except Exception as error:  # of a plugin
+            self._failed = True
+            reason = one_line(f"{type(error).__name__}: {error}")
+            say(f"tracker={self._mode} failed; the run continues untracked: {reason}", sys.stderr)
+
+
+@contextmanager
 def start(
     mode: str,
     *,
@@ -73,7 +116,7 @@ def start(
     entity: str | None = None,
     group: str | None = None,
     job_type: str = "run",
-) -> AbstractContextManager[Tracker]:
+) -> Iterator[Tracker]:
     """Track what happens inside the block as one run. An exception that leaves the block marks the run as failed.
 
     Args:
@@ -87,15 +130,15 @@ def start(
         group: The sweep that the run belongs to.
         job_type: "run" or "sweep".
 
-    Returns:
-        A context manager that yields the tracker.
+    Yields:
+        The tracker.
 
     Raises:
-        InputError: There is no such tracker, or the package that it requires is not installed.
+        InputError: There is no such tracker, the package that it requires is not installed, or it cannot be started.
     """
     entry = trackers[mode]
     require_package(entry)
-    return entry.load()(
+    manager = entry.build(
         identity=identity,
         name=name,
         config=config,
@@ -105,6 +148,20 @@ def start(
         group=group,
         job_type=job_type,
     )
+    if not isinstance(manager, AbstractContextManager):
+        raise InputError(f"tracker={mode}: its factory returned no context manager; decorate it with @contextmanager")
+    try:
+        tracker = _Guarded(manager.__enter__(), mode)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"tracker={mode} cannot be started ({type(error).__name__}: {error})") from error
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.attempt(manager.__exit__, type(error), error, error.__traceback__)
+        raise
+    tracker.attempt(manager.__exit__, None, None, None)
 
 
 @contextmanager
