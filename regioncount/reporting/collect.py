@@ -137,7 +137,8 @@ def _find_run(planned: PlannedRun, unfinished: set[str]) -> tuple[Run | None, st
         return None, "damaged", str(damage)
     if run is None:
         return None, "running" if f"{planned.name}-{planned.identity}" in unfinished else "missing", None
-    return run, run.status, next(iter(run.damaged.values()), None)
+    damage = next(iter(run.damaged.values()), None)
+    return run, "damaged" if damage else run.status, damage
 
 
 def _environments(planned: PlannedRun, run: Run) -> list[dict[str, Any]]:

@@ -233,6 +233,18 @@ def test_a_run_with_an_invalid_history_is_a_damaged_row(tmp_path, content):
     assert "history.csv is damaged" in rows.loc[run.identity, "error"]
 
 
+def test_a_run_with_damaged_measures_is_a_damaged_row(tmp_path):
+    sweep = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 0.01), sizes=(32,), seeds=(0,))
+    directory = next(tmp_path.glob("runs/[!.]*"))
+    content = (directory / "measures.json").read_text()
+    (directory / "measures.json").write_text(content.replace("0.5", "0.6", 1))
+    assert report.main([str(sweep)]) == 1
+    rows = pd.read_csv(sweep / "runs.csv").set_index("directory")
+    assert rows.loc[str(directory), "status"] == "damaged"
+    assert "measures.json is damaged" in rows.loc[str(directory), "error"]
+    assert rows["status"].tolist().count("finished") == 1
+
+
 @pytest.mark.parametrize("damage", ["flipped", "missing", "shape", "type"])
 def test_a_run_with_damaged_labels_is_a_damaged_row(tmp_path, damage):
     sweep = fake_sweeps.write_sweep(
