@@ -46,7 +46,8 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
         The copy, in evaluation mode.
 
     Raises:
-        InputError: If the copy computes another function, or a weight or a logit is not a finite number.
+        InputError: If the copy computes another function, a weight or a logit is not a finite number, or the logits are in
+            half precision.
     """
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError("a weight is not a finite number")
@@ -55,6 +56,8 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
     network.register_forward_hook(lambda module, args, output: as_output(output))
     with torch.no_grad(), evaluation_mode(model), true_float32():
         expected, actual = as_output(model(inputs.clone())), network(inputs)
+    if expected.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"the logits are {expected.dtype}: derivatives and norms need float32")
     if not expected.isfinite().all():
         raise InputError("a logit is not a finite number")
     if not (actual - expected).abs().max() <= FOLDING_TOLERANCE * (expected.max() - expected.min()):

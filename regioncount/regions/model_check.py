@@ -57,9 +57,8 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
         second = _evaluate(model, inputs.split(size), layout)
-        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(SEED))[:PAIRS].repeat_interleave(2)
-        pairs = inputs[order.to(inputs.device)].split(min(2, size))
-        third, expected = _evaluate(model, pairs, layout), first[order.to(first.device)]
+        pairs = inputs[:PAIRS].repeat_interleave(2, dim=0)
+        third, expected = _evaluate(model, pairs.split(min(2, size)), layout), first[:PAIRS].repeat_interleave(2, dim=0)
     kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first)
     if not _agree(first, second, tolerance):
         raise InputError(f"the model returns different {kind} for the same input; {ADVICE}")
@@ -68,7 +67,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
             f"the model's {kind} for an input depend on the other inputs of its batch, as with batch normalization in "
             f"training mode or without running statistics; {ADVICE}"
         )
-    return layout, 2 * len(inputs) + len(order)
+    return layout, 2 * len(inputs) + len(pairs)
 
 
 def sample_points(vertices: Tensor) -> Tensor:
@@ -77,11 +76,13 @@ def sample_points(vertices: Tensor) -> Tensor:
     Half of them are vertices, which are the most different. The others are random convex combinations of the vertices.
     """
     generator = torch.Generator().manual_seed(SEED)
-    number = min(SAMPLE_POINTS, 8 * len(vertices))
+    number, corners = min(SAMPLE_POINTS, 8 * len(vertices)), vertices.shape[1]
     subspaces = torch.randint(len(vertices), (number,), generator=generator)
-    weights = torch.rand(number, vertices.shape[1], generator=generator, dtype=torch.float64)
-    corners = torch.eye(vertices.shape[1], dtype=torch.float64)
-    weights[::2] = corners[torch.randint(len(corners), (len(weights[::2]),), generator=generator)]
+    weights = torch.rand(number, corners, generator=generator, dtype=torch.float64)
+    # Every second point is a vertex; each vertex once before any is repeated.
+    order = torch.randperm(len(vertices) * corners, generator=generator)
+    order = order[torch.arange(len(weights[::2])) % len(order)]
+    subspaces[::2], weights[::2] = order // corners, torch.eye(corners, dtype=torch.float64)[order % corners]
     weights = (weights / weights.sum(dim=1, keepdim=True)).to(vertices)
     chosen = vertices[subspaces.to(vertices.device)].detach()
     return (weights.view(*weights.shape, *[1] * (vertices.dim() - 2)) * chosen).sum(dim=1)

@@ -124,11 +124,25 @@ def _divide(program: Program, triangle: Tensor) -> ExactPlane:
     logits = values[program.output]
     refuse_nan(logits.isnan().any())
     pieces, evaluations = len(cells), len(positions)
-    pairs = torch.tensor([*combinations(range(logits.shape[1]), 2)], device=logits.device)
+    classes = _finite_classes(logits)
+    logits = logits[:, classes]
+    pairs = torch.tensor([*combinations(range(len(classes)), 2)], dtype=torch.int64, device=logits.device).view(-1, 2)
     cells, interpolate = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], max_vertices)
     positions, logits = interpolate(torch.from_numpy(positions)).numpy(), interpolate(logits).cpu().numpy()
-    labels = np.array([logits[cell].mean(axis=0).argmax() for cell in cells])
+    labels = np.array(classes)[[logits[cell].mean(axis=0).argmax() for cell in cells]]
     return ExactPlane([positions[cell] for cell in cells], labels, _connect(cells, labels), pieces, evaluations)
+
+
+def _finite_classes(logits: Tensor) -> list[int]:
+    """Return the classes that may be predicted, given logits (P, classes): a class with logits of minus infinity is not.
+
+    Raises:
+        InputError: If another logit is infinite.
+    """
+    masked = (logits == -torch.inf).all(dim=0)
+    if masked.all() or not logits[:, ~masked].isfinite().all():
+        raise InputError("a logit is infinite at some points of a triangle; use method=grid")
+    return (~masked).nonzero().flatten().tolist()
 
 
 def _piece_boundaries(operation: Operation, operand: Tensor) -> Tensor:

@@ -199,3 +199,8 @@ def test_losses_and_margins_of_half_precision_logits_are_summed_in_float32():
     others = logits.scatter(1, data[1][:, None], -torch.inf).amax(1)
     margins = logits.gather(1, data[1][:, None])[:, 0] - others
     assert values["output_margin"] == pytest.approx(margins.quantile(0.1).item(), rel=1e-5)
+    network = nn.Sequential(network, nn.Identity())
+    network.register_forward_hook(lambda module, inputs, output: output.bfloat16())
+    values = rc.measure(network, data, ["fisher_rao_norm"])
+    assert math.isnan(values["fisher_rao_norm"])
+    assert "bfloat16" in values["fisher_rao_norm_error"]

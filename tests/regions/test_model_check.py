@@ -323,6 +323,21 @@ def test_masked_classes_are_counted_with_and_without_screening(monkeypatch):
         assert result.screening_bound is None
 
 
+def test_masked_classes_are_counted_exactly_in_triangles():
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    triangles = 3 * torch.randn(3, 3, 6, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([0.0, -torch.inf, 0.0, 0.0])
+    masked = nn.Sequential(model, Function(lambda logits: logits + mask.to(logits))).eval()
+    without = nn.Sequential(model, Function(lambda logits: torch.cat([logits[:, :1], logits[:, 2:]], 1))).eval()
+    expected = rc.count_regions(without, triangles, method="exact")
+    assert expected.counts.max() > 1
+    assert rc.count_regions(masked, triangles, method="exact").counts.tolist() == expected.counts.tolist()
+    infinite = nn.Sequential(model, Function(lambda logits: logits + mask.abs().to(logits))).eval()
+    with pytest.raises(rc.InputError, match="infinite"):
+        rc.count_regions(infinite, triangles, method="exact")
+
+
 @pytest.mark.parametrize("method", ["grid", "auto"])
 def test_a_model_that_requires_contiguous_images_gets_them(method):
     torch.manual_seed(1)
