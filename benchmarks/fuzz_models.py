@@ -8,6 +8,7 @@ must equal its reference or be refused with InputError. Anything else is a failu
 """
 
 import argparse
+import re
 import sys
 import time
 import warnings
@@ -33,8 +34,8 @@ def print_table(title: str, rows: dict[str, Counter[str]]) -> None:
 
 
 def group(reason: str) -> str:
-    """Return a reason for a refusal without its details."""
-    return reason.split(";")[0].split(":")[0][:110]
+    """Return a reason for a refusal without its details and numbers."""
+    return re.sub(r"-?\d[\d.e-]*", "N", reason.split(";")[0].split(":")[0])[:110]
 
 
 def main() -> int:
