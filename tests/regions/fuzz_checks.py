@@ -249,7 +249,7 @@ def check_triangle(case: Case, triangle: Tensor) -> list[Outcome]:
 
 
 def check(
-    case: Case, seed: int, traced: bool = True, resolution: int | None = None, triangle_resolution: int = 8
+    case: Case, seed: int, traced: bool = True, resolution: int | None = None, triangle_resolution: int = 8, number: int = 2
 ) -> list[Outcome]:
     """Count a case by every method, on lines and in triangles.
 
@@ -259,10 +259,11 @@ def check(
         traced: Whether to use the exact methods, whose traces take most of the time.
         resolution: Points of a line; by default it depends on the seed.
         triangle_resolution: Points along an edge of a triangle.
+        number: Lines, and triangles.
     """
     outcomes: list[Outcome] = []
     for dimension in (1, 2):
-        vertices = vertices_of(case, dimension, 2, seed)
+        vertices = vertices_of(case, dimension, number, seed)
         points = (resolution or [200, 100, 40][seed % 3]) if dimension == 1 else triangle_resolution
         expected = references(case, vertices, points) if case.function else None
         outcomes += [check_lattice(case, method, vertices, points, expected) for method in methods.LATTICE_METHODS]

@@ -247,3 +247,18 @@ def test_label_planes_labels_the_points_of_each_plane_grid():
         assert np.array_equal(vertex_positions, expected)
         inputs = (weights @ triangle.flatten(1).numpy()).reshape(40, 40, -1)
         assert plane_labels.tolist() == (inputs[:, :, 0] > 0).astype(int).tolist()
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_a_lattice_that_is_too_large_is_refused(dimension):
+    vertices = torch.zeros(1, dimension + 1, 3)
+    for resolution in (10**8, 2**70):
+        with pytest.raises(rc.InputError, match=rf"resolution={resolution}: the lattice of a {dimension}-dimensional"):
+            rc.count_regions(nn.Identity(), vertices, resolution=resolution)
+
+
+@pytest.mark.parametrize("method", ["exact", "bounds"])
+def test_a_network_without_operations_is_one_piece(method):
+    lines = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0))
+    expected = rc.count_regions(nn.Flatten(), lines, method="grid", resolution=5000).counts
+    assert rc.count_regions(nn.Flatten(), lines, method=method).counts.tolist() == expected.tolist()
