@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -102,7 +103,7 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
         if override.lstrip("+~").startswith("=") or not override:
             raise InputError(f"'{override}' names no option; write for example seed=3")
         if "=" not in override and not override.startswith("~"):
-            example = f"run='{override}'" if config_name == "measure" else f"{override}=VALUE"
+            example = shlex.join([f"run={override}"]) if config_name == "measure" else f"{override}=VALUE"
             raise InputError(f"'{override}' has no value; write for example {example}")
     overrides = [_quote(override) for override in _choose_custom_model(flags.overrides)]
     if flags.config_dir is not None:

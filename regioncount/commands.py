@@ -108,7 +108,7 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         return 2
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            say(f"{command}: {error.strerror}: {error.filename}", sys.stderr)
+            say(f"{command}: {error.filename}: {error.strerror}; use another path or a shorter name", sys.stderr)
             return 2
         if error.errno not in DISK_ERRORS:
             raise

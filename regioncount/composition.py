@@ -60,7 +60,8 @@ def _one_line(error: Exception) -> str:
         return f"{option[1]}: no such option{suggest(name, _option_names(group))}; --cfg job prints the options"
     if ambiguous := re.match(r"Ambiguous value for argument '([^=]*)=(.*)'", lines[0]):
         option, value = ambiguous.groups()
-        return f"{option}={value}: only a sweep takes several values; for a list, write {option}=[{value}]"
+        lists = f"for a list, write {option}=[{value}]; for text, write \"{option}='{value}'\""
+        return f"{option}={value}: only a sweep takes several values; {lists}"
     cause = str(error.__cause__ or "").splitlines()[:1]
     kept = [
         line for line in (*lines[:2], *cause) if not line.startswith(("To append", "Set the env", "See http", "full_key"))

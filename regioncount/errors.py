@@ -22,12 +22,15 @@ def one_line(reason: object) -> str:
     return "".join(character if character.isprintable() else "?" for character in " ".join(str(reason).split()))
 
 
-def say(text: str, file: TextIO | None = None) -> None:
+def say(text: str, file: TextIO | None = None) -> bool:
     """Print a line if possible. A closed pipe or a terminal without a character does not stop the command.
 
     Args:
         text: The text.
         file: Where to print; standard output by default.
+
+    Returns:
+        False if the text could not be printed, other than because the reader of a pipe has closed it.
     """
     stream = file or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -37,4 +40,5 @@ def say(text: str, file: TextIO | None = None) -> None:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):  # ValueError: the file is closed
-        pass
+        return False
+    return True

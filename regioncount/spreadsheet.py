@@ -1,10 +1,12 @@
 """Tables as CSV that a spreadsheet shows and does not evaluate."""
 
+import re
 from typing import Any
 
 import pandas as pd
 
-FORMULA_STARTS = ("=", "+", "-", "@")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -19,8 +21,4 @@ def to_csv(table: pd.DataFrame) -> str:
 def _without_formula(cell: Any) -> Any:
     if not isinstance(cell, str) or not cell.startswith(FORMULA_STARTS):
         return cell
-    try:
-        float(cell)  # "-1" is a number
-    except ValueError:
-        return f"'{cell}"
-    return cell
+    return cell if NUMBER.fullmatch(cell) else f"'{cell}"

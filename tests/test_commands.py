@@ -60,7 +60,7 @@ def test_the_version_is_printed(name):
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("train", ["--cfg", "nonsense"], "invalid choice"),
         ("train", ["--config-dir", "nowhere"], "the directory does not exist"),
-        ("measure", ["results/runs/x"], "'results/runs/x' has no value; write for example run='results/runs/x'"),
+        ("measure", ["results/runs/x"], "'results/runs/x' has no value; write for example run=results/runs/x"),
         ("train", ["seed"], "'seed' has no value; write for example seed=VALUE"),
     ],
 )

@@ -10,6 +10,7 @@ import argparse
 import os
 import secrets
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +26,9 @@ from regioncount.analysis.selection import SELECTIONS, numbers, select
 from regioncount.errors import InputError, one_line, say
 from regioncount.spreadsheet import to_csv
 
+TABLES = ("ranking", "granulated_kendall", "regression")
+MAX_TEST_SIZE = 10**12
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -36,17 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        say(_analyse(_parse(arguments)))
+        text = _analyse(_parse(arguments))
     except InputError as error:
         say(f"regioncount.analysis: {one_line(error)}", sys.stderr)
         return 2
+    if not say(text):
+        say("regioncount.analysis: the result could not be printed", sys.stderr)
+        return 1
     return 0
 
 
 def _analyse(options: argparse.Namespace) -> str:
     """Write the tables if --out is given, and return the text to print."""
-    if options.out:
-        _check_output(options.out)
+    if options.out is not None:
+        _check_output(options.out, options.file)
     runs = select(_read(options), options.select)
     if runs.empty:
         selected = "runs" if options.select == "all" else f"{options.select} runs; choose others with --select"
@@ -55,7 +62,7 @@ def _analyse(options: argparse.Namespace) -> str:
     common = {"group_by": group_by, "keep_seeds": options.keep_seeds}
     rankings = [ranking(runs, measures, target, test_size=options.test_size, **common) for target in targets]
     regressions = [regression(runs, measures, target, **common) for target in targets]
-    if options.out:
+    if options.out is not None:
         granulated = granulated_kendall(runs, measures, targets, **common)
         tables = {"ranking": pd.concat(rankings), "granulated_kendall": granulated, "regression": pd.concat(regressions)}
         _write(tables, options.out)
@@ -90,10 +97,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-seeds", action="store_true", help="use each run as an observation; default: average seeds")
     parser.add_argument("--select", choices=SELECTIONS, default="all", help="the runs to use; default: all")
     parser.add_argument(
-        "--test-size", type=int, metavar="N", help="number of test examples, for the weights of the sign-error"
+        "--test-size", type=_count, metavar="N", help="number of test examples, for the weights of the sign-error"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="write the ranking to a .csv file, or all tables to a directory"
+        "--out", type=_path, metavar="PATH", help="write the ranking to a .csv file, or all tables to a directory"
     )
     options = parser.parse_args(arguments)
     for name in ("measures", "targets", "group_by"):
@@ -101,14 +108,33 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number > MAX_TEST_SIZE:
+        raise ValueError
+    return number
+
+
 def _read(options: argparse.Namespace) -> pd.DataFrame:
     """Return the table with train_accuracy and test_accuracy as fractions."""
     try:
-        runs = pd.read_csv(options.file)
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            runs = pd.read_csv(options.file, index_col=False)
+        header = pd.read_csv(options.file, header=None, nrows=1).iloc[0]
+    except pd.errors.ParserWarning as error:
+        raise InputError(f"{options.file}: rows have more fields than the header") from error
     except OSError as error:
         raise InputError(f"{options.file} cannot be read: {error.strerror}") from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{options.file} is not a CSV table: {error}") from error
+    if duplicates := header[header.duplicated()].dropna().tolist():
+        raise InputError(f"{options.file} has several columns {duplicates[0]}: give each column a name of its own")
     names = ", ".join(map(str, runs))
     accuracies = {"train_accuracy": options.train_accuracy, "test_accuracy": options.test_accuracy}
     for name, column in accuracies.items():
@@ -139,8 +165,11 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
     return runs.assign(**{name: values / limit for name, values in columns.items()})
 
 
-def _check_output(path: Path) -> None:
-    """Raise InputError, before anything is computed, if the output cannot be written."""
+def _check_output(path: Path, table: Path) -> None:
+    """Raise InputError, before anything is computed, if the output cannot be written or would replace the table."""
+    written = [path] if path.suffix == ".csv" else [path / f"{name}.csv" for name in TABLES]
+    if any(output.exists() and table.exists() and output.samefile(table) for output in written):
+        raise InputError(f"--out {path} would replace the table {table}: choose another name")
     if path.suffix == ".csv" and path.is_dir():
         raise InputError(f"--out {path} is a directory with the name of a .csv file: choose another name")
     if path.suffix != ".csv" and path.exists() and not path.is_dir():

@@ -23,7 +23,7 @@ from regioncount.errors import InputError
 from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SEED
 from regioncount.options import abbreviate, validate_options
-from regioncount.regions.methods import EXACT_METHODS, exact_scope
+from regioncount.regions.methods import EXACT_METHODS, check_lattice, exact_scope
 
 SWEEP_NAME = r"(?!\.)[\w.-]{1,100}"  # a single component of a path; names of subspaces match it, too
 SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # groups that are not part of a run
@@ -142,11 +142,11 @@ def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> D
         InputError: The data set is unknown, or an option is invalid.
     """
     changed = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
-    options = _portable(plain(recorded, "dataset")) | plain(cast(DictConfig, changed), "dataset")
+    options = _without_workers(plain(recorded, "dataset")) | plain(cast(DictConfig, changed), "dataset")
     return cast(DatasetOptions, _validate_part(registry.datasets, options, "dataset", options.get("name"), None))
 
 
-def _portable(dataset: dict[str, Any]) -> dict[str, Any]:
+def _without_workers(dataset: dict[str, Any]) -> dict[str, Any]:
     """Return a recorded data set without its number of worker processes, which suits the machine of the record."""
     return {key: value for key, value in dataset.items() if key != "workers"}
 
@@ -258,7 +258,7 @@ def _validate_part(
 def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool) -> AnyConfig:
     """Return the checked configuration, after checking its data set, subspaces and measures."""
     dataset = plain(mapping.get("dataset") or {"name": "digits"}, "dataset")
-    dataset, unknown = (_portable(dataset), RecordedDataset) if recorded else (dataset, None)
+    dataset, unknown = (_without_workers(dataset), RecordedDataset) if recorded else (dataset, None)
     options = _validate_part(registry.datasets, dataset, "dataset", dataset.get("name", "digits"), unknown)
     regions = mapping.get("regions") or {}
     if not isinstance(regions, dict):
@@ -294,7 +294,7 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
     if not isinstance(value, dict):
         raise InputError(f"{group}={abbreviate(value)}: no such option; a subspace needs a mapping of options")
     if not re.fullmatch(SWEEP_NAME, name):  # the names of figure files contain it
-        raise InputError(f"{group}: use letters, digits, dashes, underscores and dots in a subspace's name")
+        raise InputError(f"{group}: use at most 100 letters, digits, dashes, underscores and dots in a subspace's name")
     if not recorded and (suffix := next((part for part in PARTS if f"_{name}".endswith(f"_{part}")), None)):
         raise InputError(f"{group}: the ending {suffix} is reserved in tables; choose another name")
     options = {"kind": "simplex"} | value
@@ -304,6 +304,8 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
         options = {key: item for key, item in options.items() if key in own or key not in OTHER_KINDS_OPTIONS}
     unknown = RecordedSubspace if recorded else None
     subspace = _validate_part(registry.subspaces, options, group, options["kind"], unknown)
+    if not recorded:
+        check_lattice(subspace.dimension_counted, subspace.points_per_axis, f"{group}.resolution")
     if entry is not None and entry.plugin:  # reports read the record only, without the plugin's default resolution
         subspace = subspace.model_copy(update={"resolution": subspace.points_per_axis})
     return subspace

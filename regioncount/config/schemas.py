@@ -17,7 +17,14 @@ from regioncount.options import Bool, Float, Int, NonNegativeInt, PositiveInt, S
 from regioncount.regions.methods import CONNECTIVITIES, EXACT_METHODS, LATTICE_METHODS
 from regioncount.runs.validation import MAX_EPOCHS
 
-PathText = Annotated[Str, AfterValidator(os.path.expanduser)]  # in results=~/DIR, some shells do not replace the tilde
+
+def _path(text: str) -> str:
+    if not text.strip():
+        raise wrong_value("give a path")
+    return os.path.expanduser(text)  # in results=~/DIR, some shells do not replace the tilde
+
+
+PathText = Annotated[Str, AfterValidator(_path)]
 
 
 def _auto_or_flag(value: object) -> bool | str:

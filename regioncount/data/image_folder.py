@@ -32,8 +32,9 @@ class ImageFiles:
     labels: list[int]
     sizes: list[int]
     """File sizes in bytes."""
-    modified: list[int]
-    """Modification times in nanoseconds."""
+    changed: list[tuple[int, int]]
+    """Times of the last change of the content and of the file's attributes in nanoseconds. Programs that unpack or copy
+    files may set the first one."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -105,7 +106,7 @@ def _list_files(folder: Path, classes: tuple[str, ...]) -> ImageFiles:
             files.paths.append(entry.path)
             files.labels.append(label)
             files.sizes.append(status.st_size)
-            files.modified.append(status.st_mtime_ns)
+            files.changed.append((status.st_mtime_ns, status.st_ctime_ns))
     return files
 
 
@@ -210,11 +211,11 @@ def read_images(root: Path, train: ImageFiles, test: ImageFiles, resize: int | N
 
 
 def _listing_key(root: Path, splits: Sequence[ImageFiles], resize: int | None) -> str:
-    """Return a hash of the files' relative paths, sizes and modification times, and of `resize`."""
+    """Return a hash of the files' relative paths, sizes and times of change, and of `resize`."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {resize}".encode())
     for files in splits:
-        for path, size, modified in zip(files.paths, files.sizes, files.modified, strict=True):
-            digest.update(b"\0%b\0%d %d" % (os.fsencode(path.removeprefix(str(root))), size, modified))
+        for path, size, changed in zip(files.paths, files.sizes, files.changed, strict=True):
+            digest.update(b"\0%b\0%d %d %d" % (os.fsencode(path.removeprefix(str(root))), size, *changed))
     return digest.hexdigest()
 
 

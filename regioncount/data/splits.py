@@ -161,7 +161,7 @@ class StreamedSplit:
             return self.workers
         warnings.warn(
             f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free, but dataset.workers={self.workers} needs {needed / 1e6:.0f} MB: "
-            "images are decoded without workers, which is slower",
+            "images are decoded without workers, which is slower; enlarge it (docker run --shm-size) or use fewer workers",
             stacklevel=3,
         )
         return 0

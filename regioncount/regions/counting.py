@@ -14,7 +14,7 @@ from regioncount.regions.evaluation import Model, as_vertices, require_count
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
-from regioncount.regions.methods import EXACT_METHODS, default_resolution, exact_scope
+from regioncount.regions.methods import EXACT_METHODS, check_lattice, default_resolution, exact_scope
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
 COMPARED_SHARE = 100  # "auto" is compared with "grid" in one of so many subspaces
@@ -139,6 +139,7 @@ def count_regions(
     dimension = vertices.shape[1] - 1
     resolution = default_resolution(dimension) if resolution is None else int(resolution)
 
+    check_lattice(dimension, resolution)
     points = simplex_lattice(dimension, resolution)
     pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
     weights = barycentric(points, resolution)

@@ -1,10 +1,17 @@
 """Counting methods and connectivities by name. Importing this module imports neither torch nor numpy."""
 
+import math
+
+from regioncount.errors import InputError
+
 LATTICE_METHODS = ("auto", "grid", "adaptive")
 """Methods that evaluate the model at points of a lattice."""
 
 EXACT_METHODS = {"exact": 2, "bounds": 1}
 """Methods that compute every boundary, with the highest dimension of a subspace that each supports."""
+
+MAX_POINTS = 10**7
+"""The largest number of points of a lattice in one subspace."""
 
 CONNECTIVITIES = ("paper", "lattice")
 """Definitions of which lattice points are neighbours; see `regioncount.regions.lattice.neighbour_offsets`."""
@@ -20,6 +27,24 @@ def default_resolution(dimension: int) -> int:
         200 on lines, 10 in planes, 5 in higher dimensions (Li et al. 2025, section 3).
     """
     return {1: 200, 2: 10}.get(dimension, 5)
+
+
+def check_lattice(dimension: int, resolution: int, option: str = "resolution") -> None:
+    """Check that a lattice is not too large to be evaluated.
+
+    Args:
+        dimension: Dimension d of the subspace.
+        resolution: Lattice points n along each edge.
+        option: The name of the resolution, for the message.
+
+    Raises:
+        InputError: If the lattice has more than `MAX_POINTS` points, binomial(n - 1 + d, d).
+    """
+    if math.comb(resolution - 1 + dimension, dimension) > MAX_POINTS:
+        raise InputError(
+            f"{option}={resolution}: the lattice of a {dimension}-dimensional subspace has more than {MAX_POINTS:,} points; "
+            "choose a lower resolution"
+        )
 
 
 def exact_scope(method: str) -> str:

@@ -161,8 +161,8 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
         if not operation.affine:
             stages.append([])
         stages[-1].append(operation)
-    values_per_input = max(sum(map(number_of_values, {*operation.kept, operation.operand})) for operation in operations)
-    program = Program(stages, constants, input_node, output, device, values_per_input, network)
+    sizes = [1, *(sum(map(number_of_values, {*operation.kept, operation.operand})) for operation in operations)]
+    program = Program(stages, constants, input_node, output, device, max(sizes), network)
     _check_operations(program, torch.zeros(2, *shape, dtype=torch.float64, device=device))
     return program
 
@@ -228,7 +228,7 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     Raises:
         InputError: If the module cannot be traced, returns no logits, or changes a buffer.
     """
-    logging.disable()  # the InputError gives the reason for a failure; torch also prints a graph
+    logging.disable()  # the InputError gives the reason for a failure; torch also logs the graph
     try:
         with torch.no_grad(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

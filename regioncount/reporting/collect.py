@@ -88,7 +88,9 @@ def collect(plan: Plan) -> SweepResults:
             environments += _environments(planned, run)
             if run.status == "finished":
                 finished.append((planned, run))
-                row |= measured_values(run, planned.config, planned.dataset)
+                row |= (values := measured_values(run, planned.config, planned.dataset))
+                if not values and (planned.config.measures or planned.config.regions.subspaces) and not error:
+                    row |= {"status": "damaged", "error": f"{run.directory} has no measurements: rerun the sweep"}
                 counts += _counts_through_training(planned, run, settings)
         failure = plans.failure_path(plan.directory, planned.identity, planned.varied)
         if (reason := plans.read_failure(failure)) is not None:
@@ -178,7 +180,8 @@ def _add_seed_agreement(rows: list[dict[str, Any]], plan: Plan) -> None:
             configurations.setdefault(json.dumps(configuration), []).append(position)
     for positions in configurations.values():
         labels: list[np.ndarray | None] = []
-        for planned, position in ((plan.runs[position], position) for position in positions):
+        for position in positions:
+            planned = plan.runs[position]
             try:
                 run = planned.find_run()
                 labels.append(plane_labels(run, planned.config, planned.dataset) if run else None)

@@ -145,7 +145,7 @@ def page_chart(figure: go.Figure, height: int, description: str, caption: str, p
 
 
 def page_picture(path: Path, description: str, caption: str, *, wide: bool = False) -> PagePicture | None:
-    """Return a PNG file as a `PagePicture`; None if it does not exist, is a link or is not a PNG file."""
+    """Return a PNG file as a `PagePicture`; None if it is missing, a link, no PNG file or larger than `MAX_PICTURE`."""
     try:
         content = files.read(path, MAX_PICTURE)
     except files.Damaged:

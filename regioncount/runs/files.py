@@ -26,8 +26,9 @@ from regioncount.spreadsheet import to_csv
 
 TEXT_LIMIT = 64 * 2**20  # bytes
 BINARY_LIMIT = 16 * 2**30
-PARTIAL_FILE_SECONDS = 3600  # no process takes longer to write a file
-ARRAY_LIMIT = 2**28  # of an array of measurements: the counts of 33 million subspaces
+PARTIAL_FILE_SECONDS = 3600  # temporary files that have not been written to for so long are leftovers
+ARRAY_LIMIT = 2**28  # bytes of an array of measurements: the counts of 33 million subspaces
+TOTAL_ARRAY_LIMIT = 2**30  # bytes of all arrays of a run
 ARRAY_HEADER = 1024  # the largest number of bytes before the values of a stored array
 MAX_DIGITS = 40  # of an integer: enough for every seed, and few enough to convert to a float
 
@@ -202,6 +203,8 @@ def load_arrays(content: bytes, path: Path, limits: Mapping[str, int] | None = N
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             limits = dict.fromkeys(arrays.files, ARRAY_LIMIT) if limits is None else limits
             sizes = {name: arrays.zip.getinfo(f"{name}.npy").file_size for name in arrays.files if name in limits}
+            if sum(sizes.values()) > TOTAL_ARRAY_LIMIT:
+                raise Damaged(f"{path} is damaged: its arrays are larger than {TOTAL_ARRAY_LIMIT} bytes")
             if large := [name for name, size in sizes.items() if size > limits[name] + ARRAY_HEADER]:
                 raise Damaged(f"{path} is damaged: {large[0]} is larger than {limits[large[0]]} bytes")
             return {name: arrays[name] for name in sizes}
@@ -245,7 +248,7 @@ def _check_printable(value: Any) -> None:
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text:.20} is not a finite number, or has too many digits")
+    raise ValueError(f"{text:.20} is not a finite number")
 
 
 def _parse_float(text: str) -> float:
@@ -254,7 +257,9 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_int(text: str) -> int:
-    return int(text) if len(text) <= MAX_DIGITS else _refuse_number(text)
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return int(text)
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,7 +8,6 @@ import numpy as np
 
 from regioncount.columns import Column
 from regioncount.regions.methods import EXACT_METHODS
-from regioncount.runs.files import Damaged
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.store import Run
 
@@ -135,11 +134,7 @@ def plane_labels(run: Run, config: "RunConfig | MeasuringConfig", dataset) -> np
     key = measurement_key(measurement_settings(config, dataset)["seed_agreement"], run.epochs_trained)
     if key not in run.measures:
         return None
-    labels = run.region_arrays().get(f"{key}/labels")
-    shape = (PLANES, PLANE_RESOLUTION, PLANE_RESOLUTION)
-    if labels is None or labels.shape != shape or labels.dtype.kind not in "iu":
-        raise Damaged(f"{run.directory / 'regions.npz'} is damaged: it has no labels {shape} of seed_agreement")
-    return labels
+    return run.region_arrays()[f"{key}/labels"]
 
 
 def seed_agreement(labels: Sequence[np.ndarray | None]) -> list[float]:

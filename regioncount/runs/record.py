@@ -83,7 +83,7 @@ class Run:
         return self.summary.get("epochs_trained", 0)
 
     def environments(self) -> list[dict[str, Any]]:
-        """Return the hardware and software of training, one entry for each time it was resumed on another; latest last."""
+        """Return the hardware and software of training, one entry per machine or version, oldest first."""
         return [*self.record.get("earlier_environments", []), self.record["environment"]]
 
     @property
@@ -95,7 +95,7 @@ class Run:
         """Return one row per epoch (see `training.fit`); empty for a model that is not trained in epochs.
 
         Raises:
-            Damaged: The file is missing, has changed, or has not one row per epoch.
+            Damaged: The file is missing, has changed, or does not have one row per epoch.
         """
         if not self.epochs_trained:
             return pd.DataFrame()
@@ -103,10 +103,10 @@ class Run:
         try:
             history = pd.read_csv(io.BytesIO(content))
             complete = history["epoch"].tolist() == list(range(1, self.epochs_trained + 1))
-        except (ValueError, KeyError, pd.errors.ParserError):  # pandas raises some of these for an empty file
+        except (KeyError, ValueError):  # pandas raises a ValueError for an empty file
             complete = False
         if not complete:
-            raise Damaged(f"{self.directory / 'history.csv'} is damaged: it has not one row per epoch")
+            raise Damaged(f"{self.directory / 'history.csv'} is damaged: it does not have one row per epoch")
         return history
 
     def weights(self, epoch: int | None = None) -> dict[str, Any]:
@@ -141,13 +141,14 @@ class Run:
         path = self.directory / "regions.npz"
         entries = self.measures.items()
         digests = {f"{key}/{name}": digest for key, entry in entries for name, digest in entry["arrays"].items()}
-        if not digests:
-            return {}
         limits = {f"{key}/{name}": validation.max_array_bytes(entry) for key, entry in entries for name in entry["arrays"]}
-        arrays = files.load_arrays(files.read(path, files.BINARY_LIMIT), path, limits)
+        arrays = files.load_arrays(files.read(path, files.BINARY_LIMIT), path, limits) if digests else {}
         for name, digest in digests.items():
             if name not in arrays or files.array_digest(arrays[name]) != digest:
                 raise Damaged(f"{path} is damaged: the checksum of {name} differs")
+        for key, entry in entries:
+            if not validation.has_plane_labels(entry, arrays.get(f"{key}/labels")):
+                raise Damaged(f"{path} is damaged: labels of seed_agreement are missing or have the wrong shape")
         return {name: arrays[name] for name in digests}
 
     def checkpoint(self) -> dict[str, Any] | None:
@@ -232,7 +233,10 @@ class Run:
             self.region_arrays()
         except Damaged as damage:
             self.damaged["regions.npz"] = str(damage)
-            self.measures = {key: entry for key, entry in self.measures.items() if not entry["arrays"]}
+            entries = self.measures.items()
+            self.measures = {
+                key: entry for key, entry in entries if not entry["arrays"] and validation.has_plane_labels(entry, None)
+            }
         for name, damage in self.damaged.items():
             if os.path.lexists(self.directory / name):
                 set_aside(self.directory, damage, "its measurements are computed again", name)

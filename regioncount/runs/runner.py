@@ -171,33 +171,43 @@ def train(prepared: PreparedRun, tracker: Tracker, replaces: Run | None = None) 
         fit(lambda: run.weights(None))
         run.finish("finished", epochs_trained=0, seconds=round(time.perf_counter() - start, 3))
         return store.publish(run)
-    model = training.initialize(lambda: build_for(config.model, dataset), config.seed)
-    checkpoint = run.checkpoint()
-    epochs_done = training.epochs_done(checkpoint)
-    if not all(run.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, epochs_done))):
-        checkpoint = None  # the weights of earlier epochs are needed
-    if checkpoint is None:
-        run.save_weights(0, model.state_dict())
+    fitted = None
     try:
-        history = training.fit(
-            model,
-            dataset.to(prepared.device),
-            config,
-            device=prepared.device,
-            precision=prepared.precision,
-            compiled=prepared.compiled,
-            checkpoint=checkpoint,
-            on_epoch=_saver(run, config, tracker),
-        )
+        fitted = _fit(prepared, run, tracker, run.checkpoint())
     except training.UnusableCheckpoint as damage:
         store.set_aside(run.directory, damage, "training starts from the first epoch", "checkpoint.pt")
-        return train(prepared, tracker, replaces)
+    model, history = fitted or _fit(prepared, run, tracker, None)
     run.save_history(history)
     run.save_weights(None, model.state_dict())
     run.remove_snapshot(len(history))  # model.pt holds this epoch's weights
     status = "diverged" if training.diverged(history) else "finished"
     run.finish(status, epochs_trained=len(history), seconds=round(sum(row["seconds"] for row in history), 3))
     return store.publish(run)
+
+
+def _fit(
+    prepared: PreparedRun, run: Run, tracker: Tracker, checkpoint: dict[str, Any] | None
+) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
+    """Train the model of a run from a checkpoint or, without one, from the beginning; return it with its history."""
+    config, dataset = prepared.config, prepared.dataset
+    model = training.initialize(lambda: build_for(config.model, dataset), config.seed)
+    epochs_done = training.epochs_done(checkpoint)
+    if not all(run.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, epochs_done))):
+        checkpoint = None  # the weights of earlier epochs are needed
+    if checkpoint is None:
+        run.record.pop("earlier_environments", None)  # what was trained there is not used
+        run.save_weights(0, model.state_dict())
+    history = training.fit(
+        model,
+        dataset.to(prepared.device),
+        config,
+        device=prepared.device,
+        precision=prepared.precision,
+        compiled=prepared.compiled,
+        checkpoint=checkpoint,
+        on_epoch=_saver(run, config, tracker),
+    )
+    return model, history
 
 
 def _saver(run: Run, config: RunConfig, tracker: Tracker) -> Callable[[dict[str, Any], Callable[[], dict]], None]:

@@ -204,7 +204,10 @@ def _take_over(results: Path, name: str, identity: str, directory: Path) -> Run 
 
 
 def _earlier_environments(interrupted: Run, environment: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the environments in which a run was trained before, without those that differ from the next by the date."""
+    """Return the environments in which a run was trained before, oldest first.
+
+    An environment that differs from the next one only in its date is left out.
+    """
     earlier = interrupted.environments()
     following = [*earlier[1:], environment]
     pairs = zip(earlier, following, strict=True)

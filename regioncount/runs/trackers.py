@@ -72,36 +72,50 @@ class _Guarded(Tracker):
 
     @property
     def lost(self) -> bool:
-        return self._failed or self._tracker.lost
+        try:
+            return self._failed or self._tracker.lost
+        except Exception as error:
+            self._fail(error)
+            return True
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        self.attempt(self._tracker.log, metrics, step)
+        self._attempt(self._tracker.log, metrics, step)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        self.attempt(self._tracker.summarize, values)
+        self._attempt(self._tracker.summarize, values)
 
     def table(self, name: str, dataframe: "pd.DataFrame") -> None:
-        self.attempt(self._tracker.table, name, dataframe)
+        self._attempt(self._tracker.table, name, dataframe)
 
     def scatter(self, name: str, dataframe: "pd.DataFrame", x: str, y: str, title: str) -> None:
-        self.attempt(self._tracker.scatter, name, dataframe, x, y, title)
+        self._attempt(self._tracker.scatter, name, dataframe, x, y, title)
 
     def chart(self, name: str, figure: "go.Figure") -> None:
-        self.attempt(self._tracker.chart, name, figure)
+        self._attempt(self._tracker.chart, name, figure)
 
     def figure(self, name: str, path: Path | str) -> None:
-        self.attempt(self._tracker.figure, name, path)
+        self._attempt(self._tracker.figure, name, path)
 
-    def attempt(self, method: Callable[..., Any], *arguments: Any) -> None:
-        """Call a method unless one has failed before."""
+    def close(self, manager: AbstractContextManager[Tracker], error: BaseException | None) -> None:
+        """Leave the context manager of the tracker, also after a method has failed."""
+        try:
+            manager.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except Exception as failure:
+            if failure is not error:
+                self._fail(failure)
+
+    def _attempt(self, method: Callable[..., Any], *arguments: Any) -> None:
         if self._failed:
             return
         try:
             method(*arguments)
-        except Exception as error:  # of a plugin
-            self._failed = True
-            reason = one_line(f"{type(error).__name__}: {error}")
-            say(f"tracker={self._mode} failed; the run continues untracked: {reason}", sys.stderr)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        reason = one_line(f"{type(error).__name__}: {error}")
+        say(f"tracker={self._mode} failed ({reason}); results are not affected", sys.stderr)
 
 
 @contextmanager
@@ -155,13 +169,14 @@ def start(
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"tracker={mode} cannot be started ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"tracker={mode} cannot be started ({reason}); tracker=disabled runs without it") from error
     try:
         yield tracker
     except BaseException as error:
-        tracker.attempt(manager.__exit__, type(error), error, error.__traceback__)
+        tracker.close(manager, error)
         raise
-    tracker.attempt(manager.__exit__, None, None, None)
+    tracker.close(manager, None)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import math
 import re
 from typing import Any
 
+import numpy as np
+
 from regioncount.runs import files
 
 IDENTITY = "[0-9a-f]{16}"
@@ -47,14 +49,27 @@ def invalid_key(record: dict[str, Any]) -> str | None:
 
 def max_array_bytes(entry: dict[str, Any]) -> int:
     """Return the maximum size in bytes of an array of a measurement, from what the entry says was measured."""
-    settings, subspace = entry["settings"], entry["settings"].get("subspace")
+    subspace = entry["settings"].get("subspace")
     if isinstance(subspace, dict):  # a value per subspace, or per interval of a subspace
         sizes = [subspace.get("number"), entry["how"].get("evaluations")]
         size = max((size for size in sizes if type(size) is int), default=0)
-    else:  # a label per point of each compared plane
-        sides = [settings.get(key) for key in ("planes", "resolution", "resolution")]
-        size = math.prod(sides) if all(type(side) is int for side in sides) else files.ARRAY_LIMIT
+    else:
+        shape = _planes_shape(entry)
+        size = math.prod(shape) if shape else files.ARRAY_LIMIT
     return min(8 * size, files.ARRAY_LIMIT)
+
+
+def has_plane_labels(entry: dict[str, Any], labels: np.ndarray | None) -> bool:
+    """Return whether a measurement has its labels, integers (planes, n, n), if it is one of seed agreement."""
+    if entry["settings"].get("measure") != "seed_agreement":
+        return True
+    return labels is not None and labels.shape == _planes_shape(entry) and labels.dtype.kind in "iu"
+
+
+def _planes_shape(entry: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Return the shape of the labels that seed agreement compares; None for another measurement."""
+    planes, resolution = (entry["settings"].get(key) for key in ("planes", "resolution"))
+    return (planes, resolution, resolution) if type(planes) is int and type(resolution) is int else None
 
 
 def is_measurement(entry: Any) -> bool:

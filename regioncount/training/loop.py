@@ -23,6 +23,9 @@ from regioncount.training.seeding import epoch_seed, seeded
 from regioncount.training.steps import build_training_step
 from regioncount.training.stopping import evaluate_for_stopping, must_stop, near_target
 
+# What a wrong checkpoint raises; RuntimeError if the shape of a tensor differs.
+CONTENT_ERRORS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
 
 class UnusableCheckpoint(InputError):
     """The content of a checkpoint is not the state of the run that is to be resumed."""
@@ -139,7 +142,9 @@ def _restore(parts: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[di
         last_epoch = checkpoint["schedule"].get("last_epoch", len(history))
         for name, part in parts.items():
             part.load_state_dict(checkpoint[name])
-    except Exception as error:  # which one depends on what is wrong
+    except CONTENT_ERRORS as error:
+        if isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error):
+            raise  # the device failed; the checkpoint is kept
         reason = one_line(f"{type(error).__name__}: {error}")
         raise UnusableCheckpoint(f"checkpoint.pt is not a checkpoint of this run ({reason:.100})") from error
     complete = epochs == list(range(1, last_epoch + 1)) and all(isinstance(number, float) for number in numbers)

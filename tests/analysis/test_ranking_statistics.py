@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from itertools import combinations, product
 from pathlib import Path
@@ -571,6 +572,12 @@ def test_the_command(tmp_path, capsys):
         (["runs.csv", "--measures", "count", "--out", "nowhere/out.csv"], "there is no directory nowhere"),
         (["runs.csv", "--measures", "count", "--out", "binary"], "is a file without the ending .csv"),
         (["runs.csv", "--measures", "count", "--out", "directory.csv"], "is a directory with the name of a .csv file"),
+        (["runs.csv", "--measures", "count", "--out", "./runs.csv"], "would replace the table runs.csv"),
+        (["ranking.csv", "--measures", "count", "--out", "."], "would replace the table ranking.csv"),
+        (["runs.csv", "--measures", "count", "--out", ""], "argument --out: invalid"),
+        (["runs.csv", "--measures", "count", "--test-size", "1" + 400 * "0"], "argument --test-size: invalid"),
+        (["commas.csv", "--measures", "count"], "rows have more fields than the header"),
+        (["twice.csv", "--measures", "count"], "has several columns count"),
     ],
 )
 def test_invalid_command_lines_give_a_one_line_error(tmp_path, monkeypatch, capsys, arguments, message):
@@ -578,7 +585,11 @@ def test_invalid_command_lines_give_a_one_line_error(tmp_path, monkeypatch, caps
     runs = noisy().assign(words="many", negative=-0.5, half=0.5)
     runs["hundreds"] = 100 * runs["test_accuracy"]
     runs.to_csv("runs.csv", index=False)
+    runs.to_csv("ranking.csv", index=False)
     runs.iloc[:0].to_csv("header.csv", index=False)
+    header, *rows = Path("runs.csv").read_text().splitlines()
+    Path("commas.csv").write_text("\n".join([header, *(f"{row},1" for row in rows)]))
+    Path("twice.csv").write_text("\n".join([f"{header},count", *(f"{row},1" for row in rows)]))
     Path("empty.csv").touch()
     Path("directory.csv").mkdir()
     for name in ("binary.csv", "binary"):
@@ -642,3 +653,25 @@ def pair_statistics(runs: pd.DataFrame) -> pd.Series:
     statistics = pd.concat(result)
     dropped = ["measure", "target", "runs", "configurations", "note", "given", "worst_environment"]
     return statistics[[name for name in statistics.index if name not in dropped]].astype(float)
+
+
+def test_a_comma_at_the_end_of_every_row_shifts_no_column(tmp_path, capsys):
+    noisy().to_csv(tmp_path / "runs.csv", index=False)
+    header, *rows = (tmp_path / "runs.csv").read_text().splitlines()
+    (tmp_path / "commas.csv").write_text("\n".join([header, *(f"{row}," for row in rows)]))
+    printed = []
+    for name in ("runs.csv", "commas.csv"):
+        assert main([str(tmp_path / name), "--measures", "count"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_a_result_that_cannot_be_printed_is_an_error(tmp_path, monkeypatch, capsys):
+    noisy().to_csv(tmp_path / "runs.csv", index=False)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main([str(tmp_path / "runs.csv"), "--measures", "count"]) == 1
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    assert capsys.readouterr().err == "regioncount.analysis: the result could not be printed\n"

@@ -470,6 +470,7 @@ def test_streamed_batches_equal_those_in_memory(tmp_path, workers):
 def test_images_are_decoded_without_workers_if_the_shared_memory_is_full(tmp_path, monkeypatch):
     make_folder(tmp_path)
     dataset = load("imagenet", root=tmp_path, resize=12, workers=2)
+    monkeypatch.setattr(splits, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(splits.shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * 2 * 3 * 3 * 12 * 12 - 1))
     with pytest.warns(UserWarning, match=r"MB free, but dataset\.workers=2 needs"):
         batches = list(dataset.train.batches(3))
@@ -674,3 +675,20 @@ def test_mixup_weights_follow_the_beta_distribution(alpha):
         if not torch.equal(mixed, images):  # the weight is visible only if the two images are exchanged
             weights.append(1 - mixed[0].item())
     assert kstest(weights, beta(alpha, alpha).cdf).pvalue > 1e-4
+
+
+def test_the_cache_is_replaced_if_an_image_changes_but_not_its_size_and_time(tmp_path):
+    make_folder(tmp_path)
+    first = load("image_folder", root=tmp_path).train.images
+    path = tmp_path / "train/cat/0.png"
+    status = path.stat()
+    pixels = np.asarray(Image.open(path)).copy()
+    for value in range(256):  # find another image whose file has the same size
+        pixels[0, 0, 0] = value
+        Image.fromarray(pixels).save(path)
+        if path.stat().st_size == status.st_size and value != first[0, 0, 0, 0]:
+            break
+    else:
+        pytest.skip("no image with the same file size")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load("image_folder", root=tmp_path).train.images[0, 0, 0, 0] == value

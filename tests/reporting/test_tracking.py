@@ -386,9 +386,12 @@ def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, monkeypatch, capsys
     @registry.register_tracker("failing")
     @contextmanager
     def failing(**_):
-        yield Failing()
-        if moment == "exit":
-            raise OSError("no\nserver")
+        try:
+            yield Failing()
+        finally:
+            calls.append("closed")
+            if moment == "exit":
+                raise OSError("no\nserver")
 
     with start(tmp_path, mode="failing") as tracker:
         tracker.log({}, step=1)
@@ -396,8 +399,9 @@ def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, monkeypatch, capsys
         tracker.table("runs", None)
         tracker.figure("a", "a.png")
         assert tracker.lost == (moment != "exit")
-    assert calls == ["log", "summarize", "table", "figure"][: {"log": 1, "summarize": 2, "table": 3}.get(moment, 4)]
-    assert capsys.readouterr().err == "tracker=failing failed; the run continues untracked: OSError: no server\n"
+    expected = ["log", "summarize", "table", "figure"][: {"log": 1, "summarize": 2, "table": 3}.get(moment, 4)]
+    assert calls == [*expected, "closed"]
+    assert capsys.readouterr().err == "tracker=failing failed (OSError: no server); results are not affected\n"
 
 
 def test_a_tracker_that_cannot_be_started_is_an_input_error(tmp_path, monkeypatch):
@@ -409,7 +413,7 @@ def test_a_tracker_that_cannot_be_started_is_an_input_error(tmp_path, monkeypatc
         raise OSError("no server")
         yield
 
-    message = r"tracker=failing cannot be started \(OSError: no server\)"
+    message = r"tracker=failing cannot be started \(OSError: no server\); tracker=disabled"
     with pytest.raises(InputError, match=message), start(tmp_path, mode="failing"):
         pass
 

@@ -198,7 +198,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path, number):
     files.write_json(tmp_path / "run.json", value)
     content = (tmp_path / "run.json").read_text()
     (tmp_path / "run.json").write_text(content.replace('"a": 1', f'"a": {number}'))
-    with pytest.raises(files.Damaged, match="not a finite number"):
+    with pytest.raises(files.Damaged, match=r"is not a finite number|more than 40 digits"):
         files.read_json(tmp_path / "run.json")
 
 
@@ -208,7 +208,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path, number):
 )
 def test_a_checkpoint_that_is_not_a_state_dictionary_is_refused(tmp_path, state):
     torch.save(state, tmp_path / "weights.pt")
-    with pytest.raises(InputError, match=r"weights\.pt"):
+    with pytest.raises(InputError, match=r"weights\.pt is not a state dictionary"):
         weights.load_weights(tmp_path / "weights.pt")
 
 
@@ -269,6 +269,8 @@ def test_a_run_with_damaged_labels_is_a_damaged_row(tmp_path, damage):
     assert rows["status"].value_counts().to_dict() == {"finished": 2, "damaged": 1}
     assert "regions.npz" in rows.loc[run.identity, "error"]
     assert rows["seed_agreement"].dropna().tolist() == [1.0, 1.0]
+    store.repair(broken := store.load(run.directory))  # as a rerun of the sweep does
+    assert not any(entry["settings"]["measure"] == "seed_agreement" for entry in broken.measures.values())
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):
@@ -287,3 +289,27 @@ def test_unprintable_class_names_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="rename it") as caught:
         image_folder.list_folder(tmp_path)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("content", [None, '{"entries": {}}'])
+def test_a_run_without_measurements_is_a_damaged_row(tmp_path, content):
+    sweep = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 0.01), sizes=(32,), seeds=(0,))
+    directory = next(tmp_path.glob("runs/[!.]*"))
+    (directory / "measures.json").unlink()
+    if content:
+        files.write_json(directory / "measures.json", files.json.loads(content))
+    assert report.main([str(sweep)]) == 1
+    rows = pd.read_csv(sweep / "runs.csv").set_index("directory")
+    assert rows.loc[str(directory), "status"] == "damaged"
+    assert "no measurements" in rows.loc[str(directory), "error"]
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_results_directory_is_refused(path):
+    with pytest.raises(InputError, match=r"results= ?: give a path"):
+        configuration(path)
+
+
+def test_a_lattice_that_is_too_large_is_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match=r"regions\.line\.resolution=1000000000: the lattice"):
+        configuration(tmp_path, regions={"line": {"dimension": 1, "resolution": 10**9}})

@@ -352,29 +352,61 @@ def test_an_array_larger_than_its_measurement_is_refused(tmp_path, finished):
     assert "unlisted/array" not in run.region_arrays()
 
 
-def resume_elsewhere(tmp_path, monkeypatch, machines):
-    """Train a run that is interrupted after an epoch on every machine but the last; return the run."""
-    epochs = len(machines) + 1
-    for machine in machines:
-        monkeypatch.setattr(runner, "environment", lambda device, precision, machine=machine: dict(machine))
-        prepared = runner.prepare(configuration(tmp_path, epochs=epochs))
-        with monkeypatch.context() as patch:
-            if machine is not machines[-1]:
-                patch.setattr(store.Run, "finish", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-            try:
-                run = runner.run_or_resume(prepared)
-            except KeyboardInterrupt:
-                continue
-            return run
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_a_resumed_run_records_every_machine_and_version(tmp_path, monkeypatch):
+    """Every machine trains one epoch."""
     first, second = {"date": "1", "device": "a", "torch": "2"}, {"date": "2", "device": "b", "torch": "2"}
-    run = resume_elsewhere(tmp_path, monkeypatch, [first, first | {"date": "1.5"}, second, first | {"date": "3"}])
-    recorded = [
-        {key: value for key, value in part.items() if key != "compiled"} for part in store.load(run.directory).environments()
-    ]
-    assert recorded == [first | {"date": "1.5"}, second, first | {"date": "3"}]
+    machines = [first, first | {"date": "1.5"}, second, first | {"date": "3"}]
+    monkeypatch.setattr(runner, "CHECKPOINT_SHARE", 1e9)  # a checkpoint after every epoch
+    save = store.Run.save_checkpoint
+
+    def save_and_interrupt(run, state):
+        save(run, state)
+        raise KeyboardInterrupt
+
+    prepared = runner.prepare(configuration(tmp_path, epochs=len(machines)))
+    for machine in machines:
+        monkeypatch.setattr(runner, "environment", lambda device, precision, machine=machine: dict(machine))
+        with monkeypatch.context() as patch:
+            if machine is not machines[-1]:
+                patch.setattr(store.Run, "save_checkpoint", save_and_interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    runner.run_or_resume(prepared)
+    run = runner.run_or_resume(prepared)
+    recorded = [{**part} for part in store.load(run.directory).environments()]
+    assert [{key: part[key] for key in first} for part in recorded] == machines[1:]
+
+
+def test_a_machine_whose_checkpoint_is_not_used_is_not_recorded(tmp_path, monkeypatch):
+    prepared = runner.prepare(configuration(tmp_path))
+    monkeypatch.setattr(runner, "environment", lambda device, precision: {"device": "a"})
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Run, "save_checkpoint", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_or_resume(prepared)
+    monkeypatch.setattr(runner, "environment", lambda device, precision: {"device": "b"})
+    run = runner.run_or_resume(prepared)
+    assert [part["device"] for part in run.environments()] == ["b"]
+
+
+def test_a_failure_of_the_device_keeps_the_checkpoint(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError
+
+    prepared = runner.prepare(configuration(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Run, "finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_or_resume(prepared)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "load_state_dict", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            runner.run_or_resume(prepared)
+    assert list((tmp_path / "unfinished").glob("*/checkpoint.pt"))
+    assert not (tmp_path / "damaged").exists()
 
 
 def test_a_run_on_one_machine_has_one_environment(finished):
