@@ -16,7 +16,7 @@ from tqdm import tqdm
 from regioncount import registry
 from regioncount.columns import Column
 from regioncount.errors import InputError, one_line
-from regioncount.measures.checks import check_model
+from regioncount.measures.checks import as_pair, check_model
 from regioncount.measures.measured_model import (
     DatasetLike,
     MeasuredModel,
@@ -25,6 +25,7 @@ from regioncount.measures.measured_model import (
     from_dataset,
     from_tensors,
 )
+from regioncount.regions.model_check import require_callable
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
 # isort: off
@@ -67,7 +68,10 @@ def measure(
         InputError: If a name is unknown, the data have the wrong shape or type, a label is not a class of the model, the
             model gives two answers for one input, or the initial model has another architecture.
     """
+    require_callable(model)
     known = _available()
+    if isinstance(names, str):
+        raise InputError(f"names is {names!r}: pass a list, such as [{names!r}]")
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise InputError(f"measure {unknown[0]!r} is unknown; use one of {', '.join(known)}")
@@ -76,11 +80,12 @@ def measure(
         measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
         labels = {"training": data.train.labels, "test": data.test.labels}
     else:
+        data, test = as_pair(data, "training"), None if test is None else as_pair(test, "test")
         measured = from_tensors(model, data, test, initial)
         labels = {"training": data[1]} | ({"test": test[1]} if test else {})
     check_model(measured, labels, initial)
     values: dict[str, float | str] = {}
-    for name in tqdm(names or known, unit=" measures", disable=None, leave=False):
+    for name in tqdm(known if names is None else names, unit=" measures", disable=None, leave=False):
         values |= value(name, measured)
     return values
 

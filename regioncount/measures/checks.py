@@ -1,6 +1,7 @@
 """Checks of a model and its data before any measure is computed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,24 @@ from regioncount.regions.outputs import as_output, to_labels
 CHECKED_INPUTS = 32  # training inputs at which the model is evaluated several times
 
 
-def check_model(measured: MeasuredModel, labels: Mapping[str, Tensor], initial: nn.Module | None = None) -> None:
+def as_pair(data: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels as tensors.
+
+    Args:
+        data: A pair of tensors, arrays or lists.
+        name: What the data are, for the message.
+
+    Raises:
+        InputError: If the data are no such pair.
+    """
+    try:
+        inputs, labels = map(torch.as_tensor, data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the {name} data are {type(data).__name__}: pass a pair of inputs and labels") from error
+    return inputs, labels
+
+
+def check_model(measured: MeasuredModel, labels: Mapping[str, Tensor], initial: object = None) -> None:
     """Check a model, its labels and its initial weights.
 
     Args:
@@ -23,10 +41,18 @@ def check_model(measured: MeasuredModel, labels: Mapping[str, Tensor], initial: 
         initial: The model before training, if it is known.
 
     Raises:
-        InputError: If the model gives two answers for one input or returns neither logits nor labels, a label is not one of
-            its classes, or the initial model has another architecture.
+        InputError: If the weights and the inputs have different types, the model gives two answers for one input or returns
+            neither logits nor labels, a label is not one of its classes, or the initial model is no module or has another
+            architecture.
     """
     inputs, model = measured.sample[0][:CHECKED_INPUTS], measured.model
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    types = {weight.dtype for weight in weights if weight.is_floating_point()}
+    if len(types) == 1 and inputs.dtype not in types:
+        (dtype,) = types
+        raise InputError(f"the inputs are {inputs.dtype}, but the model's weights {dtype}: convert one of them")
+    if initial is not None and not isinstance(initial, nn.Module):
+        raise InputError(f"the initial model is {type(initial).__name__}: pass the module before training")
     check_function(model, inputs)
     with torch.no_grad(), evaluation_mode(model), true_float32():
         output = as_output(model(fast_layout(inputs).clone()))

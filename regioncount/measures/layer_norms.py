@@ -21,9 +21,12 @@ def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.
     """Return each layer with the shape of one of its inputs, by name.
 
     Raises:
-        InputError: If the model calls a layer several times, or not at all (its weight may still be used by a function). The
-            network then has other layers than its modules.
+        InputError: If the model does not call each layer exactly once, or a layer has a hook. The norms of the weights would
+            then not be those of the layers that the model computes.
     """
+    for name, layer in measured.layers.items():
+        if layer._forward_hooks or layer._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
+            raise InputError(f"the layer {name} has a forward hook, which may change what its weight computes")
     shapes: dict[nn.Module, list[torch.Size]] = {layer: [] for layer in measured.layers.values()}
 
     def record_shape(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

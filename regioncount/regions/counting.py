@@ -15,6 +15,7 @@ from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
 from regioncount.regions.methods import EXACT_METHODS, check_lattice, default_resolution, exact_scope
+from regioncount.regions.model_check import require_callable
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
 COMPARED_SHARE = 100  # "auto" is compared with "grid" in one of so many subspaces
@@ -128,6 +129,7 @@ def count_regions(
     References:
         Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space", section 3.
     """
+    require_callable(model)
     vertices = as_vertices(vertices)
     require_count("resolution", resolution, 2)
     require_count("batch_size", batch_size, 1)

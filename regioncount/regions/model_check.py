@@ -34,6 +34,16 @@ MODE_DEPENDENT = (
 ADVICE = "a model must give one answer for each input: call model.eval(), and remove noise from its forward pass"
 
 
+def require_callable(model: object) -> None:
+    """Check that a model can be called.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if not callable(model):
+        raise InputError(f"the model is {type(model).__name__}: pass a torch module or a function of a batch of inputs")
+
+
 def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) -> tuple[Layout, int]:
     """Check that a model returns one answer for each input.
 

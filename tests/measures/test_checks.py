@@ -204,3 +204,42 @@ def test_losses_and_margins_of_half_precision_logits_are_summed_in_float32():
     values = rc.measure(network, data, ["fisher_rao_norm"])
     assert math.isnan(values["fisher_rao_norm"])
     assert "bfloat16" in values["fisher_rao_norm_error"]
+
+
+NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((None, DATA), "the model is NoneType: pass a torch module or a function"),
+        ((NETWORK, (IMAGES, LABELS, LABELS)), "the training data are tuple: pass a pair of inputs and labels"),
+        ((NETWORK, IMAGES), "the training data are Tensor: pass a pair"),
+        ((NETWORK, (IMAGES.double(), LABELS)), "the inputs are torch.float64, but the model's weights torch.float32"),
+        ((NETWORK, DATA, "accuracy"), r"names is 'accuracy': pass a list, such as \['accuracy'\]"),
+    ],
+)
+def test_other_arguments_are_refused_in_one_line(arguments, reason):
+    with pytest.raises(rc.InputError, match=reason) as caught:
+        rc.measure(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_initial_model_that_is_no_module_is_refused():
+    with pytest.raises(rc.InputError, match="the initial model is str"):
+        rc.measure(NETWORK, DATA, initial="a")
+
+
+def test_arrays_are_measured_as_tensors_and_no_names_give_no_values():
+    assert rc.measure(NETWORK, (IMAGES.numpy(), LABELS.tolist()), ["accuracy"]) == rc.measure(NETWORK, DATA, ["accuracy"])
+    assert rc.measure(NETWORK, DATA, []) == {}
+
+
+def test_norms_of_a_layer_with_a_hook_are_undefined():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+    network[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+    measured = rc.measure(network, DATA, ["log_product_frobenius"])
+    assert math.isnan(measured["log_product_frobenius"])
+    assert measured["log_product_frobenius_error"] == (
+        "the layer 1 has a forward hook, which may change what its weight computes"
+    )
