@@ -8,6 +8,7 @@ joblib: without Python's exit handlers, which such processes skip, the command w
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,7 @@ def _execute(
 ) -> None:
     for descriptor, path in enumerate(printed, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, it would be ignored
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
