@@ -193,7 +193,7 @@ class MeasuredModel:
         """
         inputs, labels = self.sample
         if points < len(inputs):
-            indices = _evenly_spaced(len(inputs), points).to(inputs.device)
+            indices = evenly_spaced(len(inputs), points).to(inputs.device)
             inputs, labels = inputs[indices], labels[indices]
         size = evaluation_batch(inputs.device, inputs[0].numel())
         for batch, targets in zip(inputs.split(size), labels.split(size), strict=True):
@@ -216,7 +216,7 @@ def from_dataset(
         initial: Builds the model with its weights before training.
         history: Reads the training history; see `MeasuredModel.history`.
     """
-    indices = _evenly_spaced(len(dataset.train))
+    indices = evenly_spaced(len(dataset.train))
     labels = dataset.train.labels
     sample = dataset.normalize(dataset.train.take(indices)), labels[indices.to(labels.device)]
     size = LABEL_BATCH if _gives_labels(model, sample[0]) else None
@@ -249,7 +249,7 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
         if not len(inputs):
             raise InputError("the data have no examples")
     device = device_of(model, train[0].device)
-    indices = _evenly_spaced(len(train[0]))
+    indices = evenly_spaced(len(train[0]))
     sample = train[0][indices].to(device), train[1][indices].to(device)
     train_batches = functools.partial(_tensor_batches, *train, device)
     test_batches = functools.partial(_tensor_batches, *test, device) if test else None
@@ -332,7 +332,7 @@ def _gives_labels(model: Model, inputs: Tensor) -> bool:
         return as_output(model(inputs[:1].clone())).dim() == 1
 
 
-def _evenly_spaced(number: int, points: int = SAMPLE_POINTS) -> Tensor:
+def evenly_spaced(number: int, points: int = SAMPLE_POINTS) -> Tensor:
     """Return indices of the sampled training points, the same for every model."""
     return torch.linspace(0, number - 1, min(number, points), dtype=torch.float64).round().long()
 

@@ -9,7 +9,7 @@ from regioncount.config import parse_run
 from regioncount.models.networks import build_for
 from regioncount.training import cuda_graphs, steps
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 SGD = {"learning_rate": 0.05, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
 OPTIMIZERS = {
