@@ -101,7 +101,7 @@ class Run:
             return pd.DataFrame()
         content = self._read("history.csv", files.TEXT_LIMIT)
         try:
-            history = pd.read_csv(io.BytesIO(content))
+            history = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
             complete = history["epoch"].tolist() == list(range(1, self.epochs_trained + 1))
         except (KeyError, ValueError):  # pandas raises a ValueError for an empty file
             complete = False

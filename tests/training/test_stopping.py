@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from regioncount import training
 from regioncount.config import Stop
 from regioncount.measures.measured_model import evaluate, split_batches
-from regioncount.training.stopping import meets_target, near_target
+from regioncount.training.stopping import meets_target, near_target, screened_accuracy
 
 
 def test_stopping_at_a_train_accuracy_of_the_whole_training_set():
@@ -33,6 +33,30 @@ def test_training_in_bfloat16_stops_as_soon_as_the_rule_is_met_in_float32(stop):
 
     training.fit(model, DIGITS, config, device=CPU, precision="bfloat16", on_epoch=on_epoch)
     assert met == [False] * (len(met) - 1) + [True]
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 5, 20])
+def test_the_accuracy_from_margins_in_bfloat16_is_that_in_float32(monkeypatch, epochs):
+    config = configuration(epochs=max(epochs, 1), model={"name": "small_cnn", "width": 8})
+    model = new_model(config)
+    if epochs:
+        training.fit(model, DIGITS, config, device=CPU, precision="bfloat16")
+    outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU), bfloat16=True)
+    expected = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).accuracy
+    monkeypatch.setattr("regioncount.training.stopping.evenly_spaced", lambda number: torch.arange(0, number, 5))
+    assert screened_accuracy(model, DIGITS, outputs.margins, CPU) == expected
+    assert screened_accuracy(model, DIGITS, torch.full_like(outputs.margins, math.nan), CPU) == expected
+
+
+def test_only_images_with_a_small_margin_are_evaluated_in_float32(monkeypatch):
+    config = configuration(epochs=20)
+    model, _ = train(config)
+    outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU), bfloat16=True)
+    monkeypatch.setattr("regioncount.training.stopping.evenly_spaced", lambda number: torch.arange(0, number, 10))
+    evaluated = []
+    model.register_forward_hook(lambda module, inputs, logits: evaluated.append(len(logits)))
+    screened_accuracy(model, DIGITS, outputs.margins, CPU)
+    assert 13 <= sum(evaluated) < 130 / 2
 
 
 def test_stopping_at_a_train_loss():
