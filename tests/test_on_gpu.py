@@ -17,20 +17,8 @@ FEW = tuple(f"regions.{name}.number=3" for name in ("line", "plane", "coarse_pla
 
 def rehearse(images: Path, output: Path) -> str:
     """Run the sweeps of the script and return what they print."""
-    options = [
-        "--minutes",
-        "3",
-        "--output",
-        output,
-        "--data",
-        images,
-        "--parts",
-        "runs",
-        "--networks",
-        "small_cnn",
-        "--seeds",
-        "0",
-    ]
+    options = ["--minutes", "3", "--output", output, "--data", images]
+    options += ["--parts", "runs", "--networks", "small_cnn", "--seeds", "0"]
     command = [sys.executable, SCRIPT, *TINY, *FEW, "device=cpu", "compile=false", *options]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
 
@@ -60,6 +48,7 @@ def test_new_runs_are_archived_without_weights_and_found_again(tmp_path):
     assert output.count("(already complete)") == 2
     assert "| small_cnn | 2 |" in output
     for measures in (tmp_path / "second/results/runs").glob("*small_cnn*/measures.json"):
+        settings = [entry["settings"] for entry in json.loads(measures.read_text())["entries"].values()]
         settings = [entry["settings"] for entry in json.loads(measures.read_text())["entries"].values()]
         subspaces = [setting["subspace"] for setting in settings if "subspace" in setting]
         shapes = sorted((subspace["dimension"], subspace["resolution"]) for subspace in subspaces)

@@ -7,6 +7,7 @@ the rule names an accuracy alone, only the images whose margin is small in bfloa
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,7 @@ def screened_accuracy(model: nn.Module, dataset: Dataset, margins: Tensor, devic
         return evaluate(model, split_batches(dataset, dataset.train.select(indices), device))
 
     sample = evenly_spaced(len(margins))
-    errors = evaluate_some(sample).margins - margins[sample]
+    errors = cast(Tensor, evaluate_some(sample).margins) - margins[sample]
     undecided = (~(margins.abs() > BOUND_ERRORS * errors.abs().max())).nonzero().squeeze(1)  # including NaN
     correct = (margins > 0).sum().item() - (margins[undecided] > 0).sum().item()
     if len(undecided):
