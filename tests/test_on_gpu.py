@@ -37,18 +37,13 @@ def test_new_runs_are_archived_without_weights_and_found_again(tmp_path):
     assert "already complete" not in output
 
     with tarfile.open(tmp_path / "first/new_runs.tar.gz") as archive:
-        assert {Path(name).name for name in archive.getnames()} == {
-            "history.csv",
-            "measures.json",
-            "regions.npz",
-            "run.json",
-        }
+        files = {Path(name).name for name in archive.getnames()}
+        assert files == {"history.csv", "measures.json", "regions.npz", "run.json"}
         archive.extractall(tmp_path / "second/results", filter="data")
     output = rehearse(tmp_path / "images", tmp_path / "second")
     assert output.count("(already complete)") == 2
     assert "| small_cnn | 2 |" in output
     for measures in (tmp_path / "second/results/runs").glob("*small_cnn*/measures.json"):
-        settings = [entry["settings"] for entry in json.loads(measures.read_text())["entries"].values()]
         settings = [entry["settings"] for entry in json.loads(measures.read_text())["entries"].values()]
         subspaces = [setting["subspace"] for setting in settings if "subspace" in setting]
         shapes = sorted((subspace["dimension"], subspace["resolution"]) for subspace in subspaces)

@@ -15,7 +15,8 @@ from pydantic import ConfigDict
 
 from regioncount import registry
 from regioncount.columns import PARTS, Column
-from regioncount.config.schemas import MeasuringConfig, Regions, RunConfig, Snapshots, Stop, SweepOptions
+from regioncount.config.exact import check_exact
+from regioncount.config.schemas import MeasuringConfig, RunConfig, Snapshots, Stop, SweepOptions
 from regioncount.config.values import plain, validate
 from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
@@ -23,7 +24,7 @@ from regioncount.errors import InputError
 from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SEED
 from regioncount.options import abbreviate, validate_options
-from regioncount.regions.methods import EXACT_METHODS, check_lattice, exact_scope
+from regioncount.regions.methods import check_lattice
 
 SWEEP_NAME = r"(?!\.)[\w.-]{1,100}"  # a single component of a path; names of subspaces match it, too
 SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # groups that are not part of a run
@@ -266,7 +267,7 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
     settings = {key: regions[key] for key in ("seed", "method", "budget", "connectivity") if key in regions}
     subspaces = {name: _parse_subspace(name, regions[name], recorded) for name in regions if name not in settings}
     checked = validate(schema, mapping | {"dataset": options, "regions": settings | {"subspaces": subspaces}})
-    _check_exact(checked.regions)
+    check_exact(checked.regions)
     if recorded:
         if invalid := [name for name in checked.measures if not re.fullmatch(r"\w+", name)]:
             raise InputError(f"measures={abbreviate(invalid[0])}: not a valid measure name")
@@ -309,21 +310,6 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
     if entry is not None and entry.plugin:  # reports read the record only, without the plugin's default resolution
         subspace = subspace.model_copy(update={"resolution": subspace.points_per_axis})
     return subspace
-
-
-def _check_exact(regions: Regions) -> None:
-    method, budget = regions.method, regions.budget
-    if budget is not None and method not in EXACT_METHODS:
-        raise InputError(f"regions.budget={budget}: only regions.method=exact and bounds have a budget")
-    for name, subspace in regions.subspaces.items():
-        dimension = subspace.dimension_counted
-        if method in EXACT_METHODS and dimension > EXACT_METHODS[method]:
-            raise InputError(
-                f"regions.{name}: regions.method={method} counts {exact_scope(method)}; leave this subspace out, "
-                "or pass regions.method=auto"
-            )
-        if dimension > 1 and budget is not None:
-            raise InputError(f"regions.{name}: regions.budget={budget} applies to lines only; remove one of the two")
 
 
 def _without_training(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from regioncount.errors import InputError
 from regioncount.measures.measured_model import MeasuredModel
-from regioncount.regions.evaluation import evaluation_mode, fast_layout, true_float32
+from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, true_float32
 from regioncount.regions.model_check import check_function
 from regioncount.regions.outputs import as_output, to_labels
 
@@ -53,7 +53,7 @@ def check_model(measured: MeasuredModel, labels: Mapping[str, Tensor], initial: 
         raise InputError(f"the inputs are {inputs.dtype}, but the model's weights {dtype}: convert one of them")
     if initial is not None and not isinstance(initial, nn.Module):
         raise InputError(f"the initial model is {type(initial).__name__}: pass the module before training")
-    check_function(model, inputs)
+    check_function(model, inputs, min(measured.train_size, evaluation_batch(inputs.device, inputs[0].numel())))
     with torch.no_grad(), evaluation_mode(model), true_float32():
         output = as_output(model(fast_layout(inputs).clone()))
         to_labels(output, len(inputs))

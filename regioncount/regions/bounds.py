@@ -63,9 +63,9 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     """
     vertices = as_vertices(vertices, dimension=1)
     require_count("budget", budget, 1)
+    check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     program = trace(model, vertices.shape[2:])
     check_monotone(program)
-    check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     with torch.no_grad(), true_float32():
         return verified(program, ends := vertices.to(program.device, torch.float64), _prove(program, ends, budget))
 

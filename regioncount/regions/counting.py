@@ -14,7 +14,7 @@ from regioncount.regions.evaluation import Model, as_vertices, require_count
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
-from regioncount.regions.methods import EXACT_METHODS, check_lattice, default_resolution, exact_scope
+from regioncount.regions.methods import EXACT_METHODS, LATTICE_METHODS, check_lattice, default_resolution, exact_scope
 from regioncount.regions.model_check import require_callable
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
@@ -134,6 +134,8 @@ def count_regions(
     require_count("resolution", resolution, 2)
     require_count("batch_size", batch_size, 1)
     require_count("budget", budget, 1)
+    if method not in (known := (*LATTICE_METHODS, *EXACT_METHODS)):
+        raise InputError(f"method={method} is unknown; use one of {', '.join(known)}")
     if method in EXACT_METHODS:
         return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:
@@ -203,6 +205,8 @@ def _count_exactly(
         raise InputError(f"method={method} counts {exact_scope(method)}, not in {dimension} dimensions")
     if resolution is not None:
         raise InputError(f"resolution={resolution}: method={method} uses no lattice; omit the resolution")
+    if connectivity != "paper":
+        raise InputError(f"connectivity={connectivity}: method={method} uses no lattice; omit the connectivity")
     if dimension == 2:
         if budget is not None:
             raise InputError(f"budget={budget}: exact counts in triangles accept no budget; omit it")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from regioncount.errors import InputError, one_line
 
@@ -118,6 +119,8 @@ def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
         tensor = vertices if isinstance(vertices, Tensor) else torch.as_tensor(np.asarray(vertices))
     except (TypeError, ValueError) as error:
         raise InputError(f"vertices must be numbers of shape (S, d + 1, *input_shape): {one_line(error)}") from None
+    if tensor.is_nested or tensor.is_meta:
+        raise InputError("vertices must be one tensor with values, not a nested tensor or one on the device meta")
     if tensor.dim() < 3 or len(tensor) < 1 or tensor.shape[1] < 2 or (dimension and tensor.shape[1] != dimension + 1):
         needed = "d + 1" if dimension is None else dimension + 1
         raise InputError(f"vertices of shape (S, {needed}, *input_shape) are needed, not {tuple(tensor.shape)}")
@@ -155,9 +158,11 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
         The device, and float32 or float64.
 
     Raises:
-        InputError: If the parameters are neither float32 nor float64.
+        InputError: If the parameters are neither float32 nor float64, or have no values.
     """
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if any(is_lazy(parameter) or parameter.is_meta for parameter in parameters):
+        raise InputError("the model has parameters without values: call it on a batch of inputs first, or load its weights")
     first = next((p for p in parameters if p.is_floating_point()), None)
     if first is None:
         return vertices.device, torch.promote_types(vertices.dtype, torch.float32)

@@ -103,8 +103,8 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     """
     vertices = as_vertices(vertices, dimension=1)
     require_count("budget", budget, 1)
-    program = trace(model, vertices.shape[2:])
     check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
+    program = trace(model, vertices.shape[2:])
     with torch.no_grad(), true_float32():
         return verified(program, ends := vertices.to(program.device, torch.float64), propagate(program, ends, budget))
 

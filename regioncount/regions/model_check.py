@@ -2,8 +2,11 @@
 
 Dropout that is left on, batch normalization that uses the statistics of the batch, and noise in a forward pass all give one
 input several labels. A count of such labels measures the noise. A sample of points is therefore evaluated before anything is
-counted: twice in the same batch, and eight of its points in a batch of their own, which contains the point twice (one input
-is too few for some operations). Noise or a branch that is too rare to change an output of the sample is not detected.
+counted: as one batch, as part of a batch as large as those of the count (up to 256 inputs), and eight of its points each in
+a batch that contains only this point, twice (one input is too few for some operations). Noise or a branch that is too rare
+to change an output of the sample is not detected, nor is a branch for batches of more than 256 inputs.
+
+An exception that the model itself raises is not caught.
 """
 
 from collections.abc import Generator, Sequence
@@ -21,6 +24,7 @@ from regioncount.regions.outputs import as_output, to_labels
 
 SAMPLE_POINTS = 32
 PAIRS = 8  # points that are also evaluated in a batch of their own
+MAX_BATCH = 256  # inputs in the largest batch of the check
 SEED = 0  # of the points' positions in the subspaces
 
 # The modules of torch that compute something else in training mode.
@@ -54,7 +58,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     Args:
         model: The model. A module is evaluated in evaluation mode, which is restored afterwards.
         inputs: A sample of inputs (B, *input_shape), on the model's device and of its type.
-        batch_size: The largest number of inputs to evaluate at once; None for the whole sample.
+        batch_size: The number of inputs that will be evaluated at once; None for that of the sample.
 
     Returns:
         The memory layout in which to evaluate the model, and the number of evaluations, in inputs. The layout is
@@ -63,21 +67,23 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     Raises:
         InputError: If a module is in training mode, the answers differ, or the model changes a parameter or a buffer.
     """
-    size = min(len(inputs), batch_size or len(inputs))
+    batch_size = min(batch_size or len(inputs), MAX_BATCH)
+    size = min(len(inputs), batch_size)
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
-        second = _evaluate(model, inputs.split(size), layout)
-        pairs = inputs[:PAIRS].repeat_interleave(2, dim=0)
-        third, expected = _evaluate(model, pairs.split(min(2, size)), layout), first[:PAIRS].repeat_interleave(2, dim=0)
-    kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first)
-    if not _agree(first, second, tolerance):
-        raise InputError(f"the model returns different {kind} for the same input; {ADVICE}")
-    if not _agree(expected, third, tolerance):
-        raise InputError(
-            f"the model's {kind} for an input depend on the other inputs of its batch, as with batch normalization in "
-            f"training mode or without running statistics; {ADVICE}"
-        )
-    return layout, 2 * len(inputs) + len(pairs)
+        kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first)
+        repeated = torch.arange(max(len(inputs), batch_size), device=inputs.device) % len(inputs)
+        pairs = torch.arange(min(PAIRS, len(inputs)), device=inputs.device).repeat_interleave(2)
+        for indices, batch in ((repeated, batch_size), (pairs, min(2, size))):
+            outputs = _evaluate(model, inputs[indices].split(batch), layout)
+            if not _agree(first[indices.to(first.device)], outputs, tolerance):
+                if not _agree(first, _evaluate(model, inputs.split(size), layout), tolerance):
+                    raise InputError(f"the model returns different {kind} for the same input; {ADVICE}")
+                raise InputError(
+                    f"the model's {kind} for an input depend on the other inputs of its batch, as with batch normalization "
+                    f"in training mode or without running statistics; {ADVICE}"
+                )
+    return layout, len(inputs) + len(repeated) + len(pairs)
 
 
 def sample_points(vertices: Tensor) -> Tensor:
@@ -121,13 +127,15 @@ def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor
     for batch in batches:
         output = as_output(model(layout(batch).clone()))
         to_labels(output, len(batch))
+        if outputs and output.shape[1:] != outputs[0].shape[1:]:
+            raise InputError("the model returns different numbers of classes for different batches")
         outputs.append(output)
     return torch.cat(outputs)
 
 
 def _agree(logits: Tensor, others: Tensor, tolerance: float) -> bool:
     """Return whether outputs agree up to rounding; labels, infinities and NaN must be equal."""
-    if not logits.is_floating_point():
+    if logits.shape != others.shape or not logits.is_floating_point():
         return torch.equal(logits, others)
     finite = logits.isfinite()
     if not torch.equal(finite, others.isfinite()):
@@ -157,22 +165,23 @@ def _watch_modules(model: Model) -> Generator[None]:
     Raises:
         InputError: If a module is in training mode, before it runs; or if a parameter or a buffer has changed.
     """
-    state: list[tuple[nn.Module, str, Tensor, Tensor]] = []  # module, name, tensor and a copy of it
+    state: list[tuple[nn.Module, str, str, Tensor | None, Tensor | None]] = []  # and the tensor's name and a copy
     seen: set[nn.Module] = set()
 
-    def remember(module: nn.Module) -> None:
+    def remember(module: nn.Module, prefix: str = "") -> None:
         if module not in seen:
             seen.add(module)
-            tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            state.extend((module, name, tensor, tensor.detach().clone()) for name, tensor in tensors)
+            for name, tensor in [*_own(module, "_parameters"), *_own(module, "_buffers")]:
+                copy = None if tensor is None else tensor.detach().clone()
+                state.append((module, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
 
     def before_forward(module: nn.Module, _: Any) -> None:
         if getattr(module, "training", False) and _depends_on_mode(module):
             raise InputError(f"the model calls a {type(module).__name__} in training mode; {ADVICE}")
         remember(module)
 
-    for module in model.modules() if isinstance(model, nn.Module) else ():
-        remember(module)
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        remember(module, name)
     # A compiled module would be compiled again because of the hook; its submodules are in evaluation mode already.
     compiled = hasattr(model, "_orig_mod")
     handle = None if compiled else register_module_forward_pre_hook(before_forward)
@@ -181,21 +190,36 @@ def _watch_modules(model: Model) -> Generator[None]:
     finally:
         if handle is not None:
             handle.remove()
-        changed = [name for module, name, tensor, copy in state if _restore(module, name, tensor, copy)]
+        changed = [full for module, name, full, tensor, copy in state if _restore(module, name, tensor, copy)]
     if changed:
         raise InputError(f"the model changes {changed[0]} during evaluation, such as running statistics; {ADVICE}")
 
 
-def _restore(module: nn.Module, name: str, tensor: Tensor, copy: Tensor) -> bool:
+def _own(module: nn.Module, kind: str) -> list[tuple[str, Tensor | None]]:
+    """Return a module's own parameters or buffers by name, including those that are None. A scripted module has no dict."""
+    tensors = getattr(module, kind, None)
+    return list(tensors.items()) if isinstance(tensors, dict) else []
+
+
+def _restore(module: nn.Module, name: str, tensor: Tensor | None, copy: Tensor | None) -> bool:
     """Restore a parameter or a buffer of a module, and return whether it had changed."""
     replaced = getattr(module, name, None) is not tensor
     if replaced:
         setattr(module, name, tensor)
-    resized = tensor.shape != copy.shape
-    if resized:
+    if tensor is None or copy is None:
+        return replaced
+    if (tensor.shape, tensor.dtype, tensor.device) != (copy.shape, copy.dtype, copy.device):
         tensor.data = copy
-    overwritten = not torch.equal(tensor.nan_to_num(), copy.nan_to_num())
-    if overwritten:
-        with torch.no_grad():
-            tensor.copy_(copy)
-    return replaced or resized or overwritten
+        return True
+    if _equal_values(tensor, copy):
+        return replaced
+    with torch.no_grad():
+        tensor.copy_(copy)
+    return True
+
+
+def _equal_values(tensor: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of one shape and type are equal, where NaN equals NaN."""
+    if torch.equal(tensor, other):
+        return True
+    return tensor.is_floating_point() and bool(((tensor == other) | (tensor.isnan() & other.isnan())).all())

@@ -24,6 +24,8 @@ def as_output(output: Any) -> Tensor:
         InputError: The output has another type.
     """
     output = getattr(output, "logits", output)
+    if isinstance(output, list) and any(isinstance(value, str) for value in output):
+        raise InputError("the model returned strings: number the classes, and return integer labels (batch,)")
     if isinstance(output, tuple | list | dict) and not _are_numbers(output):
         raise InputError(
             f"the model returned a {type(output).__name__}: count regions of one output, for example "

@@ -94,8 +94,8 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
         Boundaries".
     """
     triangles = as_vertices(triangles, dimension=2)
-    program = trace(model, triangles.shape[2:])
     check_function(model, sample_points(triangles).to(*device_and_dtype(model, triangles)))
+    program = trace(model, triangles.shape[2:])
     with torch.no_grad(), true_float32():
         triangles = triangles.to(program.device, torch.float64)
         return [_verified(program, _divide(program, triangle), triangle) for triangle in triangles]

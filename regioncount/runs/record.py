@@ -9,8 +9,7 @@
     measures.json     all measured values; each key is a hash of the settings and the epoch
     regions.npz       the arrays behind the values, under the same keys; their checksums are in measures.json
 
-Every file is written atomically, and its checksum is verified when it is read. A run directory is untrusted: nothing in
-it is executed.
+Files are written atomically, and verified by checksums when read. A run directory is untrusted: nothing in it is executed.
 """
 
 import hashlib
@@ -101,13 +100,13 @@ class Run:
             return pd.DataFrame()
         content = self._read("history.csv", files.TEXT_LIMIT)
         try:
-            history = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+            history = pd.read_csv(io.BytesIO(content), dtype=str).astype(float)  # pandas 2 itself parses numbers inexactly
             complete = history["epoch"].tolist() == list(range(1, self.epochs_trained + 1))
         except (KeyError, ValueError):  # pandas raises a ValueError for an empty file
             complete = False
         if not complete:
             raise Damaged(f"{self.directory / 'history.csv'} is damaged: it does not have one row per epoch")
-        return history
+        return history.astype({"epoch": int})
 
     def weights(self, epoch: int | None = None) -> dict[str, Any]:
         """Return the state dictionary after an epoch.

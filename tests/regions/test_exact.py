@@ -486,6 +486,8 @@ def test_a_run_is_measured_by_bounds(tmp_path):
     ("options", "named"),
     [
         (["regions=[line,simplex_3]"], "regions.simplex_3: regions.method=exact counts on lines and in planes"),
+        (["regions.line.resolution=20"], "regions.line.resolution=20: regions.method=exact uses no lattice"),
+        (["regions.connectivity=lattice"], "regions.connectivity=lattice: regions.method=exact uses no lattice"),
         (["regions=[plane]", "regions.method=bounds"], "regions.plane: regions.method=bounds counts on lines;"),
         (["regions=[plane]", "regions.budget=9"], "regions.plane: regions.budget=9 applies to lines"),
         (["model=senet18"], "model=senet18: an exact count cannot follow the operation sigmoid"),

@@ -70,6 +70,7 @@ class Changed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(16))
         self.register_buffer("seen", torch.zeros(2))
+        self.register_buffer("empty", None)
         self.change = change
 
     def forward(self, values):
@@ -85,11 +86,16 @@ NOT_FUNCTIONS = {
     "batch mean": lambda: network(Function(lambda values: values - values.mean(dim=0))),
     "the first of the batch": lambda: network(Function(lambda values: values + values[0])),
     "a branch on the batch": Branch,
+    "a branch on the size of the batch": lambda: network(Function(lambda values: -values if len(values) > 40 else values)),
+    "the place in the batch": lambda: network(Function(lambda values: values * (torch.arange(len(values)) < 50)[:, None])),
     "a buffer": lambda: network(MovingAverage()),
     "a counter": lambda: network(MovingAverage(), Function(lambda values: values)),
     "a weight": lambda: network(Changed(lambda module: module.weight.data.mul_(0.9))),
     "a replaced buffer": lambda: network(Changed(lambda module: setattr(module, "seen", module.seen + 1))),
     "a resized buffer": lambda: network(Changed(lambda module: setattr(module.seen, "data", torch.zeros(3)))),
+    "a converted buffer": lambda: network(Changed(lambda module: setattr(module.seen, "data", module.seen.half()))),
+    "an infinite buffer": lambda: network(Changed(lambda module: module.seen.fill_(torch.inf))),
+    "a new buffer": lambda: network(Changed(lambda module: setattr(module, "empty", module.seen + 1))),
 }
 
 
@@ -116,14 +122,65 @@ def test_a_module_in_training_mode_inside_a_function_is_refused_before_it_runs(m
     assert counts.tolist() == rc.count_regions(model, SEGMENTS).counts.tolist()
 
 
+def test_a_changed_tensor_is_named_and_a_buffer_of_nan_is_not_a_change():
+    model = network(Changed(lambda module: module.seen.add_(1)))
+    with pytest.raises(rc.InputError, match=r"the model changes 2\.seen during evaluation"):
+        rc.count_regions(model, SEGMENTS)
+    model = network(Changed(lambda module: None))
+    model[2].seen.fill_(torch.nan)
+    assert rc.count_regions(model, SEGMENTS).counts.tolist() == rc.count_regions(network(), SEGMENTS).counts.tolist()
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "parameters without values"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(36, 3, device="meta")), "parameters without values"),
+        (Function(lambda inputs: torch.zeros(len(inputs), 2 + len(inputs) % 3)), "depend on the other inputs|cannot trace"),
+        (Function(lambda inputs: ["cat"] * len(inputs)), "number the classes"),
+    ],
+)
+def test_models_that_cannot_be_evaluated_are_refused(model, message, method):
+    with pytest.raises(rc.InputError, match=message):
+        rc.count_regions(model, SEGMENTS, method=method)
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+def test_vertices_without_values_are_refused(method):
+    with pytest.raises(rc.InputError, match="one tensor with values"):
+        rc.count_regions(network(), SEGMENTS.to("meta"), method=method)
+    with pytest.raises(rc.InputError, match="one tensor with values"):
+        rc.count_regions(network(), torch.nested.nested_tensor(list(SEGMENTS), layout=torch.jagged), method=method)
+
+
+@pytest.mark.parametrize("method", [["grid"], None, 3, "gird"])
+def test_an_unknown_method_is_refused(method):
+    with pytest.raises(rc.InputError, match="use one of auto, grid, adaptive, exact, bounds"):
+        rc.count_regions(network(), SEGMENTS, method=method)
+
+
+@pytest.mark.parametrize("method", ["grid", "auto", "adaptive"])
+def test_a_batch_larger_than_all_points_is_one_batch(method):
+    expected = rc.count_regions(network(), SEGMENTS, method=method).counts
+    assert rc.count_regions(network(), SEGMENTS, method=method, batch_size=10**30).counts.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("method", ["exact", "bounds"])
+def test_exact_methods_have_no_connectivity(method):
+    with pytest.raises(rc.InputError, match="uses no lattice; omit the connectivity"):
+        rc.count_regions(network(), SEGMENTS, method=method, connectivity="lattice")
+
+
 def test_labels_must_be_the_same_in_the_same_batch():
     with pytest.raises(rc.InputError, match="different labels for the same input"):
         rc.count_regions(lambda inputs: torch.randint(3, (len(inputs),)), SEGMENTS)
 
 
 def test_a_network_that_cannot_be_traced_is_refused_without_other_output(capfd):
+    model = network(Function(lambda values: values if len(values) < 1000 else values * 1))
     with pytest.raises(rc.InputError, match="cannot trace"):
-        rc.count_regions(Branch().eval(), SEGMENTS, method="exact")
+        rc.count_regions(model, SEGMENTS, method="exact")
     assert capfd.readouterr() == ("", "")
 
 

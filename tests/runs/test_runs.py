@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,6 +260,17 @@ def test_concurrent_processes_without_locks_publish_one_result(tmp_path_factory,
         assert published is None or published.weights()["weight"].item() == result
         assert published is not None or result is None
     shutil.rmtree(results)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_a_history_is_read_as_it_was_written(losses):
+    with tempfile.TemporaryDirectory() as directory:
+        run = store.begin(Path(directory), "a", IDENTITY, {}, "data", {})
+        run.save_history([{"epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses, 1)])
+        run.finish("finished", epochs_trained=len(losses), seconds=1.0)
+        history = run.history()
+    assert history["epoch"].tolist() == list(range(1, len(losses) + 1))
+    assert history["train_loss"].tolist() == losses
 
 
 def test_a_run_taken_over_by_another_process_cannot_be_written(tmp_path):

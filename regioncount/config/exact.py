@@ -1,0 +1,34 @@
+"""Check the options of exact region counts, which use no lattice."""
+
+from regioncount.config.schemas import Regions
+from regioncount.errors import InputError
+from regioncount.regions.methods import EXACT_METHODS, exact_scope
+
+
+def check_exact(regions: Regions) -> None:
+    """Check that the subspaces and options fit the method, if it is one that computes every boundary.
+
+    Args:
+        regions: The region-count settings.
+
+    Raises:
+        InputError: The method does not support a subspace, or does not use an option that is set.
+    """
+    method, budget = regions.method, regions.budget
+    if method not in EXACT_METHODS:
+        if budget is None:
+            return
+        raise InputError(f"regions.budget={budget}: only regions.method=exact and bounds have a budget")
+    if regions.connectivity != "paper":
+        raise InputError(f"regions.connectivity={regions.connectivity}: regions.method={method} uses no lattice; omit it")
+    for name, subspace in regions.subspaces.items():
+        dimension, points = subspace.dimension_counted, subspace.points_per_axis
+        if points != subspace.model_copy(update={"resolution": None}).points_per_axis:
+            raise InputError(f"regions.{name}.resolution={points}: regions.method={method} uses no lattice; omit it")
+        if dimension > EXACT_METHODS[method]:
+            raise InputError(
+                f"regions.{name}: regions.method={method} counts {exact_scope(method)}; leave this subspace out, "
+                "or pass regions.method=auto"
+            )
+        if dimension > 1 and budget is not None:
+            raise InputError(f"regions.{name}: regions.budget={budget} applies to lines only; remove one of the two")
