@@ -2,12 +2,16 @@
 
 import copy
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from regioncount.errors import InputError
 from regioncount.measures.measured_model import Layer, MeasuredModel
@@ -15,31 +19,54 @@ from regioncount.regions.evaluation import true_float32
 
 Vector = NDArray[np.float32]
 
+# Up to this number of inputs or outputs, ARPACK's subspace is the whole space, and it may not converge.
+DENSE_SIZE = 20
+
+
+class _CountUses(TorchDispatchMode):
+    """Counts how often each of some tensors is an argument of an operation."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.uses = dict.fromkeys(tensors, 0)
+        self._names = {id(tensor): name for name, tensor in tensors.items()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            if id(value) in self._names:
+                self.uses[self._names[id(value)]] += 1
+        return func(*args, **(kwargs or {}))
+
 
 @functools.lru_cache(maxsize=1)
 def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.Size]]:
     """Return each layer with the shape of one of its inputs, by name.
 
     Raises:
-        InputError: If the model does not call each layer exactly once, or a layer has a hook. The norms of the weights would
-            then not be those of the layers that the model computes.
+        InputError: If the model does not use each layer and its weight exactly once, or a layer has a hook. The norms of the
+            weights would then not be those of the layers that the model computes.
     """
     for name, layer in measured.layers.items():
         if layer._forward_hooks or layer._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
             raise InputError(f"the layer {name} has a forward hook, which may change what its weight computes")
     shapes: dict[nn.Module, list[torch.Size]] = {layer: [] for layer in measured.layers.values()}
 
-    def record_shape(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shapes[layer].append(inputs[0].shape[1:])
+    def record_shape(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        shapes[layer].append((*args, *kwargs.values())[0].shape[1:])
 
-    hooks = [layer.register_forward_pre_hook(record_shape) for layer in measured.layers.values()]
-    with torch.no_grad():
-        measured.network(measured.sample[0][:1])
-    for hook in hooks:
-        hook.remove()
+    hooks = [layer.register_forward_pre_hook(record_shape, with_kwargs=True) for layer in measured.layers.values()]
+    try:
+        with torch.no_grad(), _CountUses(dict(measured.network.named_parameters())) as counter:
+            measured.network(measured.sample[0][:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
     for name, layer in measured.layers.items():
         if len(shapes[layer]) != 1:
             raise InputError(f"the model calls its layer {name} {len(shapes[layer])} times, not once")
+    for name, number in counter.uses.items():
+        if number != 1:
+            raise InputError(f"the model uses its parameter {name} {number} times, not once")
     return {name: (layer, shapes[layer][0]) for name, layer in measured.layers.items()}
 
 
@@ -82,6 +109,7 @@ def _operator_norm(layer: Layer, shape: torch.Size) -> float:
     linear.bias = None
     example = torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)
 
+    @torch.no_grad()
     def forward(vector: Vector) -> Vector:
         inputs = torch.as_tensor(vector, dtype=example.dtype, device=example.device).view_as(example)
         return linear(inputs).flatten().cpu().numpy()
@@ -96,9 +124,13 @@ def _operator_norm(layer: Layer, shape: torch.Size) -> float:
         return torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True)[0].flatten().cpu().numpy()
 
     size = (outputs.numel(), inputs.numel())
-    if min(size) == 1 or not weight.any():
-        return weight.double().norm().item() if weight.any() else 0.0
+    if not weight.any():
+        return 0.0
+    if min(size) <= DENSE_SIZE:
+        apply, number = (forward, size[1]) if size[1] <= DENSE_SIZE else (transposed, size[0])
+        with true_float32():
+            return float(np.linalg.norm([apply(unit) for unit in np.eye(number, dtype=np.float32)], 2))
     operator = LinearOperator(size, matvec=forward, rmatvec=transposed, dtype=np.float32)
-    with torch.no_grad(), true_float32():
+    with true_float32():
         start = np.random.default_rng(0).standard_normal(min(size)).astype(np.float32)
         return float(svds(operator, k=1, v0=start, return_singular_vectors=False, tol=1e-6)[0])

@@ -171,6 +171,32 @@ def test_norms_of_layers_are_defined_only_if_each_is_called_once(times, by_funct
     assert all(math.isfinite(rc.measure(Calls(1), data, names)[name]) for name in names)
 
 
+class Shares(nn.Module):
+    """A network whose first parameter is used a second time, by a function, or whose layer is called by keyword."""
+
+    def __init__(self, shared):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last, self.shared = nn.Linear(6, 6), nn.Linear(6, 3), shared
+
+    def forward(self, values):
+        values = self.first(input=values).relu()
+        if self.shared == "weight":
+            values = F.linear(values, self.first.weight)
+        elif self.shared == "bias":
+            values = values + self.first.bias
+        return self.last(values)
+
+
+@pytest.mark.parametrize("shared", ["weight", "bias"])
+def test_norms_of_layers_are_defined_only_if_each_parameter_is_used_once(shared):
+    data = torch.randn(20, 6), torch.arange(20) % 3
+    names = ["log_product_frobenius", "log_product_operator"]
+    values = rc.measure(Shares(shared), data, names)
+    assert all(f"its parameter first.{shared} 2 times" in values[f"{name}_error"] for name in names)
+    assert all(math.isfinite(rc.measure(Shares(None), data, names)[name]) for name in names)
+
+
 def test_measuring_draws_no_random_numbers():
     model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)).eval()
     before = torch.get_rng_state()

@@ -89,6 +89,31 @@ def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices()
     assert norms.log_product_operator(measured) == pytest.approx(2 * np.log(expected).sum(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(1, 1, 2), (1, 2, 2)),  # one output
+        (nn.Conv2d(1, 2, 2), (1, 2, 2)),
+        (nn.Conv2d(1, 30, 1), (1, 1, 1)),  # one input
+        (nn.Conv2d(3, 2, 3, stride=2), (3, 5, 5)),
+        (nn.Conv2d(4, 4, 3, padding=1, groups=4), (4, 2, 2)),
+        (nn.Conv1d(2, 3, 3, padding=1), (2, 3)),
+    ],
+)
+def test_operator_norms_of_tiny_layers_are_those_of_their_matrices(layer, shape):
+    linear = copy.deepcopy(layer)
+    linear.bias = None
+    model = nn.Sequential(layer, nn.Flatten())
+    inputs = torch.randn(20, *shape)
+    outputs = model(inputs).shape[1]
+    model.append(nn.Linear(outputs, 3))
+    basis = torch.eye(inputs[0].numel()).view(-1, *shape)
+    with torch.no_grad():
+        expected = np.linalg.svd(linear(basis).flatten(1).double().numpy(), compute_uv=False)[0]
+    measured = from_tensors(model, (inputs, torch.arange(20) % 3))
+    assert norms.operator_norms(measured)[0].item() == pytest.approx(expected, rel=1e-5)
+
+
 def as_matrix(layer):
     """Return a layer's weight as a matrix; that of a grouped convolution is block-diagonal."""
     weight = layer.weight.detach().double()
