@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.utils import env_override
+from omegaconf import open_dict
 
 from regioncount import __version__
 from regioncount.arguments import help_text, parse_arguments, printing_flags
@@ -45,13 +46,17 @@ class Terminated(KeyboardInterrupt):
 
 def _train(overrides: list[str]) -> None:
     with hydra_ready():
-        composed = compose("train", overrides)
+        composed = compose("train", overrides, with_hydra=True)
+    with open_dict(composed):
+        grid = composed.pop("hydra").sweeper.get("params")
 
     from regioncount.config import parse_run
     from regioncount.runs import runner
     from regioncount.runs.describe import describe
 
     prepared = runner.prepare(parse_run(composed))
+    if grid:
+        say(f"training one run of the experiment; sweep.py runs its grid ({', '.join(map(str, grid))})", sys.stderr)
     run = runner.run_or_resume(prepared)
     say(describe(run, prepared.config, prepared.dataset, [run.epochs_trained]))
 

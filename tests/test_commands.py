@@ -35,6 +35,14 @@ def test_help_lists_groups_options_and_flags_without_torch(name):
     assert ("time_budget: null" in shown.stdout) == (name == "sweep")
 
 
+def test_training_an_experiment_names_the_command_for_its_grid(tmp_path):
+    options = ["regions.line.number=2", "regions.line.resolution=5", "dataset.test_size=100", f"results={tmp_path}"]
+    result = run_command("train.py", "experiment=quickstart", "dataset.train_size=60", "epochs=1", *options)
+    assert result.returncode == 0, result.stderr
+    note = "training one run of the experiment; sweep.py runs its grid (optimizer.learning_rate, batch_size, seed)\n"
+    assert note in result.stderr
+
+
 @pytest.mark.parametrize("name", ["train", "measure", "sweep", "report", "analysis"])
 def test_the_version_is_printed(name):
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]

@@ -1,19 +1,18 @@
 """Log runs to Weights & Biases, online or offline. No other module imports W&B.
 
-Failures of W&B do not affect a run: an exception is printed as one line on standard error, and the run continues
-untracked.
+Failures of W&B do not affect a run: a reason is printed as one line on standard error, and the run continues untracked.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regioncount.errors import one_line, say
 from regioncount.reporting.wandb_server import find_obstacle
-from regioncount.runs.trackers import Tracker
+from regioncount.runs.trackers import NoTracker, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,75 +40,45 @@ _stay_offline = False
 
 
 class WandbTracker(Tracker):
-    """One run in W&B. After a failure of W&B the methods do nothing.
+    """One run in W&B.
 
     Args:
-        run: The run of W&B; None if it could not be started.
+        run: The run of W&B.
     """
 
     def __init__(self, run: Any) -> None:
         self._run = run
 
-    @property
-    def lost(self) -> bool:
-        """Whether W&B failed."""
-        return self._run is None
-
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of an epoch in one call; steps must ascend within a run."""
-
-        def log(run: Any) -> None:
-            # Without `commit`, W&B would write the last row after the summary, and overwrite the summary.
-            run.log({"epoch": step} | {name: float(value) for name, value in metrics.items()}, step=step, commit=True)
-
-        self._attempt(log)
+        # Without `commit`, W&B would write the last row after the summary, and overwrite the summary.
+        self._run.log({"epoch": step} | {name: float(value) for name, value in metrics.items()}, step=step, commit=True)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
         """Write the final values into the run's summary."""
-        self._attempt(lambda run: run.summary.update({name: _plain(value) for name, value in values.items()}))
+        self._run.summary.update({name: _plain(value) for name, value in values.items()})
 
     def table(self, name: str, dataframe: "pd.DataFrame") -> None:
         """Log a table; missing values become null."""
-        self._attempt(lambda run: run.log({name: _as_table(dataframe)}, commit=False))
+        self._run.log({name: _as_table(dataframe)}, commit=False)
 
     def scatter(self, name: str, dataframe: "pd.DataFrame", x: str, y: str, title: str) -> None:
         """Log a scatter plot of W&B's own kind."""
+        import wandb
 
-        def log(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.plot.scatter(_as_table(dataframe), x, y, title)}, commit=False)
-
-        self._attempt(log)
+        self._run.log({name: wandb.plot.scatter(_as_table(dataframe), x, y, title)}, commit=False)
 
     def chart(self, name: str, figure: "go.Figure") -> None:
         """Log a plotly figure as an interactive chart."""
+        import wandb
 
-        def log(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Plotly(figure)}, commit=False)
-
-        self._attempt(log)
+        self._run.log({name: wandb.Plotly(figure)}, commit=False)
 
     def figure(self, name: str, path: Path | str) -> None:
         """Log a PNG file as an image."""
+        import wandb
 
-        def log(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Image(str(path))}, commit=False)
-
-        self._attempt(log)
-
-    def _attempt(self, action: Callable[[Any], None]) -> None:
-        if self._run is None:
-            return
-        try:
-            action(self._run)
-        except Exception as error:
-            self._run = None
-            _report(f"W&B failed; the run continues untracked: {_reason(error)}")
+        self._run.log({name: wandb.Image(str(path))}, commit=False)
 
 
 @contextmanager
@@ -145,7 +114,7 @@ def _track(on_server: bool, *, identity: str, directory: Path | str, **options: 
     run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, Path(directory).absolute())
     exit_code = 1
     try:
-        yield WandbTracker(run)
+        yield NoTracker() if run is None else WandbTracker(run)
         exit_code = 0
     finally:
         if run is not None:

@@ -58,9 +58,12 @@ class Tracker:
         """Log a PNG file."""
 
 
-class _Disabled(Tracker):
+class NoTracker(Tracker):
+    """A tracker that logs nothing."""
+
     @property
     def lost(self) -> bool:
+        """Always true."""
         return True
 
 
@@ -182,7 +185,7 @@ def start(
 @contextmanager
 def disabled(**_: Any) -> Iterator[Tracker]:
     """Log nothing."""
-    yield _Disabled()
+    yield NoTracker()
 
 
 register_tracker("disabled", disabled)
