@@ -2,8 +2,8 @@
 
 Dropout that is left on, batch normalization that uses the statistics of the batch, and noise in a forward pass all give one
 input several labels. A count of such labels measures the noise. A sample of points is therefore evaluated before anything is
-counted: as one batch, as part of a batch as large as those of the count (up to 256 inputs), and eight of its points each in
-a batch that contains only this point, twice (one input is too few for some operations). Noise or a branch that is too rare
+counted: as one batch, as part of a batch as large as those of the count (up to 256 inputs), and eight of its points, most of
+them vertices, each in a batch that contains only this point, twice (one input is too few for some operations). Noise or a branch that is too rare
 to change an output of the sample is not detected, nor is a branch for batches of more than 256 inputs.
 
 An exception that the model itself raises is not caught.
@@ -23,7 +23,7 @@ from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_
 from regioncount.regions.outputs import as_output, to_labels
 
 SAMPLE_POINTS = 32
-PAIRS = 8  # points that are also evaluated in a batch of their own
+PAIRS = (6, 2)  # vertices and other points that are also evaluated in a batch of their own
 MAX_BATCH = 256  # inputs in the largest batch of the check
 SEED = 0  # of the points' positions in the subspaces
 
@@ -57,7 +57,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
 
     Args:
         model: The model. A module is evaluated in evaluation mode, which is restored afterwards.
-        inputs: A sample of inputs (B, *input_shape), on the model's device and of its type.
+        inputs: A sample of inputs (B, *input_shape), on the model's device and of its type; see `sample_points`.
         batch_size: The number of inputs that will be evaluated at once; None for that of the sample.
 
     Returns:
@@ -73,7 +73,8 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         layout, first = _choose_layout(model, inputs.split(size))
         kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first)
         repeated = torch.arange(max(len(inputs), batch_size), device=inputs.device) % len(inputs)
-        pairs = torch.arange(min(PAIRS, len(inputs)), device=inputs.device).repeat_interleave(2)
+        every = torch.arange(len(inputs), device=inputs.device)
+        pairs = torch.cat([every[::2][: PAIRS[0]], every[1::2][: PAIRS[1]]]).repeat_interleave(2)
         for indices, batch in ((repeated, batch_size), (pairs, min(2, size))):
             outputs = _evaluate(model, inputs[indices].split(batch), layout)
             if not _agree(first[indices.to(first.device)], outputs, tolerance):

@@ -172,6 +172,15 @@ def test_exact_methods_have_no_connectivity(method):
         rc.count_regions(network(), SEGMENTS, method=method, connectivity="lattice")
 
 
+@pytest.mark.parametrize("vertex", range(6))
+def test_a_branch_that_a_single_vertex_takes_is_found(vertex):
+    triangles = -torch.rand(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    triangles.view(6, 6)[vertex] *= -0.1
+    model = Function(lambda values: values if values.sum() > 0 else -values)
+    with pytest.raises(rc.InputError, match="depend on the other inputs"):
+        rc.count_regions(model, triangles)
+
+
 def test_labels_must_be_the_same_in_the_same_batch():
     with pytest.raises(rc.InputError, match="different labels for the same input"):
         rc.count_regions(lambda inputs: torch.randint(3, (len(inputs),)), SEGMENTS)
