@@ -3,8 +3,9 @@
 Dropout that is left on, batch normalization that uses the statistics of the batch, and noise in a forward pass all give one
 input several labels. A count of such labels measures the noise. A sample of points is therefore evaluated before anything is
 counted: as one batch, as part of a batch as large as those of the count (up to 256 inputs), and eight of its points, most of
-them vertices, each in a batch that contains only this point, twice (one input is too few for some operations). Noise or a branch that is too rare
-to change an output of the sample is not detected, nor is a branch for batches of more than 256 inputs.
+them vertices, each in a batch that contains only this point, twice (one input is too few for some operations). Noise or a
+branch that is too rare to change an output of the sample is not detected, nor is a branch for batches of more than 256
+inputs.
 
 An exception that the model itself raises is not caught.
 """

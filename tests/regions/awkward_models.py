@@ -172,7 +172,7 @@ class Output(dict):
 
 
 class Branch(nn.Module):
-    """A network with another layer for batches with an even sum, rounded down: about half of all batches."""
+    """A network with another layer for about half of all batches."""
 
     def __init__(self, r: random.Random, shape: Shape) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Branch(nn.Module):
         self.classes = min(self.one[-1].out_features, self.other[-1].out_features)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        network = self.one if (100 * inputs.abs().sum()).floor() % 2 else self.other
+        network = self.one if hash(inputs.sum().item()) % 2 else self.other
         return network(inputs)[:, : self.classes]
 
 
