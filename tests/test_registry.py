@@ -54,6 +54,11 @@ def test_options_are_inferred_from_a_signature():
             validate_options(entry, wrong, "optimizer")
 
 
+def test_a_registry_is_a_collection_of_names():
+    assert list(registry.trackers) == ["disabled", "wandb", "wandb_offline"]
+    assert all(name in registry.measures for name in registry.measures)
+
+
 def test_every_part_declares_its_options():
     for table in (registry.models, registry.datasets, registry.optimizers, registry.schedules, registry.subspaces):
         for name in table.names():
