@@ -47,16 +47,18 @@ class Terminated(KeyboardInterrupt):
 def _train(overrides: list[str]) -> None:
     with hydra_ready():
         composed = compose("train", overrides, with_hydra=True)
-    with open_dict(composed):
-        grid = composed.pop("hydra").sweeper.get("params")
+    with open_dict(composed):  # Hydra forbids removing options
+        grid = composed.pop("hydra").sweeper.get("params") or {}
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    varied = [option for option in map(str, grid) if option not in given]
 
     from regioncount.config import parse_run
     from regioncount.runs import runner
     from regioncount.runs.describe import describe
 
     prepared = runner.prepare(parse_run(composed))
-    if grid:
-        say(f"training one run of the experiment; sweep.py runs its grid ({', '.join(map(str, grid))})", sys.stderr)
+    if varied:
+        say(f"one run of the experiment; sweep.py runs its grid ({', '.join(varied)})", sys.stderr)
     run = runner.run_or_resume(prepared)
     say(describe(run, prepared.config, prepared.dataset, [run.epochs_trained]))
 

@@ -1,9 +1,11 @@
 """The script for work on a GPU, rehearsed on a CPU with a tiny network."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,10 @@ import pytest
 from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/on_gpu.py"
+specification = importlib.util.spec_from_file_location("on_gpu", SCRIPT)
+assert specification is not None
+on_gpu = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(on_gpu)
 TINY = ("model.width=2", "epochs=2", "batch_size=8", "optimizer.learning_rate=0.1,0.01", "stop.train_accuracy=null")
 FEW = tuple(f"regions.{name}.number=3" for name in ("line", "plane", "coarse_plane", "simplex_3"))
 
@@ -21,6 +27,47 @@ def rehearse(images: Path, output: Path) -> str:
     options += ["--parts", "runs", "--networks", "small_cnn", "--seeds", "0"]
     command = [sys.executable, SCRIPT, *TINY, *FEW, "device=cpu", "compile=false", *options]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def test_a_command_is_interrupted_and_then_killed_with_its_processes(capfd):
+    assert on_gpu.run(["-c", STUBBORN], time.monotonic() + 4, grace=2) is None
+    printed = capfd.readouterr().out
+    assert "interrupted\n" in printed
+    assert "stopped at the time limit\n" in printed
+    child = int(next(line for line in printed.splitlines() if line.isdigit()))
+    status = Path(f"/proc/{child}/status")
+    assert not status.exists() or "zombie" in status.read_text()
+
+
+def test_a_command_without_time_is_not_started(capfd):
+    assert on_gpu.run(["-c", "print('started')"], time.monotonic() + 1, grace=2) is None
+    assert capfd.readouterr().out == "\nno time left for `python -c print('started')`\n"
+
+
+def test_the_status_of_a_command_is_returned(capfd):
+    assert on_gpu.run(["-c", "raise SystemExit(3)"], time.monotonic() + 60) == 3
+    assert "failed: exit status 3\n" in capfd.readouterr().out
+    assert on_gpu.run(["-c", "pass"], time.monotonic() + 60) == 0
+
+
+def test_partial_files_and_weights_are_not_archived(tmp_path):
+    run = tmp_path / "results/runs/a"
+    run.mkdir(parents=True)
+    for name in ("run.json", "measures.json", ".measures.json.0a.part", "model.pt"):
+        (run / name).touch()
+    on_gpu.archive_new_runs(tmp_path)
+    with tarfile.open(tmp_path / "new_runs.tar.gz") as archive:
+        assert archive.getnames() == ["runs/a/run.json", "runs/a/measures.json"]
 
 
 @pytest.mark.slow

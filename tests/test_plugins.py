@@ -1,5 +1,6 @@
 """Plugins: identities, records, and checks of the parts that they supply."""
 
+import copy
 import json
 import math
 import sys
@@ -8,6 +9,7 @@ import textwrap
 import pytest
 import torch
 from plain_configuration import PLAIN
+from torch.utils._pytree import tree_leaves
 
 import regioncount as rc
 from regioncount import data, registry
@@ -113,7 +115,7 @@ def test_a_measure_cannot_end_like_a_column_beside_another(plugin):
     assert "calibration_error" not in registry.measures
 
 
-def test_a_measure_of_a_plugin_returns_a_number_and_keeps_the_model(plugin):
+def test_a_measure_of_a_plugin_returns_a_number_and_changes_only_its_copies(plugin):
     plugin(
         "various",
         """
@@ -123,18 +125,40 @@ def test_a_measure_of_a_plugin_returns_a_number_and_keeps_the_model(plugin):
         rc.register_measure(name="tensor")(lambda measured: torch.tensor(2.5))
         rc.register_measure(name="words")(lambda measured: "many")
         rc.register_measure(name="broken")(lambda measured: {}["key"])
-        rc.register_measure(name="zeroing")(lambda measured: float(measured.model.weight.data.zero_().sum()))
+        rc.register_measure(name="leaving")(lambda measured: exit())
+        rc.register_measure(name="weights")(lambda measured: float(measured.model.weight.data.zero_().sum()))
+        rc.register_measure(name="layers")(lambda measured: [l.weight.data.mul_(2) for l in measured.layers.values()] and 1)
+        rc.register_measure(name="inputs")(lambda measured: float(measured.sample[0].mul_(0.1).sum()))
+        rc.register_measure(name="labels")(lambda measured: [labels.zero_() for _, labels in measured.train()] and 1)
+        rc.register_measure(name="margins")(lambda measured: float(measured.train_margins.zero_().sum()))
+        rc.register_measure(name="start")(lambda measured: float(measured.initial().weight.data.zero_().sum()))
+
+        @rc.register_measure(name="hooks")
+        def hooks(measured):
+            measured.model.register_forward_hook(lambda module, inputs, outputs: outputs.roll(1, 1))
+            measured.model.forward = lambda inputs: inputs[:, :3]
+            return 1.0
         """,
     )
     registry.load_plugins(["various"])
     data = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
-    values = rc.measure(torch.nn.Linear(4, 3), data, ["tensor", "words", "broken"])
+    model, initial = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+    before = copy.deepcopy((model.state_dict(), initial.state_dict(), data))
+    changing = ["weights", "layers", "inputs", "labels", "margins", "start", "hooks"]
+    builtin = ["accuracy", "output_margin", "parameter_norm", "input_margin", "distance_from_initialization"]
+    expected = rc.measure(model, data, builtin, initial=initial)
+    values = rc.measure(model, data, ["accuracy", *changing, *builtin], initial=initial)
+    assert {name: values[name] for name in changing if not math.isfinite(values[name])} == {}
+    assert {name: values[name] for name in expected} == expected
+    after = (model.state_dict(), initial.state_dict(), data)
+    for one, other in zip(tree_leaves(before), tree_leaves(after), strict=True):
+        assert torch.equal(one, other)
+    values = rc.measure(model, data, ["tensor", "words", "broken", "leaving"])
+    assert values["leaving_error"].startswith("SystemExit")
     assert values["tensor"] == 2.5
     assert math.isnan(values["words"])
     assert values["words_error"] == "the measure returned str, not a number"
     assert values["broken_error"] == "KeyError: 'key'"
-    with pytest.raises(InputError, match="measures=zeroing: the measure of the plugin various changes the model"):
-        rc.measure(torch.nn.Linear(4, 3), data, ["zeroing"])
 
 
 def test_a_subspace_of_a_plugin_has_the_declared_shape(plugin):

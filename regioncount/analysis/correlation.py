@@ -19,6 +19,7 @@ from regioncount.analysis.observations import (
     prepare,
 )
 from regioncount.analysis.selection import FITTED_ACCURACY
+from regioncount.errors import InputError
 
 Merge = tuple[Integers, Integers, Integers]
 
@@ -64,8 +65,10 @@ def correlations(
         have the same statistics for the fitted runs.
 
     Raises:
-        InputError: If a column is missing or not numeric, or accuracies are in percent.
+        InputError: If a column is missing or not numeric, accuracies are in percent, or the level is not between 0 and 1.
     """
+    if not 0 < level < 1:
+        raise InputError(f"level={level}: a confidence level must be between 0 and 1")
     runs = prepare(runs, [*measures, *targets], group_by)
     rows: list[Statistics] = []
     for measure in measures:

@@ -1,6 +1,5 @@
 """The observations behind every statistic: complete runs, averaged over seeds, rounded so that equal values tie."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,13 +128,10 @@ def combine(levels: Integers) -> Integers:
 def _round(values: Floats, name: str) -> Floats:
     """Return rounded values, so that averages that differ only by floating point error tie.
 
-    Targets that follow from accuracies are rounded to 8 decimals, others to 6. If the largest value is below 1 or above a
-    million, decimals are counted from it.
+    Targets that follow from accuracies are rounded to 8 decimals. Other values keep 43 of the 53 bits of a float, about 13
+    significant digits.
     """
     if name in TARGETS:
         return np.round(values, 8)
-    largest = np.abs(values).max(initial=0)
-    if largest == 0:
-        return values
-    exponent = math.floor(math.log10(largest))
-    return np.round(values, min(max(6, 6 - exponent), 12 - exponent, 300))
+    mantissas, exponents = np.frexp(values)
+    return np.ldexp(np.round(mantissas * 2.0**43) / 2.0**43, exponents)

@@ -267,7 +267,7 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
     settings = {key: regions[key] for key in ("seed", "method", "budget", "connectivity") if key in regions}
     subspaces = {name: _parse_subspace(name, regions[name], recorded) for name in regions if name not in settings}
     checked = validate(schema, mapping | {"dataset": options, "regions": settings | {"subspaces": subspaces}})
-    check_exact(checked.regions)
+    check_exact(checked.regions, recorded)
     if recorded:
         if invalid := [name for name in checked.measures if not re.fullmatch(r"\w+", name)]:
             raise InputError(f"measures={abbreviate(invalid[0])}: not a valid measure name")

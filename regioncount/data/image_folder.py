@@ -87,8 +87,10 @@ def _list_classes(folder: Path) -> tuple[str, ...]:
     entries = _scan(folder)
     names = tuple(entry.name for entry in entries if entry.is_dir())
     others = [entry for entry in entries if not entry.is_dir() and entry.name not in SYSTEM_FILES]
-    if lost := [entry.name for entry in others if entry.is_symlink() or entry.name.lower().endswith(EXTENSIONS)]:
-        raise InputError(f"{folder}: {abbreviate(lost[0])} is in no class folder, or a broken link; move or remove it")
+    if broken := [entry.name for entry in others if not Path(entry).exists()]:
+        raise InputError(f"{folder}: {abbreviate(broken[0])} is a broken link; remove it")
+    if misplaced := [entry.name for entry in others if entry.name.lower().endswith(EXTENSIONS)]:
+        raise InputError(f"{folder}: {abbreviate(misplaced[0])} is in no class folder; move or remove it")
     if unprintable := [name for name in names if not name.isprintable()]:
         raise InputError(f"{folder}: the class folder {unprintable[0]!r} has unprintable characters in its name; rename it")
     return names

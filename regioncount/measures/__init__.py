@@ -4,9 +4,11 @@ A measure is a function of a `MeasuredModel`, declared with `regioncount.registr
 mapping of columns to numbers, and raises InputError with the reason if it is undefined.
 """
 
+import copy
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from regioncount.columns import Column
 from regioncount.errors import InputError, one_line
 from regioncount.measures.checks import as_pair, check_model
 from regioncount.measures.measured_model import (
+    Batch,
     DatasetLike,
     MeasuredModel,
     Model,
@@ -91,7 +94,7 @@ def measure(
 
 
 def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
-    """Compute one measure.
+    """Compute one measure. The measure of a plugin receives a copy of the model and the data, which it may change.
 
     Args:
         name: A registered measure.
@@ -101,27 +104,21 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
         The measure's columns. An undefined column is NaN, and an entry COLUMN_error gives the reason.
 
     Raises:
-        InputError: If a plugin's measure changes the model.
         OutOfMemoryError: If the device has too little memory, which is not a property of the model.
     """
     entry = registry.measures[name]
     function = entry.load()
-    state = _copy_state(measured.model) if entry.plugin else {}
     try:
         with warnings.catch_warnings():
             # torch.func's forward-mode derivatives call deprecated functions of torch.
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
-            result: Any = function(measured)
+            result: Any = function(_copy(measured) if entry.plugin else measured)
     except torch.OutOfMemoryError:
         raise
     except (InputError, RuntimeError, ArithmeticError) as error:
         return {name: math.nan, f"{name}_error": one_line(error)}
-    except Exception as error:  # the other measures are computed
+    except (Exception, SystemExit) as error:  # the other measures are computed
         return {name: math.nan, f"{name}_error": one_line(f"{type(error).__name__}: {error}")}
-    if entry.plugin and _has_changed(measured.model, state):
-        raise InputError(
-            f"measures={name}: the measure of the plugin {entry.plugin} changes the model; let it copy the model"
-        )
     items = result if isinstance(result, Mapping) else {name: result}
     other = [column for column in items if column != name and not str(column).startswith(f"{name}_")]
     if entry.plugin and other:
@@ -139,21 +136,21 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
     return columns | {column: reason for column, reason in undefined.items() if column not in columns}
 
 
-def _copy_state(model: object) -> dict[str, Tensor]:
-    """Return a copy of a module's parameters and buffers; empty for another callable."""
-    if not isinstance(model, nn.Module):
-        return {}
-    return {key: value.detach().clone() for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+def _copy(measured: MeasuredModel) -> MeasuredModel:
+    """Return a copy whose model and tensors may be changed."""
 
+    def cloned(batches: Callable[[], Iterator[Batch]]) -> Callable[[], Iterator[Batch]]:
+        return lambda: ((inputs.clone(), labels.clone()) for inputs, labels in batches())
 
-def _has_changed(model: object, state: dict[str, Tensor]) -> bool:
-    """Return whether a module differs from an earlier copy of its state."""
-    if not isinstance(model, nn.Module):
-        return False
-    now = model.state_dict()
-    if any(key not in now or now[key].dtype != tensor.dtype for key, tensor in state.items()):
-        return True
-    return any(not torch.equal(tensor.nan_to_num(), now[key].nan_to_num()) for key, tensor in state.items())
+    initial, (inputs, labels) = measured.initial, measured.sample
+    return replace(
+        measured,
+        model=copy.deepcopy(measured.model),
+        train=cloned(measured.train),
+        sample=(inputs.clone(), labels.clone()),
+        test=None if measured.test is None else cloned(measured.test),
+        initial=None if initial is None else lambda: copy.deepcopy(initial()),
+    )
 
 
 def _number(column: str, item: Any) -> float | str:

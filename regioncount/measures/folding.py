@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # pyright: ignor
 from regioncount.errors import InputError
 from regioncount.regions.copies import plain_copy
 from regioncount.regions.evaluation import evaluation_mode, true_float32
-from regioncount.regions.outputs import as_output
+from regioncount.regions.outputs import as_output, logit_scale
 from regioncount.regions.screening import FOLDING_TOLERANCE, folded
 
 
@@ -60,7 +60,7 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
         raise InputError(f"the logits are {expected.dtype}: derivatives and norms need float32")
     if not expected.isfinite().all():
         raise InputError("a logit is not a finite number")
-    if not (actual - expected).abs().max() <= FOLDING_TOLERANCE * (expected.max() - expected.min()):
+    if not (actual - expected).abs().max() <= FOLDING_TOLERANCE * logit_scale(expected):
         raise InputError(
             "batch normalization cannot be folded: the folded network computes another function, as when a convolution "
             "is shared or a subclass of batch normalization does more"

@@ -24,7 +24,11 @@ DENSE_SIZE = 20
 
 
 class _CountUses(TorchDispatchMode):
-    """Counts how often each of some tensors is an argument of an operation."""
+    """Counts how often each of some tensors is an argument of an operation.
+
+    An operation that only asks for a tensor's shape or type, such as `new_zeros`, counts too. Of a view that the model keeps
+    and uses several times, only the first use counts.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -43,8 +47,8 @@ def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.
     """Return each layer with the shape of one of its inputs, by name.
 
     Raises:
-        InputError: If the model does not use each layer and its weight exactly once, or a layer has a hook. The norms of the
-            weights would then not be those of the layers that the model computes.
+        InputError: If the model does not use each layer and each parameter exactly once, or a layer has a hook. The norms of
+            the weights would then not be those of the layers that the model computes.
     """
     for name, layer in measured.layers.items():
         if layer._forward_hooks or layer._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
@@ -109,7 +113,6 @@ def _operator_norm(layer: Layer, shape: torch.Size) -> float:
     linear.bias = None
     example = torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)
 
-    @torch.no_grad()
     def forward(vector: Vector) -> Vector:
         inputs = torch.as_tensor(vector, dtype=example.dtype, device=example.device).view_as(example)
         return linear(inputs).flatten().cpu().numpy()
@@ -128,9 +131,9 @@ def _operator_norm(layer: Layer, shape: torch.Size) -> float:
         return 0.0
     if min(size) <= DENSE_SIZE:
         apply, number = (forward, size[1]) if size[1] <= DENSE_SIZE else (transposed, size[0])
-        with true_float32():
+        with torch.no_grad(), true_float32():
             return float(np.linalg.norm([apply(unit) for unit in np.eye(number, dtype=np.float32)], 2))
     operator = LinearOperator(size, matvec=forward, rmatvec=transposed, dtype=np.float32)
-    with true_float32():
+    with torch.no_grad(), true_float32():
         start = np.random.default_rng(0).standard_normal(min(size)).astype(np.float32)
         return float(svds(operator, k=1, v0=start, return_singular_vectors=False, tol=1e-6)[0])

@@ -14,7 +14,14 @@ from regioncount.regions.evaluation import Model, as_vertices, require_count
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
-from regioncount.regions.methods import EXACT_METHODS, LATTICE_METHODS, check_lattice, default_resolution, exact_scope
+from regioncount.regions.methods import (
+    EXACT_METHODS,
+    LATTICE_METHODS,
+    check_lattice,
+    default_resolution,
+    exact_scope,
+    require_method,
+)
 from regioncount.regions.model_check import require_callable
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
@@ -134,8 +141,7 @@ def count_regions(
     require_count("resolution", resolution, 2)
     require_count("batch_size", batch_size, 1)
     require_count("budget", budget, 1)
-    if method not in (known := (*LATTICE_METHODS, *EXACT_METHODS)):
-        raise InputError(f"method={method} is unknown; use one of {', '.join(known)}")
+    require_method(method, (*LATTICE_METHODS, *EXACT_METHODS))
     if method in EXACT_METHODS:
         return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:

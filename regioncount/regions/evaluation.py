@@ -147,6 +147,17 @@ def require_count(name: str, value: Any, least: int) -> None:
         raise InputError(f"{name}={value!r}: give a whole number of at least {least}")
 
 
+def require_values(model: Model) -> None:
+    """Check that the parameters of a module have values: those of lazy modules do not before the first call.
+
+    Raises:
+        InputError: If a parameter has no values.
+    """
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    if any(is_lazy(parameter) or parameter.is_meta for parameter in parameters):
+        raise InputError("the model has parameters without values: call it on a batch of inputs first, or load its weights")
+
+
 def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torch.dtype]:
     """Return the device and the dtype in which a model is evaluated.
 
@@ -160,9 +171,8 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
     Raises:
         InputError: If the parameters are neither float32 nor float64, or have no values.
     """
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    if any(is_lazy(parameter) or parameter.is_meta for parameter in parameters):
-        raise InputError("the model has parameters without values: call it on a batch of inputs first, or load its weights")
+    require_values(model)
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
     first = next((p for p in parameters if p.is_floating_point()), None)
     if first is None:
         return vertices.device, torch.promote_types(vertices.dtype, torch.float32)

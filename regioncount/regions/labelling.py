@@ -16,7 +16,7 @@ from regioncount.regions.evaluation import (
     interpolate,
     true_float32,
 )
-from regioncount.regions.methods import LATTICE_METHODS
+from regioncount.regions.methods import LATTICE_METHODS, require_method
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import as_output, refuse_nan, to_labels
 from regioncount.regions.screening import Prepared, prepare
@@ -59,8 +59,7 @@ class Labeller:
         method: str,
         batch_size: int | None = None,
     ) -> None:
-        if method not in LATTICE_METHODS:
-            raise InputError(f"method={method} is unknown; use one of {', '.join(LATTICE_METHODS)}")
+        require_method(method, LATTICE_METHODS)
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         self.device, self.dtype = device_and_dtype(model, vertices)
@@ -71,7 +70,7 @@ class Labeller:
         sample = sample_points(vertices).to(self.device, self.dtype)
         self.layout, self.evaluations = check_function(model, sample, self.batch_size)
         self.prepared = Prepared(model)
-        self.method, self.classes = "grid", 1
+        self.method, self.classes, self.logit_dtype = "grid", 1, self.dtype
         if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
             self._choose_method(method, vertices)
         self.block_size = max(1, BLOCK_VALUES // (len(self.weights) * self.classes))
@@ -126,6 +125,7 @@ class Labeller:
                     raise InputError("method=adaptive needs logits (batch, classes), not labels; use method=grid")
                 return
             self.method, self.classes = "adaptive", output.shape[1]
+            self.logit_dtype = torch.promote_types(output.dtype, self.dtype)
             if method == "auto" and isinstance(self.model, nn.Module):
                 self.prepared = prepare(self.model, inputs, output, self.batch_size, self.layout)
                 self.evaluations += self.prepared.evaluations
@@ -149,7 +149,7 @@ class Labeller:
         float32, bfloat16, bound = self.prepared.float32, self.prepared.bfloat16, self.prepared.bound
         if bfloat16 is None or bound is None:
             return self._evaluate(float32, vertices, subspace, point)
-        logits = torch.empty(len(point), self.classes, dtype=self.dtype, device=self.device)
+        logits = torch.empty(len(point), self.classes, dtype=self.logit_dtype, device=self.device)
         close = expected_margin < bound  # bfloat16 would not decide these labels: evaluate only in float32
         screened = (~close).nonzero().squeeze(1)
         if len(screened):
@@ -169,7 +169,7 @@ class Labeller:
             padded = torch.cat([batch, batch[-1:].expand(-len(batch) % quarter)])
             inputs = interpolate(vertices, self.weights, subspace[padded], point[padded]).to(dtype)
             output = as_output(model(self.layout(inputs)))
-            outputs.append(output[: len(batch)].to(self.device, self.dtype))
+            outputs.append(output[: len(batch)].to(self.device, self.logit_dtype))
         self.evaluations += len(point)
         logits = torch.cat(outputs)
         refuse_nan(logits.isnan().any())

@@ -1,6 +1,7 @@
 """Counting methods and connectivities by name. Importing this module imports neither torch nor numpy."""
 
 import math
+from collections.abc import Iterable
 
 from regioncount.errors import InputError
 
@@ -45,6 +46,16 @@ def check_lattice(dimension: int, resolution: int, option: str = "resolution") -
             f"{option}={resolution}: the lattice of a {dimension}-dimensional subspace has more than {MAX_POINTS:,} points; "
             "choose a lower resolution"
         )
+
+
+def require_method(method: object, known: Iterable[str]) -> None:
+    """Check the name of a method.
+
+    Raises:
+        InputError: If the method is not one of the known ones.
+    """
+    if method not in (names := [*known]):
+        raise InputError(f"method={method} is unknown; use one of {', '.join(names)}")
 
 
 def exact_scope(method: str) -> str:

@@ -20,8 +20,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_layout, true_float32
-from regioncount.regions.outputs import as_output, to_labels
+from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_layout, require_values, true_float32
+from regioncount.regions.outputs import as_output, logit_scale, to_labels
 
 SAMPLE_POINTS = 32
 PAIRS = (6, 2)  # vertices and other points that are also evaluated in a batch of their own
@@ -52,9 +52,9 @@ def require_callable(model: object) -> None:
 def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) -> tuple[Layout, int]:
     """Check that a model returns one answer for each input.
 
-    Two evaluations of an input may differ by rounding: in each logit, by the square root of the machine epsilon of the
-    logits' type times the range of the logits (a factor of 3e-4 in float32, 1.5e-8 in float64), plus 64 machine epsilons
-    of the largest logit. Labels must be equal.
+    Two evaluations of an input may differ by rounding: in each logit, by the square root of the machine epsilon (of the type
+    of the inputs or the logits, whichever is larger) times the scale of the logits (`logit_scale`; a factor of 3e-4 in
+    float32, 1.5e-8 in float64), plus 64 machine epsilons of the largest logit of the same class. Labels must be equal.
 
     Args:
         model: The model. A module is evaluated in evaluation mode, which is restored afterwards.
@@ -66,13 +66,15 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         `fast_layout`, unless the model raises an exception in it: `view` and exported modules require a layout.
 
     Raises:
-        InputError: If a module is in training mode, the answers differ, or the model changes a parameter or a buffer.
+        InputError: If a parameter has no values, a module is in training mode, the answers differ, or the model changes a
+            parameter or a buffer.
     """
+    require_values(model)
     batch_size = min(batch_size or len(inputs), MAX_BATCH)
     size = min(len(inputs), batch_size)
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
-        kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first)
+        kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first, inputs.dtype)
         repeated = torch.arange(max(len(inputs), batch_size), device=inputs.device) % len(inputs)
         every = torch.arange(len(inputs), device=inputs.device)
         pairs = torch.cat([every[::2][: PAIRS[0]], every[1::2][: PAIRS[1]]]).repeat_interleave(2)
@@ -135,7 +137,7 @@ def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor
     return torch.cat(outputs)
 
 
-def _agree(logits: Tensor, others: Tensor, tolerance: float) -> bool:
+def _agree(logits: Tensor, others: Tensor, tolerance: Tensor) -> bool:
     """Return whether outputs agree up to rounding; labels, infinities and NaN must be equal."""
     if logits.shape != others.shape or not logits.is_floating_point():
         return torch.equal(logits, others)
@@ -144,18 +146,17 @@ def _agree(logits: Tensor, others: Tensor, tolerance: float) -> bool:
         return False
     if not torch.equal(logits[~finite].nan_to_num(nan=0.0), others[~finite].nan_to_num(nan=0.0)):
         return False
-    values, other_values = logits[finite].double(), others[finite].double()
-    if not values.numel():
-        return True
-    return bool((values - other_values).abs().max() <= tolerance)
+    differences = (logits.double() - others.double()).abs()
+    return bool((differences <= tolerance)[finite].all())
 
 
-def _tolerance(logits: Tensor) -> float:
-    """Return the largest difference between two evaluations of a logit that counts as rounding."""
+def _tolerance(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the largest difference between two evaluations of a logit that counts as rounding, for each class."""
     if not logits.is_floating_point():
-        return 0.0
-    finite, eps = logits[logits.isfinite()].double(), torch.finfo(logits.dtype).eps
-    return float(eps**0.5 * (finite.max() - finite.min()) + 64 * eps * finite.abs().max()) if finite.numel() else 0.0
+        return torch.zeros((), dtype=torch.float64)
+    eps = max(torch.finfo(logits.dtype).eps, torch.finfo(dtype).eps)
+    largest = logits.double().abs().masked_fill(~logits.isfinite(), 0).amax(dim=0)
+    return eps**0.5 * logit_scale(logits) + 64 * eps * largest
 
 
 @contextmanager
@@ -167,15 +168,16 @@ def _watch_modules(model: Model) -> Generator[None]:
     Raises:
         InputError: If a module is in training mode, before it runs; or if a parameter or a buffer has changed.
     """
-    state: list[tuple[nn.Module, str, str, Tensor | None, Tensor | None]] = []  # and the tensor's name and a copy
+    state: list[tuple[nn.Module, str, str, str, Tensor | None, Tensor | None]] = []  # the last two: a tensor and a copy
     seen: set[nn.Module] = set()
 
     def remember(module: nn.Module, prefix: str = "") -> None:
         if module not in seen:
             seen.add(module)
-            for name, tensor in [*_own(module, "_parameters"), *_own(module, "_buffers")]:
-                copy = None if tensor is None else tensor.detach().clone()
-                state.append((module, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
+            for kind in ("_parameters", "_buffers"):
+                for name, tensor in _own(module, kind).items():
+                    copy = None if tensor is None else tensor.detach().clone()
+                    state.append((module, kind, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
 
     def before_forward(module: nn.Module, _: Any) -> None:
         if getattr(module, "training", False) and _depends_on_mode(module):
@@ -192,22 +194,24 @@ def _watch_modules(model: Model) -> Generator[None]:
     finally:
         if handle is not None:
             handle.remove()
-        changed = [full for module, name, full, tensor, copy in state if _restore(module, name, tensor, copy)]
+        changed = [full for module, kind, name, full, tensor, copy in state if _restore(module, kind, name, tensor, copy)]
     if changed:
         raise InputError(f"the model changes {changed[0]} during evaluation, such as running statistics; {ADVICE}")
 
 
-def _own(module: nn.Module, kind: str) -> list[tuple[str, Tensor | None]]:
-    """Return a module's own parameters or buffers by name, including those that are None. A scripted module has no dict."""
+def _own(module: nn.Module, kind: str) -> dict[str, Tensor | None]:
+    """Return the dictionary of a module's own parameters or buffers. A scripted module has none."""
     tensors = getattr(module, kind, None)
-    return list(tensors.items()) if isinstance(tensors, dict) else []
+    return tensors if isinstance(tensors, dict) else {}
 
 
-def _restore(module: nn.Module, name: str, tensor: Tensor | None, copy: Tensor | None) -> bool:
+def _restore(module: nn.Module, kind: str, name: str, tensor: Tensor | None, copy: Tensor | None) -> bool:
     """Restore a parameter or a buffer of a module, and return whether it had changed."""
-    replaced = getattr(module, name, None) is not tensor
+    own = _own(module, kind)
+    replaced = name not in own or own[name] is not tensor
     if replaced:
-        setattr(module, name, tensor)
+        vars(module).pop(name, None)  # a tensor that the model has set after deleting this one
+        own[name] = tensor
     if tensor is None or copy is None:
         return replaced
     if (tensor.shape, tensor.dtype, tensor.device) != (copy.shape, copy.dtype, copy.device):

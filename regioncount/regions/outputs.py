@@ -72,6 +72,21 @@ def to_labels(output: Any, batch: int) -> tuple[Tensor, Tensor]:
     raise InputError(f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; {EXPECTED}")
 
 
+def logit_scale(logits: Tensor) -> float:
+    """Return the scale of logits (N, classes) for tolerances, which the logit of a masked class, such as -1e9, does not set.
+
+    Returns:
+        The largest range of a class over the inputs, or the largest margin of an input (its highest logit minus the second
+        highest) if that is larger. Infinite logits and NaN are left out; 0 if none is left.
+    """
+    values = logits.double()
+    absent = ~values.isfinite()
+    highest, lowest = values.masked_fill(absent, -torch.inf), values.masked_fill(absent, torch.inf)
+    top = highest.topk(min(2, values.shape[1]), dim=1).values
+    spreads = torch.cat([highest.amax(dim=0) - lowest.amin(dim=0), top[:, 0] - top[:, -1]])
+    return max(spreads[spreads.isfinite()].tolist(), default=0.0)
+
+
 def refuse_nan(has_nan: Tensor) -> None:
     """Raise if any logit of the model is not a number.
 

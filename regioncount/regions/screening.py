@@ -14,13 +14,13 @@ from torch.fx.experimental.optimization import fuse
 from regioncount.regions.adaptive import margins
 from regioncount.regions.copies import plain_copy
 from regioncount.regions.evaluation import Layout, Model, fast_bfloat16, fast_layout, to_fast_layout
-from regioncount.regions.outputs import as_output
+from regioncount.regions.outputs import as_output, logit_scale
 
 # Bound on the bfloat16 margin, in units of the largest error observed in a difference of two logits. In the benchmarks,
 # labels differed only at margins below half that error.
 BOUND_ERRORS = 2.0
 
-# Largest change of a logit by folding, relative to the range of the logits: far above rounding, far below what a wrong fold
+# Largest change of a logit by folding, relative to the scale of the logits: far above rounding, far below what a wrong fold
 # causes. A wrong fold shows at any input, so a few inputs suffice.
 FOLDING_TOLERANCE = 1e-3
 FOLDING_INPUTS = 16
@@ -60,7 +60,7 @@ def prepare(model: nn.Module, inputs: Tensor, logits: Tensor, batch_size: int, l
         sample = slice(None, None, -(-len(inputs) // FOLDING_INPUTS))
         with suppress(Exception):  # the traced copy may return something else
             change = (_in_batches(folded_model, inputs[sample], batch_size, layout) - logits[sample]).abs().max()
-            if change <= FOLDING_TOLERANCE * (logits.max() - logits.min()):
+            if change <= FOLDING_TOLERANCE * logit_scale(logits):
                 float32 = folded_model
         evaluations += len(inputs[sample])
     if not fast_bfloat16(inputs.device):

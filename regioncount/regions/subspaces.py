@@ -4,10 +4,14 @@ Every kind of subspace is an array of vertices (S, d + 1, *input_shape): a segme
 Counting depends on the vertices only.
 """
 
+from numbers import Real
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
+from regioncount.regions.evaluation import require_count
 
 
 def sample_indices(population: int, dimension: int, number: int, generator: torch.Generator | None = None) -> Tensor:
@@ -25,12 +29,12 @@ def sample_indices(population: int, dimension: int, number: int, generator: torc
         int64 (S, d + 1).
 
     Raises:
-        InputError: If the dimension or the number is below 1, or there are fewer than d + 1 images.
+        InputError: If the dimension or the number is not a whole number of at least 1, or there are fewer than d + 1 images.
     """
-    if dimension < 1:
-        raise InputError(f"dimension={dimension}: a subspace needs dimension 1 (a line) or more")
-    if number < 1:
-        raise InputError(f"number={number}: at least 1 subspace is needed")
+    require_count("dimension", dimension, 1)
+    require_count("number", number, 1)
+    if generator is not None:
+        _require_type("generator", generator, torch.Generator)
     if population < dimension + 1:
         raise InputError(f"{population} images cannot span a simplex of dimension {dimension}: {dimension + 1} are needed")
     device = "cpu" if generator is None else generator.device
@@ -63,8 +67,10 @@ def sample_simplices(
         Vertices (S, d + 1, *input_shape).
 
     Raises:
-        InputError: If the dimension or the number is below 1, or there are fewer than d + 1 images.
+        InputError: If the images are no tensor, the dimension or the number is no whole number of at least 1, or there are
+            fewer than d + 1 images.
     """
+    _require_type("images", images, Tensor)
     indices = sample_indices(len(images), dimension, number, generator)
     return images[indices.to(images.device)]
 
@@ -80,7 +86,7 @@ def shorten_segments(segments: Tensor, generator: torch.Generator | None = None)
         Segments (S, 2, *input_shape).
 
     Raises:
-        InputError: If `segments` does not have two vertices per subspace.
+        InputError: If `segments` is no floating point tensor with two vertices per subspace.
     """
     _require_segments(segments)
     device = "cpu" if generator is None else generator.device
@@ -100,7 +106,7 @@ def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) ->
         Segments (S, 2, *input_shape).
 
     Raises:
-        InputError: If `segments` does not have two vertices per subspace, or `start` is not below `stop`.
+        InputError: If `segments` is no floating point tensor with two vertices per subspace, or `start` is not below `stop`.
     """
     _require_segments(segments)
     if not start < stop:
@@ -120,8 +126,10 @@ def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Gener
         Segments (S, 2, *input_shape).
 
     Raises:
-        InputError: If the scale is not above 0.
+        InputError: If the images are no floating point tensor, or the scale is not a number above 0.
     """
+    _require_floats("images", images)
+    _require_type("scale", scale, Real)
     if not scale > 0:
         raise InputError(f"scale={scale}: the standard deviation of the noise must be above 0")
     device = "cpu" if generator is None else generator.device
@@ -129,7 +137,19 @@ def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Gener
     return torch.stack([images, images + scale * noise], dim=1)
 
 
+def _require_type(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"{name}: a {kind.__module__}.{kind.__name__} is needed, not {type(value).__name__}")
+
+
+def _require_floats(name: str, tensor: Tensor) -> None:
+    _require_type(name, tensor, Tensor)
+    if not tensor.is_floating_point():
+        raise InputError(f"{name}: must be floating point and normalized as the model expects, not {tensor.dtype}")
+
+
 def _require_segments(segments: Tensor) -> None:
+    _require_floats("segments", segments)
     if segments.dim() < 2 or segments.shape[1] != 2:
         raise InputError(f"segments of shape (S, 2, *input_shape) are needed, not {tuple(segments.shape)}")
 

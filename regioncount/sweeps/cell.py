@@ -66,7 +66,7 @@ def run(config: DictConfig) -> str | float:
     except store.Superseded as error:
         say(f"{cell}: {error}", sys.stderr)
         return "skipped"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         say(f"{cell}: failed, {reason}", sys.stderr)
         plans.record_failure(failure, reason, traceback.format_exc())

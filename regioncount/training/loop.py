@@ -64,8 +64,7 @@ def fit(
         - epoch, counted from 1, and its learning_rate;
         - train_loss and running_accuracy: averages over the epoch's images, in training mode;
         - train_accuracy and stop_loss: of the whole training set at the end of the epoch, in evaluation mode and float32.
-          Without an evaluation for the stop rule, train_accuracy is NaN and stop_loss is missing. stop_loss is also missing
-          if training is in bfloat16 and the stop rule has no target loss;
+          Without an evaluation for the stop rule, train_accuracy is NaN and stop_loss is missing;
         - seconds: the duration of the epoch.
 
     Raises:

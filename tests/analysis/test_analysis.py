@@ -297,3 +297,23 @@ def test_weighted_statistics_equal_those_of_repeated_items(data):
             continue
         expected = [statistic(*repeated) for statistic in SCIPY.values()]
         np.testing.assert_allclose(result, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1, 0), (1e-3, 0), (1e-200, 0), (1e200, 0), (1e-4, 1e3), (1e-6, 1)])
+def test_the_unit_of_a_measure_changes_no_correlation(factor, offset):
+    settings = {"learning_rate": [0.1, 0.05, 0.02, 0.01, 0.005, 0.002], "batch_size": 32, "weight_decay": 0.0}
+    accuracies = {"train_accuracy": 1.0, "test_accuracy": [0.9, 0.91, 0.93, 0.92, 0.94, 0.95]}
+    measure = np.array([2.0, 1e-3, 3e-7, 2e-7, 1e-7, 5e-8]) if offset == 0 else np.array([6.0, 5.5, 4.0, 3.0, 2.0, 1.0])
+    runs = pd.DataFrame(settings | accuracies | {"m": measure, "scaled": factor * measure + offset})
+    table = correlations(runs, ["m", "scaled"], ["generalization_gap"])
+    gaps = 1 - runs["test_accuracy"]
+    assert table["kendall"].tolist() == pytest.approx([stats.kendalltau(measure, gaps)[0]] * 2)
+    assert table["spearman"].tolist() == pytest.approx([stats.spearmanr(measure, gaps)[0]] * 2)
+    assert table["pearson"].tolist() == pytest.approx([stats.pearsonr(measure, gaps)[0]] * 2)
+
+
+@pytest.mark.parametrize("level", [0, 1, 1.5, 95, -1, math.nan])
+def test_a_level_is_between_0_and_1(level):
+    runs = pd.DataFrame({"seed": [0], "train_accuracy": [1.0], "test_accuracy": [0.5], "m": [1.0]})
+    with pytest.raises(InputError, match="level"):
+        correlations(runs, ["m"], group_by=["seed"], level=level)

@@ -89,6 +89,14 @@ def test_operator_norms_are_the_largest_singular_values_of_the_layers_matrices()
     assert norms.log_product_operator(measured) == pytest.approx(2 * np.log(expected).sum(), rel=1e-4)
 
 
+def test_a_single_layer_is_a_network():
+    layer = nn.Linear(6, 3)
+    measured = from_tensors(layer, (torch.randn(20, 6), torch.arange(20) % 3))
+    expected = torch.linalg.matrix_norm(layer.weight.detach().double(), 2).item()
+    assert norms.log_product_spectral(measured) == pytest.approx(2 * math.log(expected))
+    assert norms.log_product_operator(measured) == pytest.approx(2 * math.log(expected))
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [

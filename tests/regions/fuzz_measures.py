@@ -34,6 +34,8 @@ class Use:
     inputs: Tensor
     weight: Tensor
     output: Tensor
+    version: int
+    """Of the output, which an operation in place changes."""
 
 
 def uses_of_layers(model: nn.Module, inputs: Tensor) -> list[Use] | None:
@@ -48,11 +50,11 @@ def uses_of_layers(model: nn.Module, inputs: Tensor) -> list[Use] | None:
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal unknown
         if isinstance(module, LAYERS):
-            uses.append(Use(module, arguments[0].clone(), module.weight.detach().clone(), output))
-        elif uses and uses[-1].output is arguments[0] and module.running_var is not None:
+            uses.append(Use(module, arguments[0].clone(), module.weight.detach().clone(), output, output._version))
+        elif uses and module.running_var is not None and follows(uses[-1], arguments[0]):
             scale = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight.detach())
             uses[-1].weight *= scale.view(-1, *[1] * (uses[-1].weight.dim() - 1))
-            uses[-1].output = output
+            uses[-1].output, uses[-1].version = output, output._version
         else:
             unknown = True
 
@@ -63,6 +65,11 @@ def uses_of_layers(model: nn.Module, inputs: Tensor) -> list[Use] | None:
     for handle in handles:
         handle.remove()
     return None if unknown else uses
+
+
+def follows(use: Use, value: Tensor) -> bool:
+    """Return whether a value is the output of a layer, without an operation in place between."""
+    return value is use.output and value._version == use.version
 
 
 def dense_matrix(use: Use) -> Tensor:

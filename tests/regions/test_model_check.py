@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import regioncount as rc
-from regioncount.regions import methods, model_check, piecewise
+from regioncount.regions import methods, model_check, outputs, piecewise
 
 ANY_METHOD = [*methods.LATTICE_METHODS, *methods.EXACT_METHODS]
 SEGMENTS = torch.randn(20, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -78,6 +80,11 @@ class Changed(nn.Module):
         return values
 
 
+def replace_by_attribute(module):
+    del module.seen
+    module.seen = torch.ones(2)
+
+
 NOT_FUNCTIONS = {
     "dropout": lambda: network(Function(lambda values: F.dropout(values, 0.1))),
     "noise": lambda: network(Function(lambda values: values + 0.1 * torch.randn_like(values))),
@@ -95,6 +102,7 @@ NOT_FUNCTIONS = {
     "a resized buffer": lambda: network(Changed(lambda module: setattr(module.seen, "data", torch.zeros(3)))),
     "a converted buffer": lambda: network(Changed(lambda module: setattr(module.seen, "data", module.seen.half()))),
     "an infinite buffer": lambda: network(Changed(lambda module: module.seen.fill_(torch.inf))),
+    "a deleted buffer": lambda: network(Changed(replace_by_attribute)),
     "a new buffer": lambda: network(Changed(lambda module: setattr(module, "empty", module.seen + 1))),
 }
 
@@ -137,13 +145,16 @@ def test_a_changed_tensor_is_named_and_a_buffer_of_nan_is_not_a_change():
     [
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "parameters without values"),
         (nn.Sequential(nn.Flatten(), nn.Linear(36, 3, device="meta")), "parameters without values"),
-        (Function(lambda inputs: torch.zeros(len(inputs), 2 + len(inputs) % 3)), "depend on the other inputs|cannot trace"),
+        (Function(lambda inputs: torch.zeros(len(inputs), 3 if len(inputs) > 2 else 2)), "depend on the other inputs"),
         (Function(lambda inputs: ["cat"] * len(inputs)), "number the classes"),
     ],
 )
 def test_models_that_cannot_be_evaluated_are_refused(model, message, method):
     with pytest.raises(rc.InputError, match=message):
         rc.count_regions(model, SEGMENTS, method=method)
+    if method == "grid":
+        with pytest.raises(rc.InputError, match=message):
+            rc.measure(model, (SEGMENTS[:, 0], torch.zeros(len(SEGMENTS), dtype=torch.int64)))
 
 
 @pytest.mark.parametrize("method", ANY_METHOD)
@@ -170,6 +181,78 @@ def test_a_batch_larger_than_all_points_is_one_batch(method):
 def test_exact_methods_have_no_connectivity(method):
     with pytest.raises(rc.InputError, match="uses no lattice; omit the connectivity"):
         rc.count_regions(network(), SEGMENTS, method=method, connectivity="lattice")
+
+
+class Masked(nn.Module):
+    """A model with one more class, whose logit is a large negative number: it is never predicted."""
+
+    def __init__(self, model, mask):
+        super().__init__()
+        self.model, self.mask = model, mask
+
+    def forward(self, values):
+        logits = self.model(values)
+        return torch.cat([logits, torch.full_like(logits[:, :1], self.mask)], dim=1)
+
+
+@pytest.mark.parametrize("mask", [-1e3, -1e6, -1e9, -float("inf")])
+@pytest.mark.parametrize("method", ["grid", "auto", "adaptive"])
+def test_a_masked_class_does_not_hide_a_model_that_is_no_function(method, mask):
+    expected = rc.count_regions(network(), SEGMENTS, method="grid").counts.tolist()
+    assert rc.count_regions(Masked(network(), mask), SEGMENTS, method=method).counts.tolist() == expected
+    for name in ("dropout", "noise", "batch mean"):
+        with pytest.raises(rc.InputError):
+            rc.count_regions(Masked(NOT_FUNCTIONS[name](), mask), SEGMENTS, method=method)
+
+
+class SharedConvolution(nn.Module):
+    """Two batch normalizations after one convolution, which torch.fx folds wrongly."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.head = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(36, 3)
+        self.one, self.two = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+        for norm in (self.one, self.two):
+            norm.running_mean.normal_(0, 0.5)
+            norm.running_var.uniform_(0.02, 0.1)
+
+    def forward(self, values):
+        values = self.one(self.convolution(values)).relu()
+        return self.head(self.two(self.convolution(values)).relu().flatten(1))
+
+
+@pytest.mark.parametrize("mask", [-1e3, -1e9])
+def test_a_masked_class_does_not_hide_a_wrong_fold(mask):
+    model = SharedConvolution().eval()
+    expected = rc.count_regions(model, SEGMENTS, method="grid").counts.tolist()
+    assert rc.count_regions(Masked(model, mask), SEGMENTS).counts.tolist() == expected
+    values = rc.measure(Masked(model, mask), (SEGMENTS[:, 0], torch.zeros(len(SEGMENTS)).long()), ["parameter_norm"])
+    assert "folded network computes another function" in values["parameter_norm_error"]
+
+
+@pytest.mark.parametrize("method", ["grid", "auto", "adaptive"])
+def test_logits_of_a_wider_type_than_the_weights_are_counted_in_it(method):
+    expected = rc.count_regions(network(), SEGMENTS, method="grid").counts.tolist()
+    for offset in (0.0, 1e9):
+        model = nn.Sequential(network(), Function(lambda logits, offset=offset: logits.double() + offset))
+        assert rc.count_regions(model, SEGMENTS, method=method).counts.tolist() == expected
+    if method == "grid":
+        doubled = rc.count_regions(lambda inputs: network()(inputs).detach().numpy().astype(np.float64), SEGMENTS)
+        assert doubled.counts.tolist() == expected
+
+
+@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32))
+def test_the_scale_of_logits_ignores_masked_classes(classes, inputs, seed):
+    logits = torch.randn(inputs, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    expected = max(
+        *((logits[:, c].max() - logits[:, c].min()).item() for c in range(classes)),
+        *((row.sort().values[-1] - row.sort().values[-2]).item() for row in logits),
+    )
+    assert outputs.logit_scale(logits) == expected
+    for mask in (-1e9, -float("inf")):
+        masked = torch.cat([logits, torch.full((inputs, 1), mask, dtype=torch.float64)], dim=1)
+        assert outputs.logit_scale(masked) == expected
 
 
 @pytest.mark.parametrize("vertex", range(6))

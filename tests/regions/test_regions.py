@@ -262,3 +262,27 @@ def test_a_network_without_operations_is_one_piece(method):
     lines = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0))
     expected = rc.count_regions(nn.Flatten(), lines, method="grid", resolution=5000).counts
     assert rc.count_regions(nn.Flatten(), lines, method=method).counts.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda images: rc.sample_simplices(images, dimension=1.0),
+        lambda images: rc.sample_simplices(images, dimension="1"),
+        lambda images: rc.sample_simplices(images, dimension=0),
+        lambda images: rc.sample_simplices(images, number=2.5),
+        lambda images: rc.sample_simplices(images, number=True),
+        lambda images: rc.sample_simplices(images, generator=0),
+        lambda images: rc.sample_simplices(images.tolist()),
+        lambda images: rc.random_directions((10 * images).long()),
+        lambda images: rc.random_directions(images.numpy()),
+        lambda images: rc.random_directions(images, scale="a"),
+        lambda images: rc.random_directions(images, scale=0),
+        lambda images: rc.shorten_segments((10 * images[:, None].repeat(1, 2, 1)).long()),
+        lambda images: rc.extend_segments(images[:, None].repeat(1, 2, 1).numpy()),
+    ],
+)
+def test_invalid_arguments_of_subspaces_are_refused_in_one_line(call):
+    with pytest.raises(rc.InputError) as refused:
+        call(torch.rand(10, 4))
+    assert "\n" not in str(refused.value)

@@ -35,17 +35,36 @@ def test_training_in_bfloat16_stops_as_soon_as_the_rule_is_met_in_float32(stop):
     assert met == [False] * (len(met) - 1) + [True]
 
 
-@pytest.mark.parametrize("epochs", [0, 1, 5, 20])
-def test_the_accuracy_from_margins_in_bfloat16_is_that_in_float32(monkeypatch, epochs):
-    config = configuration(epochs=max(epochs, 1), model={"name": "small_cnn", "width": 8})
+def sampled_margins(monkeypatch, every):
+    """Train a network; return it, its outputs in float32, and margins with errors of up to 1, observed on some images."""
+    model, _ = train(configuration(epochs=3))
+    outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
+    errors = 2 * torch.rand(130, generator=torch.Generator().manual_seed(0)) - 1
+    errors[::every] = errors[::every].sign()
+    monkeypatch.setattr("regioncount.training.stopping.evenly_spaced", lambda number: torch.arange(0, number, every))
+    return model, outputs, outputs.margins + errors
+
+
+def test_the_accuracy_from_inexact_margins_is_that_in_float32(monkeypatch):
+    model, outputs, margins = sampled_margins(monkeypatch, every=10)
+    assert (margins > 0).double().mean().item() != outputs.accuracy
+    assert screened_accuracy(model, DIGITS, margins, CPU) == outputs.accuracy
+    assert screened_accuracy(model, DIGITS, torch.full_like(margins, math.nan), CPU) == outputs.accuracy
+
+
+def test_a_margin_with_a_larger_error_than_twice_those_of_the_sample_is_missed(monkeypatch):
+    model, outputs, margins = sampled_margins(monkeypatch, every=10)
+    margins[1] = -100 * outputs.margins[1].sign()
+    assert abs(screened_accuracy(model, DIGITS, margins, CPU) - outputs.accuracy) == pytest.approx(1 / 130)
+
+
+def test_training_does_not_end_because_of_an_estimate(monkeypatch):
+    monkeypatch.setattr("regioncount.training.stopping.screened_accuracy", lambda *_: 1.0)
+    config = configuration(epochs=200, stop={"train_accuracy": 0.97}, schedule={"name": "constant"})
     model = new_model(config)
-    if epochs:
-        training.fit(model, DIGITS, config, device=CPU, precision="bfloat16")
-    outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU), bfloat16=True)
-    expected = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).accuracy
-    monkeypatch.setattr("regioncount.training.stopping.evenly_spaced", lambda number: torch.arange(0, number, 5))
-    assert screened_accuracy(model, DIGITS, outputs.margins, CPU) == expected
-    assert screened_accuracy(model, DIGITS, torch.full_like(outputs.margins, math.nan), CPU) == expected
+    history = training.fit(model, DIGITS, config, device=CPU, precision="bfloat16")
+    assert len(history) < 200
+    assert evaluate(model, split_batches(DIGITS, DIGITS.train, CPU)).accuracy == history[-1]["train_accuracy"] >= 0.97
 
 
 def test_only_images_with_a_small_margin_are_evaluated_in_float32(monkeypatch):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from regioncount.columns import Column
 from regioncount.reporting.figure_data import MAX_NUMBERS, HeatMap
 from regioncount.reporting.formatting import number_text, value_text
-from regioncount.reporting.plots.style import empty_figure, literal
+from regioncount.reporting.plots.style import empty_figure
 
 
 def heat_maps(maps: Sequence[HeatMap]) -> Figure:
@@ -28,10 +28,10 @@ def heat_maps(maps: Sequence[HeatMap]) -> Figure:
         axes.remove()
     for axes, data in zip(all_axes, maps, strict=False):
         _draw_cells(axes, data)
-        axes.set_title(literal(data.column.label), fontsize=11)
-        axes.set_xlabel(literal(Column(data.across).label))
+        axes.set_title(data.column.label, fontsize=11)
+        axes.set_xlabel(Column(data.across).label)
         axes.set_xticks(*_ticks(data.columns), rotation=45 * (len(data.columns) > 8))
-        axes.set_ylabel(literal(Column(data.up).label))
+        axes.set_ylabel(Column(data.up).label)
         axes.set_yticks(*_ticks(data.rows))
         for axis, values in ((axes.xaxis, data.columns), (axes.yaxis, data.rows)):
             if values == [""]:
@@ -57,4 +57,4 @@ def _draw_cells(axes: Axes, data: HeatMap) -> None:
 def _ticks(values: Sequence[Any]) -> tuple[list[int], list[str]]:
     """Return the positions and labels of at most `MAX_NUMBERS` ticks."""
     positions = list(range(0, len(values), math.ceil(len(values) / MAX_NUMBERS)))
-    return positions, [literal(value_text(values[position])) for position in positions]
+    return positions, [value_text(values[position]) for position in positions]

@@ -7,7 +7,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from regioncount.reporting.plots.style import add_legend, empty_figure, literal
+from regioncount.reporting.plots.style import add_legend, empty_figure
 
 # Seven of Okabe and Ito's colours, which are distinguishable with every kind of colour vision, and three more.
 CLASS_COLOURS = (
@@ -55,7 +55,7 @@ def decision_regions(
         grid = np.asarray(grids[position])
         ranks = np.ma.masked_where(grid < 0, np.searchsorted(present, grid))
         axes.imshow(ranks, cmap=palette, vmin=-0.5, vmax=len(present) - 0.5, origin="lower", interpolation="nearest")
-        axes.set_title(literal(titles[position]), fontsize=11)
+        axes.set_title(titles[position], fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color("0.7")
@@ -94,4 +94,4 @@ def class_colours(present: np.ndarray) -> dict[int, tuple[float, float, float]]:
 
 def _class_name(label: int, class_names: Sequence[str]) -> str:
     name = str(class_names[label]) if label < len(class_names) else f"class {label}"
-    return literal(name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1].rstrip()}…")
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1].rstrip()}…"

@@ -15,7 +15,6 @@ from regioncount.reporting.plots.style import (
     add_colour_bar,
     add_legend,
     empty_figure,
-    literal,
     set_up_axes,
     setting_label,
 )
@@ -57,7 +56,7 @@ def count_against_gap(
         handles.append(Line2D([], [], marker="o", markerfacecolor="white", markeredgewidth=1.6, label=UNFITTED, **style))
     add_legend(figure, handles)
     if title:
-        figure.suptitle(literal(title), fontsize=13)
+        figure.suptitle(title, fontsize=13)
     if correlation is not None:
         axes.set_title("\n".join(_describe(correlation)), fontsize=10, color="0.25")
     return figure
@@ -88,11 +87,11 @@ def measures_against_gap(data: Panels | None, title: str | None = None) -> Figur
         axes.xaxis.get_offset_text().set_fontsize(7)
         axes.scatter(panel.x, panel.y, s=16, c=[ORDERED_COLOURS(position) for position in panel.positions], linewidths=0)
         tau = "constant" if math.isnan(panel.kendall) else f"tau {panel.kendall:.2f}"
-        axes.set_title(literal(f"{panel.column.label}\n{tau}"), fontsize=7.5)
-    figure.supylabel(literal(data.target.label), fontsize=10)
+        axes.set_title(f"{panel.column.label}\n{tau}", fontsize=7.5)
+    figure.supylabel(data.target.label, fontsize=10)
     add_colour_bar(figure, list(all_axes.flat), data.colour_by, data.scale, fraction=0.015)
     if title:
-        figure.suptitle(literal(title), fontsize=13)
+        figure.suptitle(title, fontsize=13)
     return figure
 
 
@@ -142,7 +141,7 @@ def _describe(correlation: Mapping[str, Any]) -> list[str]:
 def _pearson_text(correlation: Mapping[str, Any], suffix: str) -> str:
     r, low, high = (correlation.get(f"pearson{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
     if math.isnan(r):
-        return literal(correlation.get(f"note{suffix}") or "Pearson r is undefined")
+        return correlation.get(f"note{suffix}") or "Pearson r is undefined"
     number = correlation.get(f"configurations{suffix}")
     configurations = "" if number is None else f", {number:g} configurations"
     return f"Pearson r = {r:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]") + configurations

@@ -21,14 +21,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (3, 4)))
 
 
-def literal(text: str) -> str:
-    """Escape dollar signs, which would start a formula in matplotlib."""
-    return text.replace("$", r"\$")
-
-
 def setting_label(column: str, value: Any) -> str:
     """Return a hyperparameter and its value, for a legend."""
-    return literal(f"{Column(column).label} {value_text(value)}")
+    return f"{Column(column).label} {value_text(value)}"
 
 
 def empty_figure() -> Figure:
@@ -40,8 +35,8 @@ def empty_figure() -> Figure:
 
 def set_up_axes(axes: Axes, x_label: str, y_label: str) -> Axes:
     """Label axes and give them a light grid; return them."""
-    axes.set_xlabel(literal(x_label), fontsize=11)
-    axes.set_ylabel(literal(y_label), fontsize=11)
+    axes.set_xlabel(x_label, fontsize=11)
+    axes.set_ylabel(y_label, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -56,10 +51,10 @@ def add_colour_bar(
         return
     bar = figure.colorbar(ScalarMappable(cmap=ORDERED_COLOURS), ax=axes, fraction=fraction, pad=0.02)
     ticks = list(scale)[:: math.ceil(len(scale) / 10)]
-    bar.set_ticks([scale[value] for value in ticks], labels=[literal(value_text(value)) for value in ticks])
+    bar.set_ticks([scale[value] for value in ticks], labels=[value_text(value) for value in ticks])
     bar.minorticks_off()
     bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs call it a list
-    bar.set_label(literal(Column(column).label), fontsize=11)
+    bar.set_label(Column(column).label, fontsize=11)
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
