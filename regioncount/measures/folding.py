@@ -52,6 +52,8 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError("a weight is not a finite number")
     network = without_normalization(model)
+    if not list(network.children()):
+        network = nn.Sequential(network)  # so that a single layer does not have the hooks below
     network.register_forward_pre_hook(lambda module, args: (args[0].clone(), *args[1:]))
     network.register_forward_hook(lambda module, args, output: as_output(output))
     with torch.no_grad(), evaluation_mode(model), true_float32():

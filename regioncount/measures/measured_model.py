@@ -180,7 +180,7 @@ class MeasuredModel:
             InputError: If the network has a parameter outside of them, which norms of layers would ignore.
         """
         layers = {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
-        inside = {f"{name}.{parameter}".removeprefix(".") for name in layers for parameter in ("weight", "bias")}
+        inside = {f"{name}.{parameter}" for name in layers for parameter in ("weight", "bias")}
         if outside := [name for name, _ in self.network.named_parameters() if name not in inside]:
             raise InputError(f"the parameter {outside[0]} is not the weight or bias of a convolution or a linear layer")
         return layers

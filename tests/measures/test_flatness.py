@@ -74,7 +74,7 @@ def softplus(x):
 def test_sharpness_of_logistic_loss_in_closed_form():
     measured = logistic_model()
     x = torch.cat([measured.sample[0][0], torch.ones(1)]).double()
-    weights = torch.cat([measured.network.weight, measured.network.bias[:, None]], dim=1).detach().double()
+    weights = torch.cat([measured.network[0].weight, measured.network[0].bias[:, None]], dim=1).detach().double()
     margin = (weights[1] - weights[0]) @ x
     steepest = x.norm() * math.sqrt(2)
     expected = softplus(-margin + flatness.RADIUS * steepest) - softplus(-margin)
