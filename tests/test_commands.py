@@ -43,6 +43,19 @@ def test_training_an_experiment_names_the_command_for_its_grid(tmp_path):
     assert note in result.stderr
 
 
+@pytest.mark.parametrize("script", ["train.py", "sweep.py"])
+@pytest.mark.parametrize("results", ["file", "file/below", "link"])
+def test_results_that_cannot_be_a_directory_are_refused_before_any_work(tmp_path, script, results):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("file")
+    result = run_command(script, *TINY, "dataset=digits", f"results={tmp_path / results}")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "is not a directory; pass another results=DIR" in result.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 @pytest.mark.parametrize("name", ["train", "measure", "sweep", "report", "analysis"])
 def test_the_version_is_printed(name):
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]

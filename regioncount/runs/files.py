@@ -41,6 +41,21 @@ class Damaged(InputError):
     """A file is missing, or its content is not what was written."""
 
 
+def require_writable(path: Path) -> None:
+    """Check that files can be written to a directory or, if it does not exist, that it can be created.
+
+    Raises:
+        InputError: They cannot.
+    """
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"results={path}: {existing} is not a directory; pass another results=DIR")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"results={path}: {existing} is not writable; pass another results=DIR")
+
+
 def make_directory(path: Path) -> None:
     """Create a directory and its parents, if necessary.
 

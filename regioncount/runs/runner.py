@@ -67,9 +67,10 @@ def prepare(config: RunConfig) -> PreparedRun:
         The configuration with its data, hardware and identity.
 
     Raises:
-        InputError: The model does not support the data, the device or tracker is not available, or a part that a plugin
-            supplies is invalid.
+        InputError: The results cannot be written, the model does not support the data, the device or tracker is not
+            available, or a part that a plugin supplies is invalid.
     """
+    files.require_writable(Path(config.results))
     registry.require_package(registry.trackers[config.tracker.mode])
     dataset = load_dataset(config.dataset)
     device = training.choose_device(config.device)

@@ -483,6 +483,13 @@ def test_a_run_is_measured_by_bounds(tmp_path):
     assert f"at most {row['region_count_line_at_most']:.4g}" in description
 
 
+def test_a_recorded_exact_count_with_options_of_a_lattice_is_read():
+    record = {**PLAIN, "regions": {"method": "exact", "connectivity": "lattice", "line": {"resolution": 20}}}
+    assert parse_run(record, recorded=True).regions.connectivity == "lattice"
+    with pytest.raises(rc.InputError, match="uses no lattice"):
+        parse_run(record)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -497,13 +504,6 @@ def test_a_run_is_measured_by_bounds(tmp_path):
         (["regions.budget=0"], "regions.budget=0"),
     ],
 )
-def test_a_recorded_exact_count_with_options_of_a_lattice_is_read():
-    record = {**PLAIN, "regions": {"method": "exact", "connectivity": "lattice", "line": {"resolution": 20}}}
-    assert parse_run(record, recorded=True).regions.connectivity == "lattice"
-    with pytest.raises(rc.InputError, match="uses no lattice"):
-        parse_run(record)
-
-
 def test_unsupported_exact_counts_are_rejected_before_training(tmp_path, options, named):
     overrides = ["regions=[line]", "regions.method=exact", f"results={tmp_path}", *options]
     with pytest.raises(InputError) as error, hydra_ready():

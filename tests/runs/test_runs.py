@@ -262,6 +262,13 @@ def test_concurrent_processes_without_locks_publish_one_result(tmp_path_factory,
     shutil.rmtree(results)
 
 
+def test_a_directory_that_is_not_writable_is_refused(tmp_path, monkeypatch):
+    files.require_writable(tmp_path / "new" / "below")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(rc.InputError, match=f"{tmp_path} is not writable"):
+        files.require_writable(tmp_path / "new" / "below")
+
+
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 def test_a_history_is_read_as_it_was_written(losses):
     with tempfile.TemporaryDirectory() as directory:

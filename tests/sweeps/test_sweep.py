@@ -441,8 +441,8 @@ def test_a_rerun_measures_again_what_is_damaged(done, tmp_path, damage):
 
 def test_a_failure_belongs_to_its_cell_and_not_to_its_run(tmp_path):
     (tmp_path / "failing.py").write_text(
-        "import regioncount as rc\n"
-        "rc.register_measure(name='failing')(lambda m: float(next(m.model.parameters()).data.zero_().sum()))\n"
+        "import torch\nimport regioncount as rc\n\n"
+        "@rc.register_measure()\ndef failing(measured):\n    raise torch.OutOfMemoryError('full')\n"
     )
     options = ["plugins=[failing]", "measures=[accuracy,failing],[accuracy]", "seed=0,1"]
     for _ in range(2):
