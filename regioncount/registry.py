@@ -288,6 +288,8 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         if name in _plugins:
             continue
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise InputError(f"plugins=[{name}]: give the name of a module, such as my_plugin for my_plugin.py")
         token = _importing.set(name)
         try:
             if str(Path.cwd()) not in sys.path:

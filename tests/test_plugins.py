@@ -161,6 +161,12 @@ def test_a_measure_of_a_plugin_returns_a_number_and_changes_only_its_copies(plug
     assert values["broken_error"] == "KeyError: 'key'"
 
 
+@pytest.mark.parametrize("name", ["../other", "a-b", "", "a..b", ".a", "1a", "a b"])
+def test_a_plugin_is_named_like_a_module(name):
+    with pytest.raises(InputError, match="give the name of a module"):
+        registry.load_plugins([name])
+
+
 def test_a_subspace_of_a_plugin_has_the_declared_shape(plugin):
     plugin("half", "import regioncount as rc\nrc.register_subspace('half')(lambda images, options, _: images[::2])\n")
     config = parse_run(PLAIN | {"plugins": ["half"], "regions": {"odd": {"kind": "half", "number": 4}}})

@@ -69,6 +69,9 @@ def correlations(
     """
     if not 0 < level < 1:
         raise InputError(f"level={level}: a confidence level must be between 0 and 1")
+    for name, columns in (("measures", measures), ("targets", targets)):
+        if isinstance(columns, str):
+            raise InputError(f"{name} is {columns!r}: pass a list, such as [{columns!r}]")
     runs = prepare(runs, [*measures, *targets], group_by)
     rows: list[Statistics] = []
     for measure in measures:

@@ -63,6 +63,8 @@ def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str])
     Raises:
         InputError: If a column is missing, group_by is empty, or accuracies are in percent.
     """
+    if isinstance(group_by, str):
+        raise InputError(f"group_by is {group_by!r}: pass a list, such as [{group_by!r}]")
     runs = with_targets(runs)
     if not len(group_by):
         raise InputError("group_by is empty: name the columns that make a configuration, such as learning_rate")

@@ -95,7 +95,10 @@ def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
     Raises:
         InputError: If the column is not numeric.
     """
+    values = runs[column]
+    if values.dtype.kind in "cmM":  # complex numbers, durations, dates
+        raise InputError(f"the column {column} of the table of runs is not numeric: it has the type {values.dtype}")
     try:
-        return pd.to_numeric(runs[column]).astype(float)
+        return pd.to_numeric(values).astype(float)
     except (TypeError, ValueError) as error:
         raise InputError(f"the column {column} of the table of runs is not numeric: {error}") from error

@@ -45,8 +45,9 @@ def require_callable(model: object) -> None:
     Raises:
         InputError: If it cannot.
     """
-    if not callable(model):
-        raise InputError(f"the model is {type(model).__name__}: pass a torch module or a function of a batch of inputs")
+    if not callable(model) or isinstance(model, type):
+        described = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"the model is {described}: pass a torch module or a function of a batch of inputs")
 
 
 def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) -> tuple[Layout, int]:

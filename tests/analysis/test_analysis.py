@@ -312,6 +312,25 @@ def test_the_unit_of_a_measure_changes_no_correlation(factor, offset):
     assert table["pearson"].tolist() == pytest.approx([stats.pearsonr(measure, gaps)[0]] * 2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"measures": "m"}, "measures is 'm': pass a list"),
+        ({"targets": "test_error"}, "targets is 'test_error': pass a list"),
+        ({"group_by": "seed"}, "group_by is 'seed': pass a list"),
+        ({"measures": ["complex"]}, "complex of the table of runs is not numeric"),
+        ({"measures": ["date"]}, "date of the table of runs is not numeric"),
+        ({"measures": ["text"]}, "text of the table of runs is not numeric"),
+    ],
+)
+def test_arguments_and_columns_of_other_types_are_refused(arguments, reason):
+    runs = pd.DataFrame({"seed": [0, 1, 2], "train_accuracy": 1.0, "test_accuracy": [0.5, 0.6, 0.7], "m": [1.0, 2, 3]})
+    runs["complex"], runs["date"], runs["text"] = [1j, 2j, 3j], pd.Timestamp("2020-01-01"), ["a", "b", "c"]
+    with pytest.raises(InputError, match=reason) as refused:
+        correlations(runs, **{"measures": ["m"], "group_by": ["seed"]} | arguments)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("level", [0, 1, 1.5, 95, -1, math.nan])
 def test_a_level_is_between_0_and_1(level):
     runs = pd.DataFrame({"seed": [0], "train_accuracy": [1.0], "test_accuracy": [0.5], "m": [1.0]})
