@@ -333,7 +333,7 @@ def _gives_labels(model: Model, inputs: Tensor) -> bool:
 
 
 def evenly_spaced(number: int, points: int = SAMPLE_POINTS) -> Tensor:
-    """Return indices of the sampled training points, the same for every model."""
+    """Return indices of up to `points` of N training points, int64 (min(N, points),), the same for every model."""
     return torch.linspace(0, number - 1, min(number, points), dtype=torch.float64).round().long()
 
 
