@@ -12,6 +12,7 @@ An exception that the model itself raises is not caught.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -160,6 +161,20 @@ def _tolerance(logits: Tensor, dtype: torch.dtype) -> Tensor:
     return eps**0.5 * logit_scale(logits) + 64 * eps * largest
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A parameter or a buffer of a module before the check."""
+
+    module: nn.Module
+    own: dict[str, Tensor | None]
+    """The module's dictionary of parameters or buffers, which holds it."""
+    name: str
+    full_name: str
+    """With the name of the module, for messages."""
+    tensor: Tensor | None
+    copy: Tensor | None
+
+
 @contextmanager
 def _watch_modules(model: Model) -> Generator[None]:
     """Refuse modules that are in training mode, and parameters and buffers that change, inside the block.
@@ -169,16 +184,16 @@ def _watch_modules(model: Model) -> Generator[None]:
     Raises:
         InputError: If a module is in training mode, before it runs; or if a parameter or a buffer has changed.
     """
-    state: list[tuple[nn.Module, str, str, str, Tensor | None, Tensor | None]] = []  # the last two: a tensor and a copy
+    state: list[_Stored] = []
     seen: set[nn.Module] = set()
 
     def remember(module: nn.Module, prefix: str = "") -> None:
         if module not in seen:
             seen.add(module)
-            for kind in ("_parameters", "_buffers"):
-                for name, tensor in _own(module, kind).items():
+            for own in (_own(module, "_parameters"), _own(module, "_buffers")):
+                for name, tensor in own.items():
                     copy = None if tensor is None else tensor.detach().clone()
-                    state.append((module, kind, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
+                    state.append(_Stored(module, own, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
 
     def before_forward(module: nn.Module, _: Any) -> None:
         if getattr(module, "training", False) and _depends_on_mode(module):
@@ -195,7 +210,7 @@ def _watch_modules(model: Model) -> Generator[None]:
     finally:
         if handle is not None:
             handle.remove()
-        changed = [full for module, kind, name, full, tensor, copy in state if _restore(module, kind, name, tensor, copy)]
+        changed = [stored.full_name for stored in state if _restore(stored)]
     if changed:
         raise InputError(f"the model changes {changed[0]} during evaluation, such as running statistics; {ADVICE}")
 
@@ -206,12 +221,12 @@ def _own(module: nn.Module, kind: str) -> dict[str, Tensor | None]:
     return tensors if isinstance(tensors, dict) else {}
 
 
-def _restore(module: nn.Module, kind: str, name: str, tensor: Tensor | None, copy: Tensor | None) -> bool:
+def _restore(stored: _Stored) -> bool:
     """Restore a parameter or a buffer of a module, and return whether it had changed."""
-    own = _own(module, kind)
+    own, name, tensor, copy = stored.own, stored.name, stored.tensor, stored.copy
     replaced = name not in own or own[name] is not tensor
     if replaced:
-        vars(module).pop(name, None)  # a tensor that the model has set after deleting this one
+        vars(stored.module).pop(name, None)  # a tensor that the model has set after deleting this one
         own[name] = tensor
     if tensor is None or copy is None:
         return replaced
