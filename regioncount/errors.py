@@ -2,7 +2,9 @@
 
 import errno
 import os
+import signal
 import sys
+import traceback
 from contextlib import suppress
 from typing import TextIO
 
@@ -15,6 +17,15 @@ class InputError(ValueError):
 
     The commands print the message and exit with status 2. Library callers may catch it as a ValueError.
     """
+
+
+def raised_by_signal(error: BaseException) -> bool:
+    """Return whether a handler of a signal raised an exception, and not the code that it interrupted.
+
+    Submitit's handler raises SystemExit in a job that Slurm preempts, for example.
+    """
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def one_line(reason: object) -> str:

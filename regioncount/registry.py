@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from regioncount.columns import check_measure_name
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, one_line, raised_by_signal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -284,6 +284,7 @@ def load_plugins(names: Sequence[str]) -> None:
 
     Raises:
         InputError: A module cannot be imported.
+        SystemExit: A handler of a signal raised it.
     """
     for name in names:
         if name in _plugins:
@@ -298,6 +299,8 @@ def load_plugins(names: Sequence[str]) -> None:
         except InputError:
             raise
         except (Exception, SystemExit) as error:
+            if raised_by_signal(error):
+                raise
             reason = one_line(f"{type(error).__name__}: {error}")
             raise InputError(f"plugins=[{name}]: the module cannot be imported ({reason})") from error
         finally:

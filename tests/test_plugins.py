@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import signal
 import sys
 import textwrap
 
@@ -159,6 +160,22 @@ def test_a_measure_of_a_plugin_returns_a_number_and_changes_only_its_copies(plug
     assert math.isnan(values["words"])
     assert values["words_error"] == "the measure returned str, not a number"
     assert values["broken_error"] == "KeyError: 'key'"
+
+
+@pytest.mark.parametrize("exception", [SystemExit, KeyError])
+def test_an_exception_of_a_signal_handler_is_not_one_of_the_measure(plugin, exception):
+    """A job that Slurm preempts must not store a measure as undefined."""
+
+    def handler(number, frame):
+        raise exception("preempted")
+
+    rc.register_measure(name="preempted")(lambda measured: signal.raise_signal(signal.SIGUSR2))
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        with pytest.raises(exception):
+            rc.measure(torch.nn.Linear(4, 3), (torch.randn(6, 4), torch.zeros(6, dtype=torch.long)), ["preempted"])
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.parametrize("name", ["../other", "a-b", "", "a..b", ".a", "1a", "a b"])

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from regioncount import registry
 from regioncount.columns import Column
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, one_line, raised_by_signal
 from regioncount.measures.checks import as_pair, check_model
 from regioncount.measures.measured_model import (
     Batch,
@@ -105,6 +105,7 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
 
     Raises:
         OutOfMemoryError: If the device has too little memory, which is not a property of the model.
+        SystemExit: If a handler of a signal raised it, which is not a property of the measure either.
     """
     entry = registry.measures[name]
     function = entry.load()
@@ -115,10 +116,11 @@ def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:
             result: Any = function(_copy(measured) if entry.plugin else measured)
     except torch.OutOfMemoryError:
         raise
-    except (InputError, RuntimeError, ArithmeticError) as error:
-        return {name: math.nan, f"{name}_error": one_line(error)}
     except (Exception, SystemExit) as error:  # the other measures are computed
-        return {name: math.nan, f"{name}_error": one_line(f"{type(error).__name__}: {error}")}
+        if raised_by_signal(error):
+            raise
+        is_clear = isinstance(error, InputError | RuntimeError | ArithmeticError)
+        return {name: math.nan, f"{name}_error": one_line(error if is_clear else f"{type(error).__name__}: {error}")}
     items = result if isinstance(result, Mapping) else {name: result}
     other = [column for column in items if column != name and not str(column).startswith(f"{name}_")]
     if entry.plugin and other:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from regioncount.columns import Column
 from regioncount.config import parse_run
-from regioncount.errors import InputError, one_line, say
+from regioncount.errors import InputError, one_line, raised_by_signal, say
 from regioncount.runs import files, plans, runner, store
 from regioncount.runs.measurements import measured_values
 from regioncount.runs.plans import Plan
@@ -40,6 +40,7 @@ def run(config: DictConfig) -> str | float:
 
     Raises:
         InputError: The configuration is invalid and there is no plan.
+        SystemExit: A handler of a signal raised it: Submitit's, because the job is to be requeued.
     """
     if "directory" not in config.sweep:
         return _run_unplanned(config)
@@ -67,6 +68,8 @@ def run(config: DictConfig) -> str | float:
         say(f"{cell}: {error}", sys.stderr)
         return "skipped"
     except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and raised_by_signal(error):  # submitit requeues a preempted job
+            raise
         reason = one_line(f"{type(error).__name__}: {error}")
         say(f"{cell}: failed, {reason}", sys.stderr)
         plans.record_failure(failure, reason, traceback.format_exc())

@@ -2,9 +2,12 @@
 
 import base64
 import shutil
+import signal
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -21,7 +24,8 @@ from wandb_log import history, read_runs
 from regioncount.commands import CONFIGS, compose, hydra_ready
 from regioncount.errors import InputError
 from regioncount.reporting import report
-from regioncount.runs import files, loading, store
+from regioncount.runs import files, loading, plans, store
+from regioncount.sweeps import cell
 from regioncount.sweeps.grid import compose_cells, split_grid
 from regioncount.sweeps.launch import launch
 
@@ -450,6 +454,25 @@ def test_a_failure_belongs_to_its_cell_and_not_to_its_run(tmp_path):
         assert command.returncode == 1
         runs = pd.read_csv(only_sweep(tmp_path / "results") / "runs.csv")
         assert runs["status"].tolist() == ["failed", "failed", "finished", "finished"]
+
+
+@pytest.mark.parametrize("requeued", [True, False])
+def test_the_exit_of_a_requeued_job_is_not_a_failure_of_its_cell(tmp_path, monkeypatch, requeued):
+    """Submitit's signal handler exits from whatever code it interrupts; a plugin that exits is a failure."""
+    options = [f"results={tmp_path}", *TINY]
+    plan = make_plan(options)
+    plans.write(plan)
+    with hydra_ready():
+        config = compose("train", [*options, f"+sweep.directory={plan.directory}", "+sweep.cell=0"])
+    leave = partial(signal.raise_signal, signal.SIGUSR2) if requeued else sys.exit
+    monkeypatch.setattr(cell.runner, "run_or_resume", lambda *_, **__: leave())
+    before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(-1))
+    try:
+        with pytest.raises(SystemExit) if requeued else nullcontext():
+            assert cell.run(config) == "failed"
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert len(list(plan.directory.glob("failures/*"))) == (0 if requeued else 1)
 
 
 def test_a_forced_option_has_the_column_of_the_option():
