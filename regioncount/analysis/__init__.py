@@ -12,6 +12,7 @@ from regioncount.analysis.observations import MIN_CONFIGURATIONS
 from regioncount.analysis.partial import partial_correlations
 from regioncount.analysis.ranking import describe_ranking, ranking
 from regioncount.analysis.regression import describe_regression, regression
+from regioncount.analysis.reliability import describe_reliability, reliability
 from regioncount.analysis.selection import FITTED_ACCURACY, SELECTIONS, mark, select, with_targets
 from regioncount.analysis.sign_error import robust_sign_error
 
@@ -24,11 +25,13 @@ __all__ = [
     "correlations",
     "describe_ranking",
     "describe_regression",
+    "describe_reliability",
     "granulated_kendall",
     "mark",
     "partial_correlations",
     "ranking",
     "regression",
+    "reliability",
     "robust_sign_error",
     "select",
     "with_targets",

@@ -3,7 +3,8 @@
 python -m regioncount.analysis runs.csv --measures region_count_line
 
 For each target, it prints every statistic of every measure and, if there are several measures, their multiple
-regression. An invalid option or file is reported in one line on standard error with exit status 2; nothing is written.
+regression. If configurations have several seeds, it prints the reliability of their averages. An invalid option or file is
+reported in one line on standard error with exit status 2; nothing is written.
 """
 
 import argparse
@@ -22,11 +23,12 @@ from regioncount.analysis.granulated import granulated_kendall
 from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS
 from regioncount.analysis.ranking import describe_ranking, ranking
 from regioncount.analysis.regression import describe_regression, regression
-from regioncount.analysis.selection import SELECTIONS, numbers, select
+from regioncount.analysis.reliability import describe_reliability, reliability
+from regioncount.analysis.selection import ROUNDING, SELECTIONS, numbers, select
 from regioncount.errors import InputError, one_line, say
 from regioncount.spreadsheet import to_csv
 
-TABLES = ("ranking", "granulated_kendall", "regression")
+TABLES = ("ranking", "granulated_kendall", "regression", "reliability")
 MAX_TEST_SIZE = 10**12
 
 
@@ -60,14 +62,18 @@ def _analyse(options: argparse.Namespace) -> str:
         raise InputError(f"{options.file} has no {selected}")
     measures, targets, group_by = options.measures, options.targets, options.group_by
     common = {"group_by": group_by, "keep_seeds": options.keep_seeds}
-    rankings = [ranking(runs, measures, target, test_size=options.test_size, **common) for target in targets]
+    compared = {"test_size": options.test_size, "reference": options.reference}
+    rankings = [ranking(runs, measures, target, **compared, **common) for target in targets]
     regressions = [regression(runs, measures, target, **common) for target in targets]
+    seeds = reliability(runs, measures, targets, group_by, within=options.within)
     if options.out is not None:
         granulated = granulated_kendall(runs, measures, targets, **common)
         tables = {"ranking": pd.concat(rankings), "granulated_kendall": granulated, "regression": pd.concat(regressions)}
-        _write(tables, options.out)
+        _write(tables | {"reliability": seeds}, options.out)
     texts = [describe_ranking(table) for table in rankings]
     texts += [describe_regression(table) for table in regressions if len(measures) > 1]
+    if options.within or (seeds["runs"] > seeds["configurations"]).any():
+        texts.append(describe_reliability(seeds))
     return "\n\n".join(texts)
 
 
@@ -87,6 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--targets", nargs="+", default=list(TARGETS), metavar="COLUMN", help=f"default: {' '.join(TARGETS)}"
     )
+    parser.add_argument("--reference", metavar="COLUMN", help="compare measures with this one; default: the first")
     parser.add_argument("--train-accuracy", default="train_accuracy", metavar="COLUMN", help="default: train_accuracy")
     parser.add_argument("--test-accuracy", default="test_accuracy", metavar="COLUMN", help="default: test_accuracy")
     parser.add_argument(
@@ -94,6 +101,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     default = " ".join(HYPERPARAMETERS)
     parser.add_argument("--group-by", nargs="+", default=list(HYPERPARAMETERS), metavar="COLUMN", help=f"default: {default}")
+    parser.add_argument(
+        "--within", nargs="+", default=[], metavar="COLUMN", help="hyperparameters that the reliability holds fixed"
+    )
     parser.add_argument("--keep-seeds", action="store_true", help="use each run as an observation; default: average seeds")
     parser.add_argument("--select", choices=SELECTIONS, default="all", help="the runs to use; default: all")
     parser.add_argument(
@@ -103,7 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=_path, metavar="PATH", help="write the ranking to a .csv file, or all tables to a directory"
     )
     options = parser.parse_args(arguments)
-    for name in ("measures", "targets", "group_by"):
+    for name in ("measures", "targets", "group_by", "within"):
         setattr(options, name, list(dict.fromkeys(getattr(options, name))))
     return options
 
@@ -150,7 +160,7 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
     limit = 1 if options.unit == "fraction" else 100
     for name, column in accuracies.items():
         values = columns[name]
-        if options.unit == "fraction" and 1 < values.max() <= 100:
+        if options.unit == "fraction" and 1 + ROUNDING < values.max() <= 100:
             raise InputError(
                 f"{column} has values up to {values.max():g}: fractions are expected; for percent, pass --unit percent"
             )
@@ -158,11 +168,11 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
             raise InputError(
                 f"{column} has no value above {values.max():g}: percent is expected; for fractions, pass --unit fraction"
             )
-        if values.min() < 0 or values.max() > limit:
+        if values.min() < 0 or values.max() > limit * (1 + ROUNDING):
             raise InputError(
                 f"{column} has values from {values.min():g} to {values.max():g}: accuracies must be from 0 to {limit}"
             )
-    return runs.assign(**{name: values / limit for name, values in columns.items()})
+    return runs.assign(**{name: (values / limit).clip(upper=1) for name, values in columns.items()})
 
 
 def _check_output(path: Path, table: Path) -> None:

@@ -1,12 +1,12 @@
-"""Pearson's, Spearman's and Kendall's correlations of measures and targets, with bootstrap intervals."""
+"""Pearson's, Spearman's and Kendall's correlations of measures and targets, with intervals."""
 
-import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from regioncount.analysis.intervals import MIN_OBSERVATIONS, STATISTICS, interval
 from regioncount.analysis.observations import (
     HYPERPARAMETERS,
     TARGETS,
@@ -15,6 +15,8 @@ from regioncount.analysis.observations import (
     Observations,
     Statistics,
     complete,
+    join_notes,
+    left_out,
     observe,
     prepare,
 )
@@ -23,8 +25,9 @@ from regioncount.errors import InputError
 
 Merge = tuple[Integers, Integers, Integers]
 
-STATISTICS = ("pearson", "spearman", "kendall")
-WEIGHTS_PER_CHUNK = 2**17  # bootstrap weights processed at a time; they fit into the processor's cache
+WEIGHTS_PER_CHUNK = 2**17  # weights processed at a time; they fit into the processor's cache
+ENDS = ("", "_low", "_high")
+LEAST = tuple(f"{name}_least{end}" for name in STATISTICS for end in ("", "_without"))
 
 
 def correlations(
@@ -35,14 +38,13 @@ def correlations(
     *,
     keep_seeds: bool = False,
     fitted_accuracy: float = FITTED_ACCURACY,
-    resamples: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Correlate measures with targets over configurations, as the paper does (Li et al. 2025, arXiv 2505.11370).
 
     Runs whose measure, target or accuracies are missing or infinite are left out and not counted. Then the seeds of each
-    configuration are averaged. Intervals are percentile bootstrap intervals over configurations.
+    configuration are averaged. `regioncount.analysis.intervals` defines the intervals. They treat configurations as a
+    sample, and need at least 7 of them.
 
     Args:
         runs: One row per run, with the columns of `measures` and `group_by`, and train_accuracy and test_accuracy as
@@ -51,18 +53,17 @@ def correlations(
         targets: Columns of `runs`, or generalization_gap (train minus test accuracy) and test_error (1 minus test accuracy),
             which are always derived from the accuracies.
         group_by: The hyperparameters that make a configuration.
-        keep_seeds: Whether every run is an observation; bootstrap samples still draw whole configurations.
+        keep_seeds: Whether every run is an observation; intervals still rest on the configurations.
         fitted_accuracy: The minimum train accuracy of a fitted run.
-        resamples: The number of bootstrap samples: configurations drawn with replacement.
         level: The nominal coverage of the intervals.
-        seed: The seed of the bootstrap.
 
     Returns:
         One row per measure and target: measure, target, runs, configurations, fitted (the number of fitted runs); for
         Pearson's r, Spearman's rho (average ranks) and Kendall's tau-b the value and its interval, such as pearson,
-        pearson_low, pearson_high; resamples_undefined (bootstrap samples in which measure or target is constant; they are
-        left out of the intervals); and note: why a correlation is undefined (NaN), else empty. Columns that end in _fitted
-        have the same statistics for the fitted runs.
+        pearson_low, pearson_high; and how much of it rests on one value of one hyperparameter: pearson_least is the lowest
+        correlation, if it is positive, or else the highest, that remains if the configurations with such a value are left
+        out, and pearson_least_without names the value. The last column is note: why a statistic or its interval is undefined
+        (NaN), and how many runs are left out. Columns that end in _fitted have the same statistics for the fitted runs.
 
     Raises:
         InputError: If a column is missing or not numeric, accuracies are in percent, or the level is not between 0 and 1.
@@ -80,48 +81,56 @@ def correlations(
             fits = kept["train_accuracy"] >= fitted_accuracy
             selections = [kept] if fits.all() else [kept, kept[fits]]
             observations = [observe(selected, [measure, target], group_by, keep_seeds) for selected in selections]
-            results = [_correlate(observed, measure, target, resamples, level, seed) for observed in observations]
+            results = [_correlate(observed, measure, target, level) for observed in observations]
             row: Statistics = {"measure": measure, "target": target, "runs": len(kept), "fitted": int(fits.sum())}
             row |= results[0]
             row |= {f"{name}_fitted": value for name, value in results[-1].items()}
+            row["note"] = join_notes(results[0]["note"], left_out(runs, kept, [measure, target]))
             rows.append(row)
     return pd.DataFrame(rows, columns=_columns())
 
 
 def _columns() -> list[str]:
-    intervals = [f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")]
-    statistics = [*intervals, "resamples_undefined", "note"]
+    statistics = [*(f"{name}{end}" for name in STATISTICS for end in ENDS), *LEAST, "note"]
     all_runs = ["measure", "target", "runs", "configurations", "fitted", *statistics]
     return all_runs + [f"{name}_fitted" for name in ("configurations", *statistics)]
 
 
-def _correlate(observed: Observations, measure: str, target: str, resamples: int, level: float, seed: int) -> Statistics:
-    configurations = observed.configurations
-    result: Statistics = {"configurations": configurations}
-    result |= {f"{name}{end}": math.nan for name in STATISTICS for end in ("", "_low", "_high")}
-    result |= {"resamples_undefined": 0, "note": observed.reason_undefined([measure, target])}
+def _correlate(observed: Observations, measure: str, target: str, level: float) -> Statistics:
+    result: Statistics = {"configurations": observed.configurations}
+    result |= {f"{name}{end}": math.nan for name in STATISTICS for end in ENDS}
+    result |= {column: "" if column.endswith("_without") else math.nan for column in LEAST}
+    result["note"] = observed.reason_undefined([measure, target])
     if result["note"]:
         return result
     x, y = observed.pair(measure, target)
     values = weighted_statistics(x, y, np.ones((1, len(x))))[0]
-    drawn = _draw(configurations, resamples, seed)
-    resampled = weighted_statistics(x, y, drawn[:, observed.configuration])
-    defined = ~np.isnan(resampled).any(axis=1)
-    result["resamples_undefined"] = int((~defined).sum())
-    for position, name in enumerate(STATISTICS):
-        result[name] = float(values[position])
-        if defined.any():
-            ends = np.quantile(resampled[defined, position], [(1 - level) / 2, (1 + level) / 2])
-            result[f"{name}_low"], result[f"{name}_high"] = map(float, ends)
+    kept = observed.configuration != np.unique(observed.configuration)[:, None]
+    without = weighted_statistics(x, y, kept.astype(float))
+    for name, value, changed in zip(STATISTICS, values, without.T, strict=True):
+        ends = interval(float(value), changed, name, level)
+        result |= dict(zip([f"{name}{end}" for end in ENDS], [float(value), *ends], strict=True))
+    result |= _leave_one_value_out(observed, x, y, values)
+    if observed.configurations < MIN_OBSERVATIONS:
+        result["note"] = f"no interval: {observed.configurations} configurations, {MIN_OBSERVATIONS} are needed"
+    elif not np.isfinite(without).all():
+        result["note"] = f"no interval: without one configuration, {measure} or {target} is constant"
     return result
 
 
-# Cached, because all measures and targets of a group of runs share the draws.
-@functools.lru_cache(maxsize=2)
-def _draw(configurations: int, resamples: int, seed: int) -> Integers:
-    """Return how often each bootstrap sample contains each configuration, (resamples, configurations)."""
-    chance = np.full(configurations, 1 / configurations)
-    return np.random.default_rng(seed).multinomial(configurations, chance, size=resamples)
+def _leave_one_value_out(observed: Observations, x: Floats, y: Floats, values: Floats) -> Statistics:
+    """Return each correlation without the value of a hyperparameter on which it depends most, and that value."""
+    names, kept = observed.leave_one_value_out()
+    if not names:
+        return {}
+    without = weighted_statistics(x, y, kept) * np.where(values < 0, -1, 1)
+    result: Statistics = {}
+    for position, name in enumerate(STATISTICS):
+        if np.isfinite(without[:, position]).any():
+            least = int(np.nanargmin(without[:, position]))
+            result[f"{name}_least"] = float(without[least, position] * (-1 if values[position] < 0 else 1))
+            result[f"{name}_least_without"] = names[least]
+    return result
 
 
 def weighted_statistics(x: Floats, y: Floats, weights: Floats | Integers) -> Floats:

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from regioncount.analysis.observations import (
     HYPERPARAMETERS,
@@ -16,6 +17,10 @@ from regioncount.analysis.observations import (
     combine,
     tabulate,
 )
+
+PERMUTATIONS = 199  # for the quantile of unrelated measures
+MIN_PERMUTATIONS = 19
+PAIRS = 10**7  # permutations are fewer if all their pairs were more
 
 
 def conditional_mutual_information(
@@ -39,7 +44,8 @@ def conditional_mutual_information(
     association does not matter.
 
     Shares of few pairs overestimate information, and more so for large S: with three values of each of three hyperparameters
-    and two of them in S, each value of U_S has nine pairs.
+    and two of them in S, each value of U_S has nine pairs. A value is therefore to be compared with its 95 % quantile if the
+    targets of configurations are permuted, so that the measure is unrelated to them.
 
     Args:
         runs: One row per run; see `correlations`.
@@ -50,52 +56,69 @@ def conditional_mutual_information(
 
     Returns:
         One row per measure and target: measure, target, runs, configurations, conditional_mutual_information (the minimum),
-        given (the smallest and first S that attains it; empty for the empty set), mutual_information (for the empty set),
-        and note: why they are undefined (NaN), else empty.
+        conditional_mutual_information_null (the quantile; NaN if there are too many pairs, or if seeds are kept), given (the
+        smallest and first S that attains the minimum; empty for the empty set), mutual_information (for the empty set), and
+        note: why they are undefined (NaN), else empty.
 
     Raises:
         InputError: If a column is missing or not numeric, or accuracies are in percent.
     """
-    columns = ["conditional_mutual_information", "given", "mutual_information"]
+    columns = ["conditional_mutual_information", "conditional_mutual_information_null", "given", "mutual_information"]
     return tabulate(_information, columns, runs, measures, targets, group_by, keep_seeds)
 
 
 def _information(observed: Observations, measure: str, target: str) -> Statistics:
     first, second = np.nonzero(np.not_equal.outer(observed.configuration, observed.configuration))
+    x, y = observed.pair(measure, target)
+    permutations = min(PERMUTATIONS, PAIRS // len(first)) if len(x) == observed.configurations else 0
+    generator = np.random.default_rng(0)
+    targets = np.stack(
+        [y, *(generator.permutation(y) for _ in range(permutations if permutations >= MIN_PERMUTATIONS else 0))]
+    )
     # Encode each sign as 0, 1 or 2, and both signs in one number.
-    signs = [1 + np.sign(values[first] - values[second]).astype(int) for values in observed.pair(measure, target)]
-    orders = 3 * signs[0] + signs[1]
+    orders = 3 * _signs(x[first] - x[second]) + _signs(targets[:, first] - targets[:, second])
     levels = observed.levels()
     varying = [position for position in range(levels.shape[1]) if len(np.unique(levels[:, position])) > 1]
-    normalized: dict[tuple[int, ...], float] = {}
+    normalized: dict[tuple[int, ...], Floats] = {}
     for size in range(len(varying)):
         for subset in combinations(varying, size):
             settings = combine(levels[:, subset])
-            number = settings.max() + 1
-            shares = _count(settings[first] * number + settings[second], number**2, orders) / len(first)
-            entropy = _entropy(shares.sum(axis=1)) - _entropy(shares.sum(axis=(1, 2)))
-            if entropy > 1e-12:
-                information = _entropy(shares.sum(axis=2)) + _entropy(shares.sum(axis=1))
-                information -= _entropy(shares) + _entropy(shares.sum(axis=(1, 2)))
-                # Round, so that sets tie if their values differ only by floating point error.
-                normalized[subset] = float(np.clip(np.round(information / entropy, 12), 0, 1))
-    best = min(normalized, key=lambda subset: normalized[subset])
+            cells = np.unique(settings[first] * (settings.max() + 1) + settings[second], return_inverse=True)[1]
+            normalized[subset] = _normalized_information(cells, orders)
+    observed_values = {subset: values[0] for subset, values in normalized.items() if not np.isnan(values[0])}
+    best = min(observed_values, key=lambda subset: observed_values[subset])
+    null = np.nanmin([values[1:] for values in normalized.values()], axis=0) if len(targets) > 1 else np.array([np.nan])
     return {
-        "conditional_mutual_information": normalized[best],
+        "conditional_mutual_information": observed_values[best],
+        "conditional_mutual_information_null": float(np.quantile(null, 0.95)),
         "given": ", ".join(observed.settings.columns[list(best)]),
-        "mutual_information": normalized[()],
+        "mutual_information": observed_values[()],
     }
 
 
-def _count(cells: Integers, number: int, orders: Integers) -> Integers:
-    """Return the number of pairs in each cell with each pair of signs, (cells, 3, 3); all cells are below `number`."""
-    if number > len(cells):  # most cells are empty
-        present, cells = np.unique(cells, return_inverse=True)
-        number = len(present)
-    return np.bincount(9 * cells + orders, minlength=9 * number).reshape(-1, 3, 3)
+def _signs(differences: Floats) -> Integers:
+    return 1 + np.sign(differences).astype(np.int64)
 
 
-def _entropy(shares: Floats) -> float:
-    """Return the entropy of a distribution, in nats."""
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())
+def _normalized_information(cells: Integers, orders: Integers) -> Floats:
+    """Return I(V_m; V_g | U_S) / H(V_g | U_S) for each of R targets, (R,); NaN where H is 0.
+
+    Args:
+        cells: The value of U_S of each pair, (pairs,), integers from 0.
+        orders: 3 V_m + V_g of each pair, (R, pairs), with signs as 0, 1 and 2.
+    """
+    number = int(cells.max()) + 1
+    offsets = 9 * number * np.arange(len(orders))[:, None]
+    counts = np.bincount((offsets + 9 * cells + orders).ravel(), minlength=9 * number * len(orders))
+    shares = counts.reshape(len(orders), number, 3, 3) / orders.shape[1]
+    in_cells, of_measure, of_target = shares.sum(axis=(2, 3)), shares.sum(axis=3), shares.sum(axis=2)
+    entropy = _entropy(of_target) - _entropy(in_cells)
+    information = _entropy(of_measure) + _entropy(of_target) - _entropy(shares) - _entropy(in_cells)
+    # Round, so that sets tie if their values differ only by floating point error.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(entropy > 1e-12, np.clip(np.round(information / entropy, 12), 0, 1), np.nan)
+
+
+def _entropy(shares: Floats) -> Floats:
+    """Return the entropies of R distributions, in nats, (R,)."""
+    return special.entr(shares).reshape(len(shares), -1).sum(axis=1)

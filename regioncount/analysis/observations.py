@@ -15,6 +15,7 @@ Integers = NDArray[np.int64]
 
 HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay")
 TARGETS = ("generalization_gap", "test_error")
+ACCURACIES = ("train_accuracy", "test_accuracy")
 MIN_CONFIGURATIONS = 3  # every correlation of two points is 1 or -1
 
 Statistics = dict[str, float | str]
@@ -48,6 +49,22 @@ class Observations:
         columns = [pd.factorize(self.settings[name], use_na_sentinel=False)[0] for name in self.settings]
         return np.stack(columns, axis=1)
 
+    def leave_one_value_out(self) -> tuple[list[str], Floats]:
+        """Return each value of each hyperparameter, such as "learning_rate=0.1", and what is left without it, (values, n).
+
+        What is left is 1 for observations with another value, else 0. Values without which fewer than
+        `MIN_CONFIGURATIONS` configurations are left are skipped.
+        """
+        names, kept = [], []
+        for name in self.settings:
+            column = self.settings[name]
+            for value in column.unique():
+                other = (column.notna() if pd.isna(value) else column != value).to_numpy()
+                if len(np.unique(self.configuration[other])) >= MIN_CONFIGURATIONS:
+                    names.append(f"{name}={f'{value:g}' if isinstance(value, float) else value}")
+                    kept.append(other)
+        return names, np.array(kept, dtype=np.float64).reshape(len(names), len(self.settings))
+
     def reason_undefined(self, columns: Sequence[str]) -> str:
         """Return the reason why no statistic of these columns is defined, or an empty string."""
         if self.configurations < MIN_CONFIGURATIONS:
@@ -58,7 +75,7 @@ class Observations:
 
 
 def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
-    """Return a table of runs with its targets, after checking its columns.
+    """Return a table of runs with its targets, after checking its columns; hyperparameters are rounded as measures are.
 
     Raises:
         InputError: If a column is missing, group_by is empty, or accuracies are in percent.
@@ -69,17 +86,35 @@ def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str])
     if not len(group_by):
         raise InputError("group_by is empty: name the columns that make a configuration, such as learning_rate")
     require(runs, [*columns, *group_by])
+    for name in group_by:
+        if runs[name].dtype.kind == "f":
+            runs[name] = round_bits(runs[name].to_numpy(dtype=float))
     return runs
 
 
 def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
     """Return the runs without missing or infinite values, sorted, because sums of floats depend on the order."""
-    needed = list(dict.fromkeys((*columns, "train_accuracy", "test_accuracy")))
+    needed = list(dict.fromkeys((*columns, *ACCURACIES)))
     kept = runs[list(dict.fromkeys([*group_by, *needed]))].copy()
     for column in needed:
         kept[column] = numbers(runs, column)
     finite = np.isfinite(kept[needed].to_numpy()).all(axis=1)
     return kept.iloc[np.flatnonzero(finite)].sort_values(needed)
+
+
+def left_out(runs: pd.DataFrame, kept: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Return a note on the runs that `complete` left out, or an empty string."""
+    if len(kept) == len(runs):
+        return ""
+    needed = [name for name in dict.fromkeys((*columns, *ACCURACIES)) if name not in TARGETS]
+    lacking = [name for name in needed if not np.isfinite(numbers(runs, name)).all()]
+    are = "is" if len(lacking) == 1 else "are"
+    return f"{len(runs) - len(kept)} of {len(runs)} runs left out: {' or '.join(lacking)} {are} missing or infinite"
+
+
+def join_notes(*notes: float | str) -> str:
+    """Return notes as one text, without empty ones."""
+    return "; ".join(str(note) for note in notes if note)
 
 
 def observe(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str], keep_seeds: bool) -> Observations:
@@ -108,12 +143,12 @@ def tabulate(
     rows: list[Statistics] = []
     for measure in measures:
         for target in targets:
-            observed = observe(complete(runs, [measure, target], group_by), [measure, target], group_by, keep_seeds)
+            kept = complete(runs, [measure, target], group_by)
+            observed = observe(kept, [measure, target], group_by, keep_seeds)
             row: Statistics = {"measure": measure, "target": target}
             row |= {"runs": observed.runs, "configurations": observed.configurations}
-            note = observed.reason_undefined([measure, target])
-            row["note"] = note
-            if not note:
+            row["note"] = observed.reason_undefined([measure, target])
+            if not row["note"]:
                 row |= statistic(observed, measure, target)
             rows.append(row)
     return pd.DataFrame(rows, columns=["measure", "target", "runs", "configurations", *columns, "note"])
@@ -130,10 +165,12 @@ def combine(levels: Integers) -> Integers:
 def _round(values: Floats, name: str) -> Floats:
     """Return rounded values, so that averages that differ only by floating point error tie.
 
-    Targets that follow from accuracies are rounded to 8 decimals. Other values keep 43 of the 53 bits of a float, about 13
-    significant digits.
+    Targets that follow from accuracies are rounded to 8 decimals.
     """
-    if name in TARGETS:
-        return np.round(values, 8)
+    return np.round(values, 8) if name in TARGETS else round_bits(values)
+
+
+def round_bits(values: Floats) -> Floats:
+    """Return values with 43 of the 53 bits of a float, about 13 significant digits; missing and infinite values are kept."""
     mantissas, exponents = np.frexp(values)
     return np.ldexp(np.round(mantissas * 2.0**43) / 2.0**43, exponents)

@@ -7,6 +7,7 @@ import pandas as pd
 from regioncount.errors import InputError
 
 FITTED_ACCURACY = 0.99
+ROUNDING = 1e-6  # fractions may exceed 1 by this much: they may be averages of floats of 32 bits
 SELECTIONS = ("all", "fitted", "nondegenerate")
 
 
@@ -68,11 +69,12 @@ def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs.copy()
     for column in ("train_accuracy", "test_accuracy"):
         runs[column] = numbers(runs, column)
-        if (runs[column] > 1).any():
+        if (runs[column] > 1 + ROUNDING).any():
             raise InputError(
                 f"{column} has values up to {runs[column].max():g}: fractions from 0 to 1 are expected; divide percent "
                 "by 100"
             )
+        runs[column] = runs[column].clip(upper=1)
     runs["generalization_gap"] = runs["train_accuracy"] - runs["test_accuracy"]
     runs["test_error"] = 1 - runs["test_accuracy"]
     return runs

@@ -18,7 +18,7 @@ def robust_sign_error(
     test_size: int | None = None,
     keep_seeds: bool = False,
 ) -> pd.DataFrame:
-    """Compute the sign-error of measures in the worst environment, and its mean over environments.
+    """Compute the sign-error of measures over environments: the maximum, a quantile and the mean.
 
     An environment is a pair of configurations that differ in exactly one hyperparameter. Its sign-error is the mean, over
     pairs of an observation of each, of
@@ -34,7 +34,9 @@ def robust_sign_error(
     If seeds are averaged, an environment has one pair, and its error is 0, 1/2 or 1; the bound is then that of a single run,
     which is conservative. If seeds are kept, the mean is the paper's expectation over seeds. The paper also leaves out
     environments whose effective sample size is below 12, which takes at least four seeds; this function does not. A measure
-    that decreases as the target increases has errors near 1: pass its negative.
+    that decreases as the target increases has errors near 1: pass its negative. The maximum is no evidence against a measure
+    if there are many environments: that of a good measure is 1 as soon as one pair is ordered wrongly, as is that of an
+    unrelated measure, whose mean is 1/2.
 
     Args:
         runs: One row per run; see `correlations`.
@@ -46,8 +48,9 @@ def robust_sign_error(
 
     Returns:
         One row per measure and target: measure, target, runs, configurations, robust_sign_error (the maximum),
-        mean_sign_error, environments (those with weight), worst_environment (empty if there is no error), and note: why they
-        are undefined (NaN), else empty.
+        sign_error_quantile_90 (90 % of the environments have at most this error), mean_sign_error, environments (those with
+        weight), worst_environment (empty if there is no error), one column such as mean_sign_error_learning_rate per
+        hyperparameter (over the environments that differ in it), and note: why they are undefined (NaN), else empty.
 
     Raises:
         InputError: If a column is missing or not numeric, accuracies are in percent, or test_size is not positive.
@@ -58,7 +61,8 @@ def robust_sign_error(
     def statistic(observed: Observations, measure: str, target: str) -> Statistics:
         return _errors(observed, measure, target, test_size)
 
-    columns = ["robust_sign_error", "mean_sign_error", "environments", "worst_environment"]
+    columns = ["robust_sign_error", "sign_error_quantile_90", "mean_sign_error", "environments", "worst_environment"]
+    columns += [f"mean_sign_error_{name}" for name in group_by]
     return tabulate(statistic, columns, runs, measures, targets, group_by, keep_seeds)
 
 
@@ -86,9 +90,16 @@ def _errors(observed: Observations, measure: str, target: str, test_size: int | 
         noise = "" if test_size is None else f" above the noise of {test_size} test examples"
         return {"note": f"undefined: no environment has a difference in {target}{noise}"}
     worst = max(errors, key=lambda environment: errors[environment])
-    return {
+    values = np.array(list(errors.values()))
+    differing = np.array([np.flatnonzero(levels[first] != levels[second])[0] for first, second in errors])
+    names = [f"mean_sign_error_{name}" for name in observed.settings]
+    of_hyperparameters = {
+        name: float(values[differing == position].mean()) for position, name in enumerate(names) if position in differing
+    }
+    return of_hyperparameters | {
         "robust_sign_error": errors[worst],
-        "mean_sign_error": float(np.mean(list(errors.values()))),
+        "sign_error_quantile_90": float(np.quantile(values, 0.9, method="inverted_cdf")),
+        "mean_sign_error": float(values.mean()),
         "environments": len(errors),
         "worst_environment": _describe(observed, members[worst[0]][0], members[worst[1]][0]) if errors[worst] else "",
     }

@@ -31,6 +31,7 @@ from regioncount.analysis import (
     select,
 )
 from regioncount.analysis.__main__ import main
+from regioncount.analysis.intervals import interval
 from regioncount.errors import InputError
 
 PAPER = Path(__file__).resolve().parents[2] / ".." / "shared" / "paper"
@@ -371,20 +372,51 @@ def test_undefined_regressions_give_the_reason():
         regression(runs, ["count", "count"])
 
 
-def test_kept_seeds_are_observations_and_configurations_are_drawn():
+def test_kept_seeds_are_observations_and_intervals_rest_on_configurations():
     runs = noisy(seeds=2)
     runs["gap"] = 1 - runs["test_accuracy"]
-    result = correlations(runs, ["count"], GAP, keep_seeds=True, resamples=60, level=0.8, seed=3).iloc[0]
+    result = correlations(runs, ["count"], GAP, keep_seeds=True, level=0.8).iloc[0]
     assert (result["runs"], result["configurations"]) == (36, 18)
     assert result["kendall"] == pytest.approx(stats.kendalltau(runs["count"], runs["gap"]).statistic)
     averaged = runs.groupby(HYPERPARAMETERS)[["count", "gap"]].mean()
     assert result["kendall"] != pytest.approx(stats.kendalltau(averaged["count"], averaged["gap"]).statistic)
-    groups = [group for _, group in runs.groupby(HYPERPARAMETERS)]
-    slow = []
-    for draw in np.random.default_rng(3).multinomial(18, [1 / 18] * 18, size=60):
-        drawn = pd.concat([group for group, times in zip(groups, draw, strict=True) for _ in range(times)])
-        slow.append(stats.kendalltau(drawn["count"], drawn["gap"]).statistic)
-    assert (result["kendall_low"], result["kendall_high"]) == pytest.approx(tuple(np.quantile(slow, [0.1, 0.9])), abs=1e-9)
+    without = [
+        stats.kendalltau(*(runs.drop(group.index)[name] for name in ("count", "gap"))).statistic
+        for _, group in runs.groupby(HYPERPARAMETERS)
+    ]
+    expected = interval(result["kendall"], np.array(without), "kendall", 0.8)
+    assert (result["kendall_low"], result["kendall_high"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_information_of_an_unrelated_measure_is_below_its_quantile():
+    below = []
+    for seed in range(40):
+        runs = noisy()
+        runs["count"] = np.random.default_rng(seed).normal(size=len(runs))
+        result = conditional_mutual_information(runs, ["count"], GAP).iloc[0]
+        below.append(result["conditional_mutual_information"] <= result["conditional_mutual_information_null"])
+    assert 0.8 <= np.mean(below) < 1  # 0.95 with a standard error of 0.035
+    related = conditional_mutual_information(noisy(), ["count"], GAP).iloc[0]
+    assert related["conditional_mutual_information"] > related["conditional_mutual_information_null"]
+    kept = conditional_mutual_information(noisy(seeds=2), ["count"], GAP, keep_seeds=True).iloc[0]
+    assert np.isnan(kept["conditional_mutual_information_null"])
+
+
+def test_sign_errors_by_hyperparameter_and_their_quantile():
+    runs = noisy()
+    result = robust_sign_error(runs, ["count"], GAP).iloc[0]
+    errors = {name: [] for name in HYPERPARAMETERS}
+    for one, other in combinations([row for _, row in runs.iterrows()], 2):
+        differing = [name for name in HYPERPARAMETERS if one[name] != other[name]]
+        if len(differing) == 1:
+            signs = np.sign(one["count"] - other["count"]) * np.sign(other["test_accuracy"] - one["test_accuracy"])
+            errors[differing[0]].append((1 - signs) / 2)
+    for name, values in errors.items():
+        assert result[f"mean_sign_error_{name}"] == pytest.approx(np.mean(values))
+    together = np.sort(np.concatenate(list(errors.values())))
+    assert result["sign_error_quantile_90"] == together[math.ceil(0.9 * len(together)) - 1]
+    assert result["mean_sign_error"] == pytest.approx(together.mean())
+    assert result["environments"] == len(together)
 
 
 @pytest.mark.parametrize(
@@ -403,9 +435,11 @@ def test_kept_seeds_are_observations_and_configurations_are_drawn():
 def test_undefined_statistics_give_the_reason(rows, note):
     runs = table(rows)
     for result in (ranking(runs, ["count"]), *(function(runs, ["count"], GAP) for function in PAIRWISE)):
-        assert list(result["note"]) == [note]
-        identifying = ["measure", "target", "runs", "configurations", "note"]
-        assert result.drop(columns=identifying).isna().all(axis=None)
+        assert [text.split("; ")[0] for text in result["note"]] == [note]
+        identifying = ["measure", "target", "runs", "configurations", "note", "reference"]
+        without = [name for name in result if name.endswith("_without")]
+        assert (result[without] == "").all(axis=None)
+        assert result.drop(columns=[*identifying, *without], errors="ignore").isna().all(axis=None)
     assert note in describe_ranking(ranking(runs, ["count"]))
 
 
@@ -460,7 +494,7 @@ def test_ranking_is_sorted_and_has_every_statistic():
     runs = noisy(seeds=2).assign(constant=1.0)
     runs["negative"] = -runs["count"]
     measures = ["constant", "margin", "negative", "norm", "count"]
-    result = ranking(runs, measures, "test_error", test_size=10_000, resamples=50)
+    result = ranking(runs, measures, "test_error", test_size=10_000)
     assert list(result["measure"].iloc[[0, 1, 4]]) == ["negative", "count", "constant"]
     defined = result["kendall"].abs().iloc[:4]
     assert (defined.diff().dropna() <= 0).all()
@@ -473,7 +507,7 @@ def test_ranking_is_sorted_and_has_every_statistic():
     assert result.columns[-1] == "note"
     by_measure = result.set_index("measure")
     for expected in (
-        correlations(runs, measures, ["test_error"], resamples=50),
+        correlations(runs, measures, ["test_error"]),
         *(function(runs, measures, ["test_error"]) for function in (granulated_kendall, conditional_mutual_information)),
         robust_sign_error(runs, measures, ["test_error"], test_size=10_000),
         *(
@@ -486,12 +520,14 @@ def test_ranking_is_sorted_and_has_every_statistic():
         shared = [name for name in expected.columns if name in by_measure and name != "note"]
         assert len(shared) > 3
         pd.testing.assert_frame_equal(by_measure[shared], expected.set_index("measure").loc[by_measure.index, shared])
-    per_run = ranking(runs, measures, "test_error", keep_seeds=True, resamples=50)
+    per_run = ranking(runs, measures, "test_error", keep_seeds=True)
     assert not np.allclose(per_run["kendall"], result["kendall"], equal_nan=True)
     lines = describe_ranking(result).splitlines()
     assert lines[0] == "measures against test_error, by |Kendall's tau| (18 configurations, 36 runs)"
-    assert [line.split()[0] for line in lines[2:7]] == list(result["measure"])
-    assert lines[7] == "constant: undefined: constant is constant"
+    assert lines[1].startswith("2 of the 3 other measures cannot be told from the best, negative; 3 of 5 are related")
+    assert [line.split()[0] for line in lines[3:8]] == list(result["measure"])
+    assert [line.split()[0] for line in lines[9:14]] == list(result["measure"])
+    assert lines[16] == "constant: undefined: constant is constant"
 
 
 def test_selections():
@@ -533,6 +569,7 @@ def test_the_command(tmp_path, capsys):
         "granulated_kendall.csv",
         "ranking.csv",
         "regression.csv",
+        "reliability.csv",
     ]
     written = pd.read_csv(tmp_path / "tables" / "ranking.csv", keep_default_na=True)
     numeric = expected.select_dtypes("number").columns
@@ -555,6 +592,8 @@ def test_the_command(tmp_path, capsys):
         (["empty.csv", "--measures", "count"], "empty.csv is not a CSV table"),
         (["header.csv", "--measures", "count"], "header.csv has no runs"),
         (["binary.csv", "--measures", "count"], "binary.csv is not a CSV table"),
+        (["runs.csv", "--measures", "count", "--reference", "norm"], "reference=norm is not among the measures: count"),
+        (["runs.csv", "--measures", "count", "--within", "count"], "count cannot make cells: not in group_by"),
         (["runs.csv", "--measures", "sharpness"], "has no column sharpness (--measures)"),
         (["runs.csv", "--measures", "count", "--group-by", "epochs"], "has no column epochs (--group-by)"),
         (["runs.csv", "--measures", "count", "--targets", "loss"], "has no column loss (--targets)"),
@@ -612,11 +651,11 @@ def test_published_figures_of_other_measures_are_reproduced():
         pytest.skip("the paper's CSV files are not beside the repository, in ../shared/paper")
     compared, others = map(pd.read_csv, files)
     measures = ["regions_line", "parameter_norm", "margin", "normalized_margin"]
-    result = correlations(compared, measures, GAP, resamples=0)
+    result = correlations(compared, measures, GAP)
     assert list(result["configurations"]) == [27] * 4
     assert list(result["pearson"].round(2)) == [0.98, 0.83, 0.63, 0.21]  # published to two digits
     measures = [column for column in others if column not in ("train_accuracy", "test_accuracy", *HYPERPARAMETERS)]
-    result = correlations(others, measures, GAP, resamples=0)
+    result = correlations(others, measures, GAP)
     assert len(result) == 10
     assert result["pearson"].abs().max().round(2) == 0.81
 
@@ -649,9 +688,10 @@ def noisy(seeds: int = 1) -> pd.DataFrame:
 def pair_statistics(runs: pd.DataFrame) -> pd.Series:
     """Return all statistics that depend only on the order of pairs."""
     result = [function(runs, ["count"], GAP).iloc[0] for function in PAIRWISE[:3]]
-    result.append(correlations(runs, ["count"], GAP, resamples=0).iloc[0][["spearman", "kendall"]])
+    result.append(correlations(runs, ["count"], GAP).iloc[0][["spearman", "kendall"]])
     statistics = pd.concat(result)
     dropped = ["measure", "target", "runs", "configurations", "note", "given", "worst_environment"]
+    dropped += ["conditional_mutual_information_null"]  # of permutations in the order of the table
     return statistics[[name for name in statistics.index if name not in dropped]].astype(float)
 
 

@@ -1,0 +1,106 @@
+"""Comparisons of measures: permutation p values, differences and ranks."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from regioncount.analysis import multiplicity
+from regioncount.analysis.multiplicity import associate, differences, permutation_p_values, rank_intervals
+
+
+def draw(n, correlations, seed):
+    """Return measures (n, M) with these correlations with the target, and the target."""
+    generator = np.random.default_rng(seed)
+    target = generator.standard_normal(n)
+    noise = generator.standard_normal((n, len(correlations)))
+    rho = np.array(correlations)
+    return rho * target[:, None] + np.sqrt(1 - rho**2) * noise, target
+
+
+def test_p_values_equal_the_shares_of_all_permutations():
+    measures, target = draw(6, [0.9, 0.5, -0.8], seed=4)
+    measures[0, 1] = measures[1, 1]  # a tie
+    orders = [list(order) for order in permutations(range(6))]
+    taus = np.array([[abs(stats.kendalltau(m, target[order]).statistic) for m in measures.T] for order in orders])
+    expected = (taus >= taus[0] - 1e-9).mean(axis=0)
+    expected_adjusted = (taus.max(axis=1)[:, None] >= taus[0] - 1e-9).mean(axis=0)
+    p_values, adjusted = permutation_p_values(measures, target)
+    np.testing.assert_allclose(p_values, expected, atol=0.015)
+    np.testing.assert_allclose(adjusted, expected_adjusted, atol=0.015)
+
+
+def test_a_missing_value_and_a_constant_measure():
+    measures, target = draw(12, [0.9, 0.9, 0.5], seed=1)
+    measures[3, 0] = np.nan
+    measures[:, 2] = 1
+    associations = associate(measures, target, 0.95)
+    present = np.arange(12) != 3
+    expected = [stats.kendalltau(measures[present, 0], target[present]), stats.kendalltau(measures[:, 1], target)]
+    np.testing.assert_allclose(associations.values[:2], [abs(result.statistic) for result in expected])
+    p_values, adjusted = permutation_p_values(measures, target)
+    assert np.isnan([associations.values[2], p_values[2], adjusted[2], *rank_intervals(associations)[2]]).all()
+    np.testing.assert_allclose(p_values[:2], [result.pvalue for result in expected], atol=0.01)
+    assert np.isfinite(rank_intervals(associations)[:2]).all()
+
+
+def test_unrelated_measures_are_rarely_called_related(monkeypatch):
+    monkeypatch.setattr(multiplicity, "PERMUTATIONS", 999)
+    smallest = [permutation_p_values(*draw(9, [0] * 12, seed))[1].min() for seed in range(200)]
+    assert np.mean(np.array(smallest) <= 0.05) <= 0.1  # 0.05 with a standard error of 0.015
+
+
+@given(st.integers(0, 999))
+@settings(max_examples=15, deadline=None)
+def test_properties(seed):
+    measures, target = draw(10, [0.95, 0.7, -0.6, 0.1], seed)
+    associations = associate(measures, target, 0.95)
+    p_values, adjusted = permutation_p_values(measures, target)
+    assert (adjusted >= p_values).all()
+    ranks = stats.rankdata(-associations.values)
+    low, high = rank_intervals(associations).T
+    assert (low >= 1).all()
+    assert (high <= 4).all()
+    assert (low <= ranks).all()
+    assert (ranks <= high).all()
+    for one in range(4):
+        value, low, high = differences(associations, one).T
+        np.testing.assert_allclose(value, associations.values - associations.values[one])
+        assert ((low <= value) & (value <= high)).all()
+        assert low[one] == high[one] == 0
+        for other in range(4):
+            mirrored = -differences(associations, other)[one]
+            np.testing.assert_allclose([value[other], high[other], low[other]], mirrored, atol=1e-12)
+    # Neither the sign nor the unit of a measure matters.
+    changed = associate(np.exp(-measures), target, 0.95)
+    np.testing.assert_allclose(changed.values, associations.values)
+    np.testing.assert_allclose(rank_intervals(changed), rank_intervals(associations))
+
+
+def test_a_measure_cannot_be_told_from_a_function_of_it():
+    measures, target = draw(30, [0.9, 0.2], seed=0)
+    measures = np.column_stack([measures, measures[:, 0] ** 3])
+    associations = associate(measures, target, 0.95)
+    assert differences(associations, 0)[2] == pytest.approx(0)
+    intervals = rank_intervals(associations)
+    assert intervals[0].tolist() == intervals[2].tolist() == [1, 2]
+    assert intervals[1].tolist() == [3, 3]
+
+
+def test_differences_cover_the_truth():
+    """With measures that share noise, whose correlations with the target are 0.9 and 0.6."""
+    truth = 2 / np.pi * (np.arcsin(0.6) - np.arcsin(0.9))
+    covered = []
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        target, common, *own = generator.standard_normal((4, 12))
+        measures = [
+            rho * target + np.sqrt(1 - rho**2) * (common + noise) / np.sqrt(2)
+            for rho, noise in zip((0.9, 0.6), own, strict=True)
+        ]
+        _, low, high = differences(associate(np.stack(measures, axis=1), target, 0.95), 0)[1]
+        covered.append(low <= truth <= high)
+    assert 0.91 <= np.mean(covered) <= 0.995

@@ -1,0 +1,97 @@
+"""Variance components and reliability, compared with scipy, least squares and known effects."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from regioncount.analysis import describe_reliability, reliability
+from regioncount.errors import InputError
+
+GAP = ["generalization_gap"]
+
+
+def draw(configurations, seeds, effect, noise, seed=0, cells=1):
+    """Return runs whose count and gap share configuration effects and, with the opposite sign, seed effects."""
+    generator = np.random.default_rng(seed)
+    common = effect * generator.standard_normal(configurations)
+    rows = []
+    for number in range(configurations):
+        for _ in range(seeds[number] if isinstance(seeds, list) else seeds):
+            shared, own = generator.standard_normal(2)
+            count = common[number] + noise * (shared + own) / np.sqrt(2) + 10 * (number % cells)
+            gap = 0.2 + 0.01 * (common[number] - noise * shared) + 0.1 * (number % cells)
+            rows.append({"cell": number % cells, "configuration": number, "count": count, "test_accuracy": 1 - gap})
+    return pd.DataFrame(rows).assign(train_accuracy=1.0)
+
+
+def test_p_values_equal_those_of_an_analysis_of_variance():
+    runs = draw(6, [2, 3, 4, 1, 3, 2], effect=1, noise=1)
+    result = reliability(runs, ["count"], GAP, ["configuration"]).iloc[0]
+    groups = [rows["count"] for _, rows in runs.groupby("configuration")]
+    assert result["p_value_measure"] == pytest.approx(stats.f_oneway(*groups).pvalue)
+    assert (result["runs"], result["configurations"]) == (15, 6)
+
+
+def test_nested_p_values_equal_those_of_nested_least_squares():
+    runs = draw(12, 3, effect=0.5, noise=1, cells=4).iloc[:-2]
+    result = reliability(runs, ["count"], GAP, ["cell", "configuration"], within=["cell"]).iloc[0]
+    residuals = []
+    for column in ("cell", "configuration"):
+        deviations = runs["count"] - runs.groupby(column)["count"].transform("mean")
+        residuals.append((deviations @ deviations, len(runs) - runs[column].nunique()))
+    (restricted, many), (full, few) = residuals
+    statistic = (restricted - full) / (many - few) / (full / few)
+    assert result["p_value_measure"] == pytest.approx(stats.f.sf(statistic, many - few, few))
+
+
+def test_known_components_are_estimated():
+    runs = draw(700, 3, effect=1, noise=1)
+    result = reliability(runs, ["count"], GAP, ["configuration"]).iloc[0]
+    assert result["run_reliability_measure"] == pytest.approx(0.5, abs=0.06)
+    assert result["reliability_measure"] == pytest.approx(0.75, abs=0.06)
+    assert result["reliability_target"] == pytest.approx(0.75, abs=0.06)
+    assert result["seed_correlation"] == pytest.approx(-np.sqrt(0.5), abs=0.06)
+    # Seed effects reduce the correlation of averages to 1 - 1/4 (1 + sqrt(1/2)); the effects themselves are equal.
+    assert result["correlation"] == pytest.approx(0.75 - 0.25 * np.sqrt(0.5), abs=0.06)
+    assert result["corrected_correlation"] == pytest.approx(1, abs=0.1)
+    assert result["corrected_correlation_low"] < result["corrected_correlation"] < result["corrected_correlation_high"]
+
+
+def test_unequal_numbers_of_runs_and_cells_change_no_expectation():
+    seeds = [1 + number % 4 for number in range(800)]
+    runs = draw(800, seeds, effect=1, noise=1, cells=8)
+    result = reliability(runs, ["count"], GAP, ["cell", "configuration"], within=["cell"]).iloc[0]
+    assert result["run_reliability_measure"] == pytest.approx(0.5, abs=0.06)
+    assert result["corrected_correlation"] == pytest.approx(1, abs=0.08)
+    overall = reliability(runs, ["count"], GAP, ["cell", "configuration"]).iloc[0]
+    assert overall["run_reliability_measure"] > 0.95  # cells differ by much more
+
+
+def test_without_configuration_effects_correlations_are_not_testable():
+    called = 0
+    for seed in range(100):
+        runs = draw(9, 3, effect=0, noise=1, seed=seed)
+        result = reliability(runs, ["count"], GAP, ["configuration"]).iloc[0]
+        called += result["note"] == ""
+        if "not testable" in result["note"]:
+            assert np.isnan(result["corrected_correlation"])
+    assert called <= 10  # both F tests reject in less than 5 % of tables
+    assert "not testable: configurations differ in" in describe_reliability(
+        reliability(draw(9, 3, 0, 1, seed=1), ["count"], GAP, ["configuration"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "within", "reason"),
+    [(1, [], "no configuration has two seeds"), (2, ["configuration"], "too few configurations share configuration")],
+)
+def test_undefined_reliability_gives_the_reason(seeds, within, reason):
+    result = reliability(draw(6, seeds, 1, 1), ["count"], GAP, ["configuration"], within=within).iloc[0]
+    assert reason in result["note"]
+    assert np.isnan(result["reliability_measure"])
+
+
+def test_cells_are_made_of_hyperparameters():
+    with pytest.raises(InputError, match="cell cannot make cells: not in group_by"):
+        reliability(draw(6, 2, 1, 1), ["count"], GAP, ["configuration"], within=["cell"])
