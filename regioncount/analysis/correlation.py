@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.intervals import MIN_OBSERVATIONS, STATISTICS, interval
+from regioncount.analysis.intervals import MIN_OBSERVATIONS, STATISTICS, fisher_error, interval
 from regioncount.analysis.observations import (
     HYPERPARAMETERS,
     TARGETS,
@@ -27,6 +27,7 @@ Merge = tuple[Integers, Integers, Integers]
 
 WEIGHTS_PER_CHUNK = 2**17  # weights processed at a time; they fit into the processor's cache
 ENDS = ("", "_low", "_high")
+COLUMNS = tuple(f"{name}{end}" for name in STATISTICS for end in (*ENDS, "_error"))
 LEAST = tuple(f"{name}_least{end}" for name in STATISTICS for end in ("", "_without"))
 
 
@@ -60,10 +61,11 @@ def correlations(
     Returns:
         One row per measure and target: measure, target, runs, configurations, fitted (the number of fitted runs); for
         Pearson's r, Spearman's rho (average ranks) and Kendall's tau-b the value and its interval, such as pearson,
-        pearson_low, pearson_high; and how much of it rests on one value of one hyperparameter: pearson_least is the lowest
-        correlation, if it is positive, or else the highest, that remains if the configurations with such a value are left
-        out, and pearson_least_without names the value. The last column is note: why a statistic or its interval is undefined
-        (NaN), and how many runs are left out. Columns that end in _fitted have the same statistics for the fitted runs.
+        pearson_low, pearson_high, and the standard error of its artanh, pearson_error (NaN if it is 1 or -1); and how much
+        of it rests on one value of one hyperparameter: pearson_least is the lowest correlation, if it is positive, or else
+        the highest, that remains if the configurations with such a value are left out, and pearson_least_without names the
+        value. The last column is note: why a statistic or its interval is undefined (NaN), and how many runs are left out.
+        Columns that end in _fitted have the same statistics for the fitted runs.
 
     Raises:
         InputError: If a column is missing or not numeric, accuracies are in percent, or the level is not between 0 and 1.
@@ -91,14 +93,14 @@ def correlations(
 
 
 def _columns() -> list[str]:
-    statistics = [*(f"{name}{end}" for name in STATISTICS for end in ENDS), *LEAST, "note"]
+    statistics = [*COLUMNS, *LEAST, "note"]
     all_runs = ["measure", "target", "runs", "configurations", "fitted", *statistics]
     return all_runs + [f"{name}_fitted" for name in ("configurations", *statistics)]
 
 
 def _correlate(observed: Observations, measure: str, target: str, level: float) -> Statistics:
     result: Statistics = {"configurations": observed.configurations}
-    result |= {f"{name}{end}": math.nan for name in STATISTICS for end in ENDS}
+    result |= dict.fromkeys(COLUMNS, math.nan)
     result |= {column: "" if column.endswith("_without") else math.nan for column in LEAST}
     result["note"] = observed.reason_undefined([measure, target])
     if result["note"]:
@@ -110,6 +112,7 @@ def _correlate(observed: Observations, measure: str, target: str, level: float) 
     for name, value, changed in zip(STATISTICS, values, without.T, strict=True):
         ends = interval(float(value), changed, name, level)
         result |= dict(zip([f"{name}{end}" for end in ENDS], [float(value), *ends], strict=True))
+        result[f"{name}_error"] = fisher_error(float(value), changed)
     result |= _leave_one_value_out(observed, x, y, values)
     if observed.configurations < MIN_OBSERVATIONS:
         result["note"] = f"no interval: {observed.configurations} configurations, {MIN_OBSERVATIONS} are needed"

@@ -20,6 +20,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -64,6 +65,38 @@ def jackknife_error(without: Floats) -> Floats:
     """Return the jackknife standard errors of statistics from their values without each observation, (..., n)."""
     n = without.shape[-1]
     return np.sqrt((n - 1) / n * ((without - without.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
+
+
+def fisher_error(value: float, without: Floats) -> float:
+    """Return the standard error of Fisher's z of a correlation; NaN without an interval, or if the correlation is 1 or -1.
+
+    The arguments are those of `interval`.
+    """
+    if len(without) < MIN_OBSERVATIONS or abs(value) == 1:
+        return math.nan
+    return float(jackknife_error(without) / (1 - value**2))
+
+
+def compare(values: tuple[float, float], errors: tuple[float, float], numbers: tuple[int, int]) -> float:
+    """Return the two-sided p value of the hypothesis that two independent samples have the same correlation.
+
+    The difference on the scale of Fisher's z in units of its standard error is compared with Student's t distribution, with
+    the degrees of freedom of Welch (1947).
+
+    Args:
+        values: The correlations.
+        errors: The standard errors of their Fisher's z; see `fisher_error`.
+        numbers: The numbers of observations.
+
+    Returns:
+        The p value; NaN if a standard error is.
+    """
+    variances = np.square(errors)
+    if not np.isfinite(variances).all() or not variances.any():
+        return math.nan
+    statistic = (math.atanh(values[0]) - math.atanh(values[1])) / math.sqrt(variances.sum())
+    degrees = variances.sum() ** 2 / sum(variance**2 / (n - 2) for variance, n in zip(variances, numbers, strict=True))
+    return float(2 * special.stdtr(degrees, -abs(statistic)))
 
 
 def studentized(values: Floats | float, without: Floats, scale: Floats | float) -> Floats:

@@ -105,7 +105,8 @@ def permutation_p_values(measures: Floats, target: Floats, seed: int = 0) -> tup
     defined = np.isfinite(taus).all(axis=0) & (number >= MIN_CONFIGURATIONS)
     p_values, adjusted = np.full(len(untied), np.nan), np.full(len(untied), np.nan)
     if defined.any():
-        deviation = np.sqrt(2 * (2 * number + 5) / (9 * number * (number - 1)))[defined]
+        number = number[defined]
+        deviation = np.sqrt(2 * (2 * number + 5) / (9 * number * (number - 1)))
         scaled = np.round(taus[:, defined] / deviation, 4)  # so that equal values of floats of 32 bits tie
         p_values[defined] = (scaled >= scaled[0]).mean(axis=0)
         adjusted[defined] = (scaled.max(axis=1)[:, None] >= scaled[0]).mean(axis=0)

@@ -1,6 +1,6 @@
 """Rankings: every statistic of every measure in one table, and its text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -140,18 +140,20 @@ def describe_ranking(table: pd.DataFrame) -> str:
     return "\n".join(filter(None, lines))
 
 
-def describe_best(table: pd.DataFrame) -> str:
+def describe_best(table: pd.DataFrame, label: Callable[[str], str] = str) -> str:
     """Return how many measures cannot be told from the best, and how many are related to the target."""
     if len(table) < 2 or table["rank_low"].isna().all():
         return ""
     ranked, related = table[table["rank_low"].notna()], int((table["p_adjusted"] <= 0.05).sum())
     alike = int((ranked["rank_low"] == 1).sum()) - 1
-    best = f"{alike} of the {len(ranked) - 1} other measures cannot be told from the best, {ranked['measure'].iloc[0]}"
+    best = (
+        f"{alike} of the {len(ranked) - 1} other measures cannot be told from the best, {label(ranked['measure'].iloc[0])}"
+    )
     return f"{best}; {related} of {len(table)} are related to the target (adjusted p at most 0.05)"
 
 
-def format_comparisons(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons of a table of `ranking` as text."""
+def format_comparisons(table: pd.DataFrame, label: Callable[[str], str] = str) -> pd.DataFrame:
+    """Return the comparisons of a table of `ranking` as text; `label` gives the names of measures in headings."""
     shown = pd.DataFrame({"measure": table["measure"]})
     shown["Kendall"] = [_interval(row, "kendall") for _, row in table.iterrows()]
     shown["rank"] = [_rank(row) for _, row in table.iterrows()]
@@ -160,7 +162,7 @@ def format_comparisons(table: pd.DataFrame) -> pd.DataFrame:
     best, reference = table["measure"].iloc[0], table["reference"].iloc[0]
     others = {"best": best} if best == reference else {"best": best, "reference": reference}
     for name, other in others.items():
-        shown[f"minus {other}"] = [
+        shown[f"minus {label(other)}"] = [
             "-" if row["measure"] == other else _interval(row, f"difference_to_{name}") for _, row in table.iterrows()
         ]
     shown["without one value"] = [

@@ -53,6 +53,8 @@ class SweepResults:
     """`analysis.correlations` for each group of runs."""
     ranking: pd.DataFrame
     """`analysis.ranking` for each group and selection of runs."""
+    reliability: pd.DataFrame
+    """`analysis.reliability` of region counts for each group of runs, of all configurations and in cells."""
     comparison: pd.DataFrame
     """The correlations beside published ones; see `published.compare`."""
     early: pd.DataFrame
@@ -110,6 +112,7 @@ def collect(plan: Plan) -> SweepResults:
         statistics.configurations(table, columns, plan),
         correlations,
         statistics.ranking(groups, columns, plan),
+        statistics.reliability(groups, columns, plan),
         statistics.comparison(correlations, table, columns, plan),
         statistics.early(groups, count_table, columns, plan),
         statistics.regression(groups, plan),

@@ -6,9 +6,9 @@ from regioncount.reporting import tables
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.formatting import counted
 from regioncount.reporting.groups import Group
-from regioncount.reporting.tables import main_correlation, statistic_text
+from regioncount.reporting.tables import MAIN, main_correlation, statistic_text
 
-CORRELATION = "Pearson's r of region count and generalization gap"
+CORRELATION = "Kendall's tau of region count and generalization gap"
 
 
 def headline(results: SweepResults) -> str:
@@ -47,25 +47,41 @@ def _main_result(results: SweepResults) -> str:
     correlations = [(group, row) for group, row in rows if row is not None]
     if not correlations:
         return f"{(results.runs['status'] == 'finished').sum()} runs have finished; nothing to correlate was measured"
-    return _describe_group(correlations[0][1]) if len(correlations) == 1 else _describe_groups(correlations)
+    if len(correlations) > 1:
+        return _describe_groups(correlations)
+    return _describe_group(correlations[0][1]) + _describe_rank(results, *correlations[0])
+
+
+def _describe_rank(results: SweepResults, group: Group, correlation: pd.Series) -> str:
+    """Return the rank of the region count among the measures of all runs; an empty string if there is no ranking."""
+    ranking = group.select(results.ranking, selection="all")
+    ranked = ranking[ranking["measure"] == correlation["measure"]] if len(ranking) else ranking
+    if ranked.empty or ranked["rank"].isna().all():
+        return ""
+    rank, low, high = ranked.iloc[0][["rank", "rank_low", "rank_high"]]
+    interval = "" if pd.isna(low) else f" [{low:.0f}, {high:.0f}]"
+    return f"; among {ranking['rank'].notna().sum()} measures of all runs, its rank is {rank:.0f}{interval}"
 
 
 def _describe_group(row: pd.Series) -> str:
     runs, fitted, configurations = row["runs"], row["fitted"], row["configurations"]
-    if fitted == runs or row["note_fitted"]:
+    if fitted == runs or pd.isna(row[f"{MAIN}_fitted"]):
         share = "all" if fitted == runs else fitted
         subject = f"Over {counted(configurations, 'configuration')} ({counted(runs, 'run')}, {share} fitted), {CORRELATION}"
-        among_fitted = "" if fitted == runs or row["note"] else f"; among the fitted runs alone it is {row['note_fitted']}"
-        return f"{subject} is {statistic_text(row, 'pearson', '', 2)}{among_fitted}"
+        among_fitted = (
+            "" if fitted == runs or pd.isna(row[MAIN]) else f"; among the fitted runs alone it is {row['note_fitted']}"
+        )
+        return f"{subject} is {statistic_text(row, MAIN, '', 2)}{among_fitted}"
     subset = f"the {row['configurations_fitted']} configurations that fit their training set ({fitted} of {runs} runs)"
-    over_all = f"over all {configurations} it is {statistic_text(row, 'pearson', '', 2)}"
-    return f"Over {subset}, {CORRELATION} is {statistic_text(row, 'pearson', '_fitted', 2)}; {over_all}"
+    over_all = f"over all {configurations} it is {statistic_text(row, MAIN, '', 2)}"
+    return f"Over {subset}, {CORRELATION} is {statistic_text(row, MAIN, '_fitted', 2)}; {over_all}"
 
 
 def _describe_groups(correlations: list[tuple[Group, pd.Series]]) -> str:
     runs, fitted = (sum(row[column] for _, row in correlations) for column in ("runs", "fitted"))
     suffix = "" if fitted == runs else "_fitted"
-    defined = [(row[f"pearson{suffix}"], group) for group, row in correlations if not row[f"note{suffix}"]]
+    column = f"{MAIN}{suffix}"
+    defined = [(row[column], group) for group, row in correlations if not pd.isna(row[column])]
     only_networks = len({group.settings["model"] for group, _ in correlations}) == len(correlations)
     groups = f"{len(correlations)} {'networks' if only_networks else 'networks and settings'}"
     groups += f" ({runs} runs, {'all' if fitted == runs else fitted} fitted)"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from regioncount.analysis import FITTED_ACCURACY
 from regioncount.columns import Column
 from regioncount.config import RunConfig
-from regioncount.reporting import charts, tables
+from regioncount.reporting import charts, statistic_tables, tables
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.formatting import DASH, duration, value_text
 from regioncount.reporting.frames import records
@@ -36,6 +36,7 @@ FILES = [
     "configurations.csv",
     "correlations.csv",
     "ranking.csv",
+    "reliability.csv",
     "comparison.csv",
     "early.csv",
     "regression.csv",
@@ -63,7 +64,9 @@ def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
     if results.runs.groupby(group_columns(results.plan)).ngroups > 1:
         sections.append(("Overview", _render_table(page_table(tables.overview(results), "overview"))))
     if len(results.comparison):
-        sections.append(("Compared with the paper", _render_table(page_table(tables.comparison(results), "comparison"))))
+        sections.append(
+            ("Compared with the paper", _render_table(page_table(statistic_tables.comparison(results), "comparison")))
+        )
     for number, group in enumerate(figures, 1):
         sections.append((group.group.short_title if several_groups else "Results", _group(results, group, number)))
     sections.append(("Every run", render("runs.html", unfinished=_unfinished(results), runs=_runs(results))))
@@ -168,16 +171,17 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
     planes = f"Decision regions of {group.title} in the plane through three training images{rate_range}"
     theorem = "Hessian eigenvalue, active neurons, activation changes, regions and bound over learning rates"
     panels = f"Each measure of {group.title} against the generalization gap, in the order of the ranking"
-    ranked = enumerate(tables.rankings(results, group))
+    ranked = enumerate(statistic_tables.rankings(results, group))
     return render(
         "group.html",
-        correlations=page_table(tables.correlations(results, group), f"correlations-{number}"),
+        correlations=page_table(statistic_tables.correlations(results, group), f"correlations-{number}"),
         configurations=page_table(tables.configurations(results, group), f"configurations-{number}"),
         scatters=_scatters(figures, path),
         heat_maps=_heat_maps(figures, path("heat_maps")),
         lines=_lines(figures, path),
-        early=page_table(tables.early(results, group), f"early-{number}"),
-        regression=page_table(tables.regression(results, group), f"regression-{number}"),
+        reliability=page_table(statistic_tables.reliability(results, group), f"reliability-{number}"),
+        early=page_table(statistic_tables.early(results, group), f"early-{number}"),
+        regression=page_table(statistic_tables.regression(results, group), f"regression-{number}"),
         rankings=[page_table(table, f"ranking-{number}-{position}") for position, table in ranked],
         panels=page_picture(path("measures_against_gap"), panels, f"{panels}. A dot is a configuration.", wide=True),
         theorem=page_picture(

@@ -15,7 +15,7 @@ import pandas as pd
 import regioncount
 from regioncount import analysis
 from regioncount.errors import InputError, one_line, say
-from regioncount.reporting import markup, page, tables
+from regioncount.reporting import markup, page, statistic_tables, tables
 from regioncount.reporting.collect import SweepResults, collect
 from regioncount.reporting.draw import DecisionRegions, draw
 from regioncount.reporting.frames import records
@@ -111,6 +111,7 @@ def _write_csv_files(results: SweepResults) -> None:
     # Written only if they have rows.
     optional = {
         "ranking": results.ranking,
+        "reliability": results.reliability,
         "comparison": results.comparison,
         "early": results.early,
         "regression": results.regression,
@@ -122,7 +123,13 @@ def _write_csv_files(results: SweepResults) -> None:
 def _print_results(results: SweepResults) -> None:
     say(f"\n{results.plan.name}, on {tables.data_description(results)}\n\n{summarize(results)}\n")
     say(f"{headline(results)}\n")
-    for make_table in (tables.correlations, tables.comparison, tables.early, tables.regression):
+    for make_table in (
+        statistic_tables.correlations,
+        statistic_tables.comparison,
+        statistic_tables.reliability,
+        statistic_tables.early,
+        statistic_tables.regression,
+    ):
         table = make_table(results)
         if len(table.cells):
             text = table.cells.rename(columns=dict(table.titles)).to_string(index=False)
@@ -138,9 +145,17 @@ def _write_tables(results: SweepResults) -> None:
     """Write tables.md and tables.tex, the tables for a paper."""
     group = results.groups[0] if len(results.groups) == 1 else None
     written: list[Table] = [tables.overview(results)] if len(results.groups) > 1 else []
-    written += [tables.comparison(results), tables.configurations(results, group), tables.correlations(results, group)]
-    written += [tables.early(results, group), tables.regression(results, group)]
-    written += [table for group in results.groups for table in tables.rankings(results, group)]
+    written += [
+        statistic_tables.comparison(results),
+        tables.configurations(results, group),
+        statistic_tables.correlations(results, group),
+    ]
+    written += [
+        statistic_tables.reliability(results, group),
+        statistic_tables.early(results, group),
+        statistic_tables.regression(results, group),
+    ]
+    written += [table for group in results.groups for table in statistic_tables.rankings(results, group)]
     written = [table for table in written if len(table.cells)]
     directory, name = results.plan.directory, results.plan.name
     heading = markup.escape_markdown(f"{name}, on {tables.data_description(results)}: {headline(results)}")

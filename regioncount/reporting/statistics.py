@@ -58,8 +58,31 @@ def ranking(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.D
             selected = analysis.select(group.rows, selection)
             if selection == "all" or 0 < len(selected) < len(group.rows):
                 measures = columns.measures_of(group.rows)
+                # The first measure is a region count, if regions were counted; the others are compared with it.
                 table = analysis.ranking(selected, measures, group_by=plan.hyperparameters, test_size=test_size)
                 results.append(_prepend(group.settings | {"selection": selection}, table))
+    return _concatenate(results)
+
+
+def reliability(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return the reliability of averages over seeds, if there are several: of all configurations, and in cells.
+
+    A cell has the configurations that share all hyperparameters that vary but one, which the column `between` names.
+    """
+    results = []
+    targets = ["generalization_gap", "test_error"]
+    for group in _with_accuracies(groups):
+        rows = group.rows
+        measures = [
+            column.key for column in map(columns.__getitem__, columns.measures_of(rows)) if column.is_region_statistic
+        ]
+        if not measures or not rows.duplicated(list(plan.hyperparameters)).any():
+            continue
+        varying = [name for name in plan.hyperparameters if rows[name].nunique(dropna=False) > 1]
+        cells = {"all": []} | {name: [n for n in varying if n != name] for name in varying if len(varying) > 1}
+        for between, within in cells.items():
+            table = analysis.reliability(rows, measures, targets, plan.hyperparameters, within=within)
+            results.append(_prepend(group.settings | {"between": between}, table))
     return _concatenate(results)
 
 

@@ -10,7 +10,7 @@ from regioncount.reporting.headline import headline
 from regioncount.runs.identity import identity_of
 from regioncount.runs.trackers import Tracker, start
 
-TABLES = ("runs", "configurations", "correlations", "ranking", "comparison", "early", "regression")
+TABLES = ("runs", "configurations", "correlations", "ranking", "reliability", "comparison", "early", "regression")
 
 
 def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: Sequence[Path]) -> None:

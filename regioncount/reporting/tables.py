@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from regioncount import analysis
-from regioncount.analysis.ranking import format_ranking
+from regioncount.analysis.intervals import MIN_OBSERVATIONS
 from regioncount.columns import PERCENT, Column
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.formatting import DASH, interval, mean_and_error, value_text
@@ -22,10 +21,24 @@ TITLES = {
     "model": "network",
     "dataset": "data",
     "pearson": "Pearson's r",
-    "pearson_fitted": "Pearson's r, fitted runs",
     "spearman": "Spearman's ρ",
     "kendall": "Kendall's τ",
+    "kendall_fitted": "Kendall's τ, fitted runs",
+    "published_kendall": "published τ",
+    "published_pearson": "published r",
+    "kendall_p_value": "p of equal τ",
+    "pearson_p_value": "p of equal r",
+    "pearson_fitted": "r, fitted configurations",
+    "published_pearson_fitted": "published",
+    "kendall_least": "τ without one value",
+    "reliability_measure": "reliability of the count",
+    "reliability_target": "reliability of the gap",
+    "correlation": "Pearson's r of averages",
+    "corrected_correlation": "corrected r",
+    "seed_correlation": "r over seeds",
 }
+INTERVALS = f"95 % intervals, which need {MIN_OBSERVATIONS} configurations"
+MAIN = "kendall"  # the correlation in headlines, by which measures are ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +70,11 @@ def overview(results: SweepResults) -> Table:
         correlation = main_correlation(results, group) if group else None
         finished = len(group.rows) if group else 0
         row = settings | {"runs": f"{finished} of {len(planned)}", "fitted": DASH, "configurations": DASH}
-        row |= {"pearson": DASH, "pearson_fitted": DASH, "test_accuracy %": DASH}
+        row |= {MAIN: DASH, f"{MAIN}_fitted": DASH, "kendall_least": DASH, "test_accuracy %": DASH}
         if correlation is not None:
             row |= {"fitted": str(correlation["fitted"]), "configurations": str(correlation["configurations"])}
-            row |= {f"pearson{suffix}": statistic_text(correlation, "pearson", suffix) for suffix in ("", "_fitted")}
+            row |= {f"{MAIN}{suffix}": statistic_text(correlation, MAIN, suffix) for suffix in ("", "_fitted")}
+            row["kendall_least"] = least_text(correlation, "")
         if group and "test_accuracy" in group.rows:
             accuracies = 100 * group.rows["test_accuracy"]
             row["test_accuracy %"] = f"{accuracies.min():.2f}{DASH}{accuracies.max():.2f}"
@@ -68,8 +82,11 @@ def overview(results: SweepResults) -> Table:
     cells = pd.DataFrame(rows)
     constant = [column for column in columns if column != "model" and cells[column].nunique() == 1]
     cells = cells.drop(columns=constant)
-    caption = "Pearson's r of region count and generalization gap for each network, among all runs and among those that fit"
-    return _table(results, "overview", caption, cells, [column for column in keys(cells) if column not in columns])
+    caption = (
+        "Kendall's tau of region count and generalization gap for each network, among all runs and among those that fit, "
+    )
+    caption += f"with {INTERVALS}"
+    return make_table(results, "overview", caption, cells, [column for column in keys(cells) if column not in columns])
 
 
 def configurations(results: SweepResults, group: Group | None = None) -> Table:
@@ -96,105 +113,9 @@ def configurations(results: SweepResults, group: Group | None = None) -> Table:
         if key in table:
             cells[f"{key} %"] = (Column(key).factor * table[key]).map("{:.2f}".format)
     _add_region_counts(cells, results, table)
-    caption = f"Runs by configuration{_of_group(group)}, averaged over seeds, ± one standard error over them"
+    caption = f"Runs by configuration{of_group(group)}, averaged over seeds, ± one standard error over them"
     numeric = [column for column in keys(cells) if column not in settings or pd.api.types.is_numeric_dtype(table[column])]
-    return _table(results, "configurations", caption, cells, numeric)
-
-
-def correlations(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the correlations of region counts and entropies with the targets.
-
-    If some runs are not fitted, a second row has the correlation among the fitted runs.
-
-    Args:
-        results: The sweep's results.
-        group: The group whose correlations are shown; all groups by default.
-    """
-    table = group.select(results.correlations) if group else results.correlations
-    rows = []
-    for _, row in table.iterrows():
-        measure, target = results.columns[row["measure"]], results.columns[row["target"]]
-        if not measure.is_region_statistic:
-            continue  # other measures are in the ranking
-        names = _identifying(row, "measure", group) | {"measure": measure.label, "target": target.name}
-        for among, suffix, runs in (("all", "", "runs"), ("fitted", "_fitted", "fitted")):
-            if suffix and row["fitted"] == row["runs"]:
-                continue
-            numbers = {"among": among, "runs": str(row[runs]), "configurations": str(row[f"configurations{suffix}"])}
-            rows.append(names | numbers | {name: statistic_text(row, name, suffix) for name in analysis.STATISTICS})
-    caption = f"Correlations{_of_group(group)} over configurations, with 95 % bootstrap intervals over them"
-    numeric = ("runs", "configurations", *analysis.STATISTICS)
-    return _table(results, "correlations", caption, pd.DataFrame(rows), numeric)
-
-
-def comparison(results: SweepResults) -> Table:
-    """Return our correlations beside the published ones, with test accuracies."""
-    rows = []
-    for _, row in results.comparison.iterrows():
-        names = _identifying(row, "measure") | {"measure": results.columns.label(row["measure"])}
-        ours = _correlation_text(row, "pearson", "configurations", ("pearson_low", "pearson_high"))
-        rows.append(
-            names
-            | {"pearson": ours, "published": _correlation_text(row, "published_pearson", "published_configurations")}
-            | {"pearson_fitted": _correlation_text(row, "pearson_fitted", "configurations_fitted")}
-            | {"published, fitted": _correlation_text(row, "published_pearson_fitted", "published_fitted")}
-            | {"test_accuracy %": _range_text(row, ""), "published test accuracy %": _range_text(row, "published_")}
-        )
-    caption = f"Pearson's r of measure and generalization gap (configurations) on {data_description(results)}"
-    cells = pd.DataFrame(rows)
-    return _table(results, "comparison", f"{caption}, beside the paper's", cells, _columns_from(cells, "pearson"))
-
-
-def early(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the correlations of the region count at each epoch with the final generalization gap.
-
-    Args:
-        results: The sweep's results.
-        group: The group whose correlations are shown; all groups by default.
-    """
-    table = group.select(results.early) if group else results.early
-    rows = []
-    for _, row in table.iterrows():
-        names = _identifying(row, "epoch", group) | {"measure": results.columns.label(row["measure"])}
-        numbers = {"epoch": str(row["epoch"]), "mean": f"{row['mean_count']:.3f}"}
-        numbers |= {"configurations": str(row["configurations"]), "pearson": statistic_text(row, "pearson")}
-        rows.append(names | numbers)
-    caption = "Pearson's r of the region count at an epoch and the generalization gap at the end"
-    cells = pd.DataFrame(rows)
-    return _table(results, "early", caption, cells, _columns_from(cells, "epoch"))
-
-
-def regression(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the contribution of each measure in a multiple linear regression of the test error.
-
-    Args:
-        results: The sweep's results.
-        group: The group whose regression is shown; all groups by default.
-    """
-    table = group.select(results.regression) if group else results.regression
-    rows = []
-    for _, row in table.iterrows():
-        names = _identifying(row, "measure", group) | {"measure": results.columns.label(row["measure"])}
-        statistics = {name: row[name] for name in ("standardized_coefficient", "partial_r_squared", "r_squared")}
-        texts = {name: DASH if pd.isna(value) else f"{value:.3f}" for name, value in statistics.items()}
-        rows.append(names | texts | {"configurations": str(row["configurations"]), "note": row["note"]})
-    caption = "Multiple linear regression of the test error: what each measure explains of what the others leave"
-    cells = pd.DataFrame(rows)
-    return _table(results, "regression", caption, cells, _columns_from(cells, "standardized_coefficient")[:-1])
-
-
-def rankings(results: SweepResults, group: Group) -> list[Table]:
-    """Return every statistic of every measure, in one table per selection of a group's runs."""
-    tables = []
-    for selection in analysis.SELECTIONS:
-        ranking = group.select(results.ranking, selection=selection)
-        if ranking.empty:
-            continue
-        cells = format_ranking(ranking).rename(columns={"mean": "sign-error: mean"})
-        cells["measure"] = ranking["measure"].map(results.columns.label).tolist()
-        caption = f"Measures against the generalization gap by |Kendall's tau|, {group.title}, {selection} runs"
-        tables.append(_table(results, f"ranking-{selection}{group.file_suffix}", caption, cells, keys(cells)[1:]))
-    return tables
+    return make_table(results, "configurations", caption, cells, numeric)
 
 
 def runs(results: SweepResults) -> Table:
@@ -214,9 +135,9 @@ def runs(results: SweepResults) -> Table:
     if "seconds" in table:
         cells["seconds"] = table["seconds"].map("{:.1f}".format)
     numeric = [column for column in settings if pd.api.types.is_numeric_dtype(table[column])]
-    numeric += _columns_from(cells, "status")[1:]
+    numeric += columns_from(cells, "status")[1:]
     caption = "Every run; ± is the standard error over subspaces"
-    return _table(results, "runs", caption, cells.replace("nan", DASH), numeric)
+    return make_table(results, "runs", caption, cells.replace("nan", DASH), numeric)
 
 
 def marks(run: Mapping[str, Any]) -> list[str]:
@@ -238,10 +159,19 @@ def main_correlation(results: SweepResults, group: Group) -> pd.Series | None:
 def statistic_text(row: pd.Series, name: str, suffix: str = "", decimals: int = 3) -> str:
     """Return a correlation with its interval, or the reason why it is undefined."""
     value, low, high = (row[f"{name}{end}{suffix}"] for end in ("", "_low", "_high"))
-    return (row[f"note{suffix}"] if name == "pearson" else "") or interval(value, low, high, decimals)
+    if pd.isna(value):
+        return row[f"note{suffix}"] if name == MAIN else DASH
+    return interval(value, low, high, decimals) + (" (no interval)" if pd.isna(low) else "")
 
 
-def _table(results: SweepResults, name: str, caption: str, cells: pd.DataFrame, numeric: Sequence[str]) -> Table:
+def least_text(row: pd.Series, suffix: str) -> str:
+    """Return Kendall's tau without the value on which it rests most, and that value."""
+    value, without = row[f"kendall_least{suffix}"], row[f"kendall_least_without{suffix}"]
+    return DASH if pd.isna(value) else f"{value:.3f} ({without})"
+
+
+def make_table(results: SweepResults, name: str, caption: str, cells: pd.DataFrame, numeric: Sequence[str]) -> Table:
+    """Return a table with the headings of its columns; `numeric` are those that are aligned as numbers."""
     titles = {key: TITLES.get(key) or results.columns.label(key.removesuffix(" %")) for key in keys(cells)}
     return Table(name, caption, cells, titles, frozenset(numeric))
 
@@ -252,29 +182,17 @@ def _add_region_counts(cells: pd.DataFrame, results: SweepResults, table: pd.Dat
         cells[column.key] = [mean_and_error(*pair) for pair in zip(table[column.key], errors, strict=True)]
 
 
-def _identifying(row: pd.Series, first: str, group: Group | None = None) -> dict[str, str]:
+def identifying(row: pd.Series, first: str, group: Group | None = None) -> dict[str, str]:
     """Return a row's columns before `first`, which identify its group; empty if a single group is shown."""
     return {} if group else {str(key): str(value) for key, value in row[: row.index.get_loc(first)].items()}
 
 
-def _of_group(group: Group | None) -> str:
+def of_group(group: Group | None) -> str:
+    """Return the words of a caption that name a group; empty without one."""
     return f" of {group.title}" if group else ""
 
 
-def _correlation_text(row: pd.Series, name: str, number: str, ends: tuple[str, str] | None = None) -> str:
-    """Return a correlation, its interval if there is one, and the number of configurations; a dash if it is undefined."""
-    if pd.isna(row[name]):
-        return DASH
-    low, high = (row[ends[0]], row[ends[1]]) if ends else (math.nan, math.nan)
-    return f"{interval(row[name], low, high)} ({row[number]:.0f})"
-
-
-def _range_text(row: pd.Series, prefix: str) -> str:
-    low, high = row[f"{prefix}test_accuracy_low"], row[f"{prefix}test_accuracy_high"]
-    return DASH if pd.isna(low) else f"{100 * low:.1f}{DASH}{100 * high:.1f}"
-
-
-def _columns_from(cells: pd.DataFrame, first: str) -> list[str]:
+def columns_from(cells: pd.DataFrame, first: str) -> list[str]:
     """Return the columns from `first` on."""
     columns = keys(cells)
     return columns[columns.index(first) :] if columns else []

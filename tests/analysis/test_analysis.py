@@ -238,7 +238,8 @@ def test_order_of_columns_and_rows():
         (measure, target) for measure in ("count", "norm") for target in ("generalization_gap", "test_error")
     ]
     least = [f"{name}_least{end}" for name in SCIPY for end in ("", "_without")]
-    statistics = [*INTERVALS, *least, "note"]
+    values = [f"{name}{end}" for name in SCIPY for end in ("", "_low", "_high", "_error")]
+    statistics = [*values, *least, "note"]
     expected = ["measure", "target", "runs", "configurations", "fitted", *statistics, "configurations_fitted"]
     assert list(result.columns) == expected + [f"{name}_fitted" for name in statistics]
     assert list(correlations(runs, [], group_by=["configuration"]).columns) == list(result.columns)

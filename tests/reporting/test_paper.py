@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from scipy import stats
 
 from regioncount import models, registry
+from regioncount.analysis import correlations
 from regioncount.commands import CONFIGS, compose, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.errors import InputError
@@ -127,39 +129,62 @@ def test_published_figures_match_the_reference():
     assert set(zip(reference["experiment"], reference["network"], strict=True)) <= set(published_keys())
 
 
+def test_published_standard_errors_follow_from_the_published_runs():
+    if not (REFERENCE.parent / "runs.csv").is_file():
+        pytest.skip("the reference file of the paper's runs is not available")
+    runs = pd.read_csv(REFERENCE.parent / "runs.csv")
+    groups = runs[runs["experiment"].isin(["cifar10", "adam"])].groupby(["experiment", "network"])
+    for (experiment, network), rows in groups:
+        result = correlations(rows, ["regions_200"], ["generalization_gap"]).iloc[0]
+        statistics = published.statistics(experiment, network)
+        for name in ("pearson", "kendall"):
+            assert statistics[f"{name}_error"] == pytest.approx(result[f"{name}_error"], abs=6e-5)
+
+
 def test_the_comparison_has_the_published_figures_beside_ours():
     correlation = {
         "dataset": "CIFAR-10",
         "model": "resnet18",
         "measure": "region_count_line",
         "target": "generalization_gap",
-        "pearson": 0.9,
-        "pearson_low": 0.8,
-        "pearson_high": 0.95,
-        "configurations": 2,
-        "pearson_fitted": math.nan,
-        "configurations_fitted": 0,
+        "configurations": 12,
     }
+    for name in ("pearson", "kendall"):
+        correlation |= {name: 0.9, f"{name}_low": 0.8, f"{name}_high": 0.95, f"{name}_error": 0.3}
     others = [
         {"target": "test_error"},  # another target
         {"measure": "parameter_norm"},  # not requested
         {"measure": "region_count_plane", "pearson": 0.5},  # no published experiment is requested
         {"model": "mlp"},  # nothing was published
     ]
-    correlations = pd.DataFrame([correlation, *(correlation | other for other in others)])
+    ours = pd.DataFrame([correlation, *(correlation | other for other in others)])
     runs = pd.DataFrame(
         {
             "dataset": "CIFAR-10",
             "model": "resnet18",
-            "learning_rate": [0.1, 0.1, 0.01],
+            "learning_rate": [0.1, 0.1, 0.01, 0.001, 0.002],
             "batch_size": 32,
             "weight_decay": 0.0,
-            "test_accuracy": [0.5, 0.7, 0.4],
+            "train_accuracy": [1, 0.985, 1, 0.99, 0.98],
+            "test_accuracy": [0.5, 0.7, 0.4, 0.45, 0.5],
+            "region_count_line": [3.0, 4, 5, 6, 2],
+            "region_count_plane": [3.0, 4, 5, 6, 2],
         }
     )
-    compared = published.compare(correlations, runs, {"line": "cifar10"}, ["line", "plane"])
+    runs = pd.concat([runs, runs.assign(model="mlp")])
+    compared = published.compare(ours, runs, {"line": "cifar10"}, ["line", "plane"])
     assert list(compared["model"]) == ["resnet18", "resnet18", "mlp"]
     first = compared.iloc[0]
     assert (first["pearson"], first["published_pearson"], first["published_configurations"]) == (0.9, 0.9844, 27)
     assert (first["test_accuracy_low"], first["test_accuracy_high"]) == (0.4, pytest.approx(0.6))
+    # The first configuration fits on average, although one of its runs does not.
+    assert first["configurations_fitted"] == 3
+    gaps = [(0.5 + 0.285) / 2, 0.6, 0.54]
+    assert first["pearson_fitted"] == pytest.approx(stats.pearsonr([3.5, 5, 6], gaps).statistic)
+    for name, published_value, published_error in (("pearson", 0.9844, 0.2089), ("kendall", 0.8519, 0.22)):
+        error = math.hypot(0.3, published_error)
+        degrees = error**4 / (0.3**4 / 10 + published_error**4 / 25)
+        expected = 2 * stats.t.sf(abs(math.atanh(0.9) - math.atanh(published_value)) / error, degrees)
+        assert first[f"{name}_p_value"] == pytest.approx(expected)
+    assert compared["pearson_p_value"].isna().tolist() == [False, True, True]
     assert compared["published_pearson"].isna().tolist() == [False, True, True]

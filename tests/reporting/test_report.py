@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
-from regioncount.reporting import collect, headline, markup, plots, report, tables
+from regioncount.reporting import collect, headline, markup, plots, report, statistic_tables, tables
 from regioncount.reporting.result_columns import ResultColumns
 from regioncount.runs import environment, files, plans
 
@@ -87,26 +88,24 @@ def headline_of(sweep: Path) -> str:
 
 
 def test_the_headline_is_the_correlation_over_configurations(tmp_path):
-    r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
+    tau = stats.kendalltau(averages()["count"], averages()["gap"]).statistic
     sentence = headline_of(fake_sweeps.write_sweep(tmp_path))
     match = re.fullmatch(
-        r"Over 6 configurations \(12 runs, all fitted\), Pearson's r of region count and generalization gap is "
-        r"(\S+) \[(\S+), (\S+)\]\.",
+        r"Over 6 configurations \(12 runs, all fitted\), Kendall's tau of region count and generalization gap is "
+        r"(\S+) \(no interval\)\.",
         sentence,
     )
     assert match, sentence
-    value, low, high = map(float, match.groups())
-    assert value == pytest.approx(r, abs=0.005)
-    assert low <= value <= high
+    assert float(match[1]) == pytest.approx(tau, abs=0.005)
 
 
 def test_the_headline_describes_the_runs_behind_it(tmp_path):
     """It quotes fitted runs first if some are not fitted, the reason for a missing number, and unfinished runs."""
     partly = headline_of(fake_sweeps.write_sweep(tmp_path / "partly", unfitted=(0, 1), failed=(11,), diverged=(10,)))
     rest = averages().iloc[1:5]
-    r = np.corrcoef(rest["count"], rest["gap"])[0, 1]
-    assert "Over the 4 configurations that fit their training set (8 of 10 runs), Pearson's r of" in partly
-    assert f"is {r:.2f} [" in partly
+    tau = stats.kendalltau(rest["count"], rest["gap"]).statistic
+    assert "Over the 4 configurations that fit their training set (8 of 10 runs), Kendall's tau of" in partly
+    assert f"is {tau:.2f} (no interval)" in partly
     assert "over all 5 it is" in partly
     assert "1 of 12 runs failed." in partly
     assert "1 of 12 runs diverged." in partly
@@ -178,8 +177,8 @@ def test_an_overview_has_every_network(tmp_path):
     assert "dataset" not in cells  # constant columns are dropped
     assert list(cells["runs"]) == ["12 of 12", "12 of 12", "0 of 12"]
     assert list(cells["fitted"]) == ["10", "12", "–"]
-    r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
-    assert cells["pearson"][1].startswith(f"{r:.3f} [")
+    tau = stats.kendalltau(averages()["count"], averages()["gap"]).statistic
+    assert cells["kendall"][1] == f"{tau:.3f} (no interval)"
     gaps = [fake_sweeps.count_and_gap(*cell)[1] for cell in ((0.1, 32, 0), (0.001, 64, 0))]
     assert cells["test_accuracy %"][1] == f"{100 - 100 * max(gaps):.2f}–{100 - 100 * min(gaps):.2f}"
 
@@ -187,13 +186,14 @@ def test_an_overview_has_every_network(tmp_path):
 def test_every_format_has_the_published_figures_beside_ours(tmp_path):
     directory, page = make_report(tmp_path, networks=("mlp", "resnet18"), published={"line": "cifar10"})
     sweep = collect.collect(plans.read(directory))
-    cells = tables.comparison(sweep).cells
-    assert list(cells["published"]) == ["–", "0.98 (27)"]
+    cells = statistic_tables.comparison(sweep).cells
+    assert list(cells["published_pearson"]) == ["–", "0.98 (27)"]
+    assert list(cells["published_kendall"]) == ["–", "0.85 (27)"]
     assert list(cells["published test accuracy %"]) == ["–", "63.8–84.3"]
     r = np.corrcoef(averages()["count"], averages()["gap"])[0, 1]
-    assert all(cell.startswith(f"{r:.2f} [") and cell.endswith("] (6)") for cell in cells["pearson"])
+    assert list(cells["pearson"]) == 2 * [f"{r:.2f} (6)"]
     assert "comparison" in page.tables
-    caption = "on digits, 1,000 training images, beside the paper's"
+    caption = "on digits, 1,000 training images, beside the paper's, with 95"
     for name in ("report.html", "tables.md", "tables.tex"):
         assert caption in html.unescape((directory / name).read_text())
 
@@ -248,7 +248,7 @@ def test_markdown_and_csv_have_the_same_cells(tmp_path):
     directory, _ = make_report(tmp_path, data=fake_sweeps.data_facts("a|b\\*_c`"), measures=("accuracy", "parameter_norm"))
     blocks = (directory / "tables.md").read_text().split("\n\n")
     markdown_tables = [block.splitlines() for block in blocks if block.startswith("|")]
-    assert len(markdown_tables) == 3  # configurations, correlations, ranking
+    assert len(markdown_tables) == 5  # configurations, correlations, reliability, ranking, other statistics
     for lines in markdown_tables:
         cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
         assert len({len(row) for row in cells}) == 1
@@ -270,10 +270,10 @@ def test_special_characters_are_escaped_in_latex(tmp_path):
     )
     text = (directory / "tables.tex").read_text()
     for environment_name in ("table", "tabular"):
-        assert text.count(f"\\begin{{{environment_name}}}") == text.count(f"\\end{{{environment_name}}}") == 3
-    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 3
+        assert text.count(f"\\begin{{{environment_name}}}") == text.count(f"\\end{{{environment_name}}}") == 4
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 4
     labels = re.findall(r"\\label\{(.*?)\}", text)
-    assert len(set(labels)) == 3
+    assert len(set(labels)) == 4
     assert all(re.fullmatch(r"tab:[\w.-]+", label) for label in labels)
     for alignment, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for row in body.split(r"\\")[:-1]:
@@ -361,7 +361,7 @@ def test_the_index_lists_every_sweep_with_the_latest_first(tmp_path):
     assert [row[0] for row in rows[:2]] == ["newer", "older"]
     assert {row[0] for row in rows[2:]} == {"odd-00000000", "unreported-00000000"}
     assert rows[0][1:5] == ["2027-01-01", "digits", "mlp", "12 of 12"]
-    assert "Pearson's r" in rows[0][5]
+    assert "Kendall's tau" in rows[0][5]
     links = [attributes["href"] for attributes in page.of("a")]
     assert {"newer-00000000/report.html", "older-00000000/report.html"} <= set(links)
 

@@ -92,7 +92,7 @@ def test_a_sweep_writes_tables_and_figures(done):
     assert base64.b64encode((directory / "decision_regions.png").read_bytes()).decode() in page
     assert page.count('class="plot"') == 5  # a scatter plot, three heat maps and the counts through training
     assert "learning_rate" in first.stdout
-    assert "Pearson" in first.stdout
+    assert "Kendall" in first.stdout
 
 
 def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):

@@ -131,17 +131,17 @@ def _marker(rank: int) -> str:
 
 
 def _describe(correlation: Mapping[str, Any]) -> list[str]:
-    """Return Pearson's r as text and, if some runs are not fitted, also that of the fitted runs."""
+    """Return Kendall's tau as text and, if some runs are not fitted, also that of the fitted runs."""
     if correlation.get("fitted") == correlation.get("runs"):
-        return [_pearson_text(correlation, "")]
-    fitted = f"fitted runs alone: {_pearson_text(correlation, '_fitted')}"
-    return [f"all runs: {_pearson_text(correlation, '')}", fitted]
+        return [_kendall_text(correlation, "")]
+    fitted = f"fitted runs alone: {_kendall_text(correlation, '_fitted')}"
+    return [f"all runs: {_kendall_text(correlation, '')}", fitted]
 
 
-def _pearson_text(correlation: Mapping[str, Any], suffix: str) -> str:
-    r, low, high = (correlation.get(f"pearson{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
-    if math.isnan(r):
-        return correlation.get(f"note{suffix}") or "Pearson r is undefined"
+def _kendall_text(correlation: Mapping[str, Any], suffix: str) -> str:
+    tau, low, high = (correlation.get(f"kendall{end}{suffix}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(tau):
+        return correlation.get(f"note{suffix}") or "Kendall's tau is undefined"
     number = correlation.get(f"configurations{suffix}")
     configurations = "" if number is None else f", {number:g} configurations"
-    return f"Pearson r = {r:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]") + configurations
+    return f"Kendall's tau = {tau:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]") + configurations
