@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from regioncount.analysis.intervals import MIN_OBSERVATIONS, interval, jackknife_error
+from regioncount.analysis.intervals import interval
 from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Floats, Integers, Observations, Statistics, tabulate
 from regioncount.errors import InputError
 
@@ -141,21 +141,12 @@ def _reliability(observed: Observations, measure: str, target: str, within: list
             for kept in (observed.configuration != number for number in np.unique(observed.configuration))
         ]
     )
-    low, high = _interval(corrected, without, level)
-    result |= {"corrected_correlation": float(np.clip(corrected, -1, 1))}
-    result |= {"corrected_correlation_low": low, "corrected_correlation_high": high}
+    result["corrected_correlation"] = float(np.clip(corrected, -1, 1))
+    if abs(corrected) >= 1:
+        return result | {"note": "no interval: the corrected correlation is not below 1"}
+    ends = interval(corrected, without, "pearson", level)
+    result |= {"corrected_correlation_low": ends[0], "corrected_correlation_high": ends[1]}
     return result | {"note": ""}
-
-
-def _interval(corrected: float, without: Floats, level: float) -> tuple[float, float]:
-    """Return the interval of a corrected correlation; it is one-sided if the correlation exceeds 1, as an estimate can."""
-    if abs(corrected) < 1:
-        return interval(corrected, without, "pearson", level)
-    if len(without) < MIN_OBSERVATIONS or not np.isfinite(without).all():
-        return math.nan, math.nan
-    reach = float(special.stdtrit(len(without) - 2, (1 + level) / 2) * jackknife_error(without))
-    low = max(-1.0, min(1.0, abs(corrected) - reach))
-    return (low, 1.0) if corrected > 0 else (-1.0, -low)
 
 
 def _degrees(configuration: Integers, cell: Integers) -> tuple[int, int]:

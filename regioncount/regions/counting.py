@@ -87,6 +87,33 @@ class RegionCount:
         half_width = stdtrit(max(1, len(self.counts) - 1), (1 + level) / 2) * self.standard_error
         return float(self.mean - half_width), float(self.mean + half_width)
 
+    def paired_difference(self, other: "RegionCount") -> tuple[float, float]:
+        """Return the mean count minus that of another model in the same subspaces, and the standard error of the difference.
+
+        Counts of two models in the same subspaces are correlated, so this standard error is smaller than that of a
+        difference of independent means. Only the caller knows whether the subspaces, and their order, are the same.
+
+        Args:
+            other: The count of the other model.
+
+        Returns:
+            The difference, and its standard error over subspaces (NaN for a single subspace).
+
+        Raises:
+            InputError: If the numbers of subspaces, or what was counted in them, differ.
+        """
+        advice = "count both models in the same subspaces"
+        for name in ("dimension", "resolution", "connectivity"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                raise InputError(f"the counts differ in {name}, {ours} and {theirs}: {advice}")
+        if len(self.counts) != len(other.counts):
+            raise InputError(f"the counts have {len(self.counts)} and {len(other.counts)} subspaces: {advice}")
+        differences = self.counts - other.counts
+        number = len(differences)
+        error = differences.std(ddof=1) / np.sqrt(number) if number > 1 else float("nan")
+        return float(differences.mean()), float(error)
+
 
 def count_regions(
     model: Model,

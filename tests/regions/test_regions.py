@@ -286,3 +286,18 @@ def test_invalid_arguments_of_subspaces_are_refused_in_one_line(call):
     with pytest.raises(rc.InputError) as refused:
         call(torch.rand(10, 4))
     assert "\n" not in str(refused.value)
+
+
+def test_the_error_of_a_difference_is_paired():
+    from scipy import stats
+
+    one, other = np.array([1, 2, 2, 3, 5, 4]), np.array([2, 2, 3, 3, 6, 6])
+    results = [rc.RegionCount(counts, np.zeros(6), 1, 200, "paper", "grid", 1200) for counts in (one, other)]
+    difference, error = results[0].paired_difference(results[1])
+    assert difference == pytest.approx(one.mean() - other.mean())
+    assert difference / error == pytest.approx(stats.ttest_rel(one, other).statistic)
+    assert error < math.hypot(*(result.standard_error for result in results))
+    with pytest.raises(rc.InputError, match="differ in resolution, 200 and 100"):
+        results[0].paired_difference(rc.RegionCount(other, np.zeros(6), 1, 100, "paper", "grid", 600))
+    with pytest.raises(rc.InputError, match="6 and 5 subspaces"):
+        results[0].paired_difference(rc.RegionCount(other[1:], np.zeros(5), 1, 200, "paper", "grid", 1000))
