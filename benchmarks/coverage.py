@@ -31,9 +31,7 @@ SHIFT = 3.0
 LEVEL = 0.95
 
 
-def draw(
-    distribution: str, n: int, rho: float, samples: int, generator: np.random.Generator
-) -> list[np.ndarray]:
+def draw(distribution: str, n: int, rho: float, samples: int, generator: np.random.Generator) -> list[np.ndarray]:
     """Return x and y, (samples, n) each, with x in increasing order."""
     x, noise = generator.standard_normal((2, samples, n))
     y = rho * x + math.sqrt(1 - rho**2) * noise

@@ -63,8 +63,8 @@ def _analyse(options: argparse.Namespace) -> str:
     measures, targets, group_by = options.measures, options.targets, options.group_by
     common = {"group_by": group_by, "keep_seeds": options.keep_seeds}
     compared = {"test_size": options.test_size, "reference": options.reference}
+    regressions = [regression(runs, measures, target, **common) for target in targets]  # quickly refuses invalid measures
     rankings = [ranking(runs, measures, target, **compared, **common) for target in targets]
-    regressions = [regression(runs, measures, target, **common) for target in targets]
     seeds = reliability(runs, measures, targets, group_by, within=options.within)
     if options.out is not None:
         granulated = granulated_kendall(runs, measures, targets, **common)

@@ -19,15 +19,17 @@ from regioncount.analysis.observations import (
     left_out,
     observe,
     prepare,
+    require_level,
+    require_list,
 )
 from regioncount.analysis.selection import FITTED_ACCURACY
-from regioncount.errors import InputError
 
 Merge = tuple[Integers, Integers, Integers]
 
 WEIGHTS_PER_CHUNK = 2**17  # weights processed at a time; they fit into the processor's cache
 ENDS = ("", "_low", "_high")
 COLUMNS = tuple(f"{name}{end}" for name in STATISTICS for end in (*ENDS, "_error"))
+ROUNDING = 1e-12  # of a correlation of 1
 LEAST = tuple(f"{name}_least{end}" for name in STATISTICS for end in ("", "_without"))
 
 
@@ -68,13 +70,12 @@ def correlations(
         Columns that end in _fitted have the same statistics for the fitted runs.
 
     Raises:
-        InputError: If a column is missing or not numeric, accuracies are in percent, or the level is not between 0 and 1.
+        InputError: If a column is missing or not numeric, accuracies are in percent, or the level is not from 0.5 to 0.995.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level={level}: a confidence level must be between 0 and 1")
-    for name, columns in (("measures", measures), ("targets", targets)):
-        if isinstance(columns, str):
-            raise InputError(f"{name} is {columns!r}: pass a list, such as [{columns!r}]")
+    require_level(level)
+    require_list("measures", measures)
+    require_list("targets", targets)
+    measures, targets = list(measures), list(targets)
     runs = prepare(runs, [*measures, *targets], group_by)
     rows: list[Statistics] = []
     for measure in measures:
@@ -109,8 +110,9 @@ def _correlate(observed: Observations, measure: str, target: str, level: float) 
     values = weighted_statistics(x, y, np.ones((1, len(x))))[0]
     kept = observed.configuration != np.unique(observed.configuration)[:, None]
     without = weighted_statistics(x, y, kept.astype(float))
+    levels = min(len(np.unique(x)), len(np.unique(y)))
     for name, value, changed in zip(STATISTICS, values, without.T, strict=True):
-        ends = interval(float(value), changed, name, level)
+        ends = interval(float(value), changed, name, level, levels)
         result |= dict(zip([f"{name}{end}" for end in ENDS], [float(value), *ends], strict=True))
         result[f"{name}_error"] = fisher_error(float(value), changed)
     result |= _leave_one_value_out(observed, x, y, values)
@@ -118,6 +120,8 @@ def _correlate(observed: Observations, measure: str, target: str, level: float) 
         result["note"] = f"no interval: {observed.configurations} configurations, {MIN_OBSERVATIONS} are needed"
     elif not np.isfinite(without).all():
         result["note"] = f"no interval: without one configuration, {measure} or {target} is constant"
+    elif undefined := [name for name in STATISTICS if math.isnan(float(result[f"{name}_low"]))]:
+        result["note"] = f"no interval of {', '.join(undefined)}: too few distinct values, or no deviation from a line"
     return result
 
 
@@ -175,7 +179,9 @@ def _statistics_of_chunk(
         kendall = balance / np.sqrt(untied_x * untied_y)
     # Sums of integers are exact: there are no untied pairs if and only if the values are constant.
     defined = (untied_x > 0) & (untied_y > 0)
-    return np.where(defined[:, None], np.clip(np.stack([pearson, spearman, kendall], axis=1), -1, 1), np.nan)
+    statistics = np.stack([pearson, spearman, kendall], axis=1)
+    statistics = np.where(np.abs(statistics) > 1 - ROUNDING, np.sign(statistics), statistics)
+    return np.where(defined[:, None], statistics, np.nan)
 
 
 def _rank(levels: Integers, weights: Floats) -> tuple[Floats, Floats]:

@@ -20,6 +20,8 @@ from regioncount.analysis.observations import (
 
 PERMUTATIONS = 199  # for the quantile of unrelated measures
 MIN_PERMUTATIONS = 19
+MAX_GIVEN = 2  # hyperparameters in S
+COUNTS_PER_CHUNK = 2**23
 PAIRS = 10**7  # permutations are fewer if all their pairs were more
 
 
@@ -40,8 +42,8 @@ def conditional_mutual_information(
         I(V_m; V_g | U_S) / H(V_g | U_S),    0 = the measure adds nothing to S, 1 = it determines the target's order,
 
     with probabilities replaced by shares of pairs. The result is the minimum over all S that leave out at least one of the
-    hyperparameters that vary (in the paper, |S| <= 2). Sets with H(V_g | U_S) = 0 are left out. The direction of the
-    association does not matter.
+    hyperparameters that vary and contain at most two, as in the paper. Sets with H(V_g | U_S) = 0 are left out. The
+    direction of the association does not matter.
 
     Shares of few pairs overestimate information, and more so for large S: with three values of each of three hyperparameters
     and two of them in S, each value of U_S has nine pairs. A value is therefore to be compared with its 95 % quantile if the
@@ -80,7 +82,7 @@ def _information(observed: Observations, measure: str, target: str) -> Statistic
     levels = observed.levels()
     varying = [position for position in range(levels.shape[1]) if len(np.unique(levels[:, position])) > 1]
     normalized: dict[tuple[int, ...], Floats] = {}
-    for size in range(len(varying)):
+    for size in range(min(len(varying), MAX_GIVEN + 1)):
         for subset in combinations(varying, size):
             settings = combine(levels[:, subset])
             cells = np.unique(settings[first] * (settings.max() + 1) + settings[second], return_inverse=True)[1]
@@ -108,6 +110,11 @@ def _normalized_information(cells: Integers, orders: Integers) -> Floats:
         orders: 3 V_m + V_g of each pair, (R, pairs), with signs as 0, 1 and 2.
     """
     number = int(cells.max()) + 1
+    rows = max(1, COUNTS_PER_CHUNK // (9 * number))
+    if len(orders) > rows:
+        return np.concatenate(
+            [_normalized_information(cells, orders[start : start + rows]) for start in range(0, len(orders), rows)]
+        )
     offsets = 9 * number * np.arange(len(orders))[:, None]
     counts = np.bincount((offsets + 9 * cells + orders).ravel(), minlength=9 * number * len(orders))
     shares = counts.reshape(len(orders), number, 3, 3) / orders.shape[1]

@@ -6,7 +6,7 @@ Measures are compared by a = |Kendall's tau-b| of measure and target over config
   one is the share in which the largest a of all measures is (max-T, Westfall and Young 1993). It bounds the probability
   that any unrelated measure is called related. If measures are missing in some configurations, each a is in units of the
   standard deviation of tau over permutations without ties.
-- The interval of a difference of two measures, both computed from the same configurations, combines their intervals and the
+- The interval of a difference of two measures combines their intervals and the
   correlation of the two estimates, which the jackknife gives (Zou 2007, "Toward using confidence intervals to compare
   correlations").
 - The interval of a measure's rank counts the measures that are better or worse beyond their simultaneous intervals (Mogstad
@@ -26,7 +26,8 @@ from regioncount.analysis.observations import MIN_CONFIGURATIONS
 
 KENDALL = 2  # its position in `weighted_statistics`
 PERMUTATIONS = 9999  # p values have a standard error of 0.002 at 0.05
-PAIRS = 2**28  # permutations are fewer, but at least 999, if all their pairs of configurations were more
+MIN_PERMUTATIONS = 199
+PAIRS = 2**29  # permutations are fewer if all their pairs of configurations were more, from 330 configurations on
 PAIRS_PER_CHUNK = 2**24
 DRAWS = 4000  # of the largest studentized difference
 
@@ -50,12 +51,12 @@ class Associations:
         return np.isfinite(self.ends[:, 0] + self.ends[:, 1])
 
 
-def associate(measures: Floats, target: Floats, level: float) -> Associations:
+def associate(measures: Floats, targets: Floats, level: float) -> Associations:
     """Compute |tau| of each measure and the target.
 
     Args:
         measures: The measures of each configuration, (n, M); NaN where a measure is missing.
-        target: The target of each configuration, (n,).
+        targets: The target of each configuration, averaged over the runs that have the measure, (n, M), or over all, (n,).
         level: The nominal coverage of intervals.
 
     Returns:
@@ -63,7 +64,8 @@ def associate(measures: Floats, target: Floats, level: float) -> Associations:
     """
     n, number = measures.shape
     values, ends, without = np.full(number, np.nan), np.full((number, 2), np.nan), np.full((number, n), np.nan)
-    for position, column in enumerate(measures.T):
+    targets = np.broadcast_to(targets.reshape(n, -1), measures.shape)
+    for position, (column, target) in enumerate(zip(measures.T, targets.T, strict=True)):
         present = np.flatnonzero(np.isfinite(column))
         if len(present) < MIN_CONFIGURATIONS:
             continue
@@ -73,7 +75,8 @@ def associate(measures: Floats, target: Floats, level: float) -> Associations:
         values[position] = sign * taus[0]
         without[position] = values[position]  # without a configuration where the measure is missing
         without[position, present] = sign * taus[1:]
-        ends[position] = interval(values[position], without[position, present], "kendall", level)
+        levels = min(len(np.unique(values)) for values in (column[present], target[present]))
+        ends[position] = interval(values[position], without[position, present], "kendall", level, levels)
     return Associations(values, ends, without, level)
 
 
@@ -86,12 +89,11 @@ def permutation_p_values(measures: Floats, target: Floats, seed: int = 0) -> tup
         seed: The seed of the permutations.
     """
     first, second = np.triu_indices(len(target), 1)
-    with np.errstate(invalid="ignore"):
-        signs = np.sign(measures[first] - measures[second])
+    signs = np.stack([np.sign(column[first] - column[second]).astype(np.float32) for column in measures.T], axis=1)
     present = np.isfinite(signs).astype(np.float32)
-    signs = np.nan_to_num(signs).astype(np.float32)
+    signs = np.nan_to_num(signs)
     untied = (signs**2).sum(axis=0)
-    permutations = max(999, min(PERMUTATIONS, PAIRS // max(len(first), 1)))
+    permutations = max(MIN_PERMUTATIONS, min(PERMUTATIONS, PAIRS // max(len(first), 1)))
     generator = np.random.default_rng(seed)
     orders = np.stack([np.arange(len(target)), *(generator.permutation(len(target)) for _ in range(permutations))])
     taus = np.empty((len(orders), measures.shape[1]))
@@ -121,9 +123,10 @@ def differences(associations: Associations, other: int) -> Floats:
     below, above = a - ends[:, 0], ends[:, 1] - a
     low = np.sqrt(np.maximum(below**2 + above[other] ** 2 - 2 * correlation * below * above[other], 0))
     high = np.sqrt(np.maximum(above**2 + below[other] ** 2 - 2 * correlation * above * below[other], 0))
-    result = np.stack([difference, difference - low, difference + high], axis=1)
-    same = np.abs(without - without[other]).max(axis=1) < 1e-12  # measures that order configurations alike
-    result[same, 1:] = np.where(np.isfinite(ends[other]), 0, np.nan)
+    result = np.clip(np.stack([difference, difference - low, difference + high], axis=1), -1, 1)
+    # Measures that order the same configurations alike do not differ.
+    same = (np.abs(without - without[other]).max(axis=1) < 1e-12) & (ends == ends[other]).all(axis=1)
+    result[same, 1:] = 0
     return result
 
 
@@ -150,7 +153,8 @@ def rank_intervals(associations: Associations) -> Floats:
         centre, low, high = differences(chosen, position).T
         worse = centre + widening * (high - centre) < 0
         better = centre - widening * (centre - low) > 0
-        intervals[measure] = 1 + better.sum(), len(compared) - worse.sum()
+        # Measures without an interval may be better or worse.
+        intervals[measure] = 1 + better.sum(), np.isfinite(associations.values).sum() - worse.sum()
     return intervals
 
 

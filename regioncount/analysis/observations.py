@@ -15,6 +15,7 @@ Integers = NDArray[np.int64]
 
 HYPERPARAMETERS = ("learning_rate", "batch_size", "weight_decay")
 TARGETS = ("generalization_gap", "test_error")
+INFINITE = 1e300  # sums of larger values may exceed the range of floats
 ACCURACIES = ("train_accuracy", "test_accuracy")
 MIN_CONFIGURATIONS = 3  # every correlation of two points is 1 or -1
 
@@ -57,9 +58,9 @@ class Observations:
         """
         names, kept = [], []
         for name in self.settings:
-            column = self.settings[name]
-            for value in column.unique():
-                other = (column.notna() if pd.isna(value) else column != value).to_numpy()
+            codes, values = pd.factorize(self.settings[name], use_na_sentinel=False)
+            for code, value in enumerate(values):
+                other = codes != code
                 if len(np.unique(self.configuration[other])) >= MIN_CONFIGURATIONS:
                     names.append(f"{name}={f'{value:g}' if isinstance(value, float) else value}")
                     kept.append(other)
@@ -70,7 +71,7 @@ class Observations:
         if self.configurations < MIN_CONFIGURATIONS:
             number = f"{self.configurations} configuration{'s' * (self.configurations != 1)}"
             return f"undefined: {number}, {MIN_CONFIGURATIONS} are needed"
-        constant = [name for name in columns if self.values[name].nunique() == 1]
+        constant = [str(name) for name in columns if self.values[name].nunique() == 1]
         return f"undefined: {' and '.join(constant)} {'are' if constant[1:] else 'is'} constant" if constant else ""
 
 
@@ -80,16 +81,41 @@ def prepare(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str])
     Raises:
         InputError: If a column is missing, group_by is empty, or accuracies are in percent.
     """
-    if isinstance(group_by, str):
-        raise InputError(f"group_by is {group_by!r}: pass a list, such as [{group_by!r}]")
+    require_list("group_by", group_by)
     runs = with_targets(runs)
     if not len(group_by):
         raise InputError("group_by is empty: name the columns that make a configuration, such as learning_rate")
+    if len(set(group_by)) < len(group_by):
+        raise InputError(f"group_by names a column twice: {', '.join(map(str, group_by))}")
     require(runs, [*columns, *group_by])
     for name in group_by:
         if runs[name].dtype.kind == "f":
             runs[name] = round_bits(runs[name].to_numpy(dtype=float))
+        try:
+            runs[name].unique()
+        except TypeError as error:
+            raise InputError(f"the column {name} cannot make configurations: {error}") from error
     return runs
+
+
+def require_list(name: str, values: Sequence[str]) -> None:
+    """Check that an argument with names of columns is not a single name.
+
+    Raises:
+        InputError: If it is.
+    """
+    if isinstance(values, str):
+        raise InputError(f"{name} is {values!r}: pass a list, such as [{values!r}]")
+
+
+def require_level(level: float) -> None:
+    """Check the nominal coverage of intervals. Quantiles of simulated distributions are too inaccurate for larger levels.
+
+    Raises:
+        InputError: If it is not from 0.5 to 0.995.
+    """
+    if not isinstance(level, int | float) or not 0.5 <= level <= 0.995:
+        raise InputError(f"level={level}: a confidence level must be from 0.5 to 0.995")
 
 
 def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]) -> pd.DataFrame:
@@ -98,7 +124,7 @@ def complete(runs: pd.DataFrame, columns: Sequence[str], group_by: Sequence[str]
     kept = runs[list(dict.fromkeys([*group_by, *needed]))].copy()
     for column in needed:
         kept[column] = numbers(runs, column)
-    finite = np.isfinite(kept[needed].to_numpy()).all(axis=1)
+    finite = (np.abs(kept[needed].to_numpy()) < INFINITE).all(axis=1)
     return kept.iloc[np.flatnonzero(finite)].sort_values(needed)
 
 
@@ -107,7 +133,7 @@ def left_out(runs: pd.DataFrame, kept: pd.DataFrame, columns: Sequence[str]) -> 
     if len(kept) == len(runs):
         return ""
     needed = [name for name in dict.fromkeys((*columns, *ACCURACIES)) if name not in TARGETS]
-    lacking = [name for name in needed if not np.isfinite(numbers(runs, name)).all()]
+    lacking = [str(name) for name in needed if not (numbers(runs, name).abs() < INFINITE).all()]
     are = "is" if len(lacking) == 1 else "are"
     return f"{len(runs) - len(kept)} of {len(runs)} runs left out: {' or '.join(lacking)} {are} missing or infinite"
 
@@ -139,6 +165,8 @@ def tabulate(
     keep_seeds: bool,
 ) -> pd.DataFrame:
     """Return one row per measure and target: measure, target, runs, configurations, the statistic's columns, note."""
+    require_list("measures", measures)
+    require_list("targets", targets)
     runs = prepare(runs, [*measures, *targets], group_by)
     rows: list[Statistics] = []
     for measure in measures:

@@ -6,7 +6,15 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Floats, Observations, Statistics, tabulate
+from regioncount.analysis.observations import (
+    HYPERPARAMETERS,
+    TARGETS,
+    Floats,
+    Observations,
+    Statistics,
+    require_level,
+    tabulate,
+)
 from regioncount.errors import InputError
 
 FORMS = ("categories", "log_linear")
@@ -51,9 +59,10 @@ def partial_correlations(
         regressors, or if these determine the measure or target.
 
     Raises:
-        InputError: If a column is missing or not numeric, accuracies are in percent, the form is unknown, or a column of
-            `given` is not in `group_by`.
+        InputError: If a column is missing or not numeric, accuracies are in percent, the form is unknown, a column of
+            `given` is not in `group_by`, or the level is not from 0.5 to 0.995.
     """
+    require_level(level)
     given = list(group_by if given is None else given)
     if form not in FORMS:
         raise InputError(f"form={form} is unknown; use one of {', '.join(FORMS)}")

@@ -14,8 +14,8 @@ from regioncount.analysis.partial import FORMS, partial_correlations
 from regioncount.analysis.sign_error import robust_sign_error
 from regioncount.errors import InputError
 
-COMPARISONS = ["rank", "rank_low", "rank_high", "p_value", "p_adjusted"]
-COMPARISONS += [f"difference_to_{other}{end}" for other in ("best", "reference") for end in ENDS]
+DIFFERENCES = [f"difference_to_{other}{end}" for other in ("best", "reference") for end in ENDS]
+COMPARISONS = ["rank", "rank_low", "rank_high", "p_value", "p_adjusted", *DIFFERENCES]
 
 
 def ranking(
@@ -60,6 +60,7 @@ def ranking(
         InputError: If a column is missing or not numeric, accuracies are in percent, test_size is not positive, or the
             reference is not among the measures.
     """
+    measures = list(measures)
     reference = next(iter(measures), "") if reference is None else reference
     if len(measures) and reference not in measures:
         raise InputError(f"reference={reference} is not among the measures: {', '.join(measures)}")
@@ -78,13 +79,22 @@ def ranking(
         tables[f"partial_correlation_{form}"] = table.rename(columns=names)
     per_hyperparameter = [f"{name}_{option}" for name in ("granulated_kendall", "mean_sign_error") for option in group_by]
     parts = [table.drop(columns=[*kept, "note", *per_hyperparameter], errors="ignore") for table in tables.values()]
-    compared = _compare(runs, list(measures), target, group_by, reference, level)
+    compared = _compare(runs, measures, target, group_by, reference, level)
     ranked = pd.concat([correlation_table[[*kept, *intervals]], compared, correlation_table[list(LEAST)], *parts], axis=1)
     notes = pd.DataFrame({name: table["note"] for name, table in tables.items()})
     # If a correlation is undefined, so is every other statistic, for the same reason.
     notes[correlation_table["kendall"].isna()] = ""
     others = [join_notes(*(f"{name} {note}" for name, note in row.items() if note)) for _, row in notes.iterrows()]
     ranked["note"] = [join_notes(*pair) for pair in zip(correlation_table["note"], others, strict=True)]
+    remarks = []
+    if keep_seeds and (ranked["runs"] > ranked["configurations"]).any():
+        remarks.append("rank, p values and differences are those of averages over seeds")
+    if measures and ranked["difference_to_reference_low"].isna().all() and ranked["rank_low"].notna().any():
+        remarks.append(f"no intervals of differences to {reference}, which has no interval")
+    ranked["note"] = [
+        join_notes(note, *remarks) if tau == tau else note
+        for note, tau in zip(ranked["note"], ranked["kendall"], strict=True)
+    ]
     return ranked.sort_values("rank", kind="stable", na_position="last").reset_index(drop=True)
 
 
@@ -94,10 +104,12 @@ def _compare(
     """Return the comparisons of measures, one row per measure, in their order."""
     compared = pd.DataFrame(np.nan, index=range(len(measures)), columns=COMPARISONS)
     compared["reference"] = reference
-    values, y = _configurations(prepare(runs, [*measures, target], group_by), measures, target, group_by)
+    if not measures:
+        return compared
+    values, targets, y = _configurations(prepare(runs, [*measures, target], group_by), measures, target, group_by)
     if not len(y):
         return compared
-    associations = associate(values, y, level)
+    associations = associate(values, targets, level)
     if not np.isfinite(associations.values).any():
         return compared
     compared["rank"] = pd.Series(associations.values).rank(ascending=False, method="min")
@@ -109,17 +121,25 @@ def _compare(
     return compared
 
 
-def _configurations(runs: pd.DataFrame, measures: list[str], target: str, group_by: Sequence[str]) -> tuple[Floats, Floats]:
-    """Return averages over the seeds of each configuration: measures (n, M), NaN where one is missing, and target (n,)."""
-    columns: dict[str, pd.Series] = {}
+def _configurations(
+    runs: pd.DataFrame, measures: list[str], target: str, group_by: Sequence[str]
+) -> tuple[Floats, Floats, Floats]:
+    """Return averages over the seeds of each configuration.
+
+    Returns:
+        The measures, (n, M), and the target over the runs that have the measure, (n, M), NaN where a measure is missing; and
+        the target over all runs, (n,).
+    """
+    columns: list[pd.DataFrame] = []
     for name in (target, *measures):
-        kept = complete(runs, [name, target], group_by)
-        observed = observe(kept, [name], group_by, False)
-        columns[name] = observed.values[name].set_axis(pd.MultiIndex.from_frame(observed.settings))
-    if not len(columns[target]):
-        return np.empty((0, len(measures))), np.empty(0)
-    values = np.stack([columns[name].reindex(columns[target].index).to_numpy() for name in measures], axis=1)
-    return values, columns[target].to_numpy()
+        observed = observe(complete(runs, [name, target], group_by), [name, target], group_by, False)
+        values = observed.values[[name, target]].set_axis(["measure", "target"], axis=1)
+        columns.append(values.set_axis(pd.MultiIndex.from_frame(observed.settings)))
+    index = columns[0].index
+    if not len(index):
+        return np.empty((0, len(measures))), np.empty((0, len(measures))), np.empty(0)
+    aligned = np.stack([values.reindex(index).to_numpy() for values in columns[1:]], axis=2)
+    return aligned[:, 0], aligned[:, 1], columns[0]["target"].to_numpy()
 
 
 def describe_ranking(table: pd.DataFrame) -> str:
@@ -142,10 +162,10 @@ def describe_ranking(table: pd.DataFrame) -> str:
 
 def describe_best(table: pd.DataFrame, label: Callable[[str], str] = str) -> str:
     """Return how many measures cannot be told from the best, and how many are related to the target."""
-    if len(table) < 2 or table["rank_low"].isna().all():
+    ranked, related = table[table["rank"].notna()], int((table["p_adjusted"] <= 0.05).sum())
+    if len(ranked) < 2 or ranked["rank_low"].isna().all():
         return ""
-    ranked, related = table[table["rank_low"].notna()], int((table["p_adjusted"] <= 0.05).sum())
-    alike = int((ranked["rank_low"] == 1).sum()) - 1
+    alike = int(((ranked["rank_low"] == 1) | ranked["rank_low"].isna()).iloc[1:].sum())
     best = (
         f"{alike} of the {len(ranked) - 1} other measures cannot be told from the best, {label(ranked['measure'].iloc[0])}"
     )

@@ -18,30 +18,26 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from regioncount.analysis.intervals import interval
-from regioncount.analysis.observations import HYPERPARAMETERS, TARGETS, Floats, Integers, Observations, Statistics, tabulate
+from regioncount.analysis.intervals import MIN_OBSERVATIONS, interval
+from regioncount.analysis.observations import (
+    HYPERPARAMETERS,
+    TARGETS,
+    Floats,
+    Integers,
+    Observations,
+    Statistics,
+    join_notes,
+    require_level,
+    require_list,
+    tabulate,
+)
 from regioncount.errors import InputError
 
 SIGNIFICANCE = 0.05  # of the F test that configurations differ by more than seeds
-COLUMNS = [f"{name}_{of}" for name in ("reliability", "run_reliability", "p_value") for of in ("measure", "target")]
+NEGLIGIBLE = 1e-20  # a variance of rounding errors; values are in units of their largest deviation
+SHARES = [f"{name}_{of}" for name in ("reliability", "run_reliability", "p_value") for of in ("measure", "target")]
 CORRECTED = [f"corrected_correlation{end}" for end in ("", "_low", "_high")]
-COLUMNS += ["correlation", *CORRECTED, "seed_correlation"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Components:
-    """Products of measure and target, (2, 2) matrices each."""
-
-    between: Floats
-    """Mean products between configurations of a cell."""
-    seeds: Floats
-    """Mean products between runs of a configuration: the covariance of seed effects."""
-    configurations: Floats
-    """The covariance of configuration effects."""
-    runs: float
-    """The harmonic mean of the numbers of runs of configurations."""
-    degrees: tuple[int, int]
-    """Degrees of freedom of `between` and `seeds`."""
+COLUMNS = [*SHARES, "correlation", *CORRECTED, "seed_correlation"]
 
 
 def reliability(
@@ -77,10 +73,12 @@ def reliability(
         why they are undefined (NaN) or not testable, else empty.
 
     Raises:
-        InputError: If a column is missing or not numeric, accuracies are in percent, or a column of `within` is not in
-            `group_by`.
+        InputError: If a column is missing or not numeric, accuracies are in percent, a column of `within` is not in
+            `group_by`, or the level is not from 0.5 to 0.995.
     """
-    if outside := [name for name in within if name not in group_by]:
+    require_level(level)
+    require_list("within", within)
+    if outside := [str(name) for name in within if name not in group_by]:
         raise InputError(f"{', '.join(outside)} cannot make cells: not in group_by")
 
     def statistic(observed: Observations, measure: str, target: str) -> Statistics:
@@ -103,7 +101,7 @@ def describe_reliability(table: pd.DataFrame) -> str:
     ]
     lines = ["reliability of averages over seeds, and correlations corrected for it", shown.to_string(index=False)]
     for note, rows in table[table["note"] != ""].groupby("note", sort=False):
-        lines.append(f"{', '.join(dict.fromkeys(rows['measure']))}: {note}")
+        lines.append(f"{', '.join(dict.fromkeys(map(str, rows['measure'])))}: {note}")
     return "\n".join(lines)
 
 
@@ -113,70 +111,115 @@ def _reliability(observed: Observations, measure: str, target: str, within: list
     cell = np.zeros(len(values), dtype=np.int64)
     if within:
         cell = np.asarray(observed.settings.groupby(within, dropna=False).ngroup(), dtype=np.int64)
-    degrees = _degrees(observed.configuration, cell)
+    sums = _summarize(values, observed.configuration, cell)
+    degrees = len(sums.runs) - len(np.unique(cell)), len(values) - len(sums.runs)
     if degrees[1] < 1:
         return {"note": "undefined: no configuration has two seeds"}
     if degrees[0] < 2:
-        return {"note": f"undefined: too few configurations share {' and '.join(within)}" if within else "undefined"}
-    components = _components(values, observed.configuration, cell)
-    result: Statistics = {}
-    untestable = []
+        where = f" share {' and '.join(within)}" if within else ""
+        return {"note": f"undefined: too few configurations{where}"}
+    between, seeds, configurations = (matrix[0] for matrix in _components(sums))
+    result: Statistics = {"correlation": _correlation(between), "seed_correlation": _correlation(seeds)}
+    runs = len(sums.runs) / (1 / sums.runs).sum()  # the harmonic mean per configuration
+    untestable, notes = [], []
     for position, (of, name) in enumerate((("measure", measure), ("target", target))):
-        effect, noise = components.configurations[position, position], components.seeds[position, position]
-        p_value = special.fdtrc(*degrees, components.between[position, position] / noise) if noise > 0 else 0.0
-        result[f"reliability_{of}"] = _share(effect, noise / components.runs)
+        effect, noise = configurations[position, position], seeds[position, position]
+        if between[position, position] < NEGLIGIBLE:
+            return {"note": f"undefined: {name} is the same for all configurations of a cell"}
+        result[f"reliability_{of}"] = _share(effect, noise / runs)
         result[f"run_reliability_{of}"] = _share(effect, noise)
-        result[f"p_value_{of}"] = float(p_value)
+        if noise < NEGLIGIBLE:
+            notes.append(f"{name} is the same for all seeds")
+            continue
+        result[f"p_value_{of}"] = p_value = float(special.fdtrc(*degrees, between[position, position] / noise))
         if p_value > SIGNIFICANCE:
             untestable.append(name)
-    result["correlation"] = _correlation(components.between)
-    result["seed_correlation"] = _correlation(components.seeds)
     if untestable:
         names = " and ".join(untestable)
-        return result | {"note": f"not testable: configurations differ in {names} by no more than seeds do"}
-    corrected = _correlation(components.configurations)
-    without = np.array(
-        [
-            _correlation(_components(values[kept], observed.configuration[kept], cell[kept]).configurations)
-            for kept in (observed.configuration != number for number in np.unique(observed.configuration))
-        ]
-    )
+        notes.insert(0, f"not testable: configurations differ in {names} by no more than seeds do")
+        return result | {"note": join_notes(*notes)}
+    corrected = _correlation(configurations)
     result["corrected_correlation"] = float(np.clip(corrected, -1, 1))
-    if abs(corrected) >= 1:
-        return result | {"note": "no interval: the corrected correlation is not below 1"}
-    ends = interval(corrected, without, "pearson", level)
-    result |= {"corrected_correlation_low": ends[0], "corrected_correlation_high": ends[1]}
-    return result | {"note": ""}
+    low = high = math.nan
+    if len(sums.runs) < MIN_OBSERVATIONS:
+        notes.append(f"no interval: {len(sums.runs)} configurations, {MIN_OBSERVATIONS} are needed")
+    elif abs(corrected) >= 1:
+        notes.append("no interval: the corrected correlation is not below 1")
+    else:
+        without = np.array([_correlation(matrix) for matrix in _components(sums, leave_one_out=True)[2]])
+        low, high = interval(corrected, without, "pearson", level)
+        if math.isnan(low):
+            notes.append("no interval: without one configuration, no differences are left")
+    result |= {"corrected_correlation_low": low, "corrected_correlation_high": high}
+    return result | {"note": join_notes(*notes)}
 
 
-def _degrees(configuration: Integers, cell: Integers) -> tuple[int, int]:
-    configurations = len(np.unique(configuration))
-    return configurations - len(np.unique(cell)), len(configuration) - configurations
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums over the runs of C configurations. Products are those of measure and target, (2, 2) matrices."""
+
+    runs: Floats
+    """Runs of each configuration, (C,)."""
+    means: Floats
+    """Means over them, (C, 2)."""
+    deviations: Floats
+    """Products of deviations from these means, (C, 2, 2)."""
+    cell: Integers
+    """The cell of each configuration, (C,), integers from 0."""
 
 
-def _components(values: Floats, configuration: Integers, cell: Integers) -> _Components:
-    """Return the components of measure and target, (runs, 2)."""
-    degrees = _degrees(configuration, cell)
-    if degrees[0] < 1:
-        undefined = np.full((2, 2), math.nan)
-        return _Components(undefined, undefined, undefined, math.nan, degrees)
-    numbers, means = _group_means(values, configuration)
-    cell_numbers, cell_means = _group_means(values, cell)
-    deviations = values - means
-    seeds = deviations.T @ deviations / degrees[1] if degrees[1] else np.full((2, 2), math.nan)
-    differences = means - cell_means
-    between = differences.T @ differences / degrees[0]
-    repeated = (len(values) - (numbers / cell_numbers).sum()) / degrees[0]
-    harmonic = len(np.unique(configuration)) / (1 / numbers**2).sum()
-    return _Components(between, seeds, (between - seeds) / repeated, float(harmonic), degrees)
+def _summarize(values: Floats, configuration: Integers, cell: Integers) -> _Sums:
+    """Return the sums of measure and target, (runs, 2)."""
+    _, first, codes = np.unique(configuration, return_index=True, return_inverse=True)
+    runs = np.bincount(codes).astype(float)
+    means = _sum_by(codes, values) / runs[:, None]
+    centred = values - means[codes]
+    cells = np.unique(cell, return_inverse=True)[1][first]
+    return _Sums(runs, means, _sum_by(codes, _products(centred)), cells)
 
 
-def _group_means(values: Floats, groups: Integers) -> tuple[Floats, Floats]:
-    """Return for each run the size of its group, (runs,), and the mean over it, (runs, 2)."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    sums = np.stack([np.bincount(codes, column) for column in values.T], axis=1)
-    return sizes[codes].astype(float), (sums / sizes[:, None])[codes]
+def _components(sums: _Sums, leave_one_out: bool = False) -> tuple[Floats, Floats, Floats]:
+    """Return mean products between configurations, mean products of seeds, and the covariance of configuration effects.
+
+    These are (1, 2, 2) matrices; or, without each configuration, (C, 2, 2) matrices.
+    """
+    weighted = sums.runs[:, None, None] * _products(sums.means)
+    cell_runs, cell_squares = (np.bincount(sums.cell, sums.runs**power) for power in (1, 2))
+    cell_sums = _sum_by(sums.cell, sums.runs[:, None] * sums.means)
+    of_cells = _products(cell_sums) / cell_runs[:, None, None]
+    cells, runs = float(len(cell_runs)), sums.runs.sum()
+    between, deviations = weighted.sum(axis=0)[None] - of_cells.sum(axis=0), sums.deviations.sum(axis=0)[None]
+    overlap, number = np.array([(cell_squares / cell_runs).sum()]), np.array([float(len(sums.runs))])
+    numbers = np.array([runs]), number, np.array([cells])
+    if leave_one_out:
+        left_runs = cell_runs[sums.cell] - sums.runs
+        left_sums = cell_sums[sums.cell] - sums.runs[:, None] * sums.means
+        is_left = left_runs > 0
+        divisor = np.where(is_left, left_runs, 1)
+        left = np.where(is_left[:, None, None], _products(left_sums) / divisor[:, None, None], 0)
+        between = between - weighted + of_cells[sums.cell] - left
+        deviations = deviations - sums.deviations
+        squares = np.where(is_left, (cell_squares[sums.cell] - sums.runs**2) / divisor, 0)
+        overlap = overlap - (cell_squares / cell_runs)[sums.cell] + squares
+        numbers = runs - sums.runs, number - 1 - np.zeros(len(sums.runs)), cells - ~is_left
+    total, configurations, cells_left = numbers
+    free, free_seeds = configurations - cells_left, total - configurations
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between, seeds = between / free[:, None, None], deviations / free_seeds[:, None, None]
+        repeated = (total - overlap) / free
+        return between, seeds, (between - seeds) / repeated[:, None, None]
+
+
+def _products(vectors: Floats) -> Floats:
+    """Return the outer product of each vector with itself: (n, 2) to (n, 2, 2)."""
+    return vectors[:, :, None] * vectors[:, None, :]
+
+
+def _sum_by(codes: Integers, values: Floats) -> Floats:
+    """Return the sums of values (n, ...) by code, (codes, ...)."""
+    sums = np.zeros((codes.max() + 1, *values.shape[1:]))
+    np.add.at(sums, codes, values)
+    return sums
 
 
 def _share(effect: float, noise: float) -> float:

@@ -74,6 +74,8 @@ def with_targets(runs: pd.DataFrame) -> pd.DataFrame:
                 f"{column} has values up to {runs[column].max():g}: fractions from 0 to 1 are expected; divide percent "
                 "by 100"
             )
+        if (runs[column] < 0).any():
+            raise InputError(f"{column} has values down to {runs[column].min():g}: fractions from 0 to 1 are expected")
         runs[column] = runs[column].clip(upper=1)
     runs["generalization_gap"] = runs["train_accuracy"] - runs["test_accuracy"]
     runs["test_error"] = 1 - runs["test_accuracy"]
@@ -84,11 +86,14 @@ def require(runs: pd.DataFrame, columns: Sequence[str]) -> None:
     """Check that a table of runs has these columns.
 
     Raises:
-        InputError: If a column is missing.
+        InputError: If a column is missing, or several have its name.
     """
     missing = [column for column in dict.fromkeys(columns) if column not in runs]
     if missing:
-        raise InputError(f"the table of runs has no column {', '.join(missing)}; it has {', '.join(map(str, runs))}")
+        names = ", ".join(map(str, missing))
+        raise InputError(f"the table of runs has no column {names}; it has {', '.join(map(str, runs))}")
+    if repeated := [str(column) for column in columns if isinstance(runs[column], pd.DataFrame)]:
+        raise InputError(f"the table of runs has several columns {repeated[0]}: give each column a name of its own")
 
 
 def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
@@ -102,5 +107,5 @@ def numbers(runs: pd.DataFrame, column: str) -> pd.Series:
         raise InputError(f"the column {column} of the table of runs is not numeric: it has the type {values.dtype}")
     try:
         return pd.to_numeric(values).astype(float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the column {column} of the table of runs is not numeric: {error}") from error

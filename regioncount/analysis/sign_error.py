@@ -113,13 +113,11 @@ def _weights(differences: Floats, test_size: int | None) -> Floats:
 
 def _describe(observed: Observations, first: int, second: int) -> str:
     """Describe two observations, such as "learning_rate 0.1 or 0.01 at batch_size 256"."""
-    levels = observed.levels()
-    first_setting, second_setting = (
-        [f"{name} {_text(value)}" for name, value in observed.settings.iloc[row].items()] for row in (first, second)
-    )
-    differing = int(np.flatnonzero(levels[first] != levels[second])[0])
-    pair = f"{first_setting.pop(differing)} or {second_setting[differing].split(maxsplit=1)[1]}"
-    return pair + (f" at {', '.join(first_setting)}" if first_setting else "")
+    differing = int(np.flatnonzero(observed.levels()[first] != observed.levels()[second])[0])
+    settings = [(name, *map(_text, observed.settings[name].iloc[[first, second]])) for name in observed.settings]
+    name, one, other = settings.pop(differing)
+    shared = ", ".join(f"{name} {value}" for name, value, _ in settings)
+    return f"{name} {one} or {other}" + (f" at {shared}" if shared else "")
 
 
 def _text(value: object) -> str:

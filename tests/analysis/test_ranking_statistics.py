@@ -494,7 +494,7 @@ def test_ranking_is_sorted_and_has_every_statistic():
     runs = noisy(seeds=2).assign(constant=1.0)
     runs["negative"] = -runs["count"]
     measures = ["constant", "margin", "negative", "norm", "count"]
-    result = ranking(runs, measures, "test_error", test_size=10_000)
+    result = ranking(runs, measures, "test_error", reference="count", test_size=10_000)
     assert list(result["measure"].iloc[[0, 1, 4]]) == ["negative", "count", "constant"]
     defined = result["kendall"].abs().iloc[:4]
     assert (defined.diff().dropna() <= 0).all()
