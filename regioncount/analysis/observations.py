@@ -108,7 +108,7 @@ def require_list(name: str, values: Sequence[str]) -> None:
         raise InputError(f"{name} is {values!r}: pass a list, such as [{values!r}]")
 
 
-def require_level(level: float) -> None:
+def require_level(level: object) -> None:
     """Check the nominal coverage of intervals. Quantiles of simulated distributions are too inaccurate for larger levels.
 
     Raises:

@@ -70,38 +70,36 @@ def _errors(observed: Observations, measure: str, target: str, test_size: int | 
     if test_size is not None and target not in TARGETS:
         return {"note": f"undefined: test_size gives the noise of {' and '.join(TARGETS)}, not of {target}"}
     x, y = observed.pair(measure, target)
-    configurations = np.unique(observed.configuration)
-    members = [np.flatnonzero(observed.configuration == configuration) for configuration in configurations]
-    levels = observed.levels()[[rows[0] for rows in members]]
-    differences = (levels[:, None] != levels).sum(axis=2)
-    environments = np.argwhere(np.triu(differences == 1))
+    first, code = np.unique(observed.configuration, return_index=True, return_inverse=True)[1:]
+    levels = observed.levels()[first]
+    environments = np.argwhere(np.triu((levels[:, None] != levels).sum(axis=2) == 1))
     if not len(environments):
         return {"note": "undefined: no two configurations differ in one hyperparameter alone"}
-    errors: dict[tuple[int, int], float] = {}
-    for first, second in environments:
-        x_difference, y_difference = (
-            np.subtract.outer(values[members[first]], values[members[second]]) for values in (x, y)
-        )
-        weights = _weights(y_difference, test_size)
-        if weights.any():
-            error = (1 - np.sign(x_difference) * np.sign(y_difference)) / 2
-            errors[first, second] = float((weights * error).sum() / weights.sum())
-    if not errors:
+    number_of = np.full((len(first), len(first)), -1)
+    number_of[environments[:, 0], environments[:, 1]] = np.arange(len(environments))
+    of_pairs = number_of[code[:, None], code]  # pairs of observations
+    one, other = np.nonzero(of_pairs >= 0)
+    environment = of_pairs[one, other]
+    weights = _weights(y[one] - y[other], test_size)
+    wrong = (1 - np.sign(x[one] - x[other]) * np.sign(y[one] - y[other])) / 2
+    totals = np.bincount(environment, weights, len(environments))
+    environments, errors = environments[totals > 0], np.bincount(environment, weights * wrong, len(environments))
+    errors = errors[totals > 0] / totals[totals > 0]
+    if not len(errors):
         noise = "" if test_size is None else f" above the noise of {test_size} test examples"
         return {"note": f"undefined: no environment has a difference in {target}{noise}"}
-    worst = max(errors, key=lambda environment: errors[environment])
-    values = np.array(list(errors.values()))
-    differing = np.array([np.flatnonzero(levels[first] != levels[second])[0] for first, second in errors])
+    worst = int(errors.argmax())
+    differing = (levels[environments[:, 0]] != levels[environments[:, 1]]).argmax(axis=1)
     names = [f"mean_sign_error_{name}" for name in observed.settings]
     of_hyperparameters = {
-        name: float(values[differing == position].mean()) for position, name in enumerate(names) if position in differing
+        name: float(errors[differing == position].mean()) for position, name in enumerate(names) if position in differing
     }
     return of_hyperparameters | {
-        "robust_sign_error": errors[worst],
-        "sign_error_quantile_90": float(np.quantile(values, 0.9, method="inverted_cdf")),
-        "mean_sign_error": float(values.mean()),
+        "robust_sign_error": float(errors[worst]),
+        "sign_error_quantile_90": float(np.quantile(errors, 0.9, method="inverted_cdf")),
+        "mean_sign_error": float(errors.mean()),
         "environments": len(errors),
-        "worst_environment": _describe(observed, members[worst[0]][0], members[worst[1]][0]) if errors[worst] else "",
+        "worst_environment": _describe(observed, *first[environments[worst]]) if errors[worst] else "",
     }
 
 

@@ -373,8 +373,8 @@ def test_arguments_and_columns_of_other_types_are_refused(arguments, reason):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("level", [0, 1, 1.5, 95, -1, math.nan])
-def test_a_level_is_between_0_and_1(level):
+@pytest.mark.parametrize("level", [0, 0.01, 0.999, 1, 1.5, 95, -1, math.nan, "0.95"])
+def test_levels_that_a_simulation_cannot_deliver_are_refused(level):
     runs = pd.DataFrame({"seed": [0], "train_accuracy": [1.0], "test_accuracy": [0.5], "m": [1.0]})
     with pytest.raises(InputError, match="level"):
         correlations(runs, ["m"], group_by=["seed"], level=level)

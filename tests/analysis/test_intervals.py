@@ -103,3 +103,30 @@ def test_more_observations_than_are_simulated_give_shorter_intervals():
         low, high = interval(values[0], without[0], "pearson", 0.95)
         lengths.append(high - low)
     assert lengths[0] > 1.6 * lengths[1] > 2.5 * lengths[2]
+
+
+def test_ties_make_a_perfect_order_more_likely():
+    """Two values each, in the same order: 27 observations have the bound of two, which is none."""
+    x = np.repeat([0.0, 1.0], [13, 14])
+    value, without = leave_one_out(x, x, "kendall")
+    assert value == pytest.approx(1)
+    assert np.isnan(interval(1.0, without, "kendall", 0.95, levels=2)).all()
+    nine, all_of_them = (interval(1.0, np.ones(27), "kendall", 0.95, levels)[0] for levels in (9, 27))
+    assert nine < all_of_them < 1
+
+
+def test_a_line_has_no_interval_of_pearson_and_one_that_is_nearly_one_does():
+    assert np.isnan(interval(1.0, np.ones(9), "pearson", 0.95)).all()
+    low, high = interval(1 - 1e-9, np.full(9, 1 - 1e-9) - np.arange(9) * 1e-11, "pearson", 0.95)
+    assert 0.9999 < low <= high == 1
+
+
+def test_two_equal_correlations_are_called_different_in_5_percent_of_samples():
+    rejected = []
+    samples = [without_each(*simulate(n, 0.6, 500, np.random.default_rng(n)))["pearson"] for n in (12, 27)]
+    for one, other in zip(*(list(zip(*sample, strict=True)) for sample in samples), strict=True):
+        errors = tuple(intervals.fisher_error(*pair) for pair in (one, other))
+        rejected.append(intervals.compare((one[0], other[0]), errors, (12, 27)) <= 0.05)
+    assert 0.02 <= np.mean(rejected) <= 0.08
+    assert math.isnan(intervals.compare((1.0, 0.5), (0.1, 0.2), (9, 9)))
+    assert intervals.compare((0.99, 0.1), (0.2, 0.2), (27, 27)) < 0.001

@@ -1,15 +1,17 @@
 """Comparisons of measures: permutation p values, differences and ranks."""
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from regioncount.analysis import multiplicity
+from regioncount.analysis import describe_ranking, multiplicity, ranking
 from regioncount.analysis.multiplicity import associate, differences, permutation_p_values, rank_intervals
+from regioncount.errors import InputError
 
 
 def draw(n, correlations, seed):
@@ -104,3 +106,90 @@ def test_differences_cover_the_truth():
         _, low, high = differences(associate(np.stack(measures, axis=1), target, 0.95), 0)[1]
         covered.append(low <= truth <= high)
     assert 0.91 <= np.mean(covered) <= 0.995
+
+
+def grid(seeds=2):
+    """Return a full grid of 12 configurations with two related measures and an unrelated one."""
+    generator = np.random.default_rng(3)
+    runs = pd.DataFrame(product([0.1, 0.01, 0.001], [32, 64, 128, 256], range(seeds)))
+    runs.columns = ["learning_rate", "batch_size", "seed"]
+    quality = -np.log10(runs["learning_rate"]) + np.log2(runs["batch_size"]) / 4
+    for number, noise in enumerate((0.3, 0.6, 3)):
+        runs[f"m{number}"] = quality + noise * generator.normal(size=len(runs))
+    return runs.assign(train_accuracy=1.0, test_accuracy=0.9 - 0.05 * quality + 0.01 * generator.normal(size=len(runs)))
+
+
+def rank(runs, measures=("m0", "m1", "m2"), **options):
+    options = {"target": "test_error", "group_by": ["learning_rate", "batch_size"]} | options
+    return ranking(runs, measures, **options)
+
+
+def test_ranks_follow_the_correlations_beside_them_if_runs_are_missing():
+    for seed in range(20):
+        runs = grid(seeds=3)
+        runs.loc[np.random.default_rng(seed).random(len(runs)) < 0.3, "m0"] = np.nan
+        result = rank(runs)
+        assert result["kendall"].abs().is_monotonic_decreasing
+        differences = result["kendall"].abs() - result["kendall"].abs().iloc[0]
+        np.testing.assert_allclose(result["difference_to_best"], differences, atol=1e-12)
+        assert "runs left out: m0 is missing" in result.set_index("measure").loc["m0", "note"]
+
+
+def test_a_measure_without_an_interval_may_be_better_or_worse_than_any():
+    runs = grid()
+    best = runs.groupby(["learning_rate", "batch_size"])["test_accuracy"].transform("mean")
+    runs["only"] = (best == best.min()).astype(float)  # constant without one configuration
+    result = rank(runs, ["only", "m0", "m1", "m2"]).set_index("measure")
+    assert np.isnan(result.loc["only", "rank_low"])
+    assert "no intervals of differences to only" in result.loc["m0", "note"]
+    others = result.drop("only")
+    assert (others["rank_low"] <= others["rank"]).all()
+    assert (others["rank"] <= others["rank_high"]).all()
+    assert others["rank_high"].max() == 4
+
+
+def test_measures_of_different_configurations_are_not_taken_for_equal():
+    number = np.arange(27)
+    runs = pd.DataFrame({"c": number, "train_accuracy": 1.0, "test_accuracy": 0.5 - 0.01 * number})
+    runs["all"], runs["some"] = number, np.where(number < 8, number, np.nan)
+    result = rank(runs, ["all", "some"], group_by=["c"]).set_index("measure").loc["some"]
+    assert result["difference_to_reference"] == 0
+    assert result["difference_to_reference_low"] < -0.1
+    assert result["difference_to_reference_high"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "string", "category", "boolean"])
+def test_hyperparameters_of_any_type_may_be_missing(dtype):
+    runs = grid()
+    sizes = runs["batch_size"].where(runs["batch_size"] > 32)
+    values = sizes.map({64: True, 128: False, 256: True}) if dtype == "boolean" else sizes.astype(str).where(sizes.notna())
+    runs["batch_size"] = sizes.astype("Int64") if dtype == "Int64" else values.astype(dtype)
+    result = rank(runs)
+    assert result["kendall"].notna().all()
+    assert (result["kendall_least_without"] != "").all()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda runs: runs.assign(batch_size=[[32]] * len(runs)), "batch_size cannot make configurations"),
+        (lambda runs: pd.concat([runs, runs[["m0"]]], axis=1), "has several columns m0"),
+        (lambda runs: runs.assign(test_accuracy=-0.5), "test_accuracy has values down to -0.5"),
+        (lambda runs: runs.assign(m0=int("9" * 400)), "m0 of the table of runs is not numeric"),
+    ],
+)
+def test_tables_that_cannot_be_analysed_are_refused(change, reason):
+    with pytest.raises(InputError, match=reason):
+        rank(change(grid()))
+
+
+def test_no_measures_names_of_numbers_and_huge_values():
+    assert describe_ranking(rank(grid(), [])) == "no ranking: no measures"
+    result = rank(grid().rename(columns={"m0": 0}).assign(constant=1.0), [0, "constant"])
+    assert "constant: undefined" in describe_ranking(result)
+    huge = rank(grid().assign(m0=grid()["m0"] * 1e299, m1=1e305))
+    assert huge["kendall"].notna().sum() == 2
+    with pytest.raises(InputError, match="names a column twice"):
+        rank(grid(), group_by=["learning_rate", "learning_rate"])
+    with pytest.raises(InputError, match="reference=m9 is not among the measures"):
+        rank(grid(), reference="m9")

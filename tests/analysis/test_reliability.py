@@ -1,5 +1,7 @@
 """Variance components and reliability, compared with scipy, least squares and known effects."""
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ from scipy import stats
 
 from regioncount.analysis import describe_reliability, reliability
 from regioncount.errors import InputError
+
+module = importlib.import_module("regioncount.analysis.reliability")  # the function has the same name
 
 GAP = ["generalization_gap"]
 
@@ -95,3 +99,28 @@ def test_undefined_reliability_gives_the_reason(seeds, within, reason):
 def test_cells_are_made_of_hyperparameters():
     with pytest.raises(InputError, match="cell cannot make cells: not in group_by"):
         reliability(draw(6, 2, 1, 1), ["count"], GAP, ["configuration"], within=["cell"])
+
+
+def test_leaving_out_a_configuration_equals_computing_without_it():
+    runs = draw(9, [2, 3, 1, 3, 2, 2, 3, 2, 2], effect=1, noise=0.5, cells=3)
+    values, cell = runs[["count", "test_accuracy"]].to_numpy(), runs["cell"].to_numpy()
+    configuration = runs["configuration"].to_numpy()
+    together = module._components(module._summarize(values, configuration, cell), leave_one_out=True)
+    for number in range(9):
+        kept = configuration != number
+        alone = module._components(module._summarize(values[kept], configuration[kept], cell[kept]))
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one[number], other[0])
+
+
+def test_measures_without_differences_over_seeds_or_within_cells():
+    runs = draw(8, 2, 1, 1, cells=2)
+    runs["constant_over_seeds"] = runs["configuration"] % 5
+    result = reliability(runs, ["constant_over_seeds"], GAP, ["cell", "configuration"]).iloc[0]
+    assert result["reliability_measure"] == 1
+    assert np.isnan(result["p_value_measure"])
+    assert "constant_over_seeds is the same for all seeds" in result["note"]
+    result = reliability(runs, ["cell"], GAP, ["cell", "configuration"], within=["cell"]).iloc[0]
+    assert result["note"] == "undefined: cell is the same for all configurations of a cell"
+    few = reliability(draw(5, 4, 3, 0.1), ["count"], GAP, ["configuration"]).iloc[0]
+    assert few["note"] == "no interval: 5 configurations, 7 are needed"
