@@ -1,7 +1,7 @@
 """The observations behind every statistic: complete runs, averaged over seeds, rounded so that equal values tie."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -163,16 +163,22 @@ def tabulate(
     targets: Sequence[str],
     group_by: Sequence[str],
     keep_seeds: bool,
+    others: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return one row per measure and target: measure, target, runs, configurations, the statistic's columns, note."""
+    """Return one row per measure and target: measure, target, runs, configurations, the statistic's columns, note.
+
+    With `others`, the settings of observations have these columns too. They must be single runs.
+    """
     require_list("measures", measures)
     require_list("targets", targets)
     runs = prepare(runs, [*measures, *targets], group_by)
     rows: list[Statistics] = []
     for measure in measures:
         for target in targets:
-            kept = complete(runs, [measure, target], group_by)
+            kept = complete(runs, [measure, target], [*group_by, *others])
             observed = observe(kept, [measure, target], group_by, keep_seeds)
+            if others:
+                observed = replace(observed, settings=kept[[*group_by, *others]].reset_index(drop=True))
             row: Statistics = {"measure": measure, "target": target}
             row |= {"runs": observed.runs, "configurations": observed.configurations}
             row["note"] = observed.reason_undefined([measure, target])

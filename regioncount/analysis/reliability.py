@@ -1,13 +1,14 @@
 """How well averages over seeds are known: variance components of configurations and seeds, and what they do to correlations.
 
-The value of a measure in run s of configuration c, in cell g, is
+The value of a measure in the run of configuration c, in cell g, with seed s is
 
-    mean_g + C_c + E_cs,
+    mean_g + C_c + S_s + E_cs,
 
-with independent configuration and seed effects. A cell is a set of configurations that share the hyperparameters in
-`within`; without any, there is one. The components follow from the mean products between and within configurations: the
-analysis of variance of unbalanced one-way and nested designs (Searle, Casella and McCulloch 1992, "Variance Components",
-chapter 3), for measure and target jointly.
+with independent effects of the configuration and of the run, and an effect S_s that all runs with a seed share (they may
+start from the same weights). The latter is subtracted before anything else, if the table names the seeds. A cell is a set
+of configurations that share the hyperparameters in `within`; without any, there is one. The components follow from the
+mean products between and within configurations: the analysis of variance of unbalanced one-way and nested designs (Searle,
+Casella and McCulloch 1992, "Variance Components", chapter 3), for measure and target jointly.
 """
 
 import math
@@ -34,6 +35,7 @@ from regioncount.analysis.observations import (
 from regioncount.errors import InputError
 
 SIGNIFICANCE = 0.05  # of the F test that configurations differ by more than seeds
+SWEEPS = 1000  # at most, of an alternating least-squares fit; a table without missing runs takes two
 NEGLIGIBLE = 1e-20  # a variance of rounding errors; values are in units of their largest deviation
 SHARES = [f"{name}_{of}" for name in ("reliability", "run_reliability", "p_value") for of in ("measure", "target")]
 CORRECTED = [f"corrected_correlation{end}" for end in ("", "_low", "_high")]
@@ -47,6 +49,7 @@ def reliability(
     group_by: Sequence[str] = HYPERPARAMETERS,
     *,
     within: Sequence[str] = (),
+    seed: str = "seed",
     level: float = 0.95,
 ) -> pd.DataFrame:
     """Compute the reliability of averages over seeds, and correlations corrected for attenuation.
@@ -62,6 +65,8 @@ def reliability(
         group_by: The hyperparameters that make a configuration.
         within: The hyperparameters that make a cell, among `group_by`: the statistics describe differences between the
             configurations of a cell. By default, all configurations are in one.
+        seed: The column that names the seeds. If the table has none, effects that runs with the same seed share are not
+            subtracted; if there are such effects, the F test is then conservative.
         level: The nominal coverage of the interval; see `regioncount.analysis.intervals`.
 
     Returns:
@@ -82,9 +87,10 @@ def reliability(
         raise InputError(f"{', '.join(outside)} cannot make cells: not in group_by")
 
     def statistic(observed: Observations, measure: str, target: str) -> Statistics:
-        return _reliability(observed, measure, target, list(within), level)
+        return _reliability(observed, measure, target, list(within), seed, level)
 
-    return tabulate(statistic, COLUMNS, runs, measures, targets, group_by, keep_seeds=True)
+    named = [seed] if seed in runs and seed not in group_by else []
+    return tabulate(statistic, COLUMNS, runs, measures, targets, group_by, keep_seeds=True, others=named)
 
 
 def describe_reliability(table: pd.DataFrame) -> str:
@@ -105,25 +111,29 @@ def describe_reliability(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _reliability(observed: Observations, measure: str, target: str, within: list[str], level: float) -> Statistics:
+def _reliability(
+    observed: Observations, measure: str, target: str, within: list[str], seed: str, level: float
+) -> Statistics:
     values = observed.values[[measure, target]].to_numpy()
     values = (values - values.mean(axis=0)) / np.abs(values - values.mean(axis=0)).max(axis=0)
     cell = np.zeros(len(values), dtype=np.int64)
     if within:
         cell = np.asarray(observed.settings.groupby(within, dropna=False).ngroup(), dtype=np.int64)
-    sums = _summarize(values, observed.configuration, cell)
-    degrees = len(sums.runs) - len(np.unique(cell)), len(values) - len(sums.runs)
+    seeds = observed.settings[seed].to_numpy() if seed in observed.settings else np.zeros(len(values))
+    values, shared = _subtract_seeds(values, observed.configuration, np.asarray(pd.factorize(seeds)[0], dtype=np.int64))
+    sums = _summarize(values, observed.configuration, cell, shared)
+    degrees = len(sums.runs) - len(np.unique(cell)), len(values) - len(sums.runs) - shared
     if degrees[1] < 1:
-        return {"note": "undefined: no configuration has two seeds"}
+        return {"note": "undefined: no configuration has two seeds" if not shared else "undefined: too few runs"}
     if degrees[0] < 2:
         where = f" share {' and '.join(within)}" if within else ""
         return {"note": f"undefined: too few configurations{where}"}
-    between, seeds, configurations = (matrix[0] for matrix in _components(sums))
-    result: Statistics = {"correlation": _correlation(between), "seed_correlation": _correlation(seeds)}
+    between, of_runs, configurations = (matrix[0] for matrix in _components(sums))
+    result: Statistics = {"correlation": _correlation(between), "seed_correlation": _correlation(of_runs)}
     runs = len(sums.runs) / (1 / sums.runs).sum()  # the harmonic mean per configuration
     untestable, notes = [], []
     for position, (of, name) in enumerate((("measure", measure), ("target", target))):
-        effect, noise = configurations[position, position], seeds[position, position]
+        effect, noise = configurations[position, position], of_runs[position, position]
         if between[position, position] < NEGLIGIBLE:
             return {"note": f"undefined: {name} is the same for all configurations of a cell"}
         result[f"reliability_{of}"] = _share(effect, noise / runs)
@@ -136,7 +146,7 @@ def _reliability(observed: Observations, measure: str, target: str, within: list
             untestable.append(name)
     if untestable:
         names = " and ".join(untestable)
-        notes.insert(0, f"not testable: configurations differ in {names} by no more than seeds do")
+        notes.insert(0, f"not testable: no differences between configurations are detected beyond seeds in {names}")
         return result | {"note": join_notes(*notes)}
     corrected = _correlation(configurations)
     result["corrected_correlation"] = float(np.clip(corrected, -1, 1))
@@ -166,16 +176,39 @@ class _Sums:
     """Products of deviations from these means, (C, 2, 2)."""
     cell: Integers
     """The cell of each configuration, (C,), integers from 0."""
+    shared: int
+    """The number of shared effects of seeds that were subtracted."""
 
 
-def _summarize(values: Floats, configuration: Integers, cell: Integers) -> _Sums:
+def _subtract_seeds(values: Floats, configuration: Integers, seeds: Integers) -> tuple[Floats, int]:
+    """Subtract effects of seeds from values (runs, 2), by least squares on configurations and seeds.
+
+    Returns:
+        The values, and the number of effects: the seeds but one.
+    """
+    number = len(np.unique(seeds))
+    if number < 2 or len(values) <= len(np.unique(configuration)) + number - 1:
+        return values, 0
+    configurations = np.unique(configuration, return_inverse=True)[1]
+    residuals, effects = values, np.zeros_like(values)
+    for _ in range(SWEEPS):
+        for codes in (configurations, seeds):
+            means = (_sum_by(codes, residuals) / np.bincount(codes)[:, None])[codes]
+            residuals = residuals - means
+            effects = effects + means if codes is seeds else effects
+        if np.abs(means).max() < 1e-12:
+            break
+    return values - effects, number - 1
+
+
+def _summarize(values: Floats, configuration: Integers, cell: Integers, shared: int = 0) -> _Sums:
     """Return the sums of measure and target, (runs, 2)."""
     _, first, codes = np.unique(configuration, return_index=True, return_inverse=True)
     runs = np.bincount(codes).astype(float)
     means = _sum_by(codes, values) / runs[:, None]
     centred = values - means[codes]
     cells = np.unique(cell, return_inverse=True)[1][first]
-    return _Sums(runs, means, _sum_by(codes, _products(centred)), cells)
+    return _Sums(runs, means, _sum_by(codes, _products(centred)), cells, shared)
 
 
 def _components(sums: _Sums, leave_one_out: bool = False) -> tuple[Floats, Floats, Floats]:
@@ -203,7 +236,7 @@ def _components(sums: _Sums, leave_one_out: bool = False) -> tuple[Floats, Float
         overlap = overlap - (cell_squares / cell_runs)[sums.cell] + squares
         numbers = runs - sums.runs, number - 1 - np.zeros(len(sums.runs)), cells - ~is_left
     total, configurations, cells_left = numbers
-    free, free_seeds = configurations - cells_left, total - configurations
+    free, free_seeds = configurations - cells_left, total - configurations - sums.shared
     with np.errstate(divide="ignore", invalid="ignore"):
         between, seeds = between / free[:, None, None], deviations / free_seeds[:, None, None]
         repeated = (total - overlap) / free

@@ -81,7 +81,7 @@ def test_without_configuration_effects_correlations_are_not_testable():
         if "not testable" in result["note"]:
             assert np.isnan(result["corrected_correlation"])
     assert called <= 10  # both F tests reject in less than 5 % of tables
-    assert "not testable: configurations differ in" in describe_reliability(
+    assert "not testable: no differences between configurations are detected" in describe_reliability(
         reliability(draw(9, 3, 0, 1, seed=1), ["count"], GAP, ["configuration"])
     )
 
@@ -124,3 +124,33 @@ def test_measures_without_differences_over_seeds_or_within_cells():
     assert result["note"] == "undefined: cell is the same for all configurations of a cell"
     few = reliability(draw(5, 4, 3, 0.1), ["count"], GAP, ["configuration"]).iloc[0]
     assert few["note"] == "no interval: 5 configurations, 7 are needed"
+
+
+def test_effects_that_runs_with_a_seed_share_are_subtracted():
+    """p values equal those of a two-way analysis of variance; without the names of seeds, the test is conservative."""
+    runs = draw(8, 3, effect=0.4, noise=0.3)
+    runs["seed"] = np.tile(range(3), 8)
+    shifted = runs.assign(count=runs["count"] + 5 * runs["seed"])
+    for some in (runs, shifted):
+        result = reliability(some, ["count"], GAP, ["configuration"]).iloc[0]
+        table = some["count"].to_numpy().reshape(8, 3)
+        rows, columns = (table.mean(axis=axis, keepdims=True) for axis in (1, 0))
+        residual = ((table - rows - columns + table.mean()) ** 2).sum() / 14
+        statistic = 3 * ((rows - table.mean()) ** 2).sum() / 7 / residual
+        assert result["p_value_measure"] == pytest.approx(stats.f.sf(statistic, 7, 14))
+    unnamed = reliability(shifted.drop(columns="seed"), ["count"], GAP, ["configuration"]).iloc[0]
+    assert unnamed["p_value_measure"] > 0.9 > 0.05 > result["p_value_measure"]
+
+
+def test_effects_of_seeds_are_those_of_least_squares_if_runs_are_missing():
+    generator = np.random.default_rng(0)
+    configuration, seed = (part.ravel() for part in np.indices((9, 4)))
+    kept = generator.random(36) > 0.3
+    configuration, seed = configuration[kept], seed[kept]
+    values = generator.standard_normal((kept.sum(), 2)) + np.stack([seed, -seed], axis=1)
+    adjusted, number = module._subtract_seeds(values, configuration, seed)
+    design = np.column_stack([configuration[:, None] == np.arange(9), seed[:, None] == np.arange(1, 4)]).astype(float)
+    residuals = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    means = np.stack([adjusted[configuration == one].mean(axis=0) for one in configuration])
+    np.testing.assert_allclose(adjusted - means, residuals, atol=1e-9)
+    assert number == 3
