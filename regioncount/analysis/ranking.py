@@ -81,20 +81,17 @@ def ranking(
     parts = [table.drop(columns=[*kept, "note", *per_hyperparameter], errors="ignore") for table in tables.values()]
     compared = _compare(runs, measures, target, group_by, reference, level)
     ranked = pd.concat([correlation_table[[*kept, *intervals]], compared, correlation_table[list(LEAST)], *parts], axis=1)
-    notes = pd.DataFrame({name: table["note"] for name, table in tables.items()})
-    # If a correlation is undefined, so is every other statistic, for the same reason.
-    notes[correlation_table["kendall"].isna()] = ""
-    others = [join_notes(*(f"{name} {note}" for name, note in row.items() if note)) for _, row in notes.iterrows()]
-    ranked["note"] = [join_notes(*pair) for pair in zip(correlation_table["note"], others, strict=True)]
     remarks = []
     if keep_seeds and (ranked["runs"] > ranked["configurations"]).any():
         remarks.append("rank, p values and differences are those of averages over seeds")
-    if measures and ranked["difference_to_reference_low"].isna().all() and ranked["rank_low"].notna().any():
+    if ranked["difference_to_reference_low"].isna().all() and ranked["rank_low"].notna().any():
         remarks.append(f"no intervals of differences to {reference}, which has no interval")
-    ranked["note"] = [
-        join_notes(note, *remarks) if tau == tau else note
-        for note, tau in zip(ranked["note"], ranked["kendall"], strict=True)
-    ]
+    notes = list(correlation_table["note"])
+    for position in np.flatnonzero(ranked["kendall"].notna()):
+        others = [f"{name} {table['note'][position]}" for name, table in tables.items() if table["note"][position]]
+        notes[position] = join_notes(notes[position], *others, *remarks)
+    # If a correlation is undefined, so is every other statistic, for the same reason.
+    ranked["note"] = notes
     return ranked.sort_values("rank", kind="stable", na_position="last").reset_index(drop=True)
 
 

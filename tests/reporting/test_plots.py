@@ -37,7 +37,7 @@ def sweep(learning_rates=(0.1, 0.01), batch_sizes=(64, 256), seeds=3, **columns)
     grid = [(rate, size, seed) for rate in learning_rates for size in batch_sizes for seed in range(seeds)]
     runs = pd.DataFrame(grid, columns=["learning_rate", "batch_size", "seed"])
     runs["region_count_line"] = 4 - runs["learning_rate"] * 10 + runs["batch_size"] / 256 + runs["seed"] / 10
-    return runs.assign(train_accuracy=1.0, test_accuracy=1 - runs["region_count_line"] / 10 + runs["seed"] / 50, **columns)
+    return runs.assign(train_accuracy=1.0, test_accuracy=1 - runs["region_count_line"] / 20 + runs["seed"] / 50, **columns)
 
 
 def through_training(runs, epochs=(0, 10, 20), subspaces=("line",)) -> pd.DataFrame:
