@@ -50,8 +50,9 @@ def correlations(results: SweepResults, group: Group | None = None) -> Table:
             if suffix and row["fitted"] == row["runs"]:
                 continue
             numbers = {"among": among, "runs": str(row[runs]), "configurations": str(row[f"configurations{suffix}"])}
-            statistics = {name: statistic_text(row, name, suffix) for name in reversed(analysis.STATISTICS)}
-            rows.append(names | numbers | statistics | {"kendall_least": least_text(row, suffix)})
+            numbers |= {MAIN: statistic_text(row, MAIN, suffix), "kendall_least": least_text(row, suffix)}
+            numbers |= {name: statistic_text(row, name, suffix) for name in ("spearman", "pearson")}
+            rows.append(names | numbers)
     caption = f"Correlations{of_group(group)} over configurations, with {INTERVALS}, and τ without the value of a "
     caption += f"hyperparameter on which it rests most{left_out}"
     numeric = ("runs", "configurations", *analysis.STATISTICS)
