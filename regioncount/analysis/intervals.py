@@ -140,7 +140,11 @@ def without_each(x: Floats, y: Floats) -> dict[str, tuple[Floats, Floats]]:
         y: Values.
     """
     ranks = np.argsort(np.argsort(y, axis=1), axis=1)
-    return {"pearson": _pearson(x, y), "spearman": _spearman(ranks), "kendall": _kendall(ranks)}
+    n = ranks.shape[1]
+    # For each observation, how many others have a lower x and a lower y, and how many a higher x and a higher y, (R, n).
+    below = np.stack([(ranks[:, :i] < ranks[:, i, None]).sum(axis=1) for i in range(n)], axis=1)
+    above = n - 1 - ranks - np.arange(n) + below
+    return {"pearson": _pearson(x, y), "spearman": _spearman(ranks, above), "kendall": _kendall(below + above)}
 
 
 def _pearson(x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -151,15 +155,16 @@ def _pearson(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return (xy / np.sqrt(xx * yy))[:, 0], without
 
 
-def _kendall(ranks: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    n = ranks.shape[1]
-    balance = 2 * (_below_in_both(ranks) + _above_in_both(ranks)) - (n - 1)  # concordant minus discordant, per observation
+def _kendall(concordant: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Compute tau from the number of observations with which each is concordant, (R, n)."""
+    n = concordant.shape[1]
+    balance = 2 * concordant - (n - 1)  # concordant minus discordant
     total = balance.sum(axis=1, keepdims=True) / 2
     return total[:, 0] / (n * (n - 1) / 2), (total - balance) / ((n - 1) * (n - 2) / 2)
 
 
-def _spearman(ranks: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Compute rho from ranks of y, from 0, in the order of x."""
+def _spearman(ranks: NDArray[np.int64], above: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Compute rho from ranks of y, from 0, in the order of x, and the number of observations above in both, (R, n) each."""
     n = ranks.shape[1]
     order, position = np.argsort(ranks, axis=1), np.arange(n)
     products = (ranks * position).sum(axis=1, keepdims=True)
@@ -167,23 +172,13 @@ def _spearman(ranks: NDArray[np.int64]) -> tuple[Floats, Floats]:
     later_positions = order.sum(axis=1, keepdims=True) - np.cumsum(order, axis=1)
     higher_positions = np.take_along_axis(later_positions, ranks, axis=1)
     # Without an observation, all ranks above its own decrease by 1.
-    without = products - ranks * position - later_ranks - higher_positions + _above_in_both(ranks)
+    without = products - ranks * position - later_ranks - higher_positions + above
     return _rho(products[:, 0], n), _rho(without, n - 1)
 
 
 def _rho(products: Floats, n: int) -> Floats:
     """Return Spearman's rho from the sum of products of ranks 0 to n - 1."""
     return (products - n * ((n - 1) / 2) ** 2) / (n * (n**2 - 1) / 12)
-
-
-def _below_in_both(ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each observation how many others have a lower x and a lower y, (R, n)."""
-    return np.stack([(ranks[:, :i] < ranks[:, i, None]).sum(axis=1) for i in range(ranks.shape[1])], axis=1)
-
-
-def _above_in_both(ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    n = ranks.shape[1]
-    return n - 1 - ranks - np.arange(n) + _below_in_both(ranks)
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,9 +6,8 @@ Measures are compared by a = |Kendall's tau-b| of measure and target over config
   one is the share in which the largest a of all measures is (max-T, Westfall and Young 1993). It bounds the probability
   that any unrelated measure is called related. If measures are missing in some configurations, each a is in units of the
   standard deviation of tau over permutations without ties.
-- The interval of a difference of two measures combines their intervals and the
-  correlation of the two estimates, which the jackknife gives (Zou 2007, "Toward using confidence intervals to compare
-  correlations").
+- The interval of a difference of two measures combines their intervals and the correlation of the two estimates, which
+  the jackknife gives (Zou 2007, "Toward using confidence intervals to compare correlations").
 - The interval of a measure's rank counts the measures that are better or worse beyond their simultaneous intervals (Mogstad
   et al. 2024, "Inference for Ranks"). These are the intervals of differences, widened by the quantile of the largest of all
   studentized differences, a multivariate t distribution with n - 2 degrees of freedom.

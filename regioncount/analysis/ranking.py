@@ -147,7 +147,7 @@ def describe_ranking(table: pd.DataFrame) -> str:
     lines = [heading, describe_best(table)]
     lines += [format_comparisons(table).to_string(index=False), "", format_statistics(table).to_string(index=False), NULLS]
     for notes, rows in table[table["note"] != ""].groupby("note", sort=False):
-        lines.append(f"{', '.join(rows['measure'])}: {notes}")
+        lines.append(f"{', '.join(map(str, rows['measure']))}: {notes}")
     sizes = table[["configurations", "runs"]].drop_duplicates()
     if len(sizes) == 1:
         lines[0] += " ({} configurations, {} runs)".format(*sizes.iloc[0])
@@ -163,10 +163,9 @@ def describe_best(table: pd.DataFrame, label: Callable[[str], str] = str) -> str
     if len(ranked) < 2 or ranked["rank_low"].isna().all():
         return ""
     alike = int(((ranked["rank_low"] == 1) | ranked["rank_low"].isna()).iloc[1:].sum())
-    best = (
-        f"{alike} of the {len(ranked) - 1} other measures cannot be told from the best, {label(ranked['measure'].iloc[0])}"
-    )
-    return f"{best}; {related} of {len(table)} are related to the target (adjusted p at most 0.05)"
+    best = label(ranked["measure"].iloc[0])
+    told = f"{alike} of the {len(ranked) - 1} other measures cannot be told from the best, {best}"
+    return f"{told}; {related} of {len(table)} are related to the target (adjusted p at most 0.05)"
 
 
 def format_comparisons(table: pd.DataFrame, label: Callable[[str], str] = str) -> pd.DataFrame:

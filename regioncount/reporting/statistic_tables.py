@@ -76,10 +76,8 @@ def comparison(results: SweepResults) -> Table:
             | {"test_accuracy %": _range_text(row, ""), "published test accuracy %": _range_text(row, "published_")}
         )
     caption = f"Correlations of measure and generalization gap (configurations) on {data_description(results)}, beside the "
-    caption += (
-        f"paper's, with {INTERVALS}, and the p value of the test that both are equal; fitted configurations have a mean "
-    )
-    caption += "train accuracy of at least 99 %"
+    caption += f"paper's, with {INTERVALS}, and the p value of the test that both are equal; "
+    caption += "fitted configurations have a mean train accuracy of at least 99 %"
     cells = pd.DataFrame(rows)
     return make_table(results, "comparison", caption, cells, columns_from(cells, COMPARED[0]))
 
@@ -103,9 +101,8 @@ def reliability(results: SweepResults, group: Group | None = None) -> Table:
         ends = (row[f"corrected_correlation{end}"] for end in ("", "_low", "_high"))
         rows.append(names | {"corrected_correlation": interval(*ends), "note": row["note"]})
     caption = "Reliability of averages over seeds (1: no seed effects), of all configurations and between the values of one "
-    caption += (
-        "hyperparameter where the others are equal; correlation of count and gap, corrected for seed effects, and over seeds"
-    )
+    caption += "hyperparameter where the others are equal; "
+    caption += "correlation of count and gap, corrected for seed effects, and over seeds"
     cells = pd.DataFrame(rows)
     return make_table(results, "reliability", caption, cells, columns_from(cells, "reliability_measure")[:-1])
 
