@@ -18,7 +18,7 @@ from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
-from regioncount.runs import store, weights
+from regioncount.runs import files, store, weights
 from regioncount.runs.environment import device_name, environment
 from regioncount.runs.identity import identity_of, measurement_key
 from regioncount.runs.loading import check, load_dataset
@@ -170,7 +170,7 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     if config.checkpoint is not None:
         check(config, load_dataset(config.dataset))
         return import_checkpoint(config, config.checkpoint), load_dataset(config.dataset)
-    run = store.load(cast(str, config.run))
+    run = _load_intact(Path(cast(str, config.run)))
     if run.status != "finished":
         raise InputError(f"{run.directory} is {run.status}: there is no trained model to measure")
     require_plugins(run.config)
@@ -183,6 +183,19 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     if run.data != dataset.fingerprints["train"]:
         raise InputError(f"{run.directory} was trained on different data; pass its own data set (dataset.root=DIR)")
     return run, dataset
+
+
+def _load_intact(directory: Path) -> Run:
+    """Return a run whose final weights, if it has any, can be read."""
+    try:
+        run = store.load(directory)
+        if run.has_weights(None):
+            run.weights()
+    except files.Damaged as damage:
+        if not (directory / "run.json").is_file():
+            raise
+        raise InputError(f"{damage}; rerun the train.py or sweep.py command of this run to train it again") from damage
+    return run
 
 
 def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:

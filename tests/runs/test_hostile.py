@@ -164,6 +164,17 @@ def test_an_untrusted_run_is_measured_or_refused(tmp_path_factory, trained, audi
     shutil.rmtree(directory.parent)
 
 
+@pytest.mark.parametrize("name", ["run.json", "model.pt", "history.csv"])
+def test_a_damaged_run_is_refused_before_it_is_measured(tmp_path, trained, name):
+    shutil.copytree(trained.directory, tmp_path / "run")
+    content = bytearray((tmp_path / "run" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "run" / name).write_bytes(content)
+    config = parse_measuring({"run": str(tmp_path / "run"), "measures": ["accuracy", "parameter_norm"]})
+    with pytest.raises(InputError, match=rf"{name} is damaged: .*; rerun the train.py or sweep.py command of this run"):
+        measuring.open_for_measuring(config)
+
+
 @settings(FUZZING, max_examples=150)
 @given(data=st.data())
 def test_a_malformed_configuration_is_prepared_or_refused(tmp_path_factory, data):
