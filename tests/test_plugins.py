@@ -233,6 +233,7 @@ BAD_DATA = {
     "negative": ("(images, labels - 1), (images, labels), names", "training split has the label -1"),
     "large": ("(images, labels), (images, labels + 1), names", "test split has the label 2; with 2 classes"),
     "one_class": ("(images, labels * 0), (images, labels * 0), names[:1]", "give a tuple of two or more"),
+    "same_names": ("(images, labels), (images, labels), (1, '1')", "two classes have the name '1'"),
     "other_size": (
         "(images, labels), (images[:, :, :4], labels), names",
         r"shapes \(1, 8, 8\) for training and \(1, 4, 8\)",

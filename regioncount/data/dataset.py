@@ -129,7 +129,10 @@ def _read(entry: Entry, options: DatasetOptions) -> tuple[Any, Any, tuple[str, .
     train, test, classes = result
     if not isinstance(classes, (tuple, list)) or len(classes) < 2:
         raise InputError(f"dataset={entry.name}: its class names are {abbreviate(classes)}; give a tuple of two or more")
-    return train, test, tuple(map(str, classes))
+    names = tuple(map(str, classes))
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"dataset={entry.name}: two classes have the name {abbreviate(repeated[0])!r}; give each its own")
+    return train, test, names
 
 
 def _as_split(source: Arrays | StreamedSplit, num_classes: int, name: str) -> Split | StreamedSplit:
