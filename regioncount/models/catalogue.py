@@ -77,7 +77,13 @@ class TorchvisionOptions(Options):
 
 register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions)
 register_model("vision_transformer", "regioncount.models.vision_transformer:vision_transformer", options=TransformerOptions)
-register_model("torchvision", "regioncount.models.torchvision:torchvision_classifier", options=TorchvisionOptions)
+# named_by: the option that is part of the name in tables.
+register_model(
+    "torchvision",
+    "regioncount.models.torchvision:torchvision_classifier",
+    options=TorchvisionOptions,
+    named_by="architecture",
+)
 
 
 class DecisionTreeOptions(Options):

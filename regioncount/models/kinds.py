@@ -95,6 +95,13 @@ def entry(model: Mapping[str, Any]) -> Entry:
     return target_entry
 
 
+def title(model: Mapping[str, Any]) -> str:
+    """Return the name of a model in tables. It includes the option that the model's trait `named_by` names."""
+    registered = None if "_target_" in model else models.get(model["name"])
+    option = registered.traits.get("named_by") if registered else None
+    return f"{model['name']} {model[option]}" if option and option in model else model["name"]
+
+
 def is_available(model: Mapping[str, Any]) -> bool:
     """Return whether a recorded model can be built from registered or already imported code.
 

@@ -78,9 +78,9 @@ def collect(plan: Plan) -> SweepResults:
     rows, counts, environments = [], [], []
     finished: list[tuple[PlannedRun, Run]] = []
     unfinished = store.unfinished_names(Path(plan.runs[0].config.results))
-    for planned in plan.runs:
+    for planned, names in zip(plan.runs, plan.names, strict=True):
         run, status, error = _find_run(planned, unfinished)
-        settings = _settings(planned)
+        settings = _settings(planned, names)
         row = settings | {"status": status, "num_classes": planned.dataset.num_classes}
         if error:
             row["error"] = error
@@ -119,13 +119,17 @@ def collect(plan: Plan) -> SweepResults:
     )
 
 
-def _settings(planned: PlannedRun) -> dict[str, Any]:
-    """Return the columns that identify a run in tables. Training options of classical classifiers are NaN."""
+def _settings(planned: PlannedRun, names: dict[str, str]) -> dict[str, Any]:
+    """Return the columns that identify a run in tables. Training options of classical classifiers are NaN.
+
+    Args:
+        planned: The run.
+        names: The names of its data set and model; see `Plan.names`.
+    """
     config = planned.config
     return {
         "identity": planned.identity,
-        "dataset": planned.dataset.name,
-        "model": config.model["name"],
+        **names,
         "learning_rate": config.optimizer.get("learning_rate", math.nan),
         "batch_size": config.batch_size or math.nan,
         "weight_decay": config.optimizer.get("weight_decay", math.nan),

@@ -126,16 +126,16 @@ def date(results: SweepResults) -> str:
 def _facts(results: SweepResults) -> dict[str, list[str]]:
     """Return the data, networks, grid, hardware, versions and files of a sweep."""
     plan, environments = results.plan, results.environments
-    datasets = {run.dataset.name: run.dataset for run in plan.runs}.values()
+    datasets = {names["dataset"]: run.dataset for names, run in zip(plan.names, plan.runs, strict=True)}
     recorded = records(environments) or [plan.environment]
     grid = {column: dict.fromkeys(run.varied[column] for run in plan.runs) for column in plan.runs[0].varied}
     code = Markup("<code>{}</code>").format
     facts = {
         "Data": [
             Markup("{}: {:,} training and {:,} test images, {} classes, training data {}").format(
-                data.name, data.train_size, data.test_size, data.num_classes, code(data.fingerprints["train"][:12])
+                name, data.train_size, data.test_size, data.num_classes, code(data.fingerprints["train"][:12])
             )
-            for data in datasets
+            for name, data in datasets.items()
         ],
         "Networks": [", ".join(_names(results, "model"))],
         "Grid": [

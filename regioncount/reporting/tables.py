@@ -56,8 +56,11 @@ class Table:
 
 def data_description(results: SweepResults) -> str:
     """Return the data sets with their sizes, since the name of a sweep may refer to other data."""
-    datasets = {run.dataset.name: run.dataset.train_size for run in results.plan.runs}
-    return " and ".join(f"{name}, {size:,} training images" for name, size in datasets.items())
+    plan = results.plan
+    datasets = dict.fromkeys(
+        (names["dataset"], run.dataset.train_size) for names, run in zip(plan.names, plan.runs, strict=True)
+    )
+    return " and ".join(f"{name}, {size:,} training images" for name, size in datasets)
 
 
 def overview(results: SweepResults) -> Table:

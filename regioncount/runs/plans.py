@@ -22,6 +22,7 @@ import pandas as pd
 from regioncount.columns import RUN_COLUMNS
 from regioncount.config import SWEEP_NAME, RunConfig, SweepOptions, as_mapping, parse_run, parse_sweep
 from regioncount.errors import InputError, one_line
+from regioncount.models.kinds import title
 from regioncount.runs import files, store
 from regioncount.runs.identity import identity_of
 from regioncount.runs.record import Run
@@ -91,6 +92,19 @@ class Plan:
     options: SweepOptions = field(default_factory=SweepOptions)
 
     @cached_property
+    def names(self) -> list[dict[str, str]]:
+        """The names of each run's "dataset" and "model" in tables.
+
+        If the grid has several choices of one name, such as model=a,b for files with the same name, these are the choices.
+        """
+        own = {"dataset": [run.dataset.name for run in self.runs], "model": [title(run.config.model) for run in self.runs]}
+        for part in own:
+            choices = [run.varied.get(part, name) for run, name in zip(self.runs, own[part], strict=True)]
+            if len({*zip(own[part], choices, strict=True)}) > len({*own[part]}):
+                own[part] = choices
+        return [dict(zip(own, pair, strict=True)) for pair in zip(*own.values(), strict=True)]
+
+    @cached_property
     def measuring_columns(self) -> list[str]:
         """Varied columns that differ among cells of one run: they set how a model is measured, not how it is trained."""
         cells = pd.DataFrame([run.varied for run in self.runs]).assign(identity=[run.identity for run in self.runs])
@@ -98,8 +112,18 @@ class Plan:
 
     @property
     def varied_columns(self) -> list[str]:
-        """Varied columns other than seed, data set and model; learning rate and batch size come first."""
-        varied = [column for column in self.runs[0].varied if column not in ("seed", "model", "dataset")]
+        """Varied columns other than seed, data set and model; learning rate and batch size come first.
+
+        Columns that follow from the names of data set and model, such as a network's architecture, are left out.
+        """
+        cells = pd.DataFrame([run.varied | names for run, names in zip(self.runs, self.names, strict=True)])
+        by_name = cells.groupby(["dataset", "model"]).nunique()
+        several = len(by_name) > 1
+        varied = [
+            column
+            for column in self.runs[0].varied
+            if column not in ("seed", "model", "dataset") and not (several and (by_name[column] == 1).all())
+        ]
         first = [column for column in ("learning_rate", "batch_size") if column in varied]
         return first + [column for column in varied if column not in first]
 

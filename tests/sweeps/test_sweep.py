@@ -1,12 +1,14 @@
 """Sweeps from the command line: grids, tables, reruns, failures and invalid input."""
 
 import base64
+import itertools
 import shutil
 import signal
 import subprocess
 import sys
 import weakref
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +21,17 @@ from grids import make_plan
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
+from PIL import Image
 from wandb_log import history, read_runs
 
 from regioncount.commands import CONFIGS, compose, hydra_ready
+from regioncount.config import as_mapping
 from regioncount.errors import InputError
 from regioncount.reporting import report
+from regioncount.reporting.collect import collect
+from regioncount.reporting.groups import group_columns
 from regioncount.runs import files, loading, plans, store
+from regioncount.runs.identity import run_identity
 from regioncount.sweeps import cell
 from regioncount.sweeps.grid import compose_cells, split_grid
 from regioncount.sweeps.launch import launch
@@ -374,6 +381,48 @@ def test_measuring_settings_share_runs(tmp_path):
     plan = make_plan([f"results={tmp_path}", *TINY, *GRID, "regions.line.number=5,10"])
     assert len({run.identity for run in plan.runs}) == 6
     assert plan.measuring_columns == ["number"]
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """The option for an image folder: two classes of images of one colour each."""
+    for split, colour, number in itertools.product(("train", "test"), ("red", "blue"), range(8)):
+        path = tmp_path / "colours" / split / colour / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (200 + number, 0, 0) if colour == "red" else (0, 0, 200 + number)).save(path)
+    return f"++dataset.root={tmp_path / 'colours'}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["dataset=image_folder", "model=imagenet_resnet18,imagenet_resnet34"],
+        ["dataset=image_folder", "model=torchvision", "model.architecture=resnet18,resnet34"],
+        ["dataset=image_folder", "model=imagenet_resnet18,mlp"],
+        ["dataset=image_folder", "model=mlp", "model.width=8,16", "optimizer=sgd,adam", "precision=float32,bfloat16"],
+        ["dataset=digits,image_folder", "dataset.title=one name", "model=mlp", "augmentation=none,mixup"],
+        [
+            "dataset=image_folder",
+            "model=mlp",
+            "dataset.train_size=4,8",
+            "dataset.seed=0,1",
+            "epochs=1,2",
+            "schedule=constant,cosine",
+        ],
+    ],
+)
+def test_no_table_averages_over_what_distinguishes_trained_models(tmp_path, colours, options):
+    """Runs of one configuration differ in their seeds alone, whichever options a grid varies."""
+    plan = make_plan([f"results={tmp_path}", colours, "regions.line.number=5", "batch_size=8", "seed=0,1", *options])
+    table = collect(plan).runs
+    columns = [*group_columns(plan), *plan.hyperparameters]
+    trained = [
+        run_identity(as_mapping(replace(run.config, seed=0)), run.dataset.fingerprints["train"], run.precision, False)
+        for run in plan.runs
+    ]
+    configurations = [tuple(row) for row in table[columns].itertuples(index=False)]
+    assert len({*zip(configurations, trained, strict=True)}) == len({*configurations}) == len({*trained}) > 1
+    assert len({*zip(table["dataset"], table["model"], strict=True)}) == (1 if options[1] == "model=mlp" else 2)
 
 
 @pytest.mark.parametrize("script", ["train.py", "measure.py", "sweep.py"])
