@@ -19,7 +19,7 @@ from regioncount.columns import Column
 from regioncount.reporting.figure_data import MAX_BARS, UNFITTED, HeatMap, Line, Lines, Scatter
 from regioncount.reporting.formatting import counted, mean_and_error, number_text, value_text
 from regioncount.reporting.frames import records
-from regioncount.reporting.scales import distinguishes
+from regioncount.reporting.scales import describe_values
 
 # The parts of viridis that are visible on white and on black.
 BACKGROUNDS = {"light": (0.0, 0.88), "dark": (0.25, 1.0)}
@@ -69,14 +69,16 @@ def heat_map(data: HeatMap) -> go.Figure | None:
     if data.cells.size == 1 or np.isnan(data.cells).all():
         return None
     single_row = data.rows == [""]
-    across, up, label = (_plain(column.label) for column in (Column(data.across), Column(data.up), data.column))
-    hover = [f"{across} %{{x}}", *([] if single_row else [f"{up} %{{y}}"]), f"{label} %{{z:.4~g}}"]
+    across, up, label = map(_plain, (Column(data.across).label, Column(data.up).label, data.title))
+    hover = [f"{across} %{{x}}", *([] if single_row else [f"{up} %{{y}}"]), f"{_plain(data.column.label)} %{{z:.4~g}}"]
     figure = _figure({}, data.across, Column(data.across).label, "" if single_row else Column(data.up).label)
     figure.add_heatmap(
         x=[_plain(value_text(value)) for value in data.columns],
         y=[_plain(value_text(value)) for value in data.rows],
         z=[[None if math.isnan(value) else float(value) for value in row] for row in data.cells],
         colorscale=_viridis(0, 1),
+        zmin=data.range[0],
+        zmax=data.range[1],
         showscale=False,
         hovertemplate="<br>".join(hover) + "<extra></extra>",
         xgap=2,
@@ -99,11 +101,9 @@ def count_through_training(data: Lines) -> go.Figure:
     figure = _figure(data.scale, data.group_by[0], "epoch", data.column.label)
     for line in data.lines:
         _add_line(figure, data, line)
-    for value, rank in data.styles.items():
-        if distinguishes(data.styles):
-            name = f"{Column(data.group_by[1]).label} {value_text(value)}"
-            style = {"dash": DASHES[rank % len(DASHES)], "width": 2, "color": GREY}
-            _add_legend_entry(figure, name, str(value), mode="lines", line=style)
+    for value, rank in data.styles.items() if len(data.styles) > 1 else ():
+        style = {"dash": DASHES[rank], "width": 2, "color": GREY}
+        _add_legend_entry(figure, describe_values(data.group_by[1:2], value), str(value), mode="lines", line=style)
     # Lines have no colour bar: add an empty trace of markers for it.
     figure.add_scatter(x=[None], y=[None], mode="markers", marker={"color": [0], "coloraxis": "coloraxis"}, showlegend=False)
     return figure
@@ -111,28 +111,26 @@ def count_through_training(data: Lines) -> go.Figure:
 
 def _add_configurations(figure: go.Figure, data: Scatter) -> None:
     """Add the dots of configurations, at most `MAX_DOTS` of them."""
-    second = data.group_by[1]
     drawn = data.dots.iloc[_evenly_spaced(len(data.dots))]
     first_runs = data.runs.groupby(data.group_by)[["identity", "seed"]].first()
-    for value, rank in data.styles.items() if distinguishes(data.styles) else [(None, 0)]:
-        dots = drawn if value is None else drawn[drawn[second] == value]
+    ranks = np.array([data.marker(dot) for dot in records(drawn)])
+    for values, rank in data.styles.items():
+        dots = drawn[ranks == rank]
         texts = [_describe_configuration(dot, first_runs, data) for dot in records(dots)]
         bars = {
             f"error_{axis}": {"array": dots[f"{column.key}_error"].tolist(), "color": GREY, "thickness": 1, "width": 0}
             for axis, column in (("x", data.x), ("y", data.y))
             if len(data.dots) <= MAX_BARS
         }
-        _add_dots(figure, data, dots, texts, 11 if bars else 6, legendgroup=str(value), **bars)
-        name = "configurations" if value is None else f"{Column(second).label} {value_text(value)}"
-        _add_legend_entry(figure, name, str(value), marker={"symbol": _symbol(rank), "size": 10})
+        _add_dots(figure, data, dots, texts, 11 if bars else 6, legendgroup=str(values), **bars)
+        name = describe_values(data.marked, values) or "configurations"
+        _add_legend_entry(figure, name, str(values), marker={"symbol": SYMBOLS[rank], "size": 10})
 
 
 def _add_dots(figure: go.Figure, data: Scatter, rows: pd.DataFrame, texts: Sequence[str], size: int, **options: Any) -> None:
-    first, second = data.group_by[:2]
-    pairs = zip(rows[second], rows["fits"], strict=True)
     marker = {
-        "color": [data.scale[value] for value in rows[first]],
-        "symbol": [_symbol(data.styles[value]) + ("" if fits else "-open") for value, fits in pairs],
+        "color": [data.scale[value] for value in rows[data.group_by[0]]],
+        "symbol": [SYMBOLS[data.marker(row)] + ("" if row["fits"] else "-open") for row in records(rows)],
         "size": size,
         "coloraxis": "coloraxis",
         "line": {"width": [0.5 if fits else 2 for fits in rows["fits"]]},
@@ -151,7 +149,7 @@ def _add_dots(figure: go.Figure, data: Scatter, rows: pd.DataFrame, texts: Seque
 
 def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
     """Add the line of a configuration and its band of one standard error."""
-    error, group = np.nan_to_num(line.error), str(line.values[1]) if line.values[1:] else ""
+    error, group = np.nan_to_num(line.error), str(line.values[1:2])
     colours = {background: _colour(data.scale[line.values[0]], background) for background in BACKGROUNDS}
     if error.any():
         figure.add_scatter(
@@ -167,12 +165,11 @@ def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
     configuration = _settings(data.columns, dict(zip(data.columns, line.values, strict=True)))
     numbers = zip(line.epochs, line.mean, line.error, line.runs, strict=True)
     texts = [[*configuration, f"epoch {e:g}: {mean_and_error(m, s)}", counted(n, "run")] for e, m, s, n in numbers]
-    dash = DASHES[data.styles[line.values[1]] % len(DASHES)] if line.values[1:] else "solid"
     figure.add_scatter(
         x=line.epochs.tolist(),
         y=line.mean.tolist(),
         mode="lines+markers",
-        line={"dash": dash, "width": 2},
+        line={"dash": DASHES[data.style(line)], "width": 2},
         marker={"size": 5},
         hovertext=[_lines(text) for text in texts],
         hovertemplate="%{hovertext}<extra></extra>",
@@ -261,10 +258,6 @@ def _lines(lines: Iterable[str]) -> str:
 def _plain(text: object) -> str:
     """Escape text for plotly, which interprets some HTML."""
     return html.escape(str(text), quote=False)
-
-
-def _symbol(rank: int) -> str:
-    return SYMBOLS[rank % len(SYMBOLS)]
 
 
 def _viridis(start: float, stop: float) -> list[list[Any]]:

@@ -45,8 +45,9 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
     for data in figures.scatters:
         [correlation] = records(group.select(results.correlations, measure=data.x.key, target=data.y.key))
         save(plots.count_against_gap(data, correlation, group.title), f"count_against_gap_{data.x.subspace}")
-    for lines in figures.lines:
-        save(plots.count_through_training([lines]), f"count_through_training_{lines.column.subspace}")
+    for subspace in dict.fromkeys(lines.column.subspace for lines in figures.lines):
+        panels = [lines for lines in figures.lines if lines.column.subspace == subspace]
+        save(plots.count_through_training(panels), f"count_through_training_{subspace}")
     if figures.panels is not None:
         save(plots.measures_against_gap(figures.panels, group.title), "measures_against_gap")
     if figures.heat_maps:
@@ -63,7 +64,8 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
 
 def _decision_regions(results: SweepResults, group: Group, decision_regions: DecisionRegions) -> Figure:
     """Draw decision regions at up to `MAX_PANELS` learning rates of the grid, with all other options equal."""
-    subsets = [rows for _, rows in group.rows.groupby(["batch_size", "weight_decay", "seed"], dropna=False)]
+    equal = [column for column in (*results.plan.hyperparameters, "seed") if column != "learning_rate"]
+    subsets = [rows for _, rows in group.rows.groupby(equal, dropna=False)]
     rows = max(subsets, key=lambda rows: rows["learning_rate"].nunique()).sort_values("learning_rate", kind="stable")
     if rows["learning_rate"].isna().all():
         # Classical classifiers have no learning rate: draw the first and the last configuration of the grid.

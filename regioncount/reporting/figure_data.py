@@ -1,12 +1,13 @@
 """The data of figures (dots, lines and cells), which `plots` draws with matplotlib and `charts` with plotly.
 
-Figures distinguish configurations by two hyperparameters: the first sets the colour, the second the marker or line
-style. In heat maps they are the axes. Missing and infinite values, such as those of diverged runs, are omitted.
-Accuracies are in percent.
+Figures distinguish configurations by their hyperparameters: the first sets the colour, the second the line style or, with
+all others, the marker. In heat maps the first two are the axes. Heat maps and lines have a panel for each combination of
+the values of the others or, if there are too many, one panel of averages that says so. Missing and infinite values, such
+as those of diverged runs, are omitted. Accuracies are in percent.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,15 @@ from matplotlib import colormaps
 
 from regioncount.analysis import FITTED_ACCURACY, with_targets
 from regioncount.columns import Column
-from regioncount.reporting.scales import complete_rows, position_on_scale, rank_styles, require_columns
+from regioncount.reporting.scales import (
+    MAX_LINE_STYLES,
+    MAX_MARKERS,
+    complete_rows,
+    position_on_scale,
+    rank_styles,
+    require_columns,
+    split_facets,
+)
 
 # Limits that keep figures of large sweeps readable.
 MAX_BARS = 300  # dots with error bars
@@ -35,7 +44,9 @@ class Scatter:
     x: Column
     y: Column
     group_by: list[str]
-    """The columns that define a configuration; the first sets the colour, the second the marker."""
+    """The columns that define a configuration; the first sets the colour."""
+    marked: list[str]
+    """The other columns that markers distinguish."""
     runs: pd.DataFrame
     """The complete runs: `group_by`, x, y, and fits (whether the run fits its training set)."""
     dots: pd.DataFrame
@@ -43,10 +54,19 @@ class Scatter:
     y.key + "_error"; fits (whether all runs fit); and runs (their number)."""
     scale: dict[Any, float]
     """The position on the colour scale, from 0 to 1, of each value of the first hyperparameter."""
-    styles: dict[Any, int]
-    """The index of the marker for each value of the second hyperparameter."""
+    styles: dict[tuple[Any, ...], int]
+    """The index of the marker for each combination of the values of `marked`."""
     line: list[tuple[float, float]]
     """The two ends of the least-squares line through the dots."""
+
+    @property
+    def unmarked(self) -> list[str]:
+        """The hyperparameters that vary but neither colour nor marker shows."""
+        return [c for c in self.group_by[1:] if c not in self.marked and self.dots[c].nunique() > 1]
+
+    def marker(self, dot: Mapping[Any, Any]) -> int:
+        """Return the index of the marker of a row of `dots` or `runs`."""
+        return self.styles[tuple(dot[column] for column in self.marked)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +82,15 @@ class HeatMap:
     """The values of the hyperparameter `up`, ascending; [""] if there is only one hyperparameter."""
     cells: np.ndarray
     """Means, (rows, columns); NaN where there is no run."""
+    facet: str
+    """The values of the other hyperparameters, or those that are averaged over, as text."""
+    range: tuple[float, float]
+    """The smallest and the largest value of the measure in its heat maps, which share a colour scale."""
+
+    @property
+    def title(self) -> str:
+        """The measure, and the facet."""
+        return ", ".join(filter(None, (self.column.label, self.facet)))
 
     @property
     def has_numbers(self) -> bool:
@@ -70,7 +99,7 @@ class HeatMap:
 
     def text_colour(self, value: float) -> str:
         """Return the colour, black or white, of text that is readable on the cell of a value."""
-        low, high = np.nanmin(self.cells), np.nanmax(self.cells)
+        low, high = self.range
         colour = colormaps["viridis"](float((value - low) / (high - low)) if high > low else 0.0)
         return "black" if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
 
@@ -97,10 +126,17 @@ class Lines:
     lines: list[Line]
     group_by: list[str]
     """The columns that define a configuration, at least two."""
+    facet: str
+    """As in `HeatMap`."""
     scale: dict[Any, float]
     """As in `Scatter`."""
-    styles: dict[Any, int]
-    """The index of the line style for each value of the second hyperparameter."""
+    styles: dict[tuple[Any, ...], int]
+    """The index of the line style for each value of the second hyperparameter, as a tuple; {(): 0} if line styles do not
+    distinguish them."""
+
+    def style(self, line: Line) -> int:
+        """Return the index of a line's style."""
+        return self.styles.get(line.values[1:2], 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +192,8 @@ def scatter(runs: pd.DataFrame, x: Column, y: Column = GAP, group_by: Sequence[s
     dots = dots.join(by["fits"].all()).join(by.size().rename("runs")).reset_index()
     slope, offset = _least_squares(dots[x.key], dots[y.key])
     ends = [(float(end), float(slope * end + offset)) for end in (dots[x.key].min(), dots[x.key].max())]
-    scale, styles = position_on_scale(runs[columns[0]]), rank_styles(runs[columns[1]])
-    return Scatter(x, y, columns, runs, dots, scale, styles, ends)
+    marked, styles = rank_styles(runs, columns[1:], MAX_MARKERS)
+    return Scatter(x, y, columns, marked, runs, dots, position_on_scale(runs[columns[0]]), styles, ends)
 
 
 def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence[str] = GROUP_BY) -> list[HeatMap]:
@@ -169,7 +205,8 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
         group_by: Hyperparameters. The first two are the axes.
 
     Returns:
-        Heat maps of the same grid; empty if no run has a value.
+        Heat maps of the same grid, for each measure one per combination of the values of the other hyperparameters; empty
+        if no run has a value.
 
     Raises:
         InputError: A measure is missing.
@@ -178,7 +215,7 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
     if runs.empty or not keys:
         return []
     require_columns(runs, keys)
-    runs, (across, up, *_) = complete_rows(runs, [], group_by)
+    runs, (across, up, *others) = complete_rows(runs, [], group_by)
     runs[keys] = runs[keys].apply(pd.to_numeric).replace([math.inf, -math.inf], math.nan)
     runs = runs[runs[keys].notna().any(axis=1)]
     if runs.empty:
@@ -186,24 +223,29 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
     columns, rows = list(position_on_scale(runs[across])), list(position_on_scale(runs[up]))
     maps = []
     for column in measures:
-        cells = runs.groupby([up, across])[column.key].mean().unstack().reindex(index=rows, columns=columns)
-        maps.append(HeatMap(column, across, up, columns, rows, cells.to_numpy(dtype=float) * column.factor))
+        panels = []
+        for facet, selected in split_facets(runs, others):
+            cells = selected.groupby([up, across])[column.key].mean().unstack().reindex(index=rows, columns=columns)
+            panels.append((facet, cells.to_numpy(dtype=float) * column.factor))
+        values = np.concatenate([cells for _, cells in panels])
+        values = values[np.isfinite(values)]
+        limits = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+        maps += [HeatMap(column, across, up, columns, rows, cells, facet, limits) for facet, cells in panels]
     return maps
 
 
-def lines_through_training(
-    counts: pd.DataFrame, group_by: Sequence[str] = GROUP_BY, max_columns: int | None = None
-) -> list[Lines]:
+def lines_through_training(counts: pd.DataFrame, group_by: Sequence[str] = GROUP_BY, facets: bool = True) -> list[Lines]:
     """Average region counts at each epoch over runs.
 
     Args:
         counts: One row per run, subspace and epoch: subspace, epoch, mean, and `group_by`.
         group_by: The columns that define a configuration.
-        max_columns: How many of these columns distinguish lines; by default all. If there are more than `MAX_LINES`
-            lines, only the first two columns, or only the first one, distinguish them.
+        facets: Whether there is a panel for each combination of the values of the third and further columns. Otherwise,
+            all lines are in one panel; if there are more than `MAX_LINES`, they are averages over these columns, or over
+            all but the first one.
 
     Returns:
-        The lines of each subspace; empty if there are no counts.
+        The lines of each subspace and panel; empty if there are no counts.
 
     Raises:
         InputError: A column is missing.
@@ -214,14 +256,16 @@ def lines_through_training(
     counts, columns = complete_rows(counts, ["epoch", "mean"], group_by)
     if counts.empty:
         return []
-    scale, styles = position_on_scale(counts[columns[0]]), rank_styles(counts[columns[1]])
+    scale, (_, styles) = position_on_scale(counts[columns[0]]), rank_styles(counts, columns[1:2], MAX_LINE_STYLES)
     result = []
-    for subspace, rows in counts.groupby("subspace", sort=False):
-        choices = (columns[:max_columns], columns[:2], columns[:1])
-        distinguishing = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
-        lines = [_line(values, line) for values, line in rows.groupby(distinguishing)]
-        column = Column("region_count", str(subspace))
-        result.append(Lines(column, distinguishing, lines, columns, scale, styles))
+    for subspace, subspace_rows in counts.groupby("subspace", sort=False):
+        for facet, rows in split_facets(subspace_rows, columns[2:]) if facets else [("", subspace_rows)]:
+            choices = (columns[: 2 if facets else None], columns[:2], columns[:1])
+            shown = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
+            lines = [_line(values, line) for values, line in rows.groupby(shown)]
+            averaged = [c for c in columns if c not in shown and rows[c].nunique() > 1]
+            title = f"averaged over {', '.join(Column(c).label for c in averaged)}" if averaged else facet
+            result.append(Lines(Column("region_count", str(subspace)), shown, lines, columns, title, scale, styles))
     return result
 
 

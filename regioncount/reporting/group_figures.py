@@ -22,7 +22,7 @@ class GroupFigures:
     """Region counts against the gap, one per subspace."""
     heat_maps: list[HeatMap]
     lines: list[Lines]
-    """Region counts through training, one per subspace; two hyperparameters distinguish lines."""
+    """Region counts through training, one per subspace and panel; two hyperparameters distinguish lines."""
     detailed_lines: list[Lines]
     """Like `lines`, but all hyperparameters distinguish lines."""
     panels: Panels | None
@@ -44,8 +44,8 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     for column in region_counts:
         counts = group.select_counts(results.counts, results.plan, column.subspace or "")
         if counts["epoch"].nunique() > 1:
-            lines += figure_data.lines_through_training(counts, columns, max_columns=2)
-            detailed_lines += figure_data.lines_through_training(counts, columns)
+            lines += figure_data.lines_through_training(counts, columns)
+            detailed_lines += figure_data.lines_through_training(counts, columns, facets=False)
     ranking = group.select(results.ranking, selection="all")
     return GroupFigures(
         group,

@@ -69,7 +69,7 @@ def find_groups(table: pd.DataFrame, plan: Plan) -> list[Group]:
     result = []
     for settings, rows in groups:
         words = {c: str(value) if c in ("dataset", "model") else f"{c} {value}" for c, value in settings.items()}
-        suffix = "".join(f"_{_file_name_part(settings[column])}" for column in distinguishing)
+        suffix = "".join(f"_{file_name_part(settings[column])}" for column in distinguishing)
         if suffix in suffixes:
             suffix += f"_{len(suffixes)}"
         suffixes.add(suffix)
@@ -78,6 +78,6 @@ def find_groups(table: pd.DataFrame, plan: Plan) -> list[Group]:
     return result
 
 
-def _file_name_part(value: Any) -> str:
+def file_name_part(value: Any) -> str:
     """Return a value as text, with unsafe characters for a file name replaced by dashes."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-.")[:MAX_NAME_LENGTH]

@@ -205,6 +205,8 @@ def _scatters(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageCh
             caption.append(omissions)
         elif len(data.runs) > len(data.dots):
             caption.append("error bars are one standard error over seeds; small dots are single runs")
+        if data.unmarked:
+            caption.append(f"{' and '.join(Column(column).label for column in data.unmarked)} not marked")
         if not data.dots["fits"].all():
             caption.append("hollow dots have runs that do not fit their training set")
         text = f"{'; '.join(caption)}. Hover over a dot to see its options and values."
@@ -218,7 +220,7 @@ def _heat_maps(figures: GroupFigures, path: Path) -> list[PageChart]:
     parts: list[PageChart] = []
     for data in figures.heat_maps:
         if (figure := charts.heat_map(data)) is not None:
-            description = f"{data.column.label.capitalize()} over the grid, {figures.group.title}"
+            description = f"{data.title.capitalize()} over the grid, {figures.group.title}"
             parts.append(page_chart(figure, 350, description, "", None if parts else path))
     return parts
 
@@ -228,7 +230,8 @@ def _lines(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart
     for data in figures.detailed_lines:
         description = f"{data.column.label.capitalize()} through training, {figures.group.title}"
         caption = (
-            "A line is a configuration; its band is one standard error over seeds. Hover over a line to see its options."
+            f"A line is {data.facet or 'a configuration'}; its band is one standard error over "
+            f"{'runs' if data.facet else 'seeds'}. Hover over a line to see its options."
         )
         file = path(f"count_through_training_{data.column.subspace}")
         parts.append(page_chart(charts.count_through_training(data), 420, description, caption, file))

@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from regioncount.columns import Column
 from regioncount.errors import InputError
+from regioncount.reporting.formatting import value_text
 
-MAX_STYLES = 20  # values that markers or line styles distinguish
+# Limits beyond which a figure does not distinguish values.
+MAX_MARKERS = 9
+MAX_LINE_STYLES = 6
+MAX_FACETS = 6  # panels side by side
 
 
 def complete_rows(table: pd.DataFrame, numbers: Sequence[str], group_by: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -67,15 +72,45 @@ def position_on_scale(values: pd.Series) -> dict[Any, float]:
     return dict(zip(ordered, (positions - positions[0]) / span if span else np.full(len(ordered), 0.4), strict=True))
 
 
-def rank_styles(values: pd.Series) -> dict[Any, int]:
-    """Return the index of each value's marker or line style, ascending; all 0 for more than `MAX_STYLES` values."""
-    ordered = sorted(values.unique())
-    return {value: rank if len(ordered) <= MAX_STYLES else 0 for rank, value in enumerate(ordered)}
+def rank_styles(table: pd.DataFrame, columns: Sequence[str], limit: int) -> tuple[list[str], dict[tuple[Any, ...], int]]:
+    """Return the columns that markers or line styles distinguish, and the index of each combination's style.
+
+    Args:
+        table: The rows.
+        columns: The columns to distinguish, the most important one first.
+        limit: The number of styles.
+
+    Returns:
+        Those columns that have several values: all of them if there are styles for all combinations, otherwise only the
+        first one, or none. The indices, in ascending order of the combinations.
+    """
+    varying = [column for column in columns if table[column].nunique() > 1]
+    for chosen in (varying, varying[:1], []):
+        combinations = sorted({*table[chosen].itertuples(index=False, name=None)}) if chosen else [()]
+        if len(combinations) <= limit:
+            break
+    return chosen, {combination: rank for rank, combination in enumerate(combinations)}
 
 
-def distinguishes(styles: dict[Any, int]) -> bool:
-    """Return whether styles distinguish values and therefore need a legend."""
-    return len(set(styles.values())) > 1
+def split_facets(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Split rows by hyperparameters that neither axes, colours nor styles of a figure show.
+
+    Returns:
+        The title and the rows of each panel. With more than `MAX_FACETS` combinations of values, there is one panel of
+        averages, and its title says so.
+    """
+    varying = [column for column in columns if table[column].nunique() > 1]
+    if not varying:
+        return [("", table)]
+    groups: Any = table.groupby(varying)
+    if len(groups) > MAX_FACETS:
+        return [(f"averaged over {', '.join(Column(column).label for column in varying)}", table)]
+    return [(describe_values(varying, values), rows) for values, rows in groups]
+
+
+def describe_values(columns: Sequence[str], values: Sequence[Any]) -> str:
+    """Return hyperparameters and their values as text: "learning rate 0.1, batch size 64"."""
+    return ", ".join(f"{Column(column).label} {value_text(value)}" for column, value in zip(columns, values, strict=True))
 
 
 def _sortable(values: pd.Series) -> pd.Series:

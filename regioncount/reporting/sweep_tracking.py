@@ -6,6 +6,7 @@ from pathlib import Path
 from regioncount.reporting import charts
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.group_figures import GroupFigures
+from regioncount.reporting.groups import file_name_part
 from regioncount.reporting.headline import headline
 from regioncount.runs.identity import identity_of
 from regioncount.runs.trackers import Tracker, start
@@ -60,5 +61,6 @@ def _log_charts(tracker: Tracker, results: SweepResults, figures: GroupFigures) 
         yield name
     for heat_map in figures.heat_maps:
         if (chart := charts.heat_map(heat_map)) is not None:
-            tracker.chart(figures.file_name(f"heat_map_{heat_map.column.key}"), chart)
+            facet = f"_{file_name_part(heat_map.facet)}" if heat_map.facet else ""
+            tracker.chart(figures.file_name(f"heat_map_{heat_map.column.key}{facet}"), chart)
             yield figures.file_name("heat_maps")

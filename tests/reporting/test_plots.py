@@ -62,7 +62,7 @@ def heat_maps(runs, measures, group_by=figure_data.GROUP_BY) -> Figure:
 
 
 def count_through_training(counts, group_by=figure_data.GROUP_BY) -> Figure:
-    return plots.count_through_training(figure_data.lines_through_training(counts, group_by, max_columns=2))
+    return plots.count_through_training(figure_data.lines_through_training(counts, group_by))
 
 
 def words(figure: Figure) -> str:
@@ -163,6 +163,69 @@ def test_lines_through_training_are_averages_over_seeds():
     assert len({to_hex(line.get_color()) for line in lines}) == 2
     assert len({str(line.get_linestyle()) for line in lines}) == 2
     check_layout(figure)
+
+
+def with_decays(decays) -> pd.DataFrame:
+    """Return runs with a third hyperparameter, on which the count depends."""
+    runs = [sweep(weight_decay=decay) for decay in decays]
+    for number, table in enumerate(runs):
+        table["region_count_line"] += number**2
+    return pd.concat(runs, ignore_index=True)
+
+
+THREE = ["learning_rate", "batch_size", "weight_decay"]
+
+
+def test_no_figure_averages_over_a_third_hyperparameter():
+    runs = with_decays((1e-5, 1e-6, 1e-7))
+    means = runs.groupby(THREE)["region_count_line"].mean()
+    data = figure_data.scatter(runs, LINE, group_by=THREE)
+    assert (data.marked, data.unmarked) == (["batch_size", "weight_decay"], [])
+    figure = plots.count_against_gap(data)
+    assert len({(to_hex(dot.get_markerfacecolor()), dot.get_marker()) for dot in dots(figure)}) == len(means)
+    assert "batch size 64, weight decay 1e-05" in words(figure)
+    check_layout(figure)
+    figure = heat_maps(runs, ["region_count_line", "test_accuracy"], THREE)
+    assert len(figure.axes) == 6
+    for axes, decay in zip(figure.axes, sorted({*runs["weight_decay"]}), strict=False):
+        assert axes.get_title() == f"region count (line)\nweight decay {decay:g}"
+        cells = {text.get_position(): text.get_text() for text in axes.texts}
+        expected = {
+            (x, y): means[rate, size, decay] for x, rate in enumerate((0.01, 0.1)) for y, size in enumerate((64, 256))
+        }
+        assert cells == {cell: f"{value:.2f}" for cell, value in expected.items()}
+    assert len({axes.images[0].get_clim() for axes in figure.axes[:3]}) == 1  # one colour scale for a measure
+    check_layout(figure)
+    counts = through_training(runs)
+    figure = count_through_training(counts, THREE)
+    expected = counts.groupby([*THREE[::-1], "epoch"])["mean"].mean().unstack()
+    for axes, decay in zip(figure.axes, sorted({*runs["weight_decay"]}), strict=False):
+        assert axes.get_title() == f"weight decay {decay:g}"
+        drawn = sorted(tuple(line.get_ydata()) for line in axes.lines)
+        np.testing.assert_allclose(drawn, sorted(map(tuple, expected.loc[decay].to_numpy())))
+    check_layout(figure)
+    pages = figure_data.lines_through_training(counts, THREE, facets=False)
+    assert [(lines.facet, len(lines.lines)) for lines in pages] == [("", len(means))]
+
+
+def test_what_is_averaged_over_is_named():
+    """With too many values for panels and markers, figures say over what they average and what they do not mark."""
+    runs = with_decays(np.geomspace(1e-7, 1e-3, 8))
+    data = figure_data.scatter(runs, LINE, group_by=THREE)
+    assert (data.marked, data.unmarked) == (["batch_size"], ["weight_decay"])
+    figure = plots.count_against_gap(data)
+    assert len(dots(figure)) == runs.groupby(THREE).ngroups
+    assert "not marked: weight decay" in words(figure)
+    for figure in (heat_maps(runs, ["region_count_line"], THREE), count_through_training(through_training(runs), THREE)):
+        assert "averaged over weight decay" in words(figure)
+        check_layout(figure)
+    [cells] = figure_data.heat_maps(runs, [LINE], THREE)
+    expected = runs.groupby(["batch_size", "learning_rate"])["region_count_line"].mean().unstack()
+    np.testing.assert_allclose(cells.cells, expected.to_numpy())
+    assert charts.heat_map(cells).layout.title.text == "region count (line), averaged over weight decay"
+    many = with_decays(np.geomspace(1e-7, 1e-3, figure_data.MAX_LINES // 4 + 1))
+    [lines] = figure_data.lines_through_training(through_training(many), THREE, facets=False)
+    assert (lines.facet, len(lines.lines)) == ("averaged over weight decay", 4)
 
 
 def test_decision_regions_share_their_colours():

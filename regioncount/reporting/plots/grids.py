@@ -15,12 +15,13 @@ from regioncount.reporting.plots.style import empty_figure
 
 
 def heat_maps(maps: Sequence[HeatMap]) -> Figure:
-    """Return a figure of heat maps of the same grid, side by side."""
+    """Return a figure of heat maps of the same grid: side by side, or with a row of facets for each measure."""
     if not maps:
         return empty_figure()
     wide, high = (min(len(values), MAX_NUMBERS) for values in (maps[0].columns, maps[0].rows))
     width, height = max(3.0, 0.75 * wide + 1.1), max(0.8, 0.55 * high) + 1.1
-    panels = min(max(1, int(14 / width)), len(maps))
+    facets = len({data.facet for data in maps})
+    panels = facets if facets > 1 else min(max(1, int(14 / width)), len(maps))
     lines = math.ceil(len(maps) / panels)
     figure = Figure(figsize=(panels * width, lines * height), layout="constrained")
     all_axes = figure.subplots(lines, panels, squeeze=False).ravel()
@@ -28,7 +29,7 @@ def heat_maps(maps: Sequence[HeatMap]) -> Figure:
         axes.remove()
     for axes, data in zip(all_axes, maps, strict=False):
         _draw_cells(axes, data)
-        axes.set_title(data.column.label, fontsize=11)
+        axes.set_title("\n".join(filter(None, (data.column.label, data.facet))), fontsize=11)
         axes.set_xlabel(Column(data.across).label)
         axes.set_xticks(*_ticks(data.columns), rotation=45 * (len(data.columns) > 8))
         axes.set_ylabel(Column(data.up).label)
@@ -40,7 +41,9 @@ def heat_maps(maps: Sequence[HeatMap]) -> Figure:
 
 
 def _draw_cells(axes: Axes, data: HeatMap) -> None:
-    image = axes.imshow(np.ma.masked_invalid(data.cells), cmap="viridis", origin="lower", aspect="auto")
+    low, high = data.range
+    cells = np.ma.masked_invalid(data.cells)
+    image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=high, origin="lower", aspect="auto")
     if data.has_numbers:
         size = 10 if data.cells.shape[1] <= 8 else 7
         for (row, column), value in np.ndenumerate(data.cells):

@@ -4,11 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from regioncount.columns import Column
 from regioncount.reporting.figure_data import MAX_BARS, UNFITTED, Panels, Scatter
+from regioncount.reporting.frames import records
 from regioncount.reporting.plots.style import (
     MARKERS,
     ORDERED_COLOURS,
@@ -16,9 +19,8 @@ from regioncount.reporting.plots.style import (
     add_legend,
     empty_figure,
     set_up_axes,
-    setting_label,
 )
-from regioncount.reporting.scales import distinguishes
+from regioncount.reporting.scales import describe_values
 
 
 def count_against_gap(
@@ -48,17 +50,19 @@ def count_against_gap(
     add_colour_bar(figure, axes, data.group_by[0], data.scale)
     style: dict[str, Any] = {"linestyle": "none", "markersize": 7.5, "color": "0.35"}
     handles = [
-        Line2D([], [], marker=_marker(rank), label=setting_label(data.group_by[1], value), **style)
-        for value, rank in data.styles.items()
-        if distinguishes(data.styles)
+        Line2D([], [], marker=MARKERS[rank], label=describe_values(data.marked, values), **style)
+        for values, rank in data.styles.items()
+        if values
     ]
     if not data.dots["fits"].all():
         handles.append(Line2D([], [], marker="o", markerfacecolor="white", markeredgewidth=1.6, label=UNFITTED, **style))
     add_legend(figure, handles)
     if title:
         figure.suptitle(title, fontsize=13)
-    if correlation is not None:
-        axes.set_title("\n".join(_describe(correlation)), fontsize=10, color="0.25")
+    notes = [] if correlation is None else _describe(correlation)
+    if data.unmarked:
+        notes.append(f"not marked: {', '.join(Column(column).label for column in data.unmarked)}")
+    axes.set_title("\n".join(notes), fontsize=10, color="0.25")
     return figure
 
 
@@ -96,15 +100,14 @@ def measures_against_gap(data: Panels | None, title: str | None = None) -> Figur
 
 
 def _draw_dots(axes: Axes, data: Scatter) -> None:
-    first, second = data.group_by[:2]
-    for _, dot in data.dots.iterrows():
-        colour = ORDERED_COLOURS(data.scale[dot[first]])
+    for dot in records(data.dots):
+        colour = ORDERED_COLOURS(data.scale[dot[data.group_by[0]]])
         axes.errorbar(
             dot[data.x.key],
             dot[data.y.key],
             xerr=dot[f"{data.x.key}_error"],
             yerr=dot[f"{data.y.key}_error"],
-            marker=_marker(data.styles[dot[second]]),
+            marker=MARKERS[data.marker(dot)],
             markersize=7.5,
             markerfacecolor=colour if dot["fits"] else "white",
             markeredgecolor=colour if not dot["fits"] else "white",
@@ -116,18 +119,13 @@ def _draw_dots(axes: Axes, data: Scatter) -> None:
 
 def _draw_small_dots(axes: Axes, data: Scatter) -> None:
     """Draw small dots without error bars, for many configurations."""
-    first, second = data.group_by[:2]
-    markers = data.dots[second].map(lambda value: _marker(data.styles[value]))
-    groups: Any = data.dots.groupby([markers, "fits"])
-    for (marker, fits), dots in groups:
-        colours: Any = ORDERED_COLOURS([data.scale[value] for value in dots[first]])
+    ranks = pd.Series([data.marker(dot) for dot in records(data.dots)], index=data.dots.index)
+    groups: Any = data.dots.groupby([ranks, "fits"])
+    for (rank, fits), dots in groups:
+        colours: Any = ORDERED_COLOURS([data.scale[value] for value in dots[data.group_by[0]]])
         faces = colours if fits else "none"
         x, y = dots[data.x.key], dots[data.y.key]
-        axes.scatter(x, y, s=12, marker=marker, facecolors=faces, edgecolors=colours, linewidths=0.6)
-
-
-def _marker(rank: int) -> str:
-    return MARKERS[rank % len(MARKERS)]
+        axes.scatter(x, y, s=12, marker=MARKERS[rank], facecolors=faces, edgecolors=colours, linewidths=0.6)
 
 
 def _describe(correlation: Mapping[str, Any]) -> list[str]:

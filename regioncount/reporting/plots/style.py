@@ -21,11 +21,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (3, 4)))
 
 
-def setting_label(column: str, value: Any) -> str:
-    """Return a hyperparameter and its value, for a legend."""
-    return f"{Column(column).label} {value_text(value)}"
-
-
 def empty_figure() -> Figure:
     """Return a figure with the text "no finished runs"."""
     figure = Figure(figsize=(4.8, 2.4))

@@ -14,39 +14,29 @@ from regioncount.reporting.plots.style import (
     add_legend,
     empty_figure,
     set_up_axes,
-    setting_label,
 )
-from regioncount.reporting.scales import distinguishes
+from regioncount.reporting.scales import describe_values
 
 
 def count_through_training(panels: Sequence[Lines]) -> Figure:
-    """Return a figure with a panel per subspace, a line per configuration, and bands of one standard error."""
+    """Return a figure with a panel for each of the given lines: a line per configuration, and bands of one standard error."""
     if not panels:
         return empty_figure()
     figure = Figure(figsize=(1.4 + 5.2 * len(panels), 4.4), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, data in zip(all_axes, panels, strict=True):
         set_up_axes(axes, "epoch", data.column.label)
+        axes.set_title(data.facet, fontsize=11)
         axes.xaxis.get_major_locator().set_params(integer=True)
         for line in data.lines:
             colour = ORDERED_COLOURS(data.scale[line.values[0]])
-            style = _line_style(data.styles[line.values[1]]) if line.values[1:] else "-"
             shape: dict[str, Any] = {"linewidth": 1.7, "marker": ".", "markersize": 5}
-            axes.plot(line.epochs, line.mean, color=colour, linestyle=style, **shape)
+            axes.plot(line.epochs, line.mean, color=colour, linestyle=LINE_STYLES[data.style(line)], **shape)
             band = (line.mean - line.error, line.mean + line.error)
             axes.fill_between(line.epochs, *band, color=colour, alpha=0.12, linewidth=0)
     data = panels[0]
     add_colour_bar(figure, list(all_axes), data.group_by[0], data.scale)
-    handles = [
-        Line2D(
-            [], [], color="0.35", linewidth=1.7, linestyle=_line_style(rank), label=setting_label(data.group_by[1], value)
-        )
-        for value, rank in data.styles.items()
-        if distinguishes(data.styles)
-    ]
-    add_legend(figure, handles)
+    shape = {"color": "0.35", "linewidth": 1.7}
+    names = {describe_values(data.group_by[1:2], value): rank for value, rank in data.styles.items() if value}
+    add_legend(figure, [Line2D([], [], linestyle=LINE_STYLES[rank], label=name, **shape) for name, rank in names.items()])
     return figure
-
-
-def _line_style(rank: int) -> Any:
-    return LINE_STYLES[rank % len(LINE_STYLES)]
