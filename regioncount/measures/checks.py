@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +27,16 @@ def as_pair(data: Any, name: str) -> tuple[Tensor, Tensor]:
         InputError: If the data are no such pair.
     """
     try:
-        inputs, labels = map(torch.as_tensor, data)
+        inputs, labels = data
+        if isinstance(inputs, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
+            raise InputError(f"the {name} data are masked arrays: pass values without a mask")
+        inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {name} data are {type(data).__name__}: pass a pair of inputs and labels") from error
+    if inputs.is_meta or labels.is_meta:
+        raise InputError(f"the {name} data have no values: they are on the device meta")
     return inputs, labels
 
 

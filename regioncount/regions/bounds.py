@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, require_count, true_float32
+from regioncount.regions.checks import as_vertices, require_count
+from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
 from regioncount.regions.exact import ExactLines, chunk_size, propagate, verified
 from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
 from regioncount.regions.model_check import check_function, sample_points
@@ -62,7 +63,8 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
         InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
     """
     vertices = as_vertices(vertices, dimension=1)
-    require_count("budget", budget, 1)
+    if budget is not None:
+        require_count("budget", budget, 1)
     check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     program = trace(model, vertices.shape[2:])
     check_monotone(program)

@@ -1,12 +1,15 @@
 """Connected components of equal labels, in all subspaces at once."""
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from regioncount.errors import InputError
+from regioncount.regions.checks import as_array
 from regioncount.regions.lattice import neighbour_offsets, neighbour_pairs
+from regioncount.regions.methods import require_connectivity
 
 # Largest number of lattice points and neighbour pairs in one graph, which limits memory to a few hundred megabytes.
 GRAPH_SIZE = 4_000_000
@@ -26,7 +29,13 @@ def count_components(labels: np.ndarray | Tensor, connectivity: str = "paper") -
     Raises:
         InputError: If the shape or type of `labels` is wrong, a label is below -1, or the connectivity is unknown.
     """
-    labels = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    require_connectivity(connectivity)
+    if isinstance(labels, Tensor):
+        if labels.is_meta or labels.layout != torch.strided or labels.is_floating_point():
+            raise InputError("labels must be integers in a dense tensor with values")
+        labels = labels.detach().cpu().numpy()
+    else:
+        labels = as_array("labels", labels)
     if labels.ndim < 2 or 0 in labels.shape[1:]:
         raise InputError(f"labels must have shape (S, n) or (S, n, n, ...), not {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):

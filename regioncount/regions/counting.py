@@ -9,8 +9,9 @@ from torch import Tensor
 
 from regioncount.errors import InputError
 from regioncount.regions.bounds import bounded_lines
+from regioncount.regions.checks import as_vertices, require_count, require_number, require_type
 from regioncount.regions.components import region_sizes
-from regioncount.regions.evaluation import Model, as_vertices, require_count
+from regioncount.regions.evaluation import Model
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
 from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
@@ -20,6 +21,7 @@ from regioncount.regions.methods import (
     check_lattice,
     default_resolution,
     exact_scope,
+    require_connectivity,
     require_method,
 )
 from regioncount.regions.model_check import require_callable
@@ -82,6 +84,7 @@ class RegionCount:
         Raises:
             InputError: If the level is not between 0 and 1.
         """
+        require_number("level", level)
         if not 0 < level < 1:
             raise InputError(f"level={level}: a confidence level must be between 0 and 1")
         half_width = stdtrit(max(1, len(self.counts) - 1), (1 + level) / 2) * self.standard_error
@@ -100,8 +103,9 @@ class RegionCount:
             The difference, and its standard error over subspaces (NaN for a single subspace).
 
         Raises:
-            InputError: If the numbers of subspaces, or what was counted in them, differ.
+            InputError: If `other` is no count, or the numbers of subspaces, or what was counted in them, differ.
         """
+        require_type("other", other, RegionCount)
         advice = "count both models in the same subspaces"
         for name in ("dimension", "resolution", "connectivity"):
             ours, theirs = getattr(self, name), getattr(other, name)
@@ -165,10 +169,11 @@ def count_regions(
     """
     require_callable(model)
     vertices = as_vertices(vertices)
-    require_count("resolution", resolution, 2)
-    require_count("batch_size", batch_size, 1)
-    require_count("budget", budget, 1)
+    for name, value, least in (("resolution", resolution, 2), ("batch_size", batch_size, 1), ("budget", budget, 1)):
+        if value is not None:
+            require_count(name, value, least)
     require_method(method, (*LATTICE_METHODS, *EXACT_METHODS))
+    require_connectivity(connectivity)
     if method in EXACT_METHODS:
         return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:

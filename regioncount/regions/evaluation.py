@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError
 
 Model = Callable[[Tensor], Any]
 """Any callable from inputs (B, *input_shape) to logits (B, classes) or integer labels (B,)."""
@@ -102,60 +100,17 @@ def interpolate(vertices: Tensor, weights: Tensor, subspace: Tensor, point: Tens
     return inputs
 
 
-def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
-    """Return the vertices of S simplices as a tensor, after checking them.
-
-    Args:
-        vertices: A tensor, or an array or nested list of numbers, (S, d + 1, *input_shape).
-        dimension: The dimension d that is needed; None for any.
-
-    Returns:
-        Floating point (S, d + 1, *input_shape).
-
-    Raises:
-        InputError: If the shape or the type is wrong, or a value is not finite.
-    """
-    try:
-        tensor = vertices if isinstance(vertices, Tensor) else torch.as_tensor(np.asarray(vertices))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"vertices must be numbers of shape (S, d + 1, *input_shape): {one_line(error)}") from None
-    if tensor.is_nested or tensor.is_meta:
-        raise InputError("vertices must be one tensor with values, not a nested tensor or one on the device meta")
-    if tensor.dim() < 3 or len(tensor) < 1 or tensor.shape[1] < 2 or (dimension and tensor.shape[1] != dimension + 1):
-        needed = "d + 1" if dimension is None else dimension + 1
-        raise InputError(f"vertices of shape (S, {needed}, *input_shape) are needed, not {tuple(tensor.shape)}")
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
-        raise InputError(f"vertices must be floating point and normalized as the model expects, not {kind}")
-    if not tensor.isfinite().all():
-        raise InputError("vertices must be finite: some are infinite or not a number")
-    return tensor
-
-
-def require_count(name: str, value: Any, least: int) -> None:
-    """Check an argument that is a number of points, inputs or evaluations.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Its value; None is accepted.
-        least: The smallest valid value.
-
-    Raises:
-        InputError: If the value is not a whole number or too small.
-    """
-    if value is not None and (type(value) is bool or not isinstance(value, Integral) or int(value) < least):
-        raise InputError(f"{name}={value!r}: give a whole number of at least {least}")
-
-
 def require_values(model: Model) -> None:
-    """Check that the parameters of a module have values: those of lazy modules do not before the first call.
+    """Check that the parameters and buffers of a module have values: those of lazy modules do not before the first call.
 
     Raises:
-        InputError: If a parameter has no values.
+        InputError: If one has no values.
     """
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    if any(is_lazy(parameter) or parameter.is_meta for parameter in parameters):
-        raise InputError("the model has parameters without values: call it on a batch of inputs first, or load its weights")
+    tensors = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
+    if any(is_lazy(tensor) or tensor.is_meta for tensor in tensors):
+        raise InputError(
+            "the model has parameters or buffers without values: call it on a batch of inputs first, or load its weights"
+        )
 
 
 def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torch.dtype]:

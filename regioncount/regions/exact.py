@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, require_count, true_float32
+from regioncount.regions.checks import as_vertices, require_count
+from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
 from regioncount.regions.intervals import MIN_LENGTH, Intervals, covered_share, merge_intervals, merge_sorted
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
@@ -102,7 +103,8 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
         Sotoudeh and Thakur 2019, "Computing Linear Restrictions of Neural Networks".
     """
     vertices = as_vertices(vertices, dimension=1)
-    require_count("budget", budget, 1)
+    if budget is not None:
+        require_count("budget", budget, 1)
     check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     program = trace(model, vertices.shape[2:])
     with torch.no_grad(), true_float32():

@@ -66,7 +66,7 @@ class Labeller:
         self.model, self.index_grid = model, index_grid
         self.weights = torch.as_tensor(weights, dtype=self.dtype, device=self.device)
         total = len(vertices) * len(weights)
-        self.batch_size = min(total, batch_size or evaluation_batch(self.device, vertices[0, 0].numel()))
+        self.batch_size = min(total, int(batch_size or 0) or evaluation_batch(self.device, vertices[0, 0].numel()))
         sample = sample_points(vertices).to(self.device, self.dtype)
         self.layout, self.evaluations = check_function(model, sample, self.batch_size)
         self.prepared = Prepared(model)

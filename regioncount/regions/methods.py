@@ -54,8 +54,19 @@ def require_method(method: object, known: Iterable[str]) -> None:
     Raises:
         InputError: If the method is not one of the known ones.
     """
-    if method not in (names := [*known]):
+    names = [*known]
+    if not isinstance(method, str) or method not in names:
         raise InputError(f"method={method} is unknown; use one of {', '.join(names)}")
+
+
+def require_connectivity(connectivity: object) -> None:
+    """Check the name of a connectivity.
+
+    Raises:
+        InputError: If it is not one of `CONNECTIVITIES`.
+    """
+    if not isinstance(connectivity, str) or connectivity not in CONNECTIVITIES:
+        raise InputError(f"connectivity={connectivity} is unknown; use one of {', '.join(CONNECTIVITIES)}")
 
 
 def exact_scope(method: str) -> str:

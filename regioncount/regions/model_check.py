@@ -3,9 +3,9 @@
 Dropout that is left on, batch normalization that uses the statistics of the batch, and noise in a forward pass all give one
 input several labels. A count of such labels measures the noise. A sample of points is therefore evaluated before anything is
 counted: as one batch, as part of a batch as large as those of the count (up to 256 inputs), and eight of its points, most of
-them vertices, each in a batch that contains only this point, twice (one input is too few for some operations). Noise or a
-branch that is too rare to change an output of the sample is not detected, nor is a branch for batches of more than 256
-inputs.
+them vertices, each in a batch that contains only this point, twice, and in a batch of its own (unless the model raises an
+exception: one input is too few for some operations). Noise or a branch that is too rare to change an output of the sample
+is not detected, nor is a branch for batches of more than 256 inputs.
 
 An exception that the model itself raises is not caught.
 """
@@ -68,8 +68,8 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         `fast_layout`, unless the model raises an exception in it: `view` and exported modules require a layout.
 
     Raises:
-        InputError: If a parameter has no values, a module is in training mode, the answers differ, or the model changes a
-            parameter or a buffer.
+        InputError: If a parameter or buffer has no values, a module is in training mode, the answers differ, or the model
+            changes a parameter or a buffer.
     """
     require_values(model)
     batch_size = min(batch_size or len(inputs), MAX_BATCH)
@@ -89,7 +89,10 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
                     f"the model's {kind} for an input depend on the other inputs of its batch, as with batch normalization "
                     f"in training mode or without running statistics; {ADVICE}"
                 )
-    return layout, len(inputs) + len(repeated) + len(pairs)
+        alone = _evaluate_alone(model, inputs[pairs[::2]], layout)
+        if alone is not None and not _agree(first[pairs[::2].to(first.device)], alone, tolerance):
+            raise InputError(f"the model's {kind} for an input differ if it is in a batch of its own; {ADVICE}")
+    return layout, len(inputs) + len(repeated) + len(pairs) + len(pairs) // 2
 
 
 def sample_points(vertices: Tensor) -> Tensor:
@@ -137,6 +140,14 @@ def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor
             raise InputError("the model returns different numbers of classes for different batches")
         outputs.append(output)
     return torch.cat(outputs)
+
+
+def _evaluate_alone(model: Model, inputs: Tensor, layout: Layout) -> Tensor | None:
+    """Return the outputs of inputs in batches of one; None if the model does not support such batches."""
+    try:
+        return _evaluate(model, inputs.split(1), layout)
+    except Exception:  # if the count needs such a batch, the model raises it again
+        return None
 
 
 def _agree(logits: Tensor, others: Tensor, tolerance: Tensor) -> bool:
@@ -196,6 +207,7 @@ def _watch_modules(model: Model) -> Generator[None]:
                     state.append(_Stored(module, own, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
 
     def before_forward(module: nn.Module, _: Any) -> None:
+        require_values(module)
         if getattr(module, "training", False) and _depends_on_mode(module):
             raise InputError(f"the model calls a {type(module).__name__} in training mode; {ADVICE}")
         remember(module)

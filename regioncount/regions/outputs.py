@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,11 +32,17 @@ def as_output(output: Any) -> Tensor:
             f"the model returned a {type(output).__name__}: count regions of one output, for example "
             f"lambda inputs: model(inputs)[{'0' if not isinstance(output, dict) else 'key'}]"
         )
+    if isinstance(output, np.ma.MaskedArray):
+        raise InputError("the model returned a masked array: return values without a mask")
     try:
         tensor = torch.as_tensor(output)
     except (TypeError, ValueError, RuntimeError):
         kind = getattr(output, "dtype", type(output).__name__)
         raise InputError(f"the model returned {kind}; {EXPECTED}") from None
+    if tensor.is_meta:
+        raise InputError("the model returned a tensor without values, on the device meta: load its weights")
+    if tensor.is_floating_point() and tensor.itemsize == 1:  # torch does not compute with them
+        raise InputError(f"the model returned {tensor.dtype}: convert its output, for example lambda x: model(x).float()")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
         described = "complex numbers" if tensor.is_complex() else "a sparse or quantized tensor"
         raise InputError(f"the model returned {described}; {EXPECTED}")

@@ -4,14 +4,11 @@ Every kind of subspace is an array of vertices (S, d + 1, *input_shape): a segme
 Counting depends on the vertices only.
 """
 
-from numbers import Real
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import require_count
+from regioncount.regions.checks import device_of_generator, require_count, require_floats, require_number, require_type
 
 
 def sample_indices(population: int, dimension: int, number: int, generator: torch.Generator | None = None) -> Tensor:
@@ -33,11 +30,9 @@ def sample_indices(population: int, dimension: int, number: int, generator: torc
     """
     require_count("dimension", dimension, 1)
     require_count("number", number, 1)
-    if generator is not None:
-        _require_type("generator", generator, torch.Generator)
+    device = device_of_generator(generator)
     if population < dimension + 1:
         raise InputError(f"{population} images cannot span a simplex of dimension {dimension}: {dimension + 1} are needed")
-    device = "cpu" if generator is None else generator.device
     uniform = torch.rand(number, dimension + 1, dtype=torch.float64, generator=generator, device=device).cpu()
     indices = torch.empty(number, dimension + 1, dtype=torch.int64)
     for k in range(dimension + 1):
@@ -70,7 +65,9 @@ def sample_simplices(
         InputError: If the images are no tensor, the dimension or the number is no whole number of at least 1, or there are
             fewer than d + 1 images.
     """
-    _require_type("images", images, Tensor)
+    require_type("images", images, Tensor)
+    if images.dim() < 2 or images.layout != torch.strided or images.is_nested:
+        raise InputError("images: one dense tensor of shape (N, *input_shape) is needed")
     indices = sample_indices(len(images), dimension, number, generator)
     return images[indices.to(images.device)]
 
@@ -89,7 +86,7 @@ def shorten_segments(segments: Tensor, generator: torch.Generator | None = None)
         InputError: If `segments` is no floating point tensor with two vertices per subspace.
     """
     _require_segments(segments)
-    device = "cpu" if generator is None else generator.device
+    device = device_of_generator(generator)
     ends = torch.rand(len(segments), 2, dtype=torch.float64, generator=generator, device=device)
     return _points_on(segments, ends)
 
@@ -106,9 +103,12 @@ def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) ->
         Segments (S, 2, *input_shape).
 
     Raises:
-        InputError: If `segments` is no floating point tensor with two vertices per subspace, or `start` is not below `stop`.
+        InputError: If `segments` is no floating point tensor with two vertices per subspace, or `start` is
+            not a finite number below `stop`.
     """
     _require_segments(segments)
+    require_number("start", start)
+    require_number("stop", stop)
     if not start < stop:
         raise InputError(f"start={start}, stop={stop}: start must be below stop")
     return _points_on(segments, torch.tensor([start, stop], dtype=torch.float64).expand(len(segments), 2))
@@ -126,30 +126,21 @@ def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Gener
         Segments (S, 2, *input_shape).
 
     Raises:
-        InputError: If the images are no floating point tensor, or the scale is not a number above 0.
+        InputError: If the images are no floating point tensor of this shape, or the scale is not a finite number above 0.
     """
-    _require_floats("images", images)
-    _require_type("scale", scale, Real)
+    require_floats("images", images)
+    if images.dim() < 2:
+        raise InputError(f"images of shape (S, *input_shape) are needed, not {tuple(images.shape)}")
+    require_number("scale", scale)
     if not scale > 0:
         raise InputError(f"scale={scale}: the standard deviation of the noise must be above 0")
-    device = "cpu" if generator is None else generator.device
+    device = device_of_generator(generator)
     noise = torch.randn(images.shape, generator=generator, device=device).to(images)
     return torch.stack([images, images + scale * noise], dim=1)
 
 
-def _require_type(name: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise InputError(f"{name}: a {kind.__module__}.{kind.__name__} is needed, not {type(value).__name__}")
-
-
-def _require_floats(name: str, tensor: Tensor) -> None:
-    _require_type(name, tensor, Tensor)
-    if not tensor.is_floating_point():
-        raise InputError(f"{name}: must be floating point and normalized as the model expects, not {tensor.dtype}")
-
-
 def _require_segments(segments: Tensor) -> None:
-    _require_floats("segments", segments)
+    require_floats("segments", segments)
     if segments.dim() < 2 or segments.shape[1] != 2:
         raise InputError(f"segments of shape (S, 2, *input_shape) are needed, not {tuple(segments.shape)}")
 

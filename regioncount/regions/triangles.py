@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Model, as_vertices, device_and_dtype, true_float32
+from regioncount.regions.checks import as_vertices
+from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Operation, Program, apply, trace

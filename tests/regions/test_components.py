@@ -135,6 +135,11 @@ def test_special_arrays():
         (np.zeros((2, 0), dtype=int), "shape"),
         (np.zeros((2, 5)), "integers"),
         (np.full((2, 5), -2), "at least -1"),
+        (np.ma.masked_equal([[1, 1, 2, 2]], 2), "masked array"),
+        ([[1, 2], [1]], "not an array of one shape"),
+        (torch.zeros(2, 5, dtype=torch.bfloat16), "integers"),
+        (torch.zeros(2, 5, dtype=int, device="meta"), "with values"),
+        (torch.zeros(2, 5, dtype=int).to_sparse(), "dense"),
     ],
 )
 def test_invalid_labels_are_rejected(labels, reason):

@@ -95,6 +95,7 @@ NOT_FUNCTIONS = {
     "a branch on the batch": Branch,
     "a branch on the size of the batch": lambda: network(Function(lambda values: -values if len(values) > 40 else values)),
     "the place in the batch": lambda: network(Function(lambda values: values * (torch.arange(len(values)) < 50)[:, None])),
+    "a batch of one": lambda: network(Function(lambda values: -values if len(values) == 1 else values)),
     "a buffer": lambda: network(MovingAverage()),
     "a counter": lambda: network(MovingAverage(), Function(lambda values: values)),
     "a weight": lambda: network(Changed(lambda module: module.weight.data.mul_(0.9))),
@@ -143,8 +144,8 @@ def test_a_changed_tensor_is_named_and_a_buffer_of_nan_is_not_a_change():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "parameters without values"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(36, 3, device="meta")), "parameters without values"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "without values"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(36, 3, device="meta")), "without values"),
         (Function(lambda inputs: torch.zeros(len(inputs), 3 if len(inputs) > 2 else 2)), "depend on the other inputs"),
         (Function(lambda inputs: ["cat"] * len(inputs)), "number the classes"),
     ],

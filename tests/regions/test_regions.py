@@ -81,7 +81,7 @@ def test_counts_equal_those_of_explicitly_evaluated_points(dimension, seed):
             points = (weights.view(1, -1, 1, 1) * vertices).sum(dim=1)
             box[(slice(None), *index)] = model(points).argmax(dim=1).numpy()
     assert result.counts.tolist() == rc.count_components(box).tolist()
-    checked = 2 * 8 * len(vertices) + 16  # a sample, evaluated twice, and 8 points in pairs, for the check
+    checked = 2 * 8 * len(vertices) + 16 + 8  # a sample, twice, and 8 points in pairs and alone, for the check
     assert result.evaluations == checked + 3 * int((box[0] >= 0).sum())
 
 
@@ -143,6 +143,14 @@ def test_settings_of_torch_are_restored():
         torch.set_float32_matmul_precision("highest")
 
 
+def test_whole_numbers_and_arrays_of_every_kind_are_accepted():
+    vertices = np.random.default_rng(0).normal(size=(4, 2, 2)).astype(np.float32)
+    expected = rc.count_regions(stripes(3), torch.from_numpy(vertices), resolution=50).counts.tolist()
+    for array in (vertices, vertices[:, ::-1], np.asfortranarray(vertices), vertices.tolist()):
+        counts = rc.count_regions(stripes(3), array, resolution=np.int64(50), batch_size=np.int64(3)).counts
+        assert counts.tolist() == expected
+
+
 def test_interval_and_standard_error():
     counts = np.array([1, 2, 2, 3, 5, 4])
     result = rc.RegionCount(counts, np.zeros(6), 1, 200, "paper", "grid", 1200)
@@ -152,6 +160,9 @@ def test_interval_and_standard_error():
     assert np.allclose(result.confidence_interval(0.9), (low, high))
     assert math.isclose(result.standard_error, stats.sem(counts))
     assert math.isnan(rc.RegionCount(counts[:1], np.zeros(1), 1, 200, "paper", "grid", 200).standard_error)
+
+
+COUNT = rc.RegionCount(np.array([1, 2]), np.zeros(2), 1, 200, "paper", "grid", 400)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +185,32 @@ def test_interval_and_standard_error():
         (lambda: rc.extend_segments(torch.rand(2, 2, 3), 1.0, 1.0), "start"),
         (lambda: rc.shorten_segments(torch.rand(2, 3, 3)), "segments of shape"),
         (lambda: rc.random_directions(torch.rand(3, 2), 0.0), "scale"),
+        (lambda: rc.count_regions(stripes(1), np.ma.masked_equal(np.float32([[[0], [99]]]), 99)), "masked array"),
+        (lambda: rc.count_regions(lambda x: np.ma.ones(len(x), int), torch.rand(2, 2, 2)), "masked array"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2).to(torch.float8_e5m2)), "float8"),
+        (lambda: rc.count_regions(lambda x: x.to(torch.float8_e5m2), torch.rand(2, 2, 2)), "float8"),
+        (lambda: rc.count_regions(lambda x: x.to("meta"), torch.rand(2, 2, 2)), "without values"),
+        (lambda: rc.count_regions(lambda x: nn.Linear(2, 2, device="meta")(x), torch.rand(2, 2, 2)), "without values"),
+        (lambda: rc.count_regions(lambda x: nn.LazyLinear(2)(x), torch.rand(2, 2, 2)), "without values"),
+        (lambda: rc.count_regions(nn.Linear(2, 2), torch.rand(2, 2, 2), connectivity=np.array(["a", "b"])), "connectivity"),
+        (lambda: rc.count_regions(nn.Linear(2, 2), torch.rand(2, 2, 2), method=np.array(["a", "b"])), "method"),
+        (lambda: label_planes(None, torch.rand(2, 3, 2)), "the model is NoneType"),
+        (lambda: label_planes(nn.Linear, torch.rand(2, 3, 2)), "the class Linear"),
+        (lambda: rc.sample_simplices(torch.rand(3, 2), 1, None), "number=None"),
+        (lambda: rc.sample_simplices(torch.tensor(1.0)), "N, "),
+        (lambda: rc.sample_simplices(torch.rand(3, 2).to_sparse()), "dense"),
+        (lambda: rc.shorten_segments(torch.rand(2, 2, 3), 0), "generator"),
+        (lambda: rc.random_directions(torch.rand(3, 2), 0.1, 0), "generator"),
+        (lambda: rc.random_directions(torch.tensor(1.0)), "of shape"),
+        (lambda: rc.random_directions(torch.rand(3, 2), math.inf), "scale=inf"),
+        (lambda: rc.random_directions(torch.rand(3, 2), True), "scale=True"),
+        (lambda: rc.extend_segments(torch.rand(2, 2, 3), 0, math.inf), "stop=inf"),
+        (lambda: rc.extend_segments(torch.rand(2, 2, 3), "0", "1"), "start='0'"),
+        (lambda: COUNT.confidence_interval(None), "level=None"),
+        (lambda: COUNT.confidence_interval([0.9]), "level"),
+        (lambda: COUNT.paired_difference(None), "other"),
+        (lambda: rc.measure(nn.Linear(2, 2), (torch.rand(3, 2, device="meta"), torch.zeros(3, dtype=int))), "no values"),
+        (lambda: rc.measure(nn.Linear(2, 2), (torch.rand(3, 2), np.ma.zeros(3, int))), "masked"),
     ],
 )
 def test_invalid_input_raises_a_one_line_error(call, reason):

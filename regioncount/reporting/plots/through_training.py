@@ -19,7 +19,7 @@ from regioncount.reporting.scales import describe_values
 
 
 def count_through_training(panels: Sequence[Lines]) -> Figure:
-    """Return a figure with a panel for each of the given lines: a line per configuration, and bands of one standard error."""
+    """Return a figure with a panel for each of the given data: a line per configuration, bands of one standard error."""
     if not panels:
         return empty_figure()
     figure = Figure(figsize=(1.4 + 5.2 * len(panels), 4.4), layout="constrained")
