@@ -67,6 +67,11 @@ def _measure(overrides: list[str]) -> None:
     # A run's record names its data set. Options on the command line, such as dataset.root, override the recorded ones.
     has_run = any(override.lstrip("+").startswith("run=") for override in overrides)
     changes = [override for override in overrides if has_run and override.lstrip("+").startswith("dataset.")]
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides if has_run]
+    if ignored := [key for key in keys if key.partition(".")[0] in ("model", "results") or key == "dataset"]:
+        raise InputError(
+            f"{ignored[0]}: a run has its own model, data set and results; omit the option, or pass checkpoint=FILE"
+        )
     with hydra_ready():
         composed = compose("measure", [override for override in overrides if override not in changes])
 

@@ -30,6 +30,7 @@ from regioncount.spreadsheet import to_csv
 
 TABLES = ("ranking", "granulated_kendall", "regression", "reliability")
 MAX_TEST_SIZE = 10**12
+MISSING = ("nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None")  # in columns of numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,22 +121,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _path(text: str) -> Path:
     if not text:
-        raise ValueError
+        raise argparse.ArgumentTypeError("give a path")
     return Path(text)
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number > MAX_TEST_SIZE:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text[:40]) > MAX_TEST_SIZE:
+        raise argparse.ArgumentTypeError(f"{text:.40}: give a whole number up to {MAX_TEST_SIZE:,}")
+    return int(text)
 
 
 def _read(options: argparse.Namespace) -> pd.DataFrame:
     """Return the table with train_accuracy and test_accuracy as fractions."""
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            runs = pd.read_csv(options.file, index_col=False)
+            runs = _as_numbers(pd.read_csv(options.file, index_col=False, keep_default_na=False, na_values=[""]))
         header = pd.read_csv(options.file, header=None, nrows=1).iloc[0]
     except pd.errors.ParserWarning as error:
         raise InputError(f"{options.file}: rows have more fields than the header") from error
@@ -173,6 +173,16 @@ def _read(options: argparse.Namespace) -> pd.DataFrame:
                 f"{column} has values from {values.min():g} to {values.max():g}: accuracies must be from 0 to {limit}"
             )
     return runs.assign(**{name: (values / limit).clip(upper=1) for name, values in columns.items()})
+
+
+def _as_numbers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Convert columns of numbers in which words stand for missing values; in columns of text, such words are values."""
+    for name in runs.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in runs.dtypes]]:
+        present = runs[name].notna() & ~runs[name].isin(MISSING)
+        values = pd.to_numeric(runs[name].where(present), errors="coerce")
+        if present.any() and values[present].notna().all():
+            runs[name] = values
+    return runs
 
 
 def _check_output(path: Path, table: Path) -> None:

@@ -130,10 +130,16 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
         ("sweep.targets", sweep.targets, [*TARGET_COLUMNS, *measured, *measures]),
     ):
         for column in columns:
-            # A measure may have several columns, whose names begin with its own.
-            if column not in choices and not column.startswith(tuple(f"{name}_" for name in measures)):
+            # The measures of plugins and of the suite may have several columns, whose names begin with their own.
+            several = [name for name in measures if _has_several_columns(name)]
+            if column not in choices and not column.startswith(tuple(f"{name}_" for name in several)):
                 raise InputError(registry.unknown_choice(option, column, choices))
     return sweep
+
+
+def _has_several_columns(measure: str) -> bool:
+    entry = registry.measures.get(measure)
+    return entry is None or entry.plugin is not None or bool(entry.traits.get("suite"))
 
 
 def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> DatasetOptions:
@@ -275,6 +281,11 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
     if isinstance(checked, RunConfig):
         registry.augmentations[checked.augmentation]
         registry.trackers[checked.tracker.mode]
+        project = checked.tracker.project
+        if checked.tracker.mode.startswith("wandb") and not re.fullmatch(r"[^/\\#?%:]{1,128}", project):
+            raise InputError(
+                f"tracker.project={abbreviate(project)}: W&B accepts 1 to 128 characters other than / \\ # ? % :"
+            )
     table = registry.measures
     if "all" in checked.measures:
         checked.measures = [name for name in table.names() if not table[name].traits.get("on_request")]

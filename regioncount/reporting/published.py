@@ -18,6 +18,8 @@ from regioncount.analysis import FITTED_ACCURACY, correlations
 from regioncount.analysis.intervals import compare as compare_correlations
 from regioncount.analysis.observations import HYPERPARAMETERS
 from regioncount.columns import Column
+from regioncount.errors import InputError
+from regioncount.registry import suggest, unknown_choice
 
 # One row per experiment and network. Correlations are between region count and generalization gap; in the last rows,
 # between the measure that the experiment is named after and the gap. pearson_error and kendall_error are standard errors of
@@ -44,6 +46,24 @@ def statistics(experiment: str | None, network: str) -> dict[str, float] | None:
         and test_accuracy_high (fractions). Undefined statistics are NaN. None if nothing was published.
     """
     return table().get((experiment or "", network))
+
+
+def check(experiments: Mapping[str, str], known: Sequence[str]) -> None:
+    """Check the published experiments with which a sweep is compared.
+
+    Args:
+        experiments: The experiment in published.csv, by the name of a subspace or of another measure.
+        known: The names of subspaces and measures. Some of them may not be measured.
+
+    Raises:
+        InputError: An experiment or a name does not exist.
+    """
+    published = list(dict.fromkeys(experiment for experiment, _ in table()))
+    for name, experiment in experiments.items():
+        if experiment not in published:
+            raise InputError(unknown_choice(f"sweep.published.{name}", experiment, published))
+        if name not in known:
+            raise InputError(f"sweep.published.{name}: no subspace or measure has this name{suggest(name, known)}")
 
 
 def compare(

@@ -81,6 +81,7 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
         InputError: The directory is not that of a sweep, or its plan cannot be read.
     """
     results = collect(plans.read(directory))
+    _print_absent_columns(results)
     _write_csv_files(results)
     _print_results(results)
     figures = [group_figures(results, group) for group in results.groups]
@@ -139,6 +140,14 @@ def _print_results(results: SweepResults) -> None:
             ranking = group.select(results.ranking, selection=selection)
             if len(ranking):
                 say(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n")
+
+
+def _print_absent_columns(results: SweepResults) -> None:
+    """Print the columns that `sweep.targets` and `sweep.regression` name and no measure returned."""
+    options = results.plan.options
+    for option, columns in (("targets", options.targets), ("regression", options.regression)):
+        if absent := [column for column in columns if column not in results.runs]:
+            say(f"sweep.{option}: no run has a column {', '.join(absent)}; it is left out of the report", sys.stderr)
 
 
 def _write_tables(results: SweepResults) -> None:

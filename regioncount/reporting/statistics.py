@@ -36,8 +36,9 @@ def configurations(table: pd.DataFrame, columns: ResultColumns, plan: Plan) -> p
 def correlations(groups: Sequence[Group], columns: ResultColumns, plan: Plan) -> pd.DataFrame:
     """Return the correlations of all measures with the targets over configurations."""
     results = []
-    targets = list(dict.fromkeys(["generalization_gap", "test_error", *plan.options.targets]))
     for group in _with_accuracies(groups):
+        requested = [target for target in plan.options.targets if target in group.rows]
+        targets = list(dict.fromkeys(["generalization_gap", "test_error", *requested]))
         if measures := columns.measures_of(group.rows):
             table = analysis.correlations(group.rows, measures, targets, group_by=plan.hyperparameters)
             results.append(_prepend(group.settings, table[table["measure"] != table["target"]]))

@@ -122,8 +122,8 @@ def write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # without it, the error of a full disk names no path
+        if isinstance(error, OSError):  # the error of a full disk names no path
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

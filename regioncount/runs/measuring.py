@@ -1,7 +1,8 @@
 """Compute the missing measurements of a run."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,9 @@ def measure(
         dataset: The data that the run was trained on.
         device: The device on which to evaluate the model.
         epochs: The epochs at which to measure. The weights of each must be on disk.
+
+    Raises:
+        Damaged: Weights that are needed cannot be read.
     """
     settings = measurement_settings(config, dataset)
     epochs = list(epochs)
@@ -66,6 +70,8 @@ def measure(
                         values, new_arrays, details = _count(model, name, setting, device_dataset, config)
                     else:
                         values, new_arrays, details = _measure_one(name, setting, model, measured_model, device_dataset)
+                        if "initial.pt" in run.damaged:
+                            raise files.Damaged(run.damaged["initial.pt"])
                     how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **details}
                     entries[key] = {"settings": setting, "epoch": epoch, "values": values, "how": how}
                     if columns := _described_columns(name, values):
@@ -92,7 +98,11 @@ def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.d
         return from_dataset(measurable, data, device)
 
     def initial() -> torch.nn.Module:
-        return cast(torch.nn.Module, _restorer(run, dataset, device)(lambda: run.weights(0)))
+        try:
+            return cast(torch.nn.Module, _restorer(run, dataset, device)(lambda: run.weights(0)))
+        except files.Damaged as damage:  # a measure is not undefined because a file is damaged
+            run.damaged["initial.pt"] = str(damage)
+            raise
 
     def history() -> list[dict]:
         return run.history().head(epoch).to_dict("records")
@@ -170,7 +180,11 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     if config.checkpoint is not None:
         check(config, load_dataset(config.dataset))
         return import_checkpoint(config, config.checkpoint), load_dataset(config.dataset)
-    run = _load_intact(Path(cast(str, config.run)))
+    directory = Path(cast(str, config.run))
+    with _advise_on_damage(directory):
+        run = store.load(directory)
+        if run.has_weights(None):
+            run.weights()
     if run.status != "finished":
         raise InputError(f"{run.directory} is {run.status}: there is no trained model to measure")
     require_plugins(run.config)
@@ -185,17 +199,15 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     return run, dataset
 
 
-def _load_intact(directory: Path) -> Run:
-    """Return a run whose final weights, if it has any, can be read."""
+@contextmanager
+def _advise_on_damage(directory: Path) -> Iterator[None]:
+    """Add to the message about a damaged file of a run what to do."""
     try:
-        run = store.load(directory)
-        if run.has_weights(None):
-            run.weights()
+        yield
     except files.Damaged as damage:
         if not (directory / "run.json").is_file():
             raise
         raise InputError(f"{damage}; rerun the train.py or sweep.py command of this run to train it again") from damage
-    return run
 
 
 def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
@@ -229,7 +241,7 @@ def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: 
         The epochs, ending with the last one of the run.
 
     Raises:
-        InputError: The weights of an epoch are not on disk.
+        InputError: Weights are not on disk or damaged.
     """
     last = run.epochs_trained
     stored = [epoch for epoch in (0, *run.snapshot_epochs()) if epoch < last and run.has_weights(epoch)]
@@ -242,7 +254,8 @@ def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: 
             epochs = [epoch for epoch in listed if epoch != last]
             if missing := [epoch for epoch in epochs if epoch not in stored]:
                 raise InputError(f"snapshots={missing}: not stored; on disk are {stored} and the final model ({last})")
-    with store.lock(run.directory):
+    with store.lock(run.directory), _advise_on_damage(run.directory):
+        store.repair(run)
         measure(run, config, dataset, device, [*epochs, last])
     return [*epochs, last]
 

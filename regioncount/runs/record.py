@@ -53,7 +53,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """The hash of all that determines the trained model; see `regioncount.runs.identity`."""
+        """The hash of all that determines the trained model; see `runs.identity`."""
         return self.record["identity"]
 
     @property
@@ -222,7 +222,7 @@ class Run:
                 stored = {}
             self._write("regions.npz", files.array_bytes(stored | arrays))
         with suppress(Damaged):
-            self.measures |= _read_measures(self.directory)  # another process may have added some
+            self.measures |= _read_measures(self.directory, self.identity)  # another process may have added some
         self.measures |= entries
         self._write_measures()
 
@@ -258,7 +258,7 @@ class Run:
 
     def _write_measures(self) -> None:
         with detect_takeover(self.directory):
-            files.write_json(self.directory / "measures.json", {"entries": self.measures})
+            files.write_json(self.directory / "measures.json", {"run": self.identity, "entries": self.measures})
 
     def _read(self, name: str, limit: int = files.BINARY_LIMIT) -> bytes:
         path = self.directory / name
@@ -296,7 +296,7 @@ def load(directory: str | os.PathLike) -> Run:
     if run.epochs_trained:
         run.history()
     try:
-        run.measures = _read_measures(directory)
+        run.measures = _read_measures(directory, run.identity)
     except Damaged as damage:  # the model is intact, so it can be measured again
         run.damaged["measures.json"] = str(damage)
     return run
@@ -340,11 +340,12 @@ def snapshot_name(epoch: int) -> str:
     return f"snapshots/{epoch:06d}.pt"
 
 
-def _read_measures(directory: Path) -> dict[str, dict[str, Any]]:
+def _read_measures(directory: Path, identity: str) -> dict[str, dict[str, Any]]:
     path = directory / "measures.json"
-    if not path.exists():
-        return {}
-    entries = files.read_json(path).get("entries")
+    content = files.read_json(path) if os.path.lexists(path) else {"entries": {}}
+    if content.get("run", identity) != identity:  # earlier versions did not record the run
+        raise Damaged(f"{path} is damaged: it belongs to the run {content['run']!s:.20}")
+    entries = content.get("entries")
     if not isinstance(entries, dict) or not all(map(validation.is_measurement, entries.values())):
         raise Damaged(f"{path} is damaged: an entry is not a measurement")
     return entries

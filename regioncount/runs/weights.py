@@ -66,6 +66,9 @@ def load_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     tensors = all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
     if not state or not tensors:
         raise InputError(f"{path} is not a state dictionary of tensors")
+    for name, tensor in state.items():
+        if tensor.is_complex():
+            raise InputError(f"checkpoint={path}: {name} is {tensor.dtype}; save real weights")
     return state
 
 

@@ -17,6 +17,7 @@ from regioncount import registry
 from regioncount.columns import is_reserved
 from regioncount.config import parse_run, parse_sweep
 from regioncount.errors import InputError
+from regioncount.reporting import published
 from regioncount.runs import runner
 from regioncount.runs.environment import environment
 from regioncount.runs.identity import identity_of
@@ -53,10 +54,16 @@ def plan_sweep(
     composed = compose_cells(cells, config, loader)
     prepared_runs = [_prepare(cell, cell_config) for cell, cell_config in zip(cells, composed, strict=True)]
     options = parse_sweep(config.sweep, prepared_runs[0].config)
+    if config.tracker.group is not None:
+        raise InputError(f"tracker.group={config.tracker.group}: a sweep groups its runs by its own name; pass sweep.name")
+    subspaces = [name for prepared in prepared_runs for name in prepared.config.regions.subspaces]
+    published.check(options.published, [*loader.get_group_options("regions"), *subspaces, *registry.measures])
 
     content = [[prepared.identity, measurement_settings(prepared.config, prepared.dataset)] for prepared in prepared_runs]
-    if len({json.dumps(entry) for entry in content}) < len(content):
-        raise InputError("the grid contains the same run twice: cells must differ in what is trained or measured")
+    first: dict[str, int] = {}
+    for number, entry in enumerate(content):
+        if (earlier := first.setdefault(json.dumps(entry), number)) != number:
+            raise InputError(_describe_repetition(cells[earlier], cells[number]))
     grid_hash = identity_of({"grid": sorted(content, key=json.dumps)})[:8]
     choices, overrides = config.hydra.runtime.choices, config.hydra.overrides
     experiment = choices.get("experiment")
@@ -168,6 +175,13 @@ def _varied_options(cells: list[Cell]) -> list[dict[str, str]]:
         ambiguous = name in columns.values() or name in measures or (is_reserved(name) and not has_own_column)
         columns[key] = option if ambiguous else name
     return [{column: option[key] for key, column in columns.items()} for option in options]
+
+
+def _describe_repetition(cell: Cell, other: Cell) -> str:
+    """Return the message for two cells that train and measure the same."""
+    pairs = zip(lines(cell), lines(other), strict=True)
+    different = next((f"{one} and {two.partition('=')[2]}" for one, two in pairs if one != two), "")
+    return f"the grid contains the same run twice: {different or lines(cell)} train and measure the same; keep one of them"
 
 
 def _prepare(cell: Cell, composed: DictConfig) -> PreparedRun:

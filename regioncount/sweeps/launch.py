@@ -126,13 +126,15 @@ def _create_launcher(
     """Return the configured launcher, which keeps its files in `directory`.
 
     Raises:
-        InputError: The launcher needs Slurm, which is not installed.
+        InputError: The launcher needs Slurm, which is not installed, or would start no process.
     """
     if config.hydra.launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
         raise InputError(
             "hydra/launcher=submitit_slurm needs Slurm, but the command srun is missing: run the sweep on a node of the "
             "cluster, or use hydra/launcher=joblib or submitit_local"
         )
+    if config.hydra.launcher.get("n_jobs") == 0:
+        raise InputError("hydra.launcher.n_jobs=0: give the number of runs at a time, or -1 for one per core")
     with open_dict(config):
         config.hydra.sweep.dir = str(directory)
         config.hydra.launcher._target_ = REPLACED_LAUNCHERS.get(

@@ -607,14 +607,14 @@ def test_the_command(tmp_path, capsys):
         (["runs.csv", "--measures", "count", "--test-accuracy", "negative"], "accuracies must be from 0 to 1"),
         (["runs.csv", "--measures", "count", "--select", "fitted", "--train-accuracy", "half"], "no fitted runs"),
         (["runs.csv", "--measures", "count", "--select", "nondegenerate"], "no column identifies degenerate runs"),
-        (["runs.csv", "--measures", "count", "--test-size", "-5"], "test_size is -5"),
+        (["runs.csv", "--measures", "count", "--test-size", "-5"], "--test-size: -5: give a whole number"),
         (["runs.csv", "--measures", "count", "--out", "nowhere/out.csv"], "there is no directory nowhere"),
         (["runs.csv", "--measures", "count", "--out", "binary"], "is a file without the ending .csv"),
         (["runs.csv", "--measures", "count", "--out", "directory.csv"], "is a directory with the name of a .csv file"),
         (["runs.csv", "--measures", "count", "--out", "./runs.csv"], "would replace the table runs.csv"),
         (["ranking.csv", "--measures", "count", "--out", "."], "would replace the table ranking.csv"),
-        (["runs.csv", "--measures", "count", "--out", ""], "argument --out: invalid"),
-        (["runs.csv", "--measures", "count", "--test-size", "1" + 400 * "0"], "argument --test-size: invalid"),
+        (["runs.csv", "--measures", "count", "--out", ""], "argument --out: give a path"),
+        (["runs.csv", "--measures", "count", "--test-size", "1" + 400 * "0"], "argument --test-size: 1000"),
         (["commas.csv", "--measures", "count"], "rows have more fields than the header"),
         (["twice.csv", "--measures", "count"], "has several columns count"),
     ],
@@ -704,6 +704,22 @@ def test_a_comma_at_the_end_of_every_row_shifts_no_column(tmp_path, capsys):
         assert main([str(tmp_path / name), "--measures", "count"]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+
+
+def test_words_for_missing_values_are_values_of_a_text_column(tmp_path, capsys):
+    """In a column of text, None and NA are two values; in a column of numbers, they are missing ones."""
+    runs = noisy()
+    options = {"augmentation": ["None", "NA", "mixup"], "norm": ["1.5", "NA", "None"]}
+    runs = runs.assign(**{name: np.resize(values, len(runs)) for name, values in options.items()})
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    arguments = [str(tmp_path / "runs.csv"), "--measures", "count", "norm", "--group-by", "learning_rate", "batch_size"]
+    assert main([*arguments, "augmentation", "--out", str(tmp_path / "ranking.csv")]) == 0
+    capsys.readouterr()
+    ranked = pd.read_csv(tmp_path / "ranking.csv").set_index("measure")
+    assert ranked["configurations"].to_dict() == {
+        "count": runs.groupby(["learning_rate", "batch_size", "augmentation"]).ngroups,
+        "norm": runs[runs["norm"] == "1.5"].groupby(["learning_rate", "batch_size", "augmentation"]).ngroups,
+    }
 
 
 def test_a_result_that_cannot_be_printed_is_an_error(tmp_path, monkeypatch, capsys):

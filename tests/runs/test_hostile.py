@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import fake_sweeps
@@ -21,6 +22,7 @@ from regioncount.data import image_folder
 from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.runs import describe, files, measuring, plans, runner, store, weights
+from regioncount.runs.measurements import measured_values
 
 SECRET = "a-value-that-must-not-be-shown"
 MARKUP = "<script>alert(1)</script>"
@@ -221,6 +223,55 @@ def test_a_checkpoint_that_is_not_a_state_dictionary_is_refused(tmp_path, state)
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"weights\.pt is not a state dictionary"):
         weights.load_weights(tmp_path / "weights.pt")
+
+
+def test_a_complex_checkpoint_is_refused(tmp_path):
+    torch.save({"layer.weight": torch.ones(2, dtype=torch.complex64)}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"layer\.weight is torch\.complex64"):
+        weights.load_weights(tmp_path / "weights.pt")
+
+
+def test_measurements_of_another_run_are_damage(tmp_path):
+    sweep = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 0.01), sizes=(32,), seeds=(0,))
+    one, other = sorted(tmp_path.glob("runs/[!.]*"))
+    shutil.copy(other / "measures.json", one)
+    assert report.main([str(sweep)]) == 1
+    rows = pd.read_csv(sweep / "runs.csv").set_index("directory")
+    assert rows.loc[str(one), "status"] == "damaged"
+    assert "measures.json is damaged: it belongs to the run" in rows.loc[str(one), "error"]
+    assert rows.loc[str(other), "status"] == "finished"
+
+
+@pytest.mark.parametrize("damage", ["text", "directory"])
+def test_damaged_measurements_are_set_aside_before_a_run_is_measured(tmp_path, trained, capsys, damage):
+    shutil.copytree(trained.directory, tmp_path / "runs" / "run")
+    path = tmp_path / "runs" / "run" / "measures.json"
+    if damage == "text":
+        path.write_text("x" + path.read_text())
+    else:
+        path.unlink()
+        path.mkdir()
+    config = parse_measuring({"run": str(path.parent), "measures": ["accuracy", "parameter_norm"]})
+    run, dataset = measuring.open_for_measuring(config)
+    measuring.measure_epochs(run, config, dataset, torch.device("cpu"))
+    assert "measures.json" in capsys.readouterr().err
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+    assert len(store.load(path.parent).measures) == 2
+
+
+def test_a_measure_is_not_undefined_because_the_initial_weights_are_damaged(tmp_path, capsys):
+    """The run is trained again, as after any other damage, and measured."""
+    config = configuration(tmp_path)
+    directory = runner.run_or_resume(runner.prepare(config)).directory
+    (directory / "initial.pt").write_bytes(b"x" + (directory / "initial.pt").read_bytes())
+    measuring_config = parse_measuring({"run": str(directory), "measures": ["distance_from_initialization"]})
+    run, dataset = measuring.open_for_measuring(measuring_config)
+    with pytest.raises(InputError, match=r"initial\.pt is damaged.*; rerun the train\.py"):
+        measuring.measure_epochs(run, measuring_config, dataset, torch.device("cpu"))
+    prepared = runner.prepare(replace(config, measures=["accuracy", "distance_from_initialization"]))
+    row = measured_values(runner.run_or_resume(prepared), prepared.config, prepared.dataset)
+    assert row["distance_from_initialization"] > 0
+    assert "training the run again" in capsys.readouterr().err
 
 
 def test_the_workers_of_a_record_are_not_started():

@@ -294,6 +294,13 @@ def test_a_diverged_run_is_kept_in_the_table(tmp_path):
         (["model=mlp,nonsense"], "nonsense"),
         (["learning_rate=0.1,0.2"], "learning_rate"),
         (["seed=0,0"], "twice"),
+        (["device=auto,cpu", "seed=0,1"], "twice: device=auto and cpu train and measure the same"),
+        (["sweep.name=a,b"], "twice: sweep.name=a and b"),
+        (["tracker.group=mine", "seed=0,1"], "tracker.group=mine"),
+        (["tracker=wandb_offline", "tracker.project=a/b", "seed=0,1"], "tracker.project=a/b"),
+        (["sweep.targets=[sharpness_foo]", "measures=[sharpness]", "seed=0,1"], "sweep.targets=sharpness_foo"),
+        (["+sweep.published.line=nothing", "seed=0,1"], "sweep.published.line=nothing"),
+        (["+sweep.published.lime=cifar10", "seed=0,1"], "sweep.published.lime: no subspace or measure has this name; did"),
         (["sweep.name=../x", "seed=0,1"], "sweep.name"),
         (["seed=range(0"], "range"),
         (["sweep.time_budget=20", "seed=0,1"], "sweep.time_budget=20"),
@@ -530,6 +537,21 @@ def test_a_forced_option_has_the_column_of_the_option():
     assert plans[0].hyperparameters == plans[1].hyperparameters
     for forced, plain in zip(plans[0].runs, plans[1].runs, strict=True):
         assert (forced.varied, forced.identity) == (plain.varied, plain.identity)
+
+
+@pytest.mark.parametrize("option", ["model=mlp", "model.width=9", "dataset=cifar10", "results=elsewhere"])
+def test_options_that_a_run_has_itself_are_refused(done, option):
+    directory = next((done[0] / "runs").iterdir())
+    result = run_command("measure.py", f"run={directory}", option)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"{option.partition('=')[0]}: a run has its own" in result.stderr
+
+
+def test_a_launcher_without_processes_is_refused(tmp_path):
+    result = sweep(tmp_path, *GRID, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert result.returncode == 2
+    assert "n_jobs=0" in result.stderr
+    assert not list((tmp_path / "sweeps").glob("*/plan.json"))
 
 
 def test_an_option_named_like_a_measured_column_keeps_its_full_name():

@@ -1,6 +1,7 @@
 """Write figures to disk."""
 
 import io
+import warnings
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -26,7 +27,10 @@ def save(figure: Figure, path: Path | str) -> None:
         raise InputError(f"{path}: figures are PNG files; choose a name that ends in .png")
     _show_dollar_signs(figure)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        figure.savefig(content, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content.getvalue())
 
