@@ -11,9 +11,18 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    model_serializer,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from regioncount.errors import InputError
@@ -125,8 +134,20 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    later: ClassVar[frozenset[str]] = frozenset()
+    """The options that were added after runs had been published. At their defaults, they are left out of records, and thus
+    of identities and measurement keys."""
 
-def options_model(entry: Entry) -> type[BaseModel]:
+    @model_serializer(mode="wrap")
+    def _omit_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if not self.is_later_default(name)}
+
+    def is_later_default(self, name: str) -> bool:
+        """Return whether an option is one of `later` and has its default."""
+        return name in self.later and getattr(self, name) == type(self).model_fields[name].get_default()
+
+
+def options_model(entry: Entry) -> type[Options]:
     """Return the pydantic model of an entry's options, by default a model of its factory's keyword arguments."""
     base = resolve(entry.base_options)
     if entry.options is not None:
@@ -141,10 +162,10 @@ def options_model(entry: Entry) -> type[BaseModel]:
 def model_of_signature(
     name: str,
     factory: Callable[..., Any],
-    base: type[BaseModel] = Options,
+    base: type[Options] = Options,
     passed: frozenset[str] = frozenset(),
     positional: bool = False,
-) -> type[BaseModel]:
+) -> type[Options]:
     """Return a pydantic model of a factory's keyword arguments.
 
     Args:
@@ -164,7 +185,7 @@ def model_of_signature(
         raise InputError(f"{name}: its arguments cannot be read; wrap it in a Python function") from error
     for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
-            base = cast("type[BaseModel]", type("AnyOptions", (base,), {"model_config": ConfigDict(extra="allow")}))
+            base = cast("type[Options]", type("AnyOptions", (base,), {"model_config": ConfigDict(extra="allow")}))
         by_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         optional = parameter.default is not parameter.empty
         is_option = optional or positional or parameter.kind is parameter.KEYWORD_ONLY
@@ -179,7 +200,7 @@ def _type_of(parameter: inspect.Parameter) -> Any:
     return types.get(parameter.annotation if default is parameter.empty else type(default), Any)
 
 
-def validate_options(entry: Entry, options: Mapping[str, Any], group: str) -> BaseModel:
+def validate_options(entry: Entry, options: Mapping[str, Any], group: str) -> Options:
     """Return the options of an entry as an instance of their model.
 
     Args:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 from regioncount import registry
 from regioncount.columns import PARTS, Column
 from regioncount.config.exact import check_exact
+from regioncount.config.schedule import check_schedule
 from regioncount.config.schemas import MeasuringConfig, RunConfig, Snapshots, Stop, SweepOptions
 from regioncount.config.values import plain, validate
 from regioncount.data.sources import DatasetOptions
@@ -71,6 +72,7 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
     else:
         mapping = _without_training(mapping)
     config = _parse_rest(RunConfig, mapping | {"model": model, "plugins": plugins}, recorded)
+    check_schedule(config.schedule, config.epochs)
     if not in_epochs:
         if config.seed > MAX_SEED:
             raise InputError(f"seed={config.seed}: model={model['name']} takes seeds up to {MAX_SEED}")
@@ -240,6 +242,7 @@ def _parse_part(table: registry.Registry, options: object, group: str, recorded:
     own = {key: value for key, value in part.items() if key not in ("name", "_target_")}
     checked = validate_options(entry, own, group)
     own = {key: getattr(checked, key, value) if isinstance(value, str) else value for key, value in own.items()}
+    own = {key: value for key, value in own.items() if not checked.is_later_default(key)}
     named = {key: part[key] for key in ("name", "_target_") if key in part}
     if table is registry.optimizers:
         own = {"weight_decay": 0.0} | own

@@ -3,7 +3,7 @@
 This module does not import torch, so that configurations can be read without it.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -85,6 +85,19 @@ Epochs = Annotated[StrictInt, Field(ge=1)]
 Factor = Annotated[StrictFloat, Field(gt=0, le=1)]
 
 
+class CosineOptions(Options):
+    """Lower the learning rate along half a cosine, after a linear warm-up."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"epochs", "warmup", "final"})
+
+    epochs: Epochs | None = None
+    """The epochs of the schedule; None for those of the run. A run with fewer epochs stops early on the curve."""
+    warmup: Annotated[StrictInt, Field(ge=0)] = 0
+    """The first epochs, in which the learning rate rises linearly."""
+    final: NonNegative = 0.0
+    """The learning rate at the end of the schedule."""
+
+
 class StepOptions(Options):
     """Multiply the learning rate by gamma every `step_size` epochs."""
 
@@ -106,7 +119,7 @@ class ExponentialOptions(Options):
 
 
 register_schedule("constant", "regioncount.training.optimizers:constant", options=Options)
-register_schedule("cosine", "regioncount.training.optimizers:cosine", options=Options)
+register_schedule("cosine", "regioncount.training.optimizers:cosine", options=CosineOptions)
 register_schedule("step", "regioncount.training.optimizers:step", options=StepOptions)
 register_schedule("multistep", "regioncount.training.optimizers:multistep", options=MultistepOptions)
 register_schedule("exponential", "regioncount.training.optimizers:exponential", options=ExponentialOptions)

@@ -9,8 +9,10 @@ from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
     ExponentialLR,
+    LinearLR,
     LRScheduler,
     MultiStepLR,
+    SequentialLR,
     StepLR,
 )
 
@@ -52,7 +54,7 @@ def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int
     Args:
         optimizer: The optimizer whose learning rate the schedule sets.
         options: The `name` of a registered schedule and its options, which are passed to its factory.
-        epochs: The number of epochs of the run.
+        epochs: The number of epochs of the run; the option `epochs` replaces it.
 
     Returns:
         The schedule.
@@ -60,9 +62,9 @@ def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int
     Raises:
         InputError: The factory of a plugin raised an exception or returned something else.
     """
-    extra = {key: value for key, value in options.items() if key != "name"}
+    extra = {key: value for key, value in options.items() if key not in ("name", "epochs")}
     entry = registry.schedules[options["name"]]
-    schedule = entry.build(optimizer, epochs, **extra)
+    schedule = entry.build(optimizer, options.get("epochs", epochs), **extra)
     if not isinstance(schedule, LRScheduler):
         raise InputError(f"schedule={entry.name}: {type(schedule).__name__} is not a torch.optim.lr_scheduler.LRScheduler")
     if schedule.optimizer is not optimizer:
@@ -78,9 +80,17 @@ def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
     return ConstantLR(optimizer, factor=1.0)
 
 
-def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """Return a schedule that lowers the learning rate to 0 along half a cosine over all epochs."""
-    return CosineAnnealingLR(optimizer, T_max=epochs)
+def cosine(optimizer: Optimizer, epochs: int, warmup: int = 0, final: float = 0.0) -> LRScheduler:
+    """Return a schedule that lowers the learning rate to `final` along half a cosine.
+
+    In each of the first `warmup` epochs, the learning rate is higher than in the one before by the same step; the last of
+    them has the full learning rate.
+    """
+    if warmup == 0:
+        return CosineAnnealingLR(optimizer, T_max=epochs, eta_min=final)
+    rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(1, warmup - 1))
+    fall = CosineAnnealingLR(optimizer, T_max=epochs - warmup, eta_min=final)
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
 
 
 def step(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:

@@ -117,6 +117,19 @@ def test_configurations_keep_their_identity(compose, overrides, identity):
     assert run_identity(as_mapping(compose(overrides)), FINGERPRINTS["train"], "float32", compiled=False) == identity
 
 
+@pytest.mark.parametrize(
+    "defaults", [["schedule.epochs=100"], ["schedule.epochs=null"], ["schedule.warmup=0"], ["schedule.final=0"]]
+)
+def test_later_options_at_their_defaults_do_not_change_the_identity(compose, defaults):
+    """A run that was trained before an option existed is found with the option at its default."""
+    plain, given = (as_mapping(compose(f"model=resnet18 epochs=100 {option}")) for option in ("", *defaults))
+    assert given["schedule"] == plain["schedule"] == {"name": "cosine"}
+    assert as_mapping(compose("model=resnet18 epochs=100 schedule.epochs=200"))["schedule"] == {
+        "name": "cosine",
+        "epochs": 200,
+    }
+
+
 def test_precision_and_compilation_change_the_identity(compose):
     config = as_mapping(compose("model=resnet18"))
     assert run_identity(config, FINGERPRINTS["train"], "bfloat16", compiled=False) == "19d328150d9e1f6f"

@@ -211,11 +211,11 @@ def test_no_run_starts_after_the_time_budget(tmp_path):
 
 
 def test_a_launcher_that_stops_early_is_not_reported_as_a_used_up_time_budget(tmp_path):
-    stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra/launcher=joblib", "hydra.launcher.batch_size=0")
     assert stopped.returncode == 1
     (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("the launcher stopped early")]
     log = only_sweep(tmp_path) / "hydra" / "launcher.log"
-    assert "n_jobs == 0" in line
+    assert "batch_size" in line
     assert str(log) in line
     assert "Traceback" not in stopped.stderr
     assert "Traceback" in log.read_text()
