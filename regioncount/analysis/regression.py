@@ -9,7 +9,10 @@ from regioncount.analysis.observations import HYPERPARAMETERS, Floats, complete,
 from regioncount.analysis.partial import MAX_EXPLAINED
 from regioncount.errors import InputError
 
-COLUMNS = ("coefficient", "standardized_coefficient", "partial_r_squared", "intercept", "r_squared", "adjusted_r_squared")
+COLUMNS = (
+    *("coefficient", "standardized_coefficient", "partial_r_squared", "r_squared_drop", "variance_inflation"),
+    *("intercept", "r_squared", "adjusted_r_squared"),
+)
 
 
 def regression(
@@ -27,6 +30,8 @@ def regression(
 
         R^2 = 1 - RSS / SS,    adjusted R^2 = 1 - (1 - R^2) (n - 1) / (n - p - 1),
         partial R^2 of measure j = 1 - RSS / (RSS without j), the share that j explains of the others' residual variance,
+        R^2 drop of measure j = R^2 - (R^2 without j), which the paper calls partial R^2 (Li et al. 2025),
+        variance inflation factor of measure j = 1 / (1 - R^2 of j regressed on the other measures),
         standardized coefficient = coefficient times the standard deviation of the measure over that of the target.
 
     Args:
@@ -38,9 +43,10 @@ def regression(
 
     Returns:
         One row per measure: measure, target, runs, configurations, note, coefficient (units of the target per unit of the
-        measure), standardized_coefficient, partial_r_squared and, the same in every row, intercept, r_squared,
-        adjusted_r_squared. They are undefined (NaN), and note gives the reason, if there are fewer than p + 2
-        configurations, if the target or a measure is constant, or if a measure is a linear function of the others.
+        measure), standardized_coefficient, partial_r_squared, r_squared_drop, variance_inflation and, the same in every row,
+        intercept, r_squared, adjusted_r_squared. They are undefined (NaN), and note gives the reason, if there are fewer
+        than p + 2 configurations, if the target or a measure is constant, or if a measure is a linear function of the
+        others.
 
     Raises:
         InputError: If a column is missing or not numeric, accuracies are in percent, or a measure is given twice.
@@ -66,8 +72,8 @@ def regression(
     )
     standardized = (values - means) / deviations
     x, y = standardized[:, :-1], standardized[:, -1]
-    collinear = [name for j, name in enumerate(measures) if _residual(np.delete(x, j, axis=1), x[:, j]) <= 1 - MAX_EXPLAINED]
-    if collinear:
+    own = np.array([_residual(np.delete(x, j, axis=1), x[:, j]) for j in range(len(measures))])
+    if collinear := [name for name, share in zip(measures, own, strict=True) if share <= 1 - MAX_EXPLAINED]:
         return table.assign(note=f"undefined: {' and '.join(collinear)} are linear functions of the other measures")
     slopes = np.linalg.lstsq(x, y, rcond=None)[0]
     unexplained = _residual(x, y)
@@ -77,6 +83,8 @@ def regression(
     table["intercept"] = means[-1] - table["coefficient"] @ means[:-1]
     table["r_squared"] = 1 - unexplained
     table["adjusted_r_squared"] = 1 - unexplained * (len(y) - 1) / (len(y) - len(measures) - 1)
+    table["r_squared_drop"] = np.clip(unexplained_without - unexplained, 0, 1)
+    table["variance_inflation"] = 1 / own
     # If the residuals without the measure are rounding errors, there is no variance left for it to explain.
     table["partial_r_squared"] = np.where(
         unexplained_without > 1 - MAX_EXPLAINED,
@@ -96,12 +104,11 @@ def describe_regression(table: pd.DataFrame) -> str:
     if row["note"]:
         return f"{heading}: {row['note']}"
     lines = [f"{heading}: R^2 {row['r_squared']:.3f}, adjusted {row['adjusted_r_squared']:.3f}"]
-    shown = table[["measure", "coefficient", "standardized_coefficient", "partial_r_squared"]]
-    formats = {
-        "coefficient": "{:.4g}".format,
-        "standardized_coefficient": "{:.3f}".format,
-        "partial_r_squared": "{:.3f}".format,
-    }
+    shown = table[
+        ["measure", "coefficient", "standardized_coefficient", "partial_r_squared", "r_squared_drop", "variance_inflation"]
+    ]
+    decimals = dict.fromkeys(map(str, shown.columns[1:]), "{:.3f}".format)
+    formats = decimals | {"coefficient": "{:.4g}".format, "variance_inflation": "{:.4g}".format}
     return "\n".join([*lines, shown.to_string(index=False, formatters=formats, na_rep="-")])
 
 

@@ -27,7 +27,7 @@ def check_exact(regions: Regions, recorded: bool) -> None:
         if points != subspace.model_copy(update={"resolution": None}).points_per_axis and not recorded:
             advice = "omit the resolution, or use a subspace with the default one"
             raise InputError(f"regions.{name}.resolution={points}: regions.method={method} uses no lattice; {advice}")
-        if dimension > EXACT_METHODS[method]:
+        if dimension > EXACT_METHODS[method] or subspace.lattice != "simplex":
             raise InputError(
                 f"regions.{name}: regions.method={method} counts {exact_scope(method)}; leave this subspace out, "
                 "or pass regions.method=auto"

@@ -320,7 +320,7 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
     unknown = RecordedSubspace if recorded else None
     subspace = _validate_part(registry.subspaces, options, group, options["kind"], unknown)
     if not recorded:
-        check_lattice(subspace.dimension_counted, subspace.points_per_axis, f"{group}.resolution")
+        check_lattice(subspace.dimension_counted, subspace.points_per_axis, subspace.lattice, f"{group}.resolution")
     if entry is not None and entry.plugin:  # reports read the record only, without the plugin's default resolution
         subspace = subspace.model_copy(update={"resolution": subspace.points_per_axis})
     return subspace

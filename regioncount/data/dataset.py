@@ -101,13 +101,13 @@ def load_checked(options: DatasetOptions) -> Dataset:
     if test_source is None:
         size = options.train_size or entry.traits.get("default_train_size") or len(train) // 2
         train, test = _draw_training_split(train, size, len(classes), train_generator)
-        mean, std = _normalization(entry, train)
+        mean, std = _normalization(entry, train, options)
     else:
         test = _as_split(test_source, len(classes), f"dataset={entry.name}: its test split")
         if test.image_shape != train.image_shape:
             shapes = f"{train.image_shape} for training and {test.image_shape} for testing"
             raise InputError(f"dataset={entry.name}: its images have the shapes {shapes}; give both the same shape")
-        mean, std = _normalization(entry, train)
+        mean, std = _normalization(entry, train, options)
         train = _subset(train, options.train_size, len(classes), train_generator, "train")
     test = _subset(test, options.test_size, len(classes), test_generator, "test")
     if options.resize is not None:
@@ -179,8 +179,17 @@ def _draw_training_split(
     return split.select(torch.from_numpy(train)), split.select(torch.from_numpy(test))
 
 
-def _normalization(entry: Entry, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the registered mean and standard deviation of each channel; by default, those of the training images."""
+def _normalization(
+    entry: Entry, train: Split | StreamedSplit, options: DatasetOptions
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the given or registered mean and standard deviation of each channel, or those of the training images."""
+    if options.mean is not None and options.std is not None:
+        channels = train.image_shape[0]
+        if {len(options.mean), len(options.std)} != {channels}:
+            raise InputError(
+                f"dataset.mean={options.mean}, std={options.std}: give one number for each of {channels} channels"
+            )
+        return tuple(options.mean), tuple(options.std)
     if entry.traits.get("mean") is not None:
         return entry.traits["mean"], entry.traits["std"]
     if isinstance(train, StreamedSplit):

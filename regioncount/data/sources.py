@@ -10,10 +10,10 @@ This module does not import torch, so that configurations can be read without it
 import http.client
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from regioncount.errors import InputError, one_line
 from regioncount.options import Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str
@@ -31,8 +31,13 @@ DOWNLOADS = {
 }
 
 
+Channels = Annotated[list[Float], Field(min_length=1, max_length=64)]
+
+
 class DatasetOptions(Options):
     """The options of a data set. A plugin's data set may add its own in a subclass."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
 
     name: Str = "digits"
     root: Str | None = None
@@ -51,6 +56,19 @@ class DatasetOptions(Options):
     """The name in tables; None for the registered one or, without one, the folder's name."""
     workers: NonNegativeInt | None = None
     """The number of processes that decode streamed images; None for one per processor core, at most 8."""
+    mean: Channels | None = None
+    """The mean of each channel with which images are normalized, for pixels from 0 to 1; None for the registered one or,
+    without one, that of the training images."""
+    std: Channels | None = None
+    """The standard deviation of each channel, as `mean`."""
+
+    @model_validator(mode="after")
+    def _check_normalization(self) -> "DatasetOptions":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std: give both or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std={self.std}: must be above 0")
+        return self
 
 
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)

@@ -41,6 +41,11 @@ class SubspaceOptions(Options):
         return 2
 
     @property
+    def lattice(self) -> str:
+        """The set of lattice points; see `regioncount.regions.lattice`."""
+        return "simplex"
+
+    @property
     def points_per_axis(self) -> int:
         """The resolution; if it is None, the paper's."""
         return self.resolution or default_resolution(self.dimension_counted)
@@ -60,6 +65,25 @@ class SimplexOptions(SubspaceOptions):
     def images_per_subspace(self) -> int:
         """The number of images drawn for each subspace."""
         return self.dimension + 1
+
+
+class ParallelogramOptions(SubspaceOptions):
+    """The parallelogram x + s (y - x) + t (z - x), with s and t from 0 to 1, of three images x, y and z."""
+
+    @property
+    def dimension_counted(self) -> int:
+        """The dimension of the subspaces that regions are counted in."""
+        return 2
+
+    @property
+    def images_per_subspace(self) -> int:
+        """The number of images drawn for each subspace."""
+        return 3
+
+    @property
+    def lattice(self) -> str:
+        """The set of lattice points; see `regioncount.regions.lattice`."""
+        return "box"
 
 
 class RandomDirectionOptions(SubspaceOptions):
@@ -85,6 +109,12 @@ class WiderScopeOptions(SubspaceOptions):
 @register_subspace("simplex", options=SimplexOptions)
 def simplex(vertices: "Tensor", options: SimplexOptions, generator: "Generator") -> "Tensor":
     """Return the images themselves, (S, d + 1, C, H, W)."""
+    return vertices
+
+
+@register_subspace("parallelogram", options=ParallelogramOptions)
+def parallelogram(vertices: "Tensor", options: ParallelogramOptions, generator: "Generator") -> "Tensor":
+    """Return the images themselves, (S, 3, C, H, W): the corner x and its two neighbours y and z."""
     return vertices
 
 

@@ -60,7 +60,7 @@ def measure(
         data: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,). Or a
             data set of `regioncount.data`, which has a training and a test set.
         names: Registered measures. By default all that need only one model and its data, which excludes `seed_agreement`
-            and `theorem`.
+            and `theorem`, and those that are computed on request only (`regioncount.measures.distances`).
         test: The test set, in the form of `data`.
         initial: The model before training.
 
@@ -88,7 +88,7 @@ def measure(
         labels = {"training": data[1]} | ({"test": test[1]} if test else {})
     check_model(measured, labels, initial)
     values: dict[str, float | str] = {}
-    for name in tqdm(known if names is None else names, unit=" measures", disable=None, leave=False):
+    for name in tqdm(_by_default() if names is None else names, unit=" measures", disable=None, leave=False):
         values |= value(name, measured)
     return values
 
@@ -172,3 +172,8 @@ def _available() -> list[str]:
     """Return the measures that need only one model and its data, in the order of the tables."""
     table = registry.measures
     return [name for name in table.names() if not table[name].traits.get("suite")]
+
+
+def _by_default() -> list[str]:
+    """Return the available measures that need not be requested by name."""
+    return [name for name in _available() if not registry.measures[name].traits.get("on_request")]

@@ -6,12 +6,13 @@ sampled training points.
 
 import functools
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
-from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.measured_model import Batch, MeasuredModel
 from regioncount.measures.weights import SEED, as_vector, loss_and_gradient, weights_of
 from regioncount.registry import register_measure
 
@@ -38,6 +39,26 @@ def gradient_variance(measured: MeasuredModel) -> float:
     if len(measured.sample[0]) < 2 * MINIBATCH:
         raise InputError(f"{len(measured.sample[0])} training points are fewer than two minibatches of {MINIBATCH}")
     return _norm_and_variance(measured)[1]
+
+
+def variance_over_batches(measured: MeasuredModel, batches: Iterable[Batch]) -> float:
+    """Return mean_B ||g_B - g||_2^2 over minibatches B; see `gradient_variance`.
+
+    Args:
+        measured: The model.
+        batches: The minibatches: inputs and labels.
+
+    Raises:
+        InputError: If there are fewer than two minibatches, or the model is not a network.
+    """
+    weights = weights_of(measured)
+    total, squares, number = torch.zeros((), dtype=torch.float64), 0.0, 0
+    for batch in batches:
+        gradient = as_vector(loss_and_gradient(measured, weights, [batch])[1])
+        total, squares, number = total.to(gradient.device) + gradient, squares + gradient.square().sum().item(), number + 1
+    if number < 2:
+        raise InputError(f"{number} minibatch: two are needed for a variance")
+    return squares / number - (total / number).square().sum().item()
 
 
 @functools.lru_cache(maxsize=1)

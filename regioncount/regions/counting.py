@@ -14,7 +14,14 @@ from regioncount.regions.components import region_sizes
 from regioncount.regions.evaluation import Model
 from regioncount.regions.exact import ExactLines, exact_lines
 from regioncount.regions.labelling import Labeller
-from regioncount.regions.lattice import barycentric, index_grid, neighbour_offsets, neighbour_pairs, simplex_lattice
+from regioncount.regions.lattice import (
+    barycentric,
+    box_lattice,
+    index_grid,
+    neighbour_offsets,
+    neighbour_pairs,
+    simplex_lattice,
+)
 from regioncount.regions.methods import (
     EXACT_METHODS,
     LATTICE_METHODS,
@@ -51,6 +58,8 @@ class RegionCount:
     """Model evaluations, in inputs."""
     screening_bound: float | None = None
     """Margin in bfloat16 below which a point was also evaluated in float32; None if bfloat16 was not used."""
+    lattice: str = "simplex"
+    """Set of lattice points, "simplex" or "box"."""
     exact: ExactLines | list[ExactPlane] | None = None
     """Result of an exact method: boundaries, affine pieces of the network, and the share of each line that is proved."""
 
@@ -107,7 +116,7 @@ class RegionCount:
         """
         require_type("other", other, RegionCount)
         advice = "count both models in the same subspaces"
-        for name in ("dimension", "resolution", "connectivity"):
+        for name in ("dimension", "resolution", "connectivity", "lattice"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
                 raise InputError(f"the counts differ in {name}, {ours} and {theirs}: {advice}")
@@ -128,6 +137,7 @@ def count_regions(
     connectivity: str = "paper",
     batch_size: int | None = None,
     budget: int | None = None,
+    lattice: str = "simplex",
 ) -> RegionCount:
     """Count the connected regions of constant predicted label in each of S simplices.
 
@@ -156,6 +166,8 @@ def count_regions(
         connectivity: "paper" or "lattice"; see `count_components`.
         batch_size: Inputs evaluated at once. By default it follows from the input's shape and the device.
         budget: For "exact" and "bounds" on lines, the number of evaluations after which the proof stops.
+        lattice: "simplex": the points of the simplex itself. "box": those of the box that its edges from the first vertex
+            span, the parallelogram of a triangle, as in the paper's first experiments with planes. On lines, both are equal.
 
     Returns:
         Counts and entropies of the subspaces, with their mean and its standard error.
@@ -175,14 +187,16 @@ def count_regions(
     require_method(method, (*LATTICE_METHODS, *EXACT_METHODS))
     require_connectivity(connectivity)
     if method in EXACT_METHODS:
+        if lattice != "simplex":
+            raise InputError(f"lattice={lattice}: method={method} uses no lattice; omit it")
         return _count_exactly(model, vertices, resolution, method, connectivity, budget)
     if budget is not None:
         raise InputError(f"budget={budget}: only method={' and method='.join(EXACT_METHODS)} accept a budget, not {method}")
     dimension = vertices.shape[1] - 1
     resolution = default_resolution(dimension) if resolution is None else int(resolution)
 
-    check_lattice(dimension, resolution)
-    points = simplex_lattice(dimension, resolution)
+    check_lattice(dimension, resolution, lattice)
+    points = (box_lattice if lattice == "box" else simplex_lattice)(dimension, resolution)
     pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
     weights = barycentric(points, resolution)
     labeller = Labeller(model, vertices, weights, index_grid(points, resolution), method, batch_size)
@@ -205,6 +219,7 @@ def count_regions(
         method=labeller.method,
         evaluations=labeller.evaluations,
         screening_bound=labeller.screening_bound,
+        lattice=lattice,
     )
 
 

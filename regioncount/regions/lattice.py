@@ -1,8 +1,8 @@
-"""The regular lattice in a simplex.
+"""The regular lattice in a simplex or in the box that its edges span.
 
-A lattice point has integer coordinates (a_1, ..., a_d) with a_i >= 0 and a_1 + ... + a_d <= n - 1, where n is the
-resolution. Its barycentric coordinates are (n - 1 - sum a, a_1, ..., a_d) / (n - 1). Membership and neighbourhood
-are decided in integers: in floating point, a test such as a + b <= 1 loses points at the border.
+A lattice point has integer coordinates (a_1, ..., a_d) from 0 to n - 1, where n is the resolution; in a simplex, their sum
+is at most n - 1. Its barycentric coordinates are (n - 1 - sum a, a_1, ..., a_d) / (n - 1). Membership and neighbourhood are
+decided in integers: in floating point, a test such as a + b <= 1 loses points at the border.
 """
 
 import numpy as np
@@ -33,6 +33,22 @@ def simplex_lattice(dimension: int, resolution: int) -> np.ndarray:
     return points
 
 
+def box_lattice(dimension: int, resolution: int) -> np.ndarray:
+    """Return all lattice points of a box in lexicographic order.
+
+    The points are x_0 + sum_i a_i (x_i - x_0) / (n - 1) for the vertices x_0, ..., x_d of a simplex: for d = 2, those of the
+    parallelogram that has two edges of a triangle as its sides.
+
+    Args:
+        dimension: Dimension d of the box.
+        resolution: Lattice points n along each edge, ends included.
+
+    Returns:
+        Integer coordinates, int64 (n^d, d).
+    """
+    return np.indices([resolution] * dimension).reshape(dimension, -1).T
+
+
 def barycentric(points: np.ndarray, resolution: int) -> np.ndarray:
     """Return the barycentric coordinates of lattice points.
 
@@ -41,7 +57,7 @@ def barycentric(points: np.ndarray, resolution: int) -> np.ndarray:
         resolution: Lattice points n along each edge.
 
     Returns:
-        float64 (P, d + 1); each row sums to 1.
+        float64 (P, d + 1); each row sums to 1. The first coordinate of points outside the simplex is negative.
     """
     first = (resolution - 1) - points.sum(axis=1, keepdims=True)
     return np.concatenate([first, points], axis=1) / (resolution - 1)

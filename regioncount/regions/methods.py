@@ -18,6 +18,10 @@ CONNECTIVITIES = ("paper", "lattice")
 """Definitions of which lattice points are neighbours; see `regioncount.regions.lattice.neighbour_offsets`."""
 
 
+LATTICES = ("simplex", "box")
+"""Sets of lattice points; see `regioncount.regions.lattice`."""
+
+
 def default_resolution(dimension: int) -> int:
     """Return the number of lattice points per axis that the paper uses.
 
@@ -30,18 +34,23 @@ def default_resolution(dimension: int) -> int:
     return {1: 200, 2: 10}.get(dimension, 5)
 
 
-def check_lattice(dimension: int, resolution: int, option: str = "resolution") -> None:
+def check_lattice(dimension: int, resolution: int, lattice: object = "simplex", option: str = "resolution") -> None:
     """Check that a lattice is not too large to be evaluated.
 
     Args:
         dimension: Dimension d of the subspace.
         resolution: Lattice points n along each edge.
+        lattice: "simplex" or "box".
         option: The name of the resolution, for the message.
 
     Raises:
-        InputError: If the lattice has more than `MAX_POINTS` points, binomial(n - 1 + d, d).
+        InputError: If the lattice is unknown, or has more than `MAX_POINTS` points: binomial(n - 1 + d, d) in a simplex, n^d
+            in a box.
     """
-    if math.comb(resolution - 1 + dimension, dimension) > MAX_POINTS:
+    if not isinstance(lattice, str) or lattice not in LATTICES:
+        raise InputError(f"lattice={lattice} is unknown; use one of {', '.join(LATTICES)}")
+    points = resolution**dimension if lattice == "box" else math.comb(resolution - 1 + dimension, dimension)
+    if points > MAX_POINTS:
         raise InputError(
             f"{option}={resolution}: the lattice of a {dimension}-dimensional subspace has more than {MAX_POINTS:,} points; "
             "choose a lower resolution"

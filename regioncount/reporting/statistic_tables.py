@@ -137,8 +137,8 @@ def regression(results: SweepResults, group: Group | None = None) -> Table:
     rows = []
     for _, row in table.iterrows():
         names = identifying(row, "measure", group) | {"measure": results.columns.label(row["measure"])}
-        statistics = {name: row[name] for name in ("standardized_coefficient", "partial_r_squared", "r_squared")}
-        texts = {name: DASH if pd.isna(value) else f"{value:.3f}" for name, value in statistics.items()}
+        shown = ("standardized_coefficient", "partial_r_squared", "r_squared_drop", "variance_inflation", "r_squared")
+        texts = {name: DASH if pd.isna(row[name]) else f"{row[name]:.3f}" for name in shown}
         rows.append(names | texts | {"configurations": str(row["configurations"]), "note": row["note"]})
     caption = "Multiple linear regression of the test error: what each measure explains of what the others leave"
     cells = pd.DataFrame(rows)

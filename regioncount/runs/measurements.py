@@ -56,6 +56,11 @@ def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict
             "seed": config.regions.seed,
             "method": "auto" if config.regions.method in EXACT_METHODS else config.regions.method,
         }
+    if "minibatch_gradient_variance" in settings:
+        own = {"batch_size": getattr(config, "batch_size", None), "seed": config.regions.seed}
+        settings["minibatch_gradient_variance"] = {
+            k: v for k, v in settings["minibatch_gradient_variance"].items() if k != "points"
+        } | own
     for name in config.measures:
         if name in VERSIONS:
             settings[name]["version"] = VERSIONS[name]

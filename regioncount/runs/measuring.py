@@ -128,14 +128,16 @@ def _described_columns(name: str, values: dict[str, Any]) -> dict[str, dict[str,
 
 def _count(model: Callable, name: str, setting: dict, dataset: Dataset, config: RunConfig | MeasuringConfig) -> Measurement:
     """Count regions in one kind of subspace. If they cannot be counted, only this measurement is undefined."""
+    subspace = config.regions.subspaces[name]
     try:
         result = count_regions(
             model,
-            draw_vertices(config.regions.subspaces[name], dataset, config.regions.seed),
+            draw_vertices(subspace, dataset, config.regions.seed),
             resolution=setting["subspace"]["resolution"],
             method=setting["method"],
             connectivity=setting["connectivity"],
             budget=setting.get("budget"),
+            lattice=subspace.lattice,
         )
     except InputError as error:
         return {"error": one_line(error)}, {}, {}

@@ -340,6 +340,10 @@ def test_regression_equals_that_of_scikit_learn():
         others = np.delete(x, position, axis=1)
         residuals = [values - LinearRegression().fit(others, values).predict(others) for values in (x[:, position], y)]
         assert result.loc[measure, "partial_r_squared"] == pytest.approx(stats.pearsonr(*residuals).statistic ** 2, abs=1e-5)
+        without = LinearRegression().fit(others, y).score(others, y)
+        assert result.loc[measure, "r_squared_drop"] == pytest.approx(r_squared - without, abs=1e-5)
+        explained = LinearRegression().fit(others, x[:, position]).score(others, x[:, position])
+        assert result.loc[measure, "variance_inflation"] == pytest.approx(1 / (1 - explained), rel=1e-4)
     text = describe_regression(result.reset_index())
     assert f"R^2 {r_squared:.3f}" in text
     assert all(measure in text for measure in measures)
@@ -351,6 +355,8 @@ def test_regression_on_one_measure_equals_the_correlation():
     r = stats.pearsonr(runs["count"], 1 - runs["test_accuracy"]).statistic
     assert result[["r_squared", "partial_r_squared"]].astype(float).to_numpy() == pytest.approx(r**2, abs=1e-5)
     assert result["standardized_coefficient"] == pytest.approx(r, abs=1e-5)
+    assert result["r_squared_drop"] == pytest.approx(r**2, abs=1e-5)
+    assert result["variance_inflation"] == 1
 
 
 def test_undefined_regressions_give_the_reason():

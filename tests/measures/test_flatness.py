@@ -172,6 +172,19 @@ def test_gradient_norm_and_variance_by_loops():
     assert gradients.gradient_variance(measured) == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_the_variance_over_given_minibatches():
+    measured = small_network(points=120)
+    inputs, labels = measured.sample
+    batches = list(zip(inputs.split(40), labels.split(40), strict=True))
+    weights = list(measured.network.parameters())
+    rows = [torch.autograd.grad(cross_entropy(measured.network(x), y), weights) for x, y in batches]
+    flat = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).double()
+    expected = (flat - flat.mean(dim=0)).square().sum(dim=1).mean()
+    assert gradients.variance_over_batches(measured, batches) == pytest.approx(expected.item(), rel=1e-4)
+    with pytest.raises(InputError, match="1 minibatch: two are needed"):
+        gradients.variance_over_batches(measured, batches[:1])
+
+
 def test_gradient_variance_needs_two_minibatches():
     with pytest.raises(InputError, match="minibatches"):
         gradients.gradient_variance(small_network(points=99))

@@ -12,7 +12,7 @@ from torch import nn
 import regioncount as rc
 from regioncount import data, models, registry
 from regioncount.errors import InputError
-from regioncount.measures import margins, norms, performance, value
+from regioncount.measures import distances, margins, norms, performance, value
 from regioncount.measures.measured_model import MeasuredModel, from_tensors
 
 INPUTS = torch.randn(40, 3, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -167,6 +167,29 @@ def test_norms_and_distances_of_all_parameters():
     squares = [(difference**2).sum() for difference in differences]
     assert norms.distance_from_initialization(measured) == pytest.approx(math.sqrt(sum(squares)))
     assert norms.frobenius_distance(measured) == pytest.approx(sum(squares[::2]))  # without biases
+
+
+def test_relative_distances_follow_from_the_weights_of_each_layer():
+    before, after = perceptron(), perceptron()
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    measured = measured_model(after, initial=before)
+    pairs = [
+        (trained.weight.detach().double().numpy(), start.weight.detach().double().numpy())
+        for trained, start in zip(after.modules(), before.modules(), strict=True)
+        if isinstance(trained, nn.Linear)
+    ]
+    squares = [(((w - start) ** 2).sum(), (w**2).sum()) for w, start in pairs]
+    relative = sum(distance / norm for distance, norm in squares)
+    assert distances.relative_distance(measured) == pytest.approx(relative)
+    assert distances.log_relative_distance(measured) == pytest.approx(math.log(relative))
+    logarithm = math.log(sum(map(sum, squares)))
+    assert distances.log_distance_plus_norm(measured) == pytest.approx(logarithm)
+    spectral = sum(np.linalg.norm(w, 2) for w, _ in pairs)
+    expected = logarithm - math.log(spectral)
+    assert distances.log_distance_plus_norm_over_spectral(measured) == pytest.approx(expected)
+    assert distances.root_inverse_margin(measured) == pytest.approx(margins.inverse_margin(measured) ** 0.5)
 
 
 def test_path_norm_is_the_sum_over_all_paths():

@@ -99,6 +99,28 @@ def test_blocks_and_batches_do_not_change_counts(monkeypatch):
     assert np.array_equal(one_block.entropies, many_blocks.entropies)
 
 
+@pytest.mark.parametrize("connectivity", ["paper", "lattice"])
+@pytest.mark.parametrize("method", ["grid", "auto"])
+@pytest.mark.parametrize(("dimension", "n"), [(1, 30), (2, 9), (3, 5)])
+def test_counts_in_boxes_equal_those_of_explicitly_evaluated_points(dimension, n, method, connectivity):
+    torch.manual_seed(dimension)
+    model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 4)).double()
+    vertices = 4 * torch.randn(8, dimension + 1, 5, dtype=torch.float64)
+    options = {"resolution": n, "method": method, "connectivity": connectivity}
+    result = rc.count_regions(model, vertices, lattice="box", **options)
+    box = np.empty((8, *[n] * dimension), int)
+    for index in np.ndindex(*[n] * dimension):
+        steps = torch.tensor(index, dtype=torch.float64).view(1, -1, 1) / (n - 1)
+        points = vertices[:, 0] + (steps * (vertices[:, 1:] - vertices[:, :1])).sum(dim=1)
+        box[(slice(None), *index)] = model(points).argmax(dim=1).numpy()
+    assert result.counts.tolist() == rc.count_components(box, connectivity).tolist()
+    triangle = rc.count_regions(model, vertices, **options)
+    assert (triangle.counts.tolist() == result.counts.tolist()) == (dimension == 1)
+    if dimension > 1:
+        with pytest.raises(rc.InputError, match="differ in lattice, box and simplex"):
+            result.paired_difference(triangle)
+
+
 def test_models_that_return_numpy_labels_are_supported():
     model = lambda x: (x.numpy()[:, 0] > 0.5).astype(int)  # noqa: E731
     assert rc.count_regions(model, segment([0.0], [1.0])).counts.tolist() == [2]
@@ -171,6 +193,9 @@ COUNT = rc.RegionCount(np.array([1, 2]), np.zeros(2), 1, 200, "paper", "grid", 4
         (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), resolution=1), "resolution=1"),
         (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), method="fast"), "method=fast"),
         (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), connectivity="all"), "connectivity=all"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 2, 2), lattice="cube"), "lattice=cube"),
+        (lambda: rc.count_regions(stripes(1), torch.rand(2, 6, 2), lattice="box", resolution=100), "10,000,000 points"),
+        (lambda: rc.count_regions(nn.Linear(2, 2), torch.rand(2, 3, 2), lattice="box", method="exact"), "lattice=box"),
         (lambda: rc.count_regions(stripes(1), torch.rand(2, 1, 2)), "vertices of shape"),
         (lambda: rc.count_regions(stripes(1), torch.rand(2, 2)), "vertices of shape"),
         (lambda: rc.count_regions(stripes(1), torch.zeros(2, 2, 2, dtype=torch.uint8)), "floating point"),

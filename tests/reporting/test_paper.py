@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from scipy import stats
 
 from regioncount import models, registry
@@ -67,6 +68,51 @@ def test_every_experiment_is_a_valid_sweep(name, scale, composed):
     assert set(sweep.published.values()) <= known
     for subspace, experiment in sweep.published.items():
         assert subspace in (*cell.regions.subspaces, *cell.measures), (name, subspace, experiment)
+
+
+# What the authors' repository says of each experiment: docs/experiments.md.
+AUTHORS = {
+    "adam": {"optimizer.name": "adam", "schedule.name": "constant", "regions.line.split": "test"},
+    "adagrad": {"optimizer.name": "adagrad", "schedule.name": "step", "regions.line.split": "test"},
+    "cifar10": {"schedule.name": "cosine", "regions.line.split": "test", "augmentation": "none", "epochs": 200},
+    "train_pairs": {"regions.line.split": "train"},
+    "mixup": {"augmentation": "mixup", "regions.line.split": "test"},
+    "crop_flip": {"augmentation": "crop_flip", "regions.line.split": "test"},
+    "vary_learning_rate": {"regions.line.split": "test"},
+    "vary_batch_size": {"regions.line.split": "test"},
+    "random_direction": {"regions.random_direction.scale": 0.5, "regions.random_direction.split": "test"},
+    "plane": {"regions.parallelogram.kind": "parallelogram"},
+    "svhn": {
+        "augmentation": "crop_flip",
+        "dataset.mean": [0.5] * 3,
+        "dataset.std": [0.5] * 3,
+        "epochs": 21,
+        "schedule.epochs": 200,
+    },
+    "vision_transformer": {
+        "optimizer.name": "adam",
+        "augmentation": "crop_flip",
+        "epochs": 200,
+        "schedule.warmup": 5,
+        "schedule.final": 1e-5,
+    },
+    "wider_scope": {"regions.wider_scope.start": -1, "regions.wider_scope_5.start": -5, "regions.wider_scope_5.stop": 6},
+    "decision_tree": {"dataset.train_size": None},
+    "random_forest": {"dataset.train_size": None},
+}
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_experiments_have_the_settings_of_the_authors(name, composed):
+    config = composed[f"paper/{name}", "full"]
+    for option, value in AUTHORS[name].items():
+        assert OmegaConf.select(config, option) == value, option
+
+
+def test_the_vision_transformer_has_the_parameters_of_the_authors(composed):
+    options = dict(composed["paper/vision_transformer", "full"].model)
+    network = models.build(options.pop("name"), 10, 3, image_size=32, **options)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 6_268_810
 
 
 def test_small_experiments_use_and_name_an_image_folder_of_cifar10(composed):
