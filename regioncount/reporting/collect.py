@@ -44,6 +44,8 @@ class SweepResults:
     """One row per run."""
     counts: pd.DataFrame
     """Region counts through training: one row per run, subspace and epoch."""
+    snapshots: pd.DataFrame
+    """All measured values through training: one row per epoch of each run that was measured at several epochs."""
     environments: pd.DataFrame
     """One row per environment of each trained run: hardware, versions and date; and, in the row of the latest,
     training_seconds and measuring_seconds."""
@@ -58,7 +60,7 @@ class SweepResults:
     comparison: pd.DataFrame
     """The correlations beside published ones; see `published.compare`."""
     early: pd.DataFrame
-    """Correlations of the region count at each measured epoch with the final gap."""
+    """Correlations of each measure at each measured epoch with the final gap."""
     regression: pd.DataFrame
     """`analysis.regression` for each group of runs."""
 
@@ -75,7 +77,7 @@ class SweepResults:
 
 def collect(plan: Plan) -> SweepResults:
     """Read a sweep's runs from disk and compute its statistics."""
-    rows, counts, environments = [], [], []
+    rows, counts, snapshots, environments = [], [], [], []
     finished: list[tuple[PlannedRun, Run]] = []
     unfinished = store.unfinished_names(Path(plan.runs[0].config.results))
     for planned, names in zip(plan.runs, plan.names, strict=True):
@@ -94,27 +96,32 @@ def collect(plan: Plan) -> SweepResults:
                 if not values and (planned.config.measures or planned.config.regions.subspaces) and not error:
                     row |= {"status": "damaged", "error": f"{run.directory} has no measurements: rerun the sweep"}
                 counts += _counts_through_training(planned, run, settings)
+                epochs = epochs_to_measure(planned.config, run.epochs_trained)
+                for epoch in epochs if len(epochs) > 1 else ():
+                    at_epoch = measured_values(run, planned.config, planned.dataset, epoch)
+                    snapshots.append(settings | {"epoch": epoch} | at_epoch)
         failure = plans.failure_path(plan.directory, planned.identity, planned.varied)
         if (reason := plans.read_failure(failure)) is not None:
             row |= {"status": "failed", "error": reason}
         rows.append(row)
     _add_seed_agreement(rows, plan)
     columns = result_columns(plan, finished)
-    table, count_table = _as_table(rows), pd.DataFrame(counts)
+    table, snapshot_table = _as_table(rows), pd.DataFrame(snapshots)
     groups = find_groups(table, plan)
     correlations = statistics.correlations(groups, columns, plan)
     return SweepResults(
         plan,
         columns,
         table,
-        count_table,
+        pd.DataFrame(counts),
+        snapshot_table,
         pd.DataFrame(environments),
         statistics.configurations(table, columns, plan),
         correlations,
         statistics.ranking(groups, columns, plan),
         statistics.reliability(groups, columns, plan),
         statistics.comparison(correlations, table, columns, plan),
-        statistics.early(groups, count_table, columns, plan),
+        statistics.early(groups, snapshot_table, columns, plan),
         statistics.regression(groups, plan),
     )
 

@@ -48,6 +48,8 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
     for subspace in dict.fromkeys(lines.column.subspace for lines in figures.lines):
         panels = [lines for lines in figures.lines if lines.column.subspace == subspace]
         save(plots.count_through_training(panels), f"count_through_training_{subspace}")
+    if figures.measures_through_training:
+        save(plots.measures_through_training(figures.measures_through_training), "measures_through_training")
     if figures.panels is not None:
         save(plots.measures_against_gap(figures.panels, group.title), "measures_against_gap")
     if figures.heat_maps:

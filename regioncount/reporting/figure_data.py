@@ -106,7 +106,7 @@ class HeatMap:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """Region counts through training, averaged over the runs with the same values of `Lines.columns`."""
+    """A measure through training, averaged over the runs with the same values of `Lines.columns`."""
 
     values: tuple[Any, ...]
     epochs: np.ndarray
@@ -118,7 +118,7 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Region counts in one kind of subspace through training, one line per configuration."""
+    """A measure through training, one line per configuration."""
 
     column: Column
     columns: list[str]
@@ -234,38 +234,41 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
     return maps
 
 
-def lines_through_training(counts: pd.DataFrame, group_by: Sequence[str] = GROUP_BY, facets: bool = True) -> list[Lines]:
-    """Average region counts at each epoch over runs.
+def lines_through_training(
+    snapshots: pd.DataFrame, column: Column, group_by: Sequence[str] = GROUP_BY, facets: bool = True
+) -> list[Lines]:
+    """Average a measure at each epoch over runs.
 
     Args:
-        counts: One row per run, subspace and epoch: subspace, epoch, mean, and `group_by`.
+        snapshots: One row per run and epoch: epoch, the measure, and `group_by`.
+        column: The measure.
         group_by: The columns that define a configuration.
         facets: Whether there is a panel for each combination of the values of the third and further columns. Otherwise,
             all lines are in one panel; if there are more than `MAX_LINES`, they are averages over these columns, or over
             all but the first one.
 
     Returns:
-        The lines of each subspace and panel; empty if there are no counts.
+        The lines of each panel; empty if there are no values.
 
     Raises:
         InputError: A column is missing.
     """
-    if counts.empty:
+    if snapshots.empty:
         return []
-    require_columns(counts, ["subspace", "epoch", "mean"])
-    counts, columns = complete_rows(counts, ["epoch", "mean"], group_by)
-    if counts.empty:
+    require_columns(snapshots, ["epoch", column.key])
+    values, columns = complete_rows(snapshots, ["epoch", column.key], group_by)
+    if values.empty:
         return []
-    scale, (_, styles) = position_on_scale(counts[columns[0]]), rank_styles(counts, columns[1:2], MAX_LINE_STYLES)
+    values[column.key] *= column.factor
+    scale, (_, styles) = position_on_scale(values[columns[0]]), rank_styles(values, columns[1:2], MAX_LINE_STYLES)
     result = []
-    for subspace, subspace_rows in counts.groupby("subspace", sort=False):
-        for facet, rows in split_facets(subspace_rows, columns[2:]) if facets else [("", subspace_rows)]:
-            choices = (columns[: 2 if facets else None], columns[:2], columns[:1])
-            shown = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
-            lines = [_line(values, line) for values, line in rows.groupby(shown)]
-            averaged = [c for c in columns if c not in shown and rows[c].nunique() > 1]
-            title = f"averaged over {', '.join(Column(c).label for c in averaged)}" if averaged else facet
-            result.append(Lines(Column("region_count", str(subspace)), shown, lines, columns, title, scale, styles))
+    for facet, rows in split_facets(values, columns[2:]) if facets else [("", values)]:
+        choices = (columns[: 2 if facets else None], columns[:2], columns[:1])
+        shown = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
+        lines = [_line(configuration, line, column.key) for configuration, line in rows.groupby(shown)]
+        averaged = [c for c in columns if c not in shown and rows[c].nunique() > 1]
+        title = f"averaged over {', '.join(Column(c).label for c in averaged)}" if averaged else facet
+        result.append(Lines(column, shown, lines, columns, title, scale, styles))
     return result
 
 
@@ -303,8 +306,8 @@ def measure_panels(
     return Panels(target, panels, names[0], scale) if panels else None
 
 
-def _line(values: tuple[Any, ...], rows: pd.DataFrame) -> Line:
-    epochs = rows.groupby("epoch")["mean"].agg(["mean", "sem", "size"])
+def _line(values: tuple[Any, ...], rows: pd.DataFrame, key: str) -> Line:
+    epochs = rows.groupby("epoch")[key].agg(["mean", "sem", "size"])
     mean, error, runs = (epochs[column].to_numpy() for column in ("mean", "sem", "size"))
     return Line(values, epochs.index.to_numpy(), mean, error, runs)
 

@@ -8,9 +8,13 @@ from regioncount.errors import InputError
 from regioncount.reporting import figure_data
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.figure_data import HeatMap, Lines, Panels, Scatter
+from regioncount.reporting.frames import keys
 from regioncount.reporting.groups import Group
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measurement_settings
+
+# Measured at each epoch by `accuracy`, in the order of figures; the others follow from these.
+PERFORMANCE = ("train_accuracy", "test_accuracy", "generalization_gap", "train_loss", "test_loss")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,8 @@ class GroupFigures:
     """Region counts through training, one per subspace and panel; two hyperparameters distinguish lines."""
     detailed_lines: list[Lines]
     """Like `lines`, but all hyperparameters distinguish lines."""
+    measures_through_training: list[Lines]
+    """Accuracies, gap and other measures through training; all hyperparameters distinguish lines."""
     panels: Panels | None
     """All measures against the gap, if they were ranked."""
     trajectories: list[tuple[float, np.ndarray, np.ndarray]]
@@ -40,12 +46,14 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     rows, columns = group.rows, results.plan.drawn_columns
     region_counts = [column for column in results.columns.region_counts(rows) if rows[column.key].notna().any()]
     scatters = [figure_data.scatter(rows, column, group_by=columns) for column in region_counts if "train_accuracy" in rows]
-    lines, detailed_lines = [], []
-    for column in region_counts:
-        counts = group.select_counts(results.counts, results.plan, column.subspace or "")
-        if counts["epoch"].nunique() > 1:
-            lines += figure_data.lines_through_training(counts, columns)
-            detailed_lines += figure_data.lines_through_training(counts, columns, facets=False)
+    snapshots = group.select_snapshots(results.snapshots, results.plan)
+    lines, detailed_lines, other_lines = [], [], []
+    for column in map(results.columns.__getitem__, keys(snapshots)):
+        if column.is_region_count:
+            lines += figure_data.lines_through_training(snapshots, column, columns)
+            detailed_lines += figure_data.lines_through_training(snapshots, column, columns, facets=False)
+        elif column.key in (*PERFORMANCE, *results.columns.measures):
+            other_lines += figure_data.lines_through_training(snapshots, column, columns, facets=False)
     ranking = group.select(results.ranking, selection="all")
     return GroupFigures(
         group,
@@ -53,6 +61,7 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
         figure_data.heat_maps(rows, results.columns.for_heat_maps(rows), columns),
         lines,
         detailed_lines,
+        other_lines,
         figure_data.measure_panels(rows, ranking, results.columns.__getitem__, columns) if len(ranking) else None,
         _trajectories(results, group) if "theorem_learning_rate" in rows else [],
     )

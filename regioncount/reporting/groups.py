@@ -36,17 +36,16 @@ class Group:
         conditions = self.settings | conditions
         return table[(table[list(conditions)] == list(conditions.values())).all(axis=1)] if len(table) else table
 
-    def select_counts(self, counts: pd.DataFrame, plan: Plan, subspace: str) -> pd.DataFrame:
-        """Return the group's region counts in one kind of subspace, one row per run and epoch.
+    def select_snapshots(self, snapshots: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+        """Return the group's measured values through training, one row per run and epoch.
 
         Args:
-            counts: The sweep's counts through training.
+            snapshots: The sweep's table of them; it may be empty.
             plan: The sweep's plan.
-            subspace: The subspace's name.
         """
-        conditions = {column: self.settings[column] for column in plan.measuring_columns} | {"subspace": subspace}
-        selected = (counts[list(conditions)] == list(conditions.values())).all(axis=1)
-        return counts[selected & counts["identity"].isin(self.rows["identity"])]
+        conditions = {column: self.settings[column] for column in plan.measuring_columns}
+        selected = self.select(snapshots, **conditions) if len(snapshots) else snapshots
+        return selected[selected["identity"].isin(self.rows["identity"])] if len(selected) else selected
 
 
 def group_columns(plan: Plan) -> list[str]:

@@ -39,6 +39,7 @@ FILES = [
     "reliability.csv",
     "comparison.csv",
     "early.csv",
+    "snapshots.csv",
     "regression.csv",
     "region_counts.csv",
     "tables.md",
@@ -170,6 +171,8 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
     rate_range = f", at learning rates {value_text(rates[0])} to {value_text(rates[-1])}" if len(rates) > 1 else ""
     planes = f"Decision regions of {group.title} in the plane through three training images{rate_range}"
     theorem = "Hessian eigenvalue, active neurons, activation changes, regions and bound over learning rates"
+    through = f"Accuracies, losses and measures of {group.title} through training"
+    lines = "A line is a configuration; its colour is the first hyperparameter of the grid."
     panels = f"Each measure of {group.title} against the generalization gap, in the order of the ranking"
     ranked = enumerate(statistic_tables.rankings(results, group))
     return render(
@@ -179,6 +182,7 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
         scatters=_scatters(figures, path),
         heat_maps=_heat_maps(figures, path("heat_maps")),
         lines=_lines(figures, path),
+        measures_through_training=page_picture(path("measures_through_training"), through, f"{through}. {lines}", wide=True),
         reliability=page_table(statistic_tables.reliability(results, group), f"reliability-{number}"),
         early=page_table(statistic_tables.early(results, group), f"early-{number}"),
         regression=page_table(statistic_tables.regression(results, group), f"regression-{number}"),

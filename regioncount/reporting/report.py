@@ -115,6 +115,7 @@ def _write_csv_files(results: SweepResults) -> None:
         "reliability": results.reliability,
         "comparison": results.comparison,
         "early": results.early,
+        "snapshots": results.snapshots,
         "regression": results.regression,
     }
     for name, table in (required | {name: table for name, table in optional.items() if len(table)}).items():

@@ -24,6 +24,8 @@ from regioncount.reporting.tables import (
     statistic_text,
 )
 
+MAX_EARLY = 5  # measures whose correlations at each epoch are printed
+
 
 def correlations(results: SweepResults, group: Group | None = None) -> Table:
     """Return the correlations of region counts and entropies with the targets.
@@ -108,20 +110,23 @@ def reliability(results: SweepResults, group: Group | None = None) -> Table:
 
 
 def early(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the correlations of the region count at each epoch with the final generalization gap.
+    """Return the correlations of each measure at each epoch with the final gap; of many measures, those of region counts.
 
     Args:
         results: The sweep's results.
         group: The group whose correlations are shown; all groups by default.
     """
     table = group.select(results.early) if group else results.early
-    rows = []
+    rows, omitted = [], ""
+    if len(table) and table["measure"].nunique() > MAX_EARLY:
+        table = table[[results.columns[key].is_region_count for key in table["measure"]]]
+        omitted = " (all measures are in early.csv)"
     for _, row in table.iterrows():
         names = identifying(row, "epoch", group) | {"measure": results.columns.label(row["measure"])}
-        numbers = {"epoch": str(row["epoch"]), "mean": f"{row['mean_count']:.3f}"}
+        numbers = {"epoch": str(row["epoch"]), "mean": f"{row['mean']:.4g}"}
         numbers |= {"configurations": str(row["configurations"]), MAIN: statistic_text(row, MAIN)}
         rows.append(names | numbers)
-    caption = "Kendall's tau of the region count at an epoch and the generalization gap at the end"
+    caption = f"Kendall's tau of a measure at an epoch and the generalization gap at the end{omitted}"
     cells = pd.DataFrame(rows)
     return make_table(results, "early", caption, cells, columns_from(cells, "epoch"))
 

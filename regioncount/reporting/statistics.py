@@ -95,21 +95,19 @@ def comparison(correlations: pd.DataFrame, table: pd.DataFrame, columns: ResultC
     return published.compare(correlations, table, experiments, columns.subspaces, plan.hyperparameters)
 
 
-def early(groups: Sequence[Group], counts: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
-    """Return the correlations of the final gap with the region count at each epoch at which all runs were measured."""
+def early(groups: Sequence[Group], snapshots: pd.DataFrame, columns: ResultColumns, plan: Plan) -> pd.DataFrame:
+    """Return the correlations of the final gap with each measure at each epoch at which all runs were measured."""
     results = []
-    for group in _with_accuracies(groups) if len(counts) else ():
-        for column in columns.region_counts(group.rows):
-            group_counts = group.select_counts(counts, plan, column.subspace or "")
-            if group_counts["epoch"].nunique() == 1:
+    for group in _with_accuracies(groups):
+        measured = group.select_snapshots(snapshots, plan)
+        measures = [key for key in columns.measures_of(group.rows) if key in measured]
+        for epoch, at_epoch in measured.groupby("epoch") if measures else ():
+            if len(at_epoch) < len(group.rows):
                 continue
-            for epoch, at_epoch in group_counts.groupby("epoch"):
-                if len(at_epoch) < len(group.rows):
-                    continue
-                early_counts = at_epoch[["identity", "mean"]].rename(columns={"mean": column.key})
-                rows = group.rows.drop(columns=column.key).merge(early_counts, on="identity")
-                table = analysis.correlations(rows, [column.key], ["generalization_gap"], group_by=plan.hyperparameters)
-                results.append(_prepend(group.settings | {"epoch": epoch, "mean_count": at_epoch["mean"].mean()}, table))
+            rows = group.rows.drop(columns=measures).merge(at_epoch[["identity", *measures]], on="identity")
+            table = analysis.correlations(rows, measures, ["generalization_gap"], group_by=plan.hyperparameters)
+            table.insert(2, "mean", table["measure"].map(at_epoch[measures].mean()))
+            results.append(_prepend(group.settings | {"epoch": epoch}, table))
     return _concatenate(results)
 
 

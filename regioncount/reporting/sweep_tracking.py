@@ -11,7 +11,17 @@ from regioncount.reporting.headline import headline
 from regioncount.runs.identity import identity_of
 from regioncount.runs.trackers import Tracker, start
 
-TABLES = ("runs", "configurations", "correlations", "ranking", "reliability", "comparison", "early", "regression")
+TABLES = (
+    "runs",
+    "configurations",
+    "correlations",
+    "ranking",
+    "reliability",
+    "comparison",
+    "early",
+    "snapshots",
+    "regression",
+)
 
 
 def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: Sequence[Path]) -> None:

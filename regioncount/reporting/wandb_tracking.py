@@ -54,6 +54,10 @@ class WandbTracker(Tracker):
         # Without `commit`, W&B would write the last row after the summary, and overwrite the summary.
         self._run.log({"epoch": step} | {name: float(value) for name, value in metrics.items()}, step=step, commit=True)
 
+    def log_snapshot(self, values: Mapping[str, Any], epoch: int) -> None:
+        """Log a row of the history at an epoch, W&B's axis; W&B's own step counts on."""
+        self._run.log({"epoch": epoch} | {name: _plain(value) for name, value in values.items()}, commit=True)
+
     def summarize(self, values: Mapping[str, Any]) -> None:
         """Write the final values into the run's summary."""
         self._run.summary.update({name: _plain(value) for name, value in values.items()})

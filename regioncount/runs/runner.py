@@ -118,6 +118,7 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
                 say(f"{damage}; training the run again", sys.stderr)
                 run = train(prepared, tracker, replaces=run)
                 _measure(prepared, run)
+            _log_snapshots(prepared, run, tracker)
             values = measured_values(run, config, prepared.dataset)
             tracker.summarize({"status": run.status, **run.summary, **values})
             lost = tracker.lost
@@ -252,6 +253,18 @@ def _measure(prepared: PreparedRun, run: Run) -> None:
     if not prepared.config.snapshots.keep:
         for epoch in run.snapshot_epochs():
             run.remove_snapshot(epoch)
+
+
+def _log_snapshots(prepared: PreparedRun, run: Run, tracker: Tracker) -> None:
+    """Log the numbers that were measured at each of several epochs, except those of the same name in the history."""
+    epochs = epochs_to_measure(prepared.config, run.epochs_trained)
+    if len(epochs) == 1 or run.status != "finished":
+        return
+    logged = set(run.history())
+    for epoch in epochs:
+        values = measured_values(run, prepared.config, prepared.dataset, epoch)
+        numbers = {name: value for name, value in values.items() if not isinstance(value, str) and name not in logged}
+        tracker.log_snapshot(numbers, epoch)
 
 
 def _is_complete(prepared: PreparedRun, run: Run) -> bool:

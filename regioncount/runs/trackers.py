@@ -42,6 +42,9 @@ class Tracker:
             step: The epoch. Steps must ascend.
         """
 
+    def log_snapshot(self, values: Mapping[str, Any], epoch: int) -> None:
+        """Log what was measured at an epoch, after training. Epochs need not follow the steps of `log`."""
+
     def summarize(self, values: Mapping[str, Any]) -> None:
         """Log the final values of a run."""
 
@@ -83,6 +86,9 @@ class _Guarded(Tracker):
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self._attempt(self._tracker.log, metrics, step)
+
+    def log_snapshot(self, values: Mapping[str, Any], epoch: int) -> None:
+        self._attempt(self._tracker.log_snapshot, values, epoch)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
         self._attempt(self._tracker.summarize, values)

@@ -40,10 +40,9 @@ def sweep(learning_rates=(0.1, 0.01), batch_sizes=(64, 256), seeds=3, **columns)
     return runs.assign(train_accuracy=1.0, test_accuracy=1 - runs["region_count_line"] / 20 + runs["seed"] / 50, **columns)
 
 
-def through_training(runs, epochs=(0, 10, 20), subspaces=("line",)) -> pd.DataFrame:
+def through_training(runs, epochs=(0, 10, 20)) -> pd.DataFrame:
     parts = [
-        runs.assign(identity=runs.index, subspace=subspace, epoch=epoch, mean=runs["region_count_line"] + epoch / 10)
-        for subspace in subspaces
+        runs.assign(identity=runs.index, epoch=epoch, region_count_line=runs["region_count_line"] + epoch / 10)
         for epoch in epochs
     ]
     return pd.concat(parts, ignore_index=True)
@@ -61,8 +60,8 @@ def heat_maps(runs, measures, group_by=figure_data.GROUP_BY) -> Figure:
     return plots.heat_maps(figure_data.heat_maps(runs, [column(measure) for measure in measures], group_by))
 
 
-def count_through_training(counts, group_by=figure_data.GROUP_BY) -> Figure:
-    return plots.count_through_training(figure_data.lines_through_training(counts, group_by))
+def count_through_training(snapshots, group_by=figure_data.GROUP_BY) -> Figure:
+    return plots.count_through_training(figure_data.lines_through_training(snapshots, LINE, group_by))
 
 
 def words(figure: Figure) -> str:
@@ -154,14 +153,24 @@ def test_heat_maps_show_the_averages_of_the_cells():
 
 
 def test_lines_through_training_are_averages_over_seeds():
-    counts = through_training(sweep(), subspaces=("line", "plane"))
-    figure = count_through_training(counts)
-    assert [axes.get_ylabel() for axes in figure.axes[:2]] == ["region count (line)", "region count (plane)"]
-    means = counts[counts["subspace"] == "line"].groupby(["learning_rate", "batch_size", "epoch"])["mean"].mean()
+    snapshots = through_training(sweep())
+    figure = count_through_training(snapshots)
+    assert figure.axes[0].get_ylabel() == "region count (line)"
+    by = snapshots.groupby(["learning_rate", "batch_size", "epoch"])
     lines = figure.axes[0].lines
-    np.testing.assert_allclose([line.get_ydata() for line in lines], means.unstack().to_numpy())
+    np.testing.assert_allclose([line.get_ydata() for line in lines], by["region_count_line"].mean().unstack().to_numpy())
     assert len({to_hex(line.get_color()) for line in lines}) == 2
     assert len({str(line.get_linestyle()) for line in lines}) == 2
+    check_layout(figure)
+    snapshots["hessian_eigenvalue"] = 1 / snapshots["learning_rate"] + snapshots["epoch"]
+    columns = [Column("test_accuracy"), Column("hessian_eigenvalue")]
+    panels = [figure_data.lines_through_training(snapshots, column, facets=False)[0] for column in columns]
+    figure = plots.measures_through_training(panels)
+    accuracies, eigenvalues = figure.axes[:2]
+    drawn = [line.get_ydata() for line in accuracies.lines]
+    np.testing.assert_allclose(drawn, 100 * by["test_accuracy"].mean().unstack().to_numpy())
+    horizontal = [line.get_ydata()[0] for line in eigenvalues.lines if len({*line.get_ydata()}) == 1]
+    assert sorted(horizontal) == pytest.approx([2 / 0.1, 2 / 0.01])
     check_layout(figure)
 
 
@@ -198,13 +207,13 @@ def test_no_figure_averages_over_a_third_hyperparameter():
     check_layout(figure)
     counts = through_training(runs)
     figure = count_through_training(counts, THREE)
-    expected = counts.groupby([*THREE[::-1], "epoch"])["mean"].mean().unstack()
+    expected = counts.groupby([*THREE[::-1], "epoch"])["region_count_line"].mean().unstack()
     for axes, decay in zip(figure.axes, sorted({*runs["weight_decay"]}), strict=False):
         assert axes.get_title() == f"weight decay {decay:g}"
         drawn = sorted(tuple(line.get_ydata()) for line in axes.lines)
         np.testing.assert_allclose(drawn, sorted(map(tuple, expected.loc[decay].to_numpy())))
     check_layout(figure)
-    pages = figure_data.lines_through_training(counts, THREE, facets=False)
+    pages = figure_data.lines_through_training(counts, LINE, THREE, facets=False)
     assert [(lines.facet, len(lines.lines)) for lines in pages] == [("", len(means))]
 
 
@@ -224,7 +233,7 @@ def test_what_is_averaged_over_is_named():
     np.testing.assert_allclose(cells.cells, expected.to_numpy())
     assert charts.heat_map(cells).layout.title.text == "region count (line), averaged over weight decay"
     many = with_decays(np.geomspace(1e-7, 1e-3, figure_data.MAX_LINES // 4 + 1))
-    [lines] = figure_data.lines_through_training(through_training(many), THREE, facets=False)
+    [lines] = figure_data.lines_through_training(through_training(many), LINE, THREE, facets=False)
     assert (lines.facet, len(lines.lines)) == ("averaged over weight decay", 4)
 
 
@@ -329,7 +338,7 @@ def test_missing_columns_are_named():
         count_against_gap(sweep(), "region_count_plane")
     with pytest.raises(InputError, match="no column sharpness;"):
         heat_maps(sweep(), ["region_count_line", "sharpness"])
-    with pytest.raises(InputError, match="no column subspace, epoch, mean;"):
+    with pytest.raises(InputError, match="no column epoch;"):
         count_through_training(sweep())
     with pytest.raises(InputError, match="percent"):
         count_against_gap(sweep().assign(test_accuracy=80.0), "region_count_line")

@@ -56,6 +56,8 @@ def log_two_runs(worker: int, directory: Path, mode: str = "wandb_offline") -> N
         ) as track:
             for epoch in range(5):
                 track.log({"train_loss": seed + epoch / 10, "test_accuracy": epoch / 5}, step=epoch)
+            for epoch in (0, 2, 5):  # after training
+                track.log_snapshot({"region_count_line": seed + epoch}, epoch)
             track.summarize({"region_count_line": seed + 0.5, "status": "finished"})
 
 
@@ -69,6 +71,7 @@ def check_runs(directory: Path, seeds: range) -> None:
         assert {key: run["config"][key] for key in (*CONFIG, "seed")} == CONFIG | {"seed": seed}
         expected = [(epoch, seed + epoch / 10, epoch / 5) for epoch in range(5)]
         assert history(run, "epoch", "train_loss", "test_accuracy") == expected
+        assert history(run, "epoch", "region_count_line") == [(epoch, seed + epoch) for epoch in (0, 2, 5)]
         assert run["summary"]["region_count_line"] == seed + 0.5
         assert run["summary"]["status"] == "finished"
         assert run["exit_code"] == 0

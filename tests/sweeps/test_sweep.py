@@ -106,13 +106,19 @@ def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):
     results, first = done
     directory = only_sweep(results)
     runs, counts = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "region_counts.csv")
-    early = pd.read_csv(directory / "early.csv").set_index("epoch")
+    early = pd.read_csv(directory / "early.csv").query("measure == 'region_count_line'").set_index("epoch")
     gaps = runs.groupby("learning_rate")["generalization_gap"].mean()
     for epoch, rows in counts.groupby("epoch"):
         averages = rows.groupby("learning_rate")["mean"].mean()
-        assert early.loc[epoch, "mean_count"] == pytest.approx(rows["mean"].mean())
+        assert early.loc[epoch, "mean"] == pytest.approx(rows["mean"].mean())
         assert early.loc[epoch, "pearson"] == pytest.approx(averages.corr(gaps), abs=1e-4, nan_ok=True)
     assert "at an epoch and the generalization gap at the end" in first.stdout
+    snapshots = pd.read_csv(directory / "snapshots.csv")
+    assert snapshots["epoch"].value_counts().to_dict() == dict.fromkeys(range(4), 6)
+    last = snapshots[snapshots["epoch"] == 3].set_index("identity")
+    for column in ("train_accuracy", "test_loss", "region_count_line", "region_entropy_line"):
+        assert last[column].to_dict() == runs.set_index("identity")[column].to_dict()
+    assert (directory / "measures_through_training.png").is_file()
 
 
 def test_rerunning_a_sweep_trains_nothing_and_writes_the_same_tables(done):
@@ -189,7 +195,10 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
         assert run["summary"]["test_accuracy"] == pytest.approx(row["test_accuracy"])
         assert run["summary"]["region_count_line"] == pytest.approx(row["region_count_line"])
         written = pd.read_csv(Path(row["directory"]) / "history.csv")
-        assert history(run, "epoch") == [(epoch,) for epoch in written["epoch"]]
+        assert [epoch for epoch, _ in history(run, "epoch", "train_loss")] == written["epoch"].tolist()
+        snapshots = pd.read_csv(only_sweep(tmp_path) / "snapshots.csv").query(f"identity == '{row['identity']}'")
+        counts = history(run, "epoch", "region_count_line")  # measured after training
+        assert counts == list(snapshots[["epoch", "region_count_line"]].itertuples(index=False, name=None))
         assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
     (summary,) = logged.values()
     assert summary["job_type"] == "sweep"

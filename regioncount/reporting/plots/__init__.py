@@ -5,7 +5,7 @@ from regioncount.reporting.plots.planes import CLASS_COLOURS, decision_regions
 from regioncount.reporting.plots.saving import save
 from regioncount.reporting.plots.scatters import count_against_gap, measures_against_gap
 from regioncount.reporting.plots.theory import theorem
-from regioncount.reporting.plots.through_training import count_through_training
+from regioncount.reporting.plots.through_training import count_through_training, measures_through_training
 
 __all__ = [
     "CLASS_COLOURS",
@@ -14,6 +14,7 @@ __all__ = [
     "decision_regions",
     "heat_maps",
     "measures_against_gap",
+    "measures_through_training",
     "save",
     "theorem",
 ]

@@ -1,5 +1,6 @@
-"""Region counts through training."""
+"""Region counts and other measures through training."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,4 +40,34 @@ def count_through_training(panels: Sequence[Lines]) -> Figure:
     shape = {"color": "0.35", "linewidth": 1.7}
     names = {describe_values(data.group_by[1:2], value): rank for value, rank in data.styles.items() if value}
     add_legend(figure, [Line2D([], [], linestyle=LINE_STYLES[rank], label=name, **shape) for name, rank in names.items()])
+    return figure
+
+
+def measures_through_training(panels: Sequence[Lines]) -> Figure:
+    """Return a figure with a small panel per measure, and a line per configuration, coloured by its first hyperparameter.
+
+    In the panel of the Hessian's largest eigenvalue, dashed lines are at 2 / learning rate, around which gradient descent
+    without momentum holds it (Cohen et al. 2021).
+    """
+    if not panels:
+        return empty_figure()
+    width = min(4, len(panels))
+    height = math.ceil(len(panels) / width)
+    figure = Figure(figsize=(3.2 * width + 1, 2.5 * height + 0.4), layout="constrained")
+    all_axes = figure.subplots(height, width, squeeze=False)
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, data in zip(all_axes.flat, panels, strict=False):
+        set_up_axes(axes, "epoch", "")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title("\n".join(filter(None, (data.column.label, data.facet))), fontsize=9)
+        for line in data.lines:
+            colour = ORDERED_COLOURS(data.scale[line.values[0]])
+            axes.plot(line.epochs, line.mean, color=colour, linestyle=LINE_STYLES[data.style(line)], linewidth=1.2)
+        if data.column.key == "hessian_eigenvalue" and data.group_by[0] == "learning_rate":
+            for rate, position in data.scale.items():
+                axes.axhline(2 / rate, color=ORDERED_COLOURS(position), linestyle="--", linewidth=0.8)
+            axes.set_yscale("log")
+    data = panels[0]
+    add_colour_bar(figure, list(all_axes.flat), data.group_by[0], data.scale, fraction=0.015)
     return figure
