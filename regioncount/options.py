@@ -144,7 +144,8 @@ class Options(BaseModel):
 
     def is_later_default(self, name: str) -> bool:
         """Return whether an option is one of `later` and has its default."""
-        return name in self.later and getattr(self, name) == type(self).model_fields[name].get_default()
+        later = frozenset().union(*(vars(parent).get("later", ()) for parent in type(self).__mro__))
+        return name in later and getattr(self, name) == type(self).model_fields[name].get_default()
 
 
 def options_model(entry: Entry) -> type[Options]:

@@ -14,11 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 import regioncount as rc
 from regioncount import data, registry
+from regioncount.composition import compose, hydra_ready
 from regioncount.config import as_mapping, parse_run
 from regioncount.data.augmentation import build_augmentation
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError
 from regioncount.models import networks
+from regioncount.options import validate_options
 from regioncount.runs import runner
 from regioncount.runs.identity import run_identity
 from regioncount.runs.validation import is_measurement
@@ -221,6 +223,53 @@ def test_the_columns_of_a_measure_begin_with_its_name(plugin):
     assert (values["gap"], values["gap_at_0"]) == (1, 2)
     assert values["train_accuracy"] != 0.5
     assert "the column train_accuracy; the names of its columns must begin with clash_" in values["clash_error"]
+
+
+def test_a_schedule_of_a_plugin_may_have_options_of_the_cosine_schedule(plugin, tmp_path):
+    plugin(
+        "schedules",
+        """
+        import torch
+        import regioncount as rc
+
+        @rc.register_schedule("rising")
+        def rising(optimizer, epochs, *, warmup=500):
+            return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        """,
+    )
+    options = ["plugins=[schedules]", "schedule.name=rising", "epochs=2", f"results={tmp_path}"]
+    with hydra_ready():
+        assert parse_run(compose("train", options)).schedule == {"name": "rising"}
+        assert parse_run(compose("train", [*options, "schedule.warmup=500"])).schedule == {"name": "rising", "warmup": 500}
+        assert parse_run(compose("train", ["schedule.name=constant"])).schedule == {"name": "constant"}
+
+
+def test_a_data_set_of_a_plugin_may_have_an_option_std(plugin):
+    plugin(
+        "gauss",
+        """
+        from typing import ClassVar
+
+        import numpy as np
+        import regioncount as rc
+        from regioncount.data.sources import DatasetOptions
+
+        class GaussOptions(DatasetOptions):
+            later: ClassVar[frozenset[str]] = frozenset({"shift"})
+            std: float = 1.0
+            shift: int = 0
+
+        @rc.register_dataset("gauss", options=GaussOptions)
+        def read(options):
+            images = (np.random.default_rng(0).normal(128, options.std, (60, 1, 8, 8))).astype(np.uint8)
+            return (images, np.arange(60) % 2), (images, np.arange(60) % 2), ("a", "b")
+        """,
+    )
+    registry.load_plugins(["gauss"])
+    loaded = data.load("gauss", std=20.0)
+    assert loaded.std[0] * 255 == pytest.approx(20, rel=0.1)
+    options = registry.datasets["gauss"]
+    assert validate_options(options, {"std": 20.0}, "dataset").model_dump().keys() & {"mean", "std", "shift"} == {"std"}
 
 
 BAD_DATA = {

@@ -180,7 +180,7 @@ def _as_numbers(runs: pd.DataFrame) -> pd.DataFrame:
     for name in runs.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in runs.dtypes]]:
         present = runs[name].notna() & ~runs[name].isin(MISSING)
         values = pd.to_numeric(runs[name].where(present), errors="coerce")
-        if present.any() and values[present].notna().all():
+        if values[present].notna().all():
             runs[name] = values
     return runs
 

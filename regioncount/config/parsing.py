@@ -72,7 +72,7 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
     else:
         mapping = _without_training(mapping)
     config = _parse_rest(RunConfig, mapping | {"model": model, "plugins": plugins}, recorded)
-    check_schedule(config.schedule, config.epochs)
+    check_schedule(config.schedule, config.epochs, config.optimizer.get("learning_rate", 0.0))
     if not in_epochs:
         if config.seed > MAX_SEED:
             raise InputError(f"seed={config.seed}: model={model['name']} takes seeds up to {MAX_SEED}")
@@ -96,7 +96,7 @@ def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig
     plugins = _load_plugins(mapping, recorded=False)
     if mapping.get("run") is None:
         mapping["model"] = _parse_part(registry.models, mapping.get("model"), "model", recorded=False)
-    config = _parse_rest(MeasuringConfig, mapping | {"plugins": plugins}, recorded=False)
+    config = _parse_rest(MeasuringConfig, mapping | {"plugins": plugins, "batch_size": None}, recorded=False)
     if (config.run is None) == (config.checkpoint is None):
         raise InputError("give either run=DIR, or checkpoint=FILE with model=... and dataset=...")
     if config.run is None and not kinds.trained_in_epochs(config.model):

@@ -128,6 +128,8 @@ class MeasuringConfig:
     results: PathText = "results"
     plugins: list[Str] = field(default_factory=list)
     plugin_sources: dict[str, Str] = field(default_factory=dict)
+    batch_size: int | None = None
+    """The batch size of the run, which is no option of the command; None for a file of weights."""
 
 
 for _schema in (Stop, Snapshots, Regions, Tracking, SweepOptions, RunConfig, MeasuringConfig):

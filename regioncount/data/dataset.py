@@ -183,7 +183,7 @@ def _normalization(
     entry: Entry, train: Split | StreamedSplit, options: DatasetOptions
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the given or registered mean and standard deviation of each channel, or those of the training images."""
-    if options.mean is not None and options.std is not None:
+    if options.mean is not None and options.std is not None and not options.redefines_normalization():
         channels = train.image_shape[0]
         if {len(options.mean), len(options.std)} != {channels}:
             raise InputError(

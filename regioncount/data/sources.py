@@ -31,6 +31,11 @@ DOWNLOADS = {
 }
 
 
+def _own_classes(options: "type[DatasetOptions]") -> "list[type]":
+    """Return the classes between some options and `DatasetOptions`."""
+    return [parent for parent in options.__mro__ if issubclass(parent, DatasetOptions) and parent is not DatasetOptions]
+
+
 Channels = Annotated[list[Float], Field(min_length=1, max_length=64)]
 
 
@@ -64,11 +69,18 @@ class DatasetOptions(Options):
 
     @model_validator(mode="after")
     def _check_normalization(self) -> "DatasetOptions":
+        if self.redefines_normalization():
+            return self
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std: give both or neither")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std={self.std}: must be above 0")
         return self
+
+    @classmethod
+    def redefines_normalization(cls) -> bool:
+        """Return whether a plugin's data set has options of its own named mean or std."""
+        return any(name in parent.__annotations__ for parent in _own_classes(cls) for name in ("mean", "std"))
 
 
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)

@@ -31,7 +31,7 @@ def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
     else:
         try:
             tensor = torch.as_tensor(as_array("vertices", vertices))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"vertices must be numbers of shape (S, d + 1, *input_shape): {one_line(error)}") from None
     require_floats("vertices", tensor)
     if tensor.dim() < 3 or len(tensor) < 1 or tensor.shape[1] < 2 or (dimension and tensor.shape[1] != dimension + 1):

@@ -219,7 +219,7 @@ def count_regions(
         method=labeller.method,
         evaluations=labeller.evaluations,
         screening_bound=labeller.screening_bound,
-        lattice=lattice,
+        lattice=lattice if dimension > 1 else "simplex",
     )
 
 

@@ -143,10 +143,13 @@ def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor
 
 
 def _evaluate_alone(model: Model, inputs: Tensor, layout: Layout) -> Tensor | None:
-    """Return the outputs of inputs in batches of one; None if the model does not support such batches."""
+    """Return the outputs of inputs in batches of one; None if the model does not support such batches.
+
+    If the count needs such a batch, it is refused when it is evaluated.
+    """
     try:
         return _evaluate(model, inputs.split(1), layout)
-    except Exception:  # if the count needs such a batch, the model raises it again
+    except Exception:
         return None
 
 

@@ -96,9 +96,11 @@ def heat_map(data: HeatMap) -> go.Figure | None:
     return figure
 
 
-def count_through_training(data: Lines) -> go.Figure:
+def lines(data: Lines) -> go.Figure:
     """Return a plot with a line per configuration; hovering over a line shows its configuration."""
-    figure = _figure(data.scale, data.group_by[0], "epoch", data.column.label)
+    figure = _figure(data.scale, data.group_by[0], Column(data.axis).label, data.column.label)
+    if data.is_logarithmic:
+        figure.update_xaxes(type="log")
     for line in data.lines:
         _add_line(figure, data, line)
     for value, rank in data.styles.items() if len(data.styles) > 1 else ():
@@ -153,7 +155,7 @@ def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
     colours = {background: _colour(data.scale[line.values[0]], background) for background in BACKGROUNDS}
     if error.any():
         figure.add_scatter(
-            x=[*line.epochs, *line.epochs[::-1]],
+            x=[*line.x, *line.x[::-1]],
             y=[*(line.mean + error), *(line.mean - error)[::-1]],
             mode="none",
             fill="toself",
@@ -163,10 +165,10 @@ def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
             meta={f"fill_{background}": f"{colour}22" for background, colour in colours.items()},
         )
     configuration = _settings(data.columns, dict(zip(data.columns, line.values, strict=True)))
-    numbers = zip(line.epochs, line.mean, line.error, line.runs, strict=True)
-    texts = [[*configuration, f"epoch {e:g}: {mean_and_error(m, s)}", counted(n, "run")] for e, m, s, n in numbers]
+    axis, numbers = Column(data.axis).label, zip(line.x, line.mean, line.error, line.runs, strict=True)
+    texts = [[*configuration, f"{axis} {x:g}: {mean_and_error(m, s)}", counted(n, "run")] for x, m, s, n in numbers]
     figure.add_scatter(
-        x=line.epochs.tolist(),
+        x=line.x.tolist(),
         y=line.mean.tolist(),
         mode="lines+markers",
         line={"dash": DASHES[data.style(line)], "width": 2},

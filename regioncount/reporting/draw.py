@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from regioncount.errors import InputError, say
 from regioncount.reporting import plots
 from regioncount.reporting.collect import SweepResults
+from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import value_text
 from regioncount.reporting.frames import records
-from regioncount.reporting.group_figures import GroupFigures
+from regioncount.reporting.group_figures import GroupFigures, figure_name
 from regioncount.reporting.groups import Group
 from regioncount.runs.plans import PlannedRun
 
@@ -45,9 +46,11 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
     for data in figures.scatters:
         [correlation] = records(group.select(results.correlations, measure=data.x.key, target=data.y.key))
         save(plots.count_against_gap(data, correlation, group.title), f"count_against_gap_{data.x.subspace}")
-    for subspace in dict.fromkeys(lines.column.subspace for lines in figures.lines):
-        panels = [lines for lines in figures.lines if lines.column.subspace == subspace]
-        save(plots.count_through_training(panels), f"count_through_training_{subspace}")
+    figures_of_lines: dict[str, list[Lines]] = {}
+    for lines in (*figures.lines, *figures.against_hyperparameters):
+        figures_of_lines.setdefault(figure_name(lines), []).append(lines)
+    for name, panels in figures_of_lines.items():
+        save(plots.lines(panels), name)
     if figures.measures_through_training:
         save(plots.measures_through_training(figures.measures_through_training), "measures_through_training")
     if figures.panels is not None:

@@ -106,10 +106,11 @@ class HeatMap:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A measure through training, averaged over the runs with the same values of `Lines.columns`."""
+    """A measure along an axis, averaged over the runs with the same values of `Lines.columns`."""
 
     values: tuple[Any, ...]
-    epochs: np.ndarray
+    x: np.ndarray
+    """Epochs, or the values of the hyperparameter that is the axis, ascending."""
     mean: np.ndarray
     error: np.ndarray
     """The standard error of the mean over runs; NaN for a single run."""
@@ -118,9 +119,11 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """A measure through training, one line per configuration."""
+    """A measure through training or against a hyperparameter, one line per configuration."""
 
     column: Column
+    axis: str
+    """The column of the horizontal axis: "epoch" or a hyperparameter."""
     columns: list[str]
     """The hyperparameters that distinguish lines."""
     lines: list[Line]
@@ -133,6 +136,11 @@ class Lines:
     styles: dict[tuple[Any, ...], int]
     """The index of the line style for each value of the second hyperparameter, as a tuple; {(): 0} if line styles do not
     distinguish them."""
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether the axis is logarithmic: if it is a hyperparameter with positive values."""
+        return self.axis != "epoch" and all((line.x > 0).all() for line in self.lines)
 
     def style(self, line: Line) -> int:
         """Return the index of a line's style."""
@@ -234,14 +242,15 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
     return maps
 
 
-def lines_through_training(
-    snapshots: pd.DataFrame, column: Column, group_by: Sequence[str] = GROUP_BY, facets: bool = True
+def lines_along(
+    values: pd.DataFrame, column: Column, axis: str = "epoch", group_by: Sequence[str] = GROUP_BY, facets: bool = True
 ) -> list[Lines]:
-    """Average a measure at each epoch over runs.
+    """Average a measure over runs at each epoch, or at each value of a hyperparameter.
 
     Args:
-        snapshots: One row per run and epoch: epoch, the measure, and `group_by`.
+        values: One row per run, and per epoch if that is the axis: the axis, the measure, and `group_by`.
         column: The measure.
+        axis: The column of the horizontal axis: "epoch" or a hyperparameter with numeric values.
         group_by: The columns that define a configuration.
         facets: Whether there is a panel for each combination of the values of the third and further columns. Otherwise,
             all lines are in one panel; if there are more than `MAX_LINES`, they are averages over these columns, or over
@@ -253,10 +262,10 @@ def lines_through_training(
     Raises:
         InputError: A column is missing.
     """
-    if snapshots.empty:
+    if values.empty:
         return []
-    require_columns(snapshots, ["epoch", column.key])
-    values, columns = complete_rows(snapshots, ["epoch", column.key], group_by)
+    require_columns(values, [axis, column.key])
+    values, columns = complete_rows(values, [axis, column.key], group_by)
     if values.empty:
         return []
     values[column.key] *= column.factor
@@ -265,10 +274,10 @@ def lines_through_training(
     for facet, rows in split_facets(values, columns[2:]) if facets else [("", values)]:
         choices = (columns[: 2 if facets else None], columns[:2], columns[:1])
         shown = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
-        lines = [_line(configuration, line, column.key) for configuration, line in rows.groupby(shown)]
+        lines = [_line(configuration, line, axis, column.key) for configuration, line in rows.groupby(shown)]
         averaged = [c for c in columns if c not in shown and rows[c].nunique() > 1]
         title = f"averaged over {', '.join(Column(c).label for c in averaged)}" if averaged else facet
-        result.append(Lines(column, shown, lines, columns, title, scale, styles))
+        result.append(Lines(column, axis, shown, lines, columns, title, scale, styles))
     return result
 
 
@@ -306,10 +315,10 @@ def measure_panels(
     return Panels(target, panels, names[0], scale) if panels else None
 
 
-def _line(values: tuple[Any, ...], rows: pd.DataFrame, key: str) -> Line:
-    epochs = rows.groupby("epoch")[key].agg(["mean", "sem", "size"])
-    mean, error, runs = (epochs[column].to_numpy() for column in ("mean", "sem", "size"))
-    return Line(values, epochs.index.to_numpy(), mean, error, runs)
+def _line(values: tuple[Any, ...], rows: pd.DataFrame, axis: str, key: str) -> Line:
+    averages = rows.groupby(axis)[key].agg(["mean", "sem", "size"])
+    mean, error, runs = (averages[column].to_numpy() for column in ("mean", "sem", "size"))
+    return Line(values, averages.index.to_numpy(), mean, error, runs)
 
 
 def _least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from regioncount.errors import InputError
 from regioncount.reporting import figure_data
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.figure_data import HeatMap, Lines, Panels, Scatter
 from regioncount.reporting.frames import keys
-from regioncount.reporting.groups import Group
+from regioncount.reporting.groups import Group, file_name_part
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measurement_settings
 
@@ -25,6 +26,9 @@ class GroupFigures:
     scatters: list[Scatter]
     """Region counts against the gap, one per subspace."""
     heat_maps: list[HeatMap]
+    against_hyperparameters: list[Lines]
+    """Region counts against each of the first two hyperparameters, with a line per value of the other, one per subspace and
+    panel."""
     lines: list[Lines]
     """Region counts through training, one per subspace and panel; two hyperparameters distinguish lines."""
     detailed_lines: list[Lines]
@@ -41,30 +45,48 @@ class GroupFigures:
         return f"{kind}{self.group.file_suffix}"
 
 
+def figure_name(data: Lines) -> str:
+    """Return the kind of a figure of lines, for `GroupFigures.file_name`."""
+    if data.axis == "epoch":
+        return f"count_through_training_{data.column.subspace}"
+    return f"count_against_{file_name_part(data.axis)}_{data.column.subspace}"
+
+
 def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     """Compute the data of the figures of one group of runs."""
     rows, columns = group.rows, results.plan.drawn_columns
     region_counts = [column for column in results.columns.region_counts(rows) if rows[column.key].notna().any()]
     scatters = [figure_data.scatter(rows, column, group_by=columns) for column in region_counts if "train_accuracy" in rows]
+    against: list[Lines] = []
+    for column in region_counts:
+        for axis in [name for name in columns[:2] if _is_axis(rows, name)]:
+            others = [name for name in columns if name != axis]
+            against += figure_data.lines_along(rows, column, axis, others)
     snapshots = group.select_snapshots(results.snapshots, results.plan)
     lines, detailed_lines, other_lines = [], [], []
     for column in map(results.columns.__getitem__, keys(snapshots)):
         if column.is_region_count:
-            lines += figure_data.lines_through_training(snapshots, column, columns)
-            detailed_lines += figure_data.lines_through_training(snapshots, column, columns, facets=False)
+            lines += figure_data.lines_along(snapshots, column, group_by=columns)
+            detailed_lines += figure_data.lines_along(snapshots, column, group_by=columns, facets=False)
         elif column.key in (*PERFORMANCE, *results.columns.measures):
-            other_lines += figure_data.lines_through_training(snapshots, column, columns, facets=False)
+            other_lines += figure_data.lines_along(snapshots, column, group_by=columns, facets=False)
     ranking = group.select(results.ranking, selection="all")
     return GroupFigures(
         group,
         [scatter for scatter in scatters if scatter is not None],
         figure_data.heat_maps(rows, results.columns.for_heat_maps(rows), columns),
+        against,
         lines,
         detailed_lines,
         other_lines,
         figure_data.measure_panels(rows, ranking, results.columns.__getitem__, columns) if len(ranking) else None,
         _trajectories(results, group) if "theorem_learning_rate" in rows else [],
     )
+
+
+def _is_axis(rows: pd.DataFrame, name: str) -> bool:
+    """Return whether a hyperparameter has several values, all of them numbers."""
+    return rows[name].nunique() > 1 and bool(pd.to_numeric(rows[name], errors="coerce").notna().all())
 
 
 def _trajectories(results: SweepResults, group: Group) -> list[tuple[float, np.ndarray, np.ndarray]]:

@@ -15,9 +15,10 @@ from regioncount.columns import Column
 from regioncount.config import RunConfig
 from regioncount.reporting import charts, statistic_tables, tables
 from regioncount.reporting.collect import SweepResults
+from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import DASH, duration, value_text
 from regioncount.reporting.frames import records
-from regioncount.reporting.group_figures import GroupFigures
+from regioncount.reporting.group_figures import GroupFigures, figure_name
 from regioncount.reporting.groups import group_columns
 from regioncount.reporting.headline import headline
 from regioncount.reporting.page_parts import (
@@ -181,7 +182,8 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
         configurations=page_table(tables.configurations(results, group), f"configurations-{number}"),
         scatters=_scatters(figures, path),
         heat_maps=_heat_maps(figures, path("heat_maps")),
-        lines=_lines(figures, path),
+        against=_lines(figures.against_hyperparameters, figures, path),
+        lines=_lines(figures.detailed_lines, figures, path),
         measures_through_training=page_picture(path("measures_through_training"), through, f"{through}. {lines}", wide=True),
         reliability=page_table(statistic_tables.reliability(results, group), f"reliability-{number}"),
         early=page_table(statistic_tables.early(results, group), f"early-{number}"),
@@ -229,16 +231,15 @@ def _heat_maps(figures: GroupFigures, path: Path) -> list[PageChart]:
     return parts
 
 
-def _lines(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart]:
+def _lines(lines: Sequence[Lines], figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart]:
     parts = []
-    for data in figures.detailed_lines:
-        description = f"{data.column.label.capitalize()} through training, {figures.group.title}"
-        caption = (
-            f"A line is {data.facet or 'a configuration'}; its band is one standard error over "
-            f"{'runs' if data.facet else 'seeds'}. Hover over a line to see its options."
-        )
-        file = path(f"count_through_training_{data.column.subspace}")
-        parts.append(page_chart(charts.count_through_training(data), 420, description, caption, file))
+    for data in lines:
+        along = "through training" if data.axis == "epoch" else f"against {Column(data.axis).label}"
+        description = f"{data.column.label.capitalize()} {along}, {figures.group.title}"
+        if data.facet:
+            description += f", {data.facet}"
+        caption = f"{description}. Bands are one standard error over runs with equal options. Hover over a line to see them."
+        parts.append(page_chart(charts.lines(data), 420, description, caption, path(figure_name(data))))
     return parts
 
 

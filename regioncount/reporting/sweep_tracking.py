@@ -5,7 +5,7 @@ from pathlib import Path
 
 from regioncount.reporting import charts
 from regioncount.reporting.collect import SweepResults
-from regioncount.reporting.group_figures import GroupFigures
+from regioncount.reporting.group_figures import GroupFigures, figure_name
 from regioncount.reporting.groups import file_name_part
 from regioncount.reporting.headline import headline
 from regioncount.runs.identity import identity_of
@@ -66,11 +66,11 @@ def _log_charts(tracker: Tracker, results: SweepResults, figures: GroupFigures) 
         tracker.scatter(name, rows, data.x.key, data.y.key, f"{data.x.label}, {group.title}")
         yield name
     for lines in figures.detailed_lines:
-        name = figures.file_name(f"count_through_training_{lines.column.subspace}")
-        tracker.chart(name, charts.count_through_training(lines))
+        name = figures.file_name(figure_name(lines))
+        tracker.chart(name, charts.lines(lines))
         yield name
-    for heat_map in figures.heat_maps:
+    for number, heat_map in enumerate(figures.heat_maps):
         if (chart := charts.heat_map(heat_map)) is not None:
-            facet = f"_{file_name_part(heat_map.facet)}" if heat_map.facet else ""
+            facet = f"_{number}_{file_name_part(heat_map.facet)}" if heat_map.facet else ""  # two facets may have one name
             tracker.chart(figures.file_name(f"heat_map_{heat_map.column.key}{facet}"), chart)
             yield figures.file_name("heat_maps")

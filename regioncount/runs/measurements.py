@@ -45,7 +45,9 @@ def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict
     fingerprints = dataset.fingerprints
     settings = {name: {"measure": name, "data": fingerprints} for name in config.measures}
     for name in config.measures:
-        if name != "accuracy":
+        if name == "minibatch_gradient_variance":
+            settings[name] |= {"batch_size": config.batch_size, "seed": config.regions.seed}
+        elif name != "accuracy":
             settings[name]["points"] = POINTS
     if "seed_agreement" in settings:
         settings["seed_agreement"] = {
@@ -56,11 +58,6 @@ def measurement_settings(config: "RunConfig | MeasuringConfig", dataset) -> dict
             "seed": config.regions.seed,
             "method": "auto" if config.regions.method in EXACT_METHODS else config.regions.method,
         }
-    if "minibatch_gradient_variance" in settings:
-        own = {"batch_size": getattr(config, "batch_size", None), "seed": config.regions.seed}
-        settings["minibatch_gradient_variance"] = {
-            k: v for k, v in settings["minibatch_gradient_variance"].items() if k != "points"
-        } | own
     for name in config.measures:
         if name in VERSIONS:
             settings[name]["version"] = VERSIONS[name]

@@ -192,6 +192,7 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     require_plugins(run.config)
     options = parse_dataset(run.config.get("dataset", {}), dataset_changes)
     config.model = parse_model(run.config.get("model", {}))
+    config.batch_size = run.config.get("batch_size")
     if not trained_in_epochs(config.model):
         parse_run(run.config, recorded=True)  # checks the recorded options, with which the model is fitted again
     dataset = load_dataset(options)
@@ -209,7 +210,10 @@ def _advise_on_damage(directory: Path) -> Iterator[None]:
     except files.Damaged as damage:
         if not (directory / "run.json").is_file():
             raise
-        raise InputError(f"{damage}; rerun the train.py or sweep.py command of this run to train it again") from damage
+        again = "remove the directory, and measure the file of weights again"
+        if not directory.name.startswith("checkpoint-"):
+            again = "rerun the train.py or sweep.py command of this run to train it again"
+        raise InputError(f"{damage}; {again}") from damage
 
 
 def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:

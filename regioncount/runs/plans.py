@@ -95,13 +95,18 @@ class Plan:
     def names(self) -> list[dict[str, str]]:
         """The names of each run's "dataset" and "model" in tables.
 
-        If the grid has several choices of one name, such as model=a,b for files with the same name, these are the choices.
+        A name that several choices of the grid share, such as model=a,b for files with the same name, is followed by the
+        choice.
         """
         own = {"dataset": [run.dataset.name for run in self.runs], "model": [title(run.config.model) for run in self.runs]}
-        for part in own:
-            choices = [run.varied.get(part, name) for run, name in zip(self.runs, own[part], strict=True)]
-            if len({*zip(own[part], choices, strict=True)}) > len({*own[part]}):
-                own[part] = choices
+        for part, names in own.items():
+            choices: dict[str, set[str]] = {}
+            for run, name in zip(self.runs, names, strict=True):
+                choices.setdefault(name, set()).add(run.varied.get(part, ""))
+            own[part] = [
+                name if len(choices[name]) == 1 else f"{name} ({run.varied[part]})"
+                for run, name in zip(self.runs, names, strict=True)
+            ]
         return [dict(zip(own, pair, strict=True)) for pair in zip(*own.values(), strict=True)]
 
     @cached_property

@@ -40,7 +40,8 @@ def plane_labels(model: Callable[..., Any], dataset: Dataset, setting: dict[str,
 def minibatch_gradient_variance(model: Callable[..., Any], dataset: Dataset, setting: dict[str, Any]) -> Measured:
     """Return `gradient_variance` over minibatches of the run's own batch size, of all training images in a random order.
 
-    A smaller last batch is left out. This is the variance that the authors correlate with the region count (Li et al. 2025).
+    A smaller last batch is left out. Batch normalization is folded; the authors, who correlate this variance with the region
+    count, do not fold (Li et al. 2025).
     """
     if (size := setting["batch_size"]) is None:
         return _undefined("minibatch_gradient_variance", "it needs the batch size of a run")

@@ -716,13 +716,14 @@ def test_words_for_missing_values_are_values_of_a_text_column(tmp_path, capsys):
     """In a column of text, None and NA are two values; in a column of numbers, they are missing ones."""
     runs = noisy()
     options = {"augmentation": ["None", "NA", "mixup"], "norm": ["1.5", "NA", "None"]}
-    runs = runs.assign(**{name: np.resize(values, len(runs)) for name, values in options.items()})
+    runs = runs.assign(**{name: np.resize(values, len(runs)) for name, values in options.items()}, empty="NaN")
     runs.to_csv(tmp_path / "runs.csv", index=False)
-    arguments = [str(tmp_path / "runs.csv"), "--measures", "count", "norm", "--group-by", "learning_rate", "batch_size"]
-    assert main([*arguments, "augmentation", "--out", str(tmp_path / "ranking.csv")]) == 0
+    arguments = [str(tmp_path / "runs.csv"), "--measures", "count", "norm", "empty", "--group-by"]
+    assert main([*arguments, "learning_rate", "batch_size", "augmentation", "--out", str(tmp_path / "ranking.csv")]) == 0
     capsys.readouterr()
     ranked = pd.read_csv(tmp_path / "ranking.csv").set_index("measure")
     assert ranked["configurations"].to_dict() == {
+        "empty": 0,
         "count": runs.groupby(["learning_rate", "batch_size", "augmentation"]).ngroups,
         "norm": runs[runs["norm"] == "1.5"].groupby(["learning_rate", "batch_size", "augmentation"]).ngroups,
     }

@@ -61,7 +61,7 @@ def heat_maps(runs, measures, group_by=figure_data.GROUP_BY) -> Figure:
 
 
 def count_through_training(snapshots, group_by=figure_data.GROUP_BY) -> Figure:
-    return plots.count_through_training(figure_data.lines_through_training(snapshots, LINE, group_by))
+    return plots.lines(figure_data.lines_along(snapshots, LINE, group_by=group_by))
 
 
 def words(figure: Figure) -> str:
@@ -164,7 +164,7 @@ def test_lines_through_training_are_averages_over_seeds():
     check_layout(figure)
     snapshots["hessian_eigenvalue"] = 1 / snapshots["learning_rate"] + snapshots["epoch"]
     columns = [Column("test_accuracy"), Column("hessian_eigenvalue")]
-    panels = [figure_data.lines_through_training(snapshots, column, facets=False)[0] for column in columns]
+    panels = [figure_data.lines_along(snapshots, column, facets=False)[0] for column in columns]
     figure = plots.measures_through_training(panels)
     accuracies, eigenvalues = figure.axes[:2]
     drawn = [line.get_ydata() for line in accuracies.lines]
@@ -172,6 +172,26 @@ def test_lines_through_training_are_averages_over_seeds():
     horizontal = [line.get_ydata()[0] for line in eigenvalues.lines if len({*line.get_ydata()}) == 1]
     assert sorted(horizontal) == pytest.approx([2 / 0.1, 2 / 0.01])
     check_layout(figure)
+
+
+def test_counts_against_a_hyperparameter_are_averages_over_seeds():
+    runs = sweep(learning_rates=(0.1, 0.03, 0.01))
+    [data] = figure_data.lines_along(runs, LINE, "learning_rate", ["batch_size"])
+    figure = plots.lines([data])
+    by = runs.groupby(["batch_size", "learning_rate"])["region_count_line"]
+    drawn = [line.get_xydata() for line in figure.axes[0].lines]
+    for line, (_, means) in zip(drawn, by.mean().groupby("batch_size"), strict=True):
+        np.testing.assert_allclose(line, list(zip((0.01, 0.03, 0.1), means, strict=True)))
+    band = figure.axes[0].collections[0].get_paths()[0].get_extents()
+    mean, error = by.mean()[64, 0.01], by.sem()[64, 0.01]
+    assert band.y1 == pytest.approx(mean + error)
+    assert (figure.axes[0].get_xscale(), figure.axes[0].get_xlabel()) == ("log", "learning rate")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.01", "0.03", "0.1"]
+    check_layout(figure)
+    page = charts.lines(data)
+    assert page.layout.xaxis.type == "log"
+    shown = [trace for trace in page.data if trace.mode == "lines+markers"]
+    np.testing.assert_allclose([trace.y for trace in shown], by.mean().unstack().to_numpy())
 
 
 def with_decays(decays) -> pd.DataFrame:
@@ -213,7 +233,7 @@ def test_no_figure_averages_over_a_third_hyperparameter():
         drawn = sorted(tuple(line.get_ydata()) for line in axes.lines)
         np.testing.assert_allclose(drawn, sorted(map(tuple, expected.loc[decay].to_numpy())))
     check_layout(figure)
-    pages = figure_data.lines_through_training(counts, LINE, THREE, facets=False)
+    pages = figure_data.lines_along(counts, LINE, group_by=THREE, facets=False)
     assert [(lines.facet, len(lines.lines)) for lines in pages] == [("", len(means))]
 
 
@@ -233,7 +253,7 @@ def test_what_is_averaged_over_is_named():
     np.testing.assert_allclose(cells.cells, expected.to_numpy())
     assert charts.heat_map(cells).layout.title.text == "region count (line), averaged over weight decay"
     many = with_decays(np.geomspace(1e-7, 1e-3, figure_data.MAX_LINES // 4 + 1))
-    [lines] = figure_data.lines_through_training(through_training(many), LINE, THREE, facets=False)
+    [lines] = figure_data.lines_along(through_training(many), LINE, group_by=THREE, facets=False)
     assert (lines.facet, len(lines.lines)) == ("averaged over weight decay", 4)
 
 

@@ -201,6 +201,22 @@ def test_measuring_a_file_of_weights_equals_measuring_its_run(tmp_path):
     assert measured_values(imported, measuring_config, data) == pytest.approx(expected)
 
 
+def test_the_variance_over_the_runs_own_minibatches_is_found_again(tmp_path, monkeypatch):
+    config = configuration(tmp_path, measures=["accuracy", "minibatch_gradient_variance"])
+    prepared = runner.prepare(config)
+    run = runner.run_or_resume(prepared)
+    row = measured_values(run, config, prepared.dataset)
+    assert row["minibatch_gradient_variance"] > 0
+    measuring_config = parse_measuring({"run": str(run.directory), "measures": ["minibatch_gradient_variance"]})
+    again, dataset = measuring.open_for_measuring(measuring_config)
+    forbid(monkeypatch, (measuring, "_measure_one"))
+    measuring.measure_epochs(again, measuring_config, dataset, torch.device("cpu"))
+    assert (
+        measured_values(again, measuring_config, dataset)["minibatch_gradient_variance"]
+        == row["minibatch_gradient_variance"]
+    )
+
+
 def test_measuring_a_run_on_different_data_is_refused(tmp_path):
     run = runner.run_or_resume(runner.prepare(configuration(tmp_path)))
     measuring_config = parse_measuring({"run": str(run.directory), "measures": ["accuracy"]})

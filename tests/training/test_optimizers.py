@@ -11,7 +11,12 @@ from regioncount.errors import InputError
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"epochs": 3}, "at least epochs=4"), ({"warmup": 4}, "below the 4 epochs"), ({"warmup": -1}, "at least 0")],
+    [
+        ({"epochs": 3}, "at least epochs=4"),
+        ({"warmup": 4}, "below the 4 epochs"),
+        ({"warmup": -1}, "at least 0"),
+        ({"final": 0.2}, "at most optimizer"),
+    ],
 )
 def test_a_schedule_is_longer_than_training_and_warm_up(options, reason):
     with pytest.raises(InputError, match=reason):

@@ -5,14 +5,14 @@ from regioncount.reporting.plots.planes import CLASS_COLOURS, decision_regions
 from regioncount.reporting.plots.saving import save
 from regioncount.reporting.plots.scatters import count_against_gap, measures_against_gap
 from regioncount.reporting.plots.theory import theorem
-from regioncount.reporting.plots.through_training import count_through_training, measures_through_training
+from regioncount.reporting.plots.through_training import lines, measures_through_training
 
 __all__ = [
     "CLASS_COLOURS",
     "count_against_gap",
-    "count_through_training",
     "decision_regions",
     "heat_maps",
+    "lines",
     "measures_against_gap",
     "measures_through_training",
     "save",
