@@ -10,7 +10,7 @@ from regioncount.reporting import figure_data
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.figure_data import HeatMap, Lines, Panels, Scatter
 from regioncount.reporting.frames import keys
-from regioncount.reporting.groups import Group, file_name_part
+from regioncount.reporting.groups import Group
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measurement_settings
 
@@ -49,7 +49,7 @@ def figure_name(data: Lines) -> str:
     """Return the kind of a figure of lines, for `GroupFigures.file_name`."""
     if data.axis == "epoch":
         return f"count_through_training_{data.column.subspace}"
-    return f"count_against_{file_name_part(data.axis)}_{data.column.subspace}"
+    return f"count_against_{data.axis.replace('/', '-')}_{data.column.subspace}"
 
 
 def group_figures(results: SweepResults, group: Group) -> GroupFigures:
