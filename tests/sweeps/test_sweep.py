@@ -97,7 +97,9 @@ def test_a_sweep_writes_tables_and_figures(done):
     page = (directory / "report.html").read_text()
     assert "Over 3 configurations (6 runs, " in page
     assert base64.b64encode((directory / "decision_regions.png").read_bytes()).decode() in page
-    assert page.count('class="plot"') == 5  # a scatter plot, three heat maps and the counts through training
+    assert (
+        page.count('class="plot"') == 6
+    )  # a scatter plot, three heat maps, the counts against the learning rate and through training
     assert "learning_rate" in first.stdout
     assert "Kendall" in first.stdout
 
