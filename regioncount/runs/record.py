@@ -324,11 +324,7 @@ def set_aside(directory: Path, damage: InputError | str, consequence: str, name:
 
 @contextmanager
 def detect_takeover(directory: Path) -> Iterator[None]:
-    """Raise `Superseded` if the run directory is gone: another process has renamed it to take over the run.
-
-    Raises:
-        Superseded: The block raised FileNotFoundError.
-    """
+    """Raise `Superseded` if the run directory is gone: another process has renamed it to take over the run."""
     try:
         yield
     except FileNotFoundError as error:
@@ -343,8 +339,8 @@ def snapshot_name(epoch: int) -> str:
 def _read_measures(directory: Path, identity: str) -> dict[str, dict[str, Any]]:
     path = directory / "measures.json"
     content = files.read_json(path) if os.path.lexists(path) else {"entries": {}}
-    if content.get("run", identity) != identity:  # earlier versions did not record the run
-        raise Damaged(f"{path} is damaged: it belongs to the run {content['run']!s:.20}")
+    if (owner := content.get("run", identity)) != identity:  # earlier versions did not record it
+        raise Damaged(f"{path} is damaged: it belongs to the run {owner!s:.20}")
     entries = content.get("entries")
     if not isinstance(entries, dict) or not all(map(validation.is_measurement, entries.values())):
         raise Damaged(f"{path} is damaged: an entry is not a measurement")
