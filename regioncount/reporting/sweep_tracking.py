@@ -5,12 +5,14 @@ from pathlib import Path
 
 from regioncount.reporting import charts
 from regioncount.reporting.collect import SweepResults
+from regioncount.reporting.frames import records
 from regioncount.reporting.group_figures import GroupFigures, figure_name
 from regioncount.reporting.groups import file_name_part
 from regioncount.reporting.headline import headline
 from regioncount.runs.identity import identity_of
 from regioncount.runs.trackers import Tracker, start
 
+STATISTICS = tuple(f"{name}{end}" for name in ("pearson", "spearman", "kendall") for end in ("", "_low", "_high"))
 TABLES = (
     "runs",
     "configurations",
@@ -54,7 +56,22 @@ def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: S
         for file in files:
             if file.stem not in replaced:
                 tracker.figure(file.stem, file)
-        tracker.summarize({"headline": headline(results)})
+        tracker.summarize({"headline": headline(results), **_correlations(results)})
+
+
+def _correlations(results: SweepResults) -> dict[str, float]:
+    """Return the correlations of each region count with the gap, and their intervals, by names one can sort sweeps by.
+
+    With several groups of runs, a name begins with that of the group: "vgg19/region_count_line/kendall_low".
+    """
+    values: dict[str, float] = {}
+    for group in results.groups if len(results.correlations) else ():
+        rows = group.select(results.correlations, target="generalization_gap")
+        for row in records(rows):
+            if results.columns[row["measure"]].is_region_count:
+                prefix = "/".join(filter(None, (group.short_title, row["measure"])))
+                values |= {f"{prefix}/{name}": float(row[name]) for name in STATISTICS if row[name] == row[name]}
+    return values
 
 
 def _log_charts(tracker: Tracker, results: SweepResults, figures: GroupFigures) -> Iterator[str]:

@@ -204,6 +204,9 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
         assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
     (summary,) = logged.values()
     assert summary["job_type"] == "sweep"
+    correlations = pd.read_csv(only_sweep(tmp_path) / "correlations.csv").set_index(["measure", "target"])
+    kendall = correlations.loc[("region_count_line", "generalization_gap"), "kendall"]
+    assert summary["summary"]["region_count_line/kendall"] == pytest.approx(kendall)
     logged = {key for row in summary["history"] for key in row}
     assert {"runs", "configurations", "correlations", "decision_regions", "count_through_training_line"} <= logged
     assert {"heat_map_region_count_line", "heat_map_test_accuracy", "count_against_gap_line_table"} <= logged
