@@ -182,14 +182,19 @@ def _draw_training_split(
 def _normalization(
     entry: Entry, train: Split | StreamedSplit, options: DatasetOptions
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the given or registered mean and standard deviation of each channel, or those of the training images."""
-    if options.mean is not None and options.std is not None and not options.redefines_normalization():
+    """Return the given or registered mean and standard deviation of each channel, or those of the training images.
+
+    Raises:
+        InputError: The given ones do not fit the images, or the images are streamed and there are none.
+    """
+    # A plugin's data set may have options of its own with these names.
+    mean, std = (value if isinstance(value, list) else None for value in (options.mean, options.std))
+    if mean is not None or std is not None:
         channels = train.image_shape[0]
-        if {len(options.mean), len(options.std)} != {channels}:
-            raise InputError(
-                f"dataset.mean={options.mean}, std={options.std}: give one number for each of {channels} channels"
-            )
-        return tuple(options.mean), tuple(options.std)
+        if mean is None or std is None or not len(mean) == len(std) == channels or min(std) <= 0:
+            advice = f"give both, one number for each of {channels} channels, and deviations above 0"
+            raise InputError(f"dataset.mean={mean}, dataset.std={std}: {advice}")
+        return tuple(mean), tuple(std)
     if entry.traits.get("mean") is not None:
         return entry.traits["mean"], entry.traits["std"]
     if isinstance(train, StreamedSplit):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from regioncount.errors import InputError, one_line
 from regioncount.options import Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str
@@ -29,11 +29,6 @@ DOWNLOADS = {
     "cifar100": "cifar-100-python.tar.gz",
     "svhn": "train_32x32.mat and test_32x32.mat",
 }
-
-
-def _own_classes(options: "type[DatasetOptions]") -> "list[type]":
-    """Return the classes between some options and `DatasetOptions`."""
-    return [parent for parent in options.__mro__ if issubclass(parent, DatasetOptions) and parent is not DatasetOptions]
 
 
 Channels = Annotated[list[Float], Field(min_length=1, max_length=64)]
@@ -66,21 +61,6 @@ class DatasetOptions(Options):
     without one, that of the training images."""
     std: Channels | None = None
     """The standard deviation of each channel, as `mean`."""
-
-    @model_validator(mode="after")
-    def _check_normalization(self) -> "DatasetOptions":
-        if self.redefines_normalization():
-            return self
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std: give both or neither")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std={self.std}: must be above 0")
-        return self
-
-    @classmethod
-    def redefines_normalization(cls) -> bool:
-        """Return whether a plugin's data set has options of its own named mean or std."""
-        return any(name in parent.__annotations__ for parent in _own_classes(cls) for name in ("mean", "std"))
 
 
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)

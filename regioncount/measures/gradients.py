@@ -51,14 +51,20 @@ def variance_over_batches(measured: MeasuredModel, batches: Iterable[Batch]) -> 
     Raises:
         InputError: If there are fewer than two minibatches, or the model is not a network.
     """
-    weights = weights_of(measured)
-    total, squares, number = torch.zeros((), dtype=torch.float64), 0.0, 0
-    for batch in batches:
-        gradient = as_vector(loss_and_gradient(measured, weights, [batch])[1])
-        total, squares, number = total.to(gradient.device) + gradient, squares + gradient.square().sum().item(), number + 1
+    total, squares, number = _sums(measured, batches)
     if number < 2:
         raise InputError(f"{number} minibatch: two are needed for a variance")
     return squares / number - (total / number).square().sum().item()
+
+
+def _sums(measured: MeasuredModel, batches: Iterable[Batch]) -> tuple[Tensor, float, int]:
+    """Return the sum of the gradients of batches, (k,), the sum of their squared norms, and the number of batches."""
+    weights = weights_of(measured)
+    total, squares, number = torch.zeros((), dtype=torch.float64, device=measured.sample[0].device), 0.0, 0
+    for batch in batches:
+        gradient = as_vector(loss_and_gradient(measured, weights, [batch])[1])
+        total, squares, number = total + gradient, squares + gradient.square().sum().item(), number + 1
+    return total, squares, number
 
 
 @functools.lru_cache(maxsize=1)
@@ -67,18 +73,11 @@ def _norm_and_variance(measured: MeasuredModel) -> tuple[float, float]:
     inputs, labels = measured.sample
     # Shuffled, since minibatches of a sorted data set would have one class each.
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(SEED)).to(inputs.device)
-    weights = weights_of(measured)
-    total: Tensor | float = 0.0
-    remainder: Tensor | float = 0.0
-    squares: Tensor | float = 0.0
-    number = 0
-    for indices in order.split(MINIBATCH):
-        gradient = as_vector(loss_and_gradient(measured, weights, [(inputs[indices], labels[indices])])[1])
-        if len(indices) == MINIBATCH:
-            total, squares, number = total + gradient, squares + gradient.square().sum(), number + 1
-        else:
-            remainder = gradient * len(indices)
-    norm = torch.as_tensor((total * MINIBATCH + remainder) / len(inputs)).norm().item()
+    batches = [(inputs[indices], labels[indices]) for indices in order.split(MINIBATCH)]
+    full = [batch for batch in batches if len(batch[1]) == MINIBATCH]
+    total, squares, number = _sums(measured, full)
+    last, _, _ = _sums(measured, batches[len(full) :])
+    norm = ((total * MINIBATCH + last * (len(inputs) % MINIBATCH)) / len(inputs)).norm().item()
     if number < 2:
         return norm, math.nan
-    return norm, float(squares / number - torch.as_tensor(total / number).square().sum())
+    return norm, squares / number - (total / number).square().sum().item()

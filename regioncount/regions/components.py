@@ -9,7 +9,6 @@ from torch import Tensor
 from regioncount.errors import InputError
 from regioncount.regions.checks import as_array
 from regioncount.regions.lattice import neighbour_offsets, neighbour_pairs
-from regioncount.regions.methods import require_connectivity
 
 # Largest number of lattice points and neighbour pairs in one graph, which limits memory to a few hundred megabytes.
 GRAPH_SIZE = 4_000_000
@@ -29,7 +28,6 @@ def count_components(labels: np.ndarray | Tensor, connectivity: str = "paper") -
     Raises:
         InputError: If the shape or type of `labels` is wrong, a label is below -1, or the connectivity is unknown.
     """
-    require_connectivity(connectivity)
     if isinstance(labels, Tensor):
         if labels.is_meta or labels.layout != torch.strided or labels.is_floating_point():
             raise InputError("labels must be integers in a dense tensor with values")

@@ -7,8 +7,7 @@ decided in integers: in floating point, a test such as a + b <= 1 loses points a
 
 import numpy as np
 
-from regioncount.errors import InputError
-from regioncount.regions.methods import CONNECTIVITIES
+from regioncount.regions.methods import require_connectivity
 
 
 def simplex_lattice(dimension: int, resolution: int) -> np.ndarray:
@@ -95,13 +94,12 @@ def neighbour_offsets(dimension: int, connectivity: str) -> np.ndarray:
     Raises:
         InputError: If the connectivity is unknown.
     """
+    require_connectivity(connectivity)
     unit = np.eye(dimension, dtype=np.int64)
     differences = [unit[i] - unit[j] for i in range(dimension) for j in range(i + 1, dimension)]
     if connectivity == "lattice":
         return np.array([*unit, *differences])
-    if connectivity == "paper":
-        return np.array([*unit, [1, 1], *differences]) if dimension == 2 else unit
-    raise InputError(f"connectivity={connectivity} is unknown; use one of {', '.join(CONNECTIVITIES)}")
+    return np.array([*unit, [1, 1], *differences]) if dimension == 2 else unit
 
 
 def neighbour_pairs(points: np.ndarray, offsets: np.ndarray) -> np.ndarray:

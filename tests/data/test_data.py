@@ -21,6 +21,7 @@ from torchvision import transforms
 import regioncount.data.dataset as dataset_functions
 import regioncount.data.sources as data
 from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup, splits
+from regioncount.data.sources import DatasetOptions
 from regioncount.errors import InputError
 from regioncount.registry import datasets
 
@@ -707,3 +708,21 @@ def test_the_cache_is_replaced_if_an_image_changes_but_not_its_size_and_time(tmp
         pytest.skip("no image with the same file size")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert load("image_folder", root=tmp_path).train.images[0, 0, 0, 0] == value
+
+
+def test_images_are_normalized_by_the_given_constants():
+    plain, given = load("digits"), load("digits", mean=[0.5], std=[0.25])
+    images = plain.train.images[:4]
+    torch.testing.assert_close(given.normalize(images), (images.float() / 255 - 0.5) / 0.25)
+    assert given.fingerprints["train"] != plain.fingerprints["train"]
+    options = DatasetOptions(mean=[0.5], std=[0.25]).model_dump()
+    assert options.keys() - DatasetOptions().model_dump().keys() == {"mean", "std"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mean": [0.5]}, {"std": [0.5]}, {"mean": [0.5] * 3, "std": [0.5] * 3}, {"mean": [0.5], "std": [0.0]}, {"mean": 0.5}],
+)
+def test_invalid_constants_of_normalization_are_refused(options):
+    with pytest.raises(InputError, match=r"dataset\.(mean|std)"):
+        load("digits", **options)

@@ -152,11 +152,17 @@ def test_norms_of_matrices_follow_from_their_singular_values():
     assert {name: getattr(norms, name)(measured) for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
-def test_norms_and_distances_of_all_parameters():
+def before_and_after() -> tuple[nn.Module, nn.Module]:
+    """Return a perceptron, and the same one with noise added to its parameters."""
     before, after = perceptron(), perceptron()
     with torch.no_grad():
         for parameter in after.parameters():
             parameter.add_(torch.randn_like(parameter))
+    return before, after
+
+
+def test_norms_and_distances_of_all_parameters():
+    before, after = before_and_after()
     measured = measured_model(after, initial=before)
     pairs = list(zip(after.parameters(), before.parameters(), strict=True))
     differences = [(one - other).detach().double().numpy() for one, other in pairs]
@@ -170,10 +176,7 @@ def test_norms_and_distances_of_all_parameters():
 
 
 def test_relative_distances_follow_from_the_weights_of_each_layer():
-    before, after = perceptron(), perceptron()
-    with torch.no_grad():
-        for parameter in after.parameters():
-            parameter.add_(torch.randn_like(parameter))
+    before, after = before_and_after()
     measured = measured_model(after, initial=before)
     pairs = [
         (trained.weight.detach().double().numpy(), start.weight.detach().double().numpy())

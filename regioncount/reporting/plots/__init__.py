@@ -1,11 +1,11 @@
 """Figures for print, drawn with matplotlib from `figure_data`. Drawing needs no display and works in any thread."""
 
 from regioncount.reporting.plots.grids import heat_maps
+from regioncount.reporting.plots.line_plots import lines, measures_through_training
 from regioncount.reporting.plots.planes import CLASS_COLOURS, decision_regions
 from regioncount.reporting.plots.saving import save
 from regioncount.reporting.plots.scatters import count_against_gap, measures_against_gap
 from regioncount.reporting.plots.theory import theorem
-from regioncount.reporting.plots.through_training import lines, measures_through_training
 
 __all__ = [
     "CLASS_COLOURS",

@@ -1,4 +1,4 @@
-"""Region counts and other measures through training."""
+"""Lines: region counts and other measures through training, and region counts against a hyperparameter."""
 
 import math
 from collections.abc import Sequence
