@@ -16,8 +16,8 @@ from pydantic import ConfigDict
 from regioncount import registry
 from regioncount.columns import PARTS, Column
 from regioncount.config.exact import check_exact
-from regioncount.config.schedule import check_schedule
-from regioncount.config.schemas import MeasuringConfig, RunConfig, Snapshots, Stop, SweepOptions
+from regioncount.config.schemas import MeasuringConfig, Pruning, RunConfig, Snapshots, Stop, SweepOptions
+from regioncount.config.training import check_training
 from regioncount.config.values import plain, validate
 from regioncount.data.sources import DatasetOptions
 from regioncount.data.subspaces import SubspaceOptions
@@ -72,8 +72,9 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
     else:
         mapping = _without_training(mapping)
     config = _parse_rest(RunConfig, mapping | {"model": model, "plugins": plugins}, recorded)
-    check_schedule(config.schedule, config.epochs, config.optimizer.get("learning_rate", 0.0))
-    if not in_epochs:
+    if in_epochs:
+        check_training(config)
+    else:
         if config.seed > MAX_SEED:
             raise InputError(f"seed={config.seed}: model={model['name']} takes seeds up to {MAX_SEED}")
         config.batch_size = config.epochs = 0
@@ -329,7 +330,8 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
 def _without_training(mapping: dict[str, Any]) -> dict[str, Any]:
     """Reset the options that do not apply to a model that is fitted in a single call."""
     reset = {"optimizer": {}, "schedule": {}, "stop": Stop(), "snapshots": Snapshots(), "augmentation": "none"}
-    return mapping | reset | {"batch_size": 1, "epochs": 1, "device": "cpu", "precision": "float32", "compile": False}
+    reset |= {"ghost_batch_size": None, "pruning": Pruning(), "batch_size": 1, "epochs": 1}
+    return mapping | reset | {"device": "cpu", "precision": "float32", "compile": False}
 
 
 def _plugin_sources(config: RunConfig | MeasuringConfig) -> dict[str, str]:

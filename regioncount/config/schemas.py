@@ -51,6 +51,16 @@ class Snapshots:
 
 
 @dataclass
+class Pruning:
+    """Magnitude pruning: the smallest weights of convolutions and linear layers are set to zero and no longer trained."""
+
+    sparsity: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """The fraction of these weights that is pruned."""
+    epoch: NonNegativeInt | None = None
+    """The epoch after which they are pruned; 0 prunes the initial weights. The stop rule applies from this epoch on."""
+
+
+@dataclass
 class Regions:
     """The subspaces in which regions are counted, and the method."""
 
@@ -99,6 +109,9 @@ class RunConfig:
     batch_size: PositiveInt = field(kw_only=True)
     epochs: Annotated[Int, Field(ge=1, le=MAX_EPOCHS)] = field(kw_only=True)
     stop: Stop = field(default_factory=Stop)
+    ghost_batch_size: PositiveInt | None = None
+    """Batch normalization uses the statistics of this many images in training; None for those of the whole batch."""
+    pruning: Pruning = field(default_factory=Pruning)
     seed: Seed = 0
     snapshots: Snapshots = field(default_factory=Snapshots)
     regions: Regions = field(default_factory=Regions)
@@ -132,13 +145,20 @@ class MeasuringConfig:
     """The batch size of the run, which is no option of the command; None for a file of weights."""
 
 
-for _schema in (Stop, Snapshots, Regions, Tracking, SweepOptions, RunConfig, MeasuringConfig):
+for _schema in (Stop, Pruning, Snapshots, Regions, Tracking, SweepOptions, RunConfig, MeasuringConfig):
     _schema.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
 
 
 def as_mapping(config: RunConfig | MeasuringConfig) -> dict[str, Any]:
-    """Return a configuration as nested mappings of plain values, as it is recorded."""
+    """Return a configuration as nested mappings of plain values, as it is recorded.
+
+    Ghost batches and pruning are left out if they are not used, so that runs that were recorded before these options existed
+    keep their identities.
+    """
     mapping = asdict(config)
+    if isinstance(config, RunConfig):
+        unused = {"ghost_batch_size": config.ghost_batch_size is None, "pruning": config.pruning.sparsity == 0}
+        mapping = {key: value for key, value in mapping.items() if not unused.get(key)}
     mapping["dataset"] = config.dataset.model_dump()
     del mapping["regions"]["subspaces"]
     mapping["regions"] |= {name: subspace.model_dump() for name, subspace in config.regions.subspaces.items()}

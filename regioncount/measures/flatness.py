@@ -4,17 +4,17 @@ w are all weights and biases of the network with batch normalization folded in. 
 sampled training points. "Rescaling layers" means multiplying one layer by a and the next by 1 / a.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn.functional import cross_entropy
 
-from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.measured_model import Batch, MeasuredModel
 from regioncount.measures.weights import (
     PERTURBED_POINTS,
     SEED,
@@ -25,7 +25,7 @@ from regioncount.measures.weights import (
     perturbed,
     weights_of,
 )
-from regioncount.regions.evaluation import true_float32
+from regioncount.regions.evaluation import evaluation_mode, true_float32
 from regioncount.registry import register_measure
 
 CURVATURE_POINTS = 200
@@ -97,7 +97,25 @@ def hessian_eigenvalue(measured: MeasuredModel) -> float:
 
     Keskar et al. 2017 relate it to sharpness. Rescaling layers changes it (Dinh et al. 2017).
     """
-    product, size = _hessian_product(measured)
+    return _largest_eigenvalue(*_sample_hessian(measured))
+
+
+@register_measure(scale_invariant=False, on_request=True)
+def training_hessian_eigenvalue(measured: MeasuredModel) -> float:
+    """Return the largest eigenvalue of the Hessian of the training loss, computed by Lanczos iteration.
+
+    The loss is the mean cross-entropy over the whole training set, as a function of the parameters that are trained: batch
+    normalization is not folded, and uses its running statistics. Full-batch gradient descent with learning rate eta is
+    stable up to an eigenvalue of 2 / eta (Cohen et al. 2021).
+    """
+    network = measured.require_network()
+    weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    with evaluation_mode(network):
+        return _largest_eigenvalue(*_hessian_product(network, weights, measured.train, measured.train_size))
+
+
+def _largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int) -> float:
+    """Return the largest eigenvalue of a symmetric matrix (size, size), given its product with vectors (size,)."""
 
     def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         return product(torch.as_tensor(vector, dtype=torch.float32)).double().cpu().numpy()
@@ -116,7 +134,7 @@ def hessian_trace(measured: MeasuredModel) -> float:
     The estimate is exact on the span of five Hessian-vector products, and an average over random signs on its complement.
     Rescaling layers changes it (Dinh et al. 2017).
     """
-    product, size = _hessian_product(measured)
+    product, size = _sample_hessian(measured)
     generator = torch.Generator().manual_seed(SEED)
     signs = torch.randint(0, 2, (2 * TRACE_PROBES, size), generator=generator).float().mul_(2).sub_(1)
     sketch, probes = signs.to(measured.sample[0].device).split(TRACE_PROBES)
@@ -163,23 +181,29 @@ def _average_case(measured: MeasuredModel, deviation: float, scales: Weights) ->
     return sum(losses) / len(losses) - mean_loss(measured, weights)
 
 
-def _hessian_product(measured: MeasuredModel) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Return the function v -> H v of vectors (k,) over all weights, and k.
-
-    It uses forward over reverse differentiation by torch.func: curvlinops 3.0.1 has no such product for networks with SiLU,
-    and reverse over reverse takes minutes for narrow VGG networks on a CPU.
-    """
-    network, weights = measured.network, weights_of(measured)
-    sizes = [weight.numel() for weight in weights.values()]
+def _sample_hessian(measured: MeasuredModel) -> tuple[Callable[[Tensor], Tensor], int]:
+    """Return `_hessian_product` of the loss on `CURVATURE_POINTS` sampled points with respect to w."""
     batches = list(measured.sample_batches(CURVATURE_POINTS))
     number = sum(len(labels) for _, labels in batches)
+    return _hessian_product(measured.network, weights_of(measured), lambda: batches, number)
+
+
+def _hessian_product(
+    network: nn.Module, weights: Weights, batches: Callable[[], Iterable[Batch]], number: int
+) -> tuple[Callable[[Tensor], Tensor], int]:
+    """Return the function v -> H v of vectors (k,) over all weights, and k.
+
+    H is the Hessian of the mean loss over the `number` points of all batches. The product uses forward over reverse differentiation by torch.func: curvlinops 3.0.1 has no such product for networks with SiLU,
+    and reverse over reverse takes minutes for narrow VGG networks on a CPU.
+    """
+    sizes = [weight.numel() for weight in weights.values()]
 
     def product(vector: Tensor) -> Tensor:
         parts = vector.to(next(iter(weights.values()))).split(sizes)
         direction = {name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)}
         total: Tensor | float = 0.0
         with true_float32(), torch.enable_grad():
-            for inputs, labels in batches:
+            for inputs, labels in batches():
 
                 def loss(weights: Weights, inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
                     return cross_entropy(functional_call(network, weights, (inputs,)), labels, reduction="sum")

@@ -190,8 +190,10 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
     return sum(multiply_adds)
 
 
-def check_last_batch(model: Mapping[str, Any], dataset: Dataset, batch_size: int) -> None:
-    """Check that a network can be trained on the last batch of an epoch, if that is a single image.
+def check_last_batch(
+    model: Mapping[str, Any], dataset: Dataset, batch_size: int, ghost_batch_size: int | None = None
+) -> None:
+    """Check that a network can be trained on the last batch of an epoch and on each last ghost batch, if it is one image.
 
     Batch normalization cannot compute the variance of a single value per channel.
 
@@ -199,17 +201,26 @@ def check_last_batch(model: Mapping[str, Any], dataset: Dataset, batch_size: int
         model: The model's name and options.
         dataset: The data set.
         batch_size: The number of images in a batch.
+        ghost_batch_size: The number of images in a ghost batch; None if there are none.
 
     Raises:
         InputError: The network cannot be trained on a single image.
     """
-    if len(dataset.train) % batch_size == 1 or batch_size == 1:
-        shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
-        if (reason := _single_image_error(json.dumps(dict(model)), *shape)) is not None:
-            raise InputError(
-                f"batch_size={batch_size}: the last of {len(dataset.train)} training images is a batch of its own, on which "
-                f"model={model['name']} cannot be trained ({reason}); choose another batch_size or dataset.train_size"
-            )
+    number = len(dataset.train)
+    sizes = {min(batch_size, number), number % batch_size} - {0}
+    ghost = ghost_batch_size or max(sizes)
+    if not any(size % ghost == 1 or size == 1 or ghost == 1 for size in sizes):
+        return
+    shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
+    if (reason := _single_image_error(json.dumps(dict(model)), *shape)) is not None:
+        if ghost_batch_size is None:
+            where = f"batch_size={batch_size}: the last of {number} training images is a batch of its own"
+        else:
+            where = f"ghost_batch_size={ghost}: a batch of {' or '.join(map(str, sizes))} leaves a single image"
+        raise InputError(
+            f"{where}, on which model={model['name']} cannot be trained ({reason}); choose another size or "
+            "dataset.train_size"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,8 @@ IDENTITY_FORMAT = 1  # increment it if the same configuration trains a different
 # The parts of a configuration that, together with the data's content, the precision and the compilation of training,
 # determine the trained model.
 IDENTITY_PARTS = ("model", "optimizer", "schedule", "augmentation", "batch_size", "epochs", "stop", "seed")
+# These too, where a configuration has them.
+OPTIONAL_PARTS = ("ghost_batch_size", "pruning")
 
 # A plugin enters an identity only if it supplies one of these.
 PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule", "augmentation")
@@ -30,7 +32,7 @@ def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled:
     Returns:
         16 hexadecimal digits.
     """
-    parts = {key: config[key] for key in IDENTITY_PARTS}
+    parts = {key: config[key] for key in IDENTITY_PARTS} | {key: config[key] for key in OPTIONAL_PARTS if key in config}
     parts |= {"data": data, "precision": precision} | ({"compiled": True} if compiled else {})
     sources = config.get("plugin_sources", {})
     supplied = {part: sources[part] for part in PLUGIN_PARTS if part in sources}

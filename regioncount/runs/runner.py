@@ -24,7 +24,8 @@ from regioncount.runs.measurements import epochs_to_measure, measured_values, me
 from regioncount.runs.measuring import measure
 from regioncount.runs.store import Run
 from regioncount.runs.trackers import Tracker, start
-from regioncount.training.trial import try_training_step
+from regioncount.training.optimizers import batch_size_at
+from regioncount.training.trial import check_layers, try_training_step
 
 # At most this share of the time is spent on writing checkpoints.
 CHECKPOINT_SHARE = 0.02
@@ -78,7 +79,9 @@ def prepare(config: RunConfig) -> PreparedRun:
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
     multiply_adds = check(config, dataset)
     if config.optimizer:
-        check_last_batch(config.model, dataset, config.batch_size)
+        for batch_size in {batch_size_at(config, epoch) for epoch in range(1, config.epochs + 1)}:
+            check_last_batch(config.model, dataset, batch_size, config.ghost_batch_size)
+        check_layers(config, dataset)
         try_training_step(config, dataset)
     work = multiply_adds * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)

@@ -85,15 +85,22 @@ Epochs = Annotated[StrictInt, Field(ge=1)]
 Factor = Annotated[StrictFloat, Field(gt=0, le=1)]
 
 
-class CosineOptions(Options):
+class ConstantOptions(Options):
+    """Keep the learning rate constant, after a linear warm-up."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"warmup"})
+
+    warmup: Annotated[StrictInt, Field(ge=0)] = 0
+    """The first epochs, in which the learning rate rises linearly."""
+
+
+class CosineOptions(ConstantOptions):
     """Lower the learning rate along half a cosine, after a linear warm-up."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"epochs", "warmup", "final"})
+    later: ClassVar[frozenset[str]] = frozenset({"epochs", "final"})
 
     epochs: Epochs | None = None
     """The epochs of the schedule; None for those of the run. A run with fewer epochs stops early on the curve."""
-    warmup: Annotated[StrictInt, Field(ge=0)] = 0
-    """The first epochs, in which the learning rate rises linearly."""
     final: NonNegative = 0.0
     """The learning rate at the end of the schedule."""
 
@@ -118,11 +125,30 @@ class ExponentialOptions(Options):
     gamma: Factor
 
 
-register_schedule("constant", "regioncount.training.optimizers:constant", options=Options)
+class GrowingBatchOptions(Options):
+    """Keep the learning rate constant, and multiply the batch size by `factor` every `step_size` epochs.
+
+    This replaces a step schedule with gamma = 1 / factor (Smith et al. 2018, "Don't Decay the Learning Rate, Increase the
+    Batch Size"). A batch has at most as many images as the training set.
+    """
+
+    step_size: Epochs
+    factor: Annotated[StrictInt, Field(ge=2)]
+
+
+# batch_size: a function of the run's batch size, the epoch, counted from 1, and the schedule's options, which returns the
+#     number of images in the batches of that epoch.
+register_schedule("constant", "regioncount.training.optimizers:constant", options=ConstantOptions)
 register_schedule("cosine", "regioncount.training.optimizers:cosine", options=CosineOptions)
 register_schedule("step", "regioncount.training.optimizers:step", options=StepOptions)
 register_schedule("multistep", "regioncount.training.optimizers:multistep", options=MultistepOptions)
 register_schedule("exponential", "regioncount.training.optimizers:exponential", options=ExponentialOptions)
+register_schedule(
+    "growing_batch",
+    "regioncount.training.optimizers:growing_batch",
+    options=GrowingBatchOptions,
+    batch_size="regioncount.training.optimizers:growing_batch_size",
+)
 
 
 # By default, a function of images, uint8 (B, C, H, W), and a generator, which returns such images.

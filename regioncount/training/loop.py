@@ -11,17 +11,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.data.augmentation import build_augmentation, mixes
 from regioncount.errors import InputError, one_line
-from regioncount.training.optimizers import build_optimizer, build_schedule
+from regioncount.training.optimizers import batch_size_at, build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
+from regioncount.training.pruning import nonzero_masks, prunable_weights, prune, zero_pruned
 from regioncount.training.seeding import epoch_seed, seeded
 from regioncount.training.steps import build_training_step
-from regioncount.training.stopping import evaluate_for_stopping, must_stop, near_target
+from regioncount.training.stopping import active_stop, evaluate_for_stopping, must_stop, near_target
 
 # What a wrong checkpoint raises; RuntimeError if the shape of a tensor differs.
 CONTENT_ERRORS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -65,7 +66,8 @@ def fit(
         - train_loss and running_accuracy: averages over the epoch's images, in training mode;
         - train_accuracy and stop_loss: of the whole training set at the end of the epoch, in evaluation mode and float32.
           Without an evaluation for the stop rule, train_accuracy is NaN and stop_loss is missing;
-        - seconds: the duration of the epoch.
+        - seconds: the duration of the epoch;
+        - batch_size: that of the epoch, if the schedule changes it.
 
     Raises:
         UnusableCheckpoint: The checkpoint is not one of this model, optimizer and schedule.
@@ -80,14 +82,23 @@ def fit(
     if checkpoint:
         history = _restore(stateful, checkpoint)
 
+    grows = batch_size_at(config, config.epochs) != config.batch_size
+    weights = prunable_weights(model) if config.pruning.sparsity else []
+    masks: list[Tensor] = []  # of the weights that are left, once the others are pruned
+    if config.pruning.epoch == 0 and not history:
+        prune(weights, config.pruning.sparsity)
+    if config.pruning.epoch is not None and len(history) >= config.pruning.epoch:
+        masks = nonzero_masks(weights)
+
     def state() -> dict:
         return {name: part.state_dict() for name, part in stateful.items()} | {"history": history}
 
     train_size = len(dataset.train)
     with progress_bar(config.epochs, train_size, epochs_done=len(history)) as update_bar:
-        while len(history) < config.epochs and not must_stop(history, config.stop):
+        while len(history) < config.epochs and not must_stop(history, active_stop(config, len(history))):
             start = time.perf_counter()
             epoch = len(history) + 1
+            batch_size = batch_size_at(config, epoch)
             learning_rate = optimizer.param_groups[0]["lr"]
             seed = epoch_seed(config.seed, epoch)
             generator = torch.Generator().manual_seed(seed)  # on the CPU: the same batches on every device
@@ -98,15 +109,19 @@ def fit(
                 loss_sum = torch.zeros((), dtype=torch.float64, device=device)
                 correct = torch.zeros((), dtype=torch.int64, device=device)
                 # Nothing in this loop waits for the device.
-                for images, labels in dataset.train.batches(config.batch_size, order):
+                for images, labels in dataset.train.batches(batch_size, order):
                     inputs, targets = augment(images, labels, generator)
                     loss, logits = training_step(inputs, targets)
                     optimizer.step()
+                    zero_pruned(weights, masks)
                     loss_sum += loss.double() * len(labels)
                     correct += (logits.argmax(dim=1) == labels).sum()
                     update_bar(len(labels), loss_sum, correct)
                 train_loss, running_accuracy = loss_sum.item() / train_size, correct.item() / train_size
 
+            if epoch == config.pruning.epoch:
+                prune(weights, config.pruning.sparsity)
+                masks = nonzero_masks(weights)
             row = {
                 "epoch": epoch,
                 "learning_rate": learning_rate,
@@ -114,9 +129,12 @@ def fit(
                 "running_accuracy": running_accuracy,
                 "train_accuracy": math.nan,
             }
-            if near_target(config.stop, running_accuracy, train_loss, mixes(config.augmentation)):
-                row |= evaluate_for_stopping(model, dataset, config.stop, device, precision)
+            stop = active_stop(config, epoch)
+            if near_target(stop, running_accuracy, train_loss, mixes(config.augmentation)):
+                row |= evaluate_for_stopping(model, dataset, stop, device, precision)
             row["seconds"] = time.perf_counter() - start
+            if grows:
+                row["batch_size"] = batch_size
             schedule.step()
             history.append(row)
             on_epoch(row, state)

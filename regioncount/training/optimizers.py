@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from regioncount import registry
+from regioncount.config import RunConfig
 from regioncount.errors import InputError
 
 
@@ -72,12 +73,21 @@ def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int
     return schedule
 
 
+def batch_size_at(config: RunConfig, epoch: int) -> int:
+    """Return the number of images in the batches of an epoch, counted from 1."""
+    batch_size = registry.schedules[config.schedule["name"]].traits.get("batch_size")
+    if batch_size is None:
+        return config.batch_size
+    options = {key: value for key, value in config.schedule.items() if key != "name"}
+    return registry.resolve(batch_size)(config.batch_size, epoch, **options)
+
+
 # The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.
 
 
-def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """Return a constant schedule."""
-    return ConstantLR(optimizer, factor=1.0)
+def constant(optimizer: Optimizer, epochs: int, warmup: int = 0) -> LRScheduler:
+    """Return a schedule of a constant learning rate, which rises in the first `warmup` epochs as in `cosine`."""
+    return _warmup(optimizer, warmup) if warmup else ConstantLR(optimizer, factor=1.0)
 
 
 def cosine(optimizer: Optimizer, epochs: int, warmup: int = 0, final: float = 0.0) -> LRScheduler:
@@ -88,9 +98,13 @@ def cosine(optimizer: Optimizer, epochs: int, warmup: int = 0, final: float = 0.
     """
     if warmup == 0:
         return CosineAnnealingLR(optimizer, T_max=epochs, eta_min=final)
-    rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(1, warmup - 1))
+    rise = _warmup(optimizer, warmup)
     fall = CosineAnnealingLR(optimizer, T_max=epochs - warmup, eta_min=final)
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
+
+
+def _warmup(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    return LinearLR(optimizer, start_factor=1 / epochs, total_iters=max(1, epochs - 1))
 
 
 def step(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:
@@ -106,3 +120,13 @@ def multistep(optimizer: Optimizer, epochs: int, milestones: Sequence[int], gamm
 def exponential(optimizer: Optimizer, epochs: int, gamma: float) -> LRScheduler:
     """Return a schedule that multiplies the learning rate by gamma every epoch."""
     return ExponentialLR(optimizer, gamma)
+
+
+def growing_batch(optimizer: Optimizer, epochs: int, step_size: int, factor: int) -> LRScheduler:
+    """Return a constant schedule; `growing_batch_size` changes the batch size instead."""
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def growing_batch_size(batch_size: int, epoch: int, step_size: int, factor: int) -> int:
+    """Return the number of images in the batches of an epoch, counted from 1."""
+    return batch_size * factor ** ((epoch - 1) // step_size)

@@ -14,6 +14,7 @@ from regioncount.config import RunConfig
 from regioncount.regions.evaluation import true_float32
 from regioncount.training.cuda_graphs import capture_cuda_graph, side_stream
 from regioncount.training.depthwise import fast_depthwise_forwards, replace_forwards
+from regioncount.training.ghost_batches import ghost_forwards
 
 BatchStep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A function of a batch's inputs and targets that returns the mean loss and the logits (B, C), both detached.
@@ -54,7 +55,7 @@ def build_training_step(
     Args:
         model: The network, on `device`.
         optimizer: The optimizer. Its gradients are reset before each backward pass.
-        config: The run's configuration. Only the batch size and the optimizer's options are used.
+        config: The run's configuration. Only the batch sizes and the optimizer's options are used.
         device: The device of training.
         precision: "float32" or "bfloat16".
         compiled: Whether full batches are computed with torch.compile.
@@ -75,7 +76,8 @@ def build_training_step(
         options = {key: config.optimizer[key] for key in traits.get("step_options", ())}
         wrap = functools.partial(registry.resolve(traits["step"]), model=model, **options)
         full_batch_step, partial_batch_step = wrap(full_batch_step), wrap(partial_batch_step)
-    context = functools.partial(_step_context, fast_depthwise_forwards(model, device), precision, stream)
+    forwards = fast_depthwise_forwards(model, device) | ghost_forwards(model, config.ghost_batch_size)
+    context = functools.partial(_step_context, forwards, precision, stream)
     return TrainingStep(config.batch_size, full_batch_step, partial_batch_step, context)
 
 

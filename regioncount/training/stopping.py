@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from regioncount.config import Stop
+from regioncount.config import RunConfig, Stop
 from regioncount.data import Dataset
 from regioncount.measures.measured_model import Outputs, evaluate, evenly_spaced, split_batches
 from regioncount.regions.screening import BOUND_ERRORS
@@ -116,6 +116,11 @@ def screened_accuracy(model: nn.Module, dataset: Dataset, margins: Tensor, devic
     if len(undecided):
         correct += round(evaluate_float32(undecided).accuracy * len(undecided))
     return correct / len(margins)
+
+
+def active_stop(config: RunConfig, epochs_done: int) -> Stop:
+    """Return the stop rule after a number of epochs; one without a target before the weights are pruned."""
+    return config.stop if epochs_done >= (config.pruning.epoch or 0) else Stop()
 
 
 def must_stop(history: list[dict], stop: Stop) -> bool:

@@ -1,4 +1,4 @@
-"""Try a training step before training, if a plugin supplies a part of it."""
+"""Check, before training, that a network can be trained as configured."""
 
 import torch
 
@@ -9,11 +9,35 @@ from regioncount.data.dataset import Dataset
 from regioncount.errors import InputError, one_line
 from regioncount.models import kinds
 from regioncount.models.networks import build_for
+from regioncount.training.ghost_batches import ghost_forwards
 from regioncount.training.optimizers import build_optimizer, build_schedule
+from regioncount.training.pruning import prunable_weights
 from regioncount.training.seeding import initialize, seeded
 from regioncount.training.steps import build_training_step
 
 TRIAL_IMAGES = 64
+
+
+def check_layers(config: RunConfig, dataset: Dataset) -> None:
+    """Check that the network has the layers that ghost batches and pruning act on.
+
+    Args:
+        config: The configuration of a run that is trained in epochs.
+        dataset: Its data set.
+
+    Raises:
+        InputError: It has none.
+    """
+    if config.ghost_batch_size is None and config.pruning.epoch is None:
+        return
+    network, name = build_for(config.model, dataset), config.model["name"]
+    if config.ghost_batch_size is not None and not ghost_forwards(network, config.ghost_batch_size):
+        raise InputError(f"ghost_batch_size={config.ghost_batch_size}: model={name} has no batch normalization; pass null")
+    if config.pruning.epoch is not None and not prunable_weights(network):
+        raise InputError(
+            f"pruning.sparsity={config.pruning.sparsity}: model={name} has no convolutions or linear layers; "
+            "pass pruning.sparsity=0"
+        )
 
 
 def try_training_step(config: RunConfig, dataset: Dataset) -> None:

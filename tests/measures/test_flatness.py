@@ -139,10 +139,32 @@ def test_average_sharpness_is_near_its_expectation(adaptive, monkeypatch):
 def test_curvature_equals_that_of_the_exact_hessian(trained):
     for measured in (trained, small_network(seed=2)):
         hessian = torch.func.hessian(loss_of_vector(measured))(vector_of(measured)).double()
-        product, size = flatness._hessian_product(measured)
+        product, size = flatness._sample_hessian(measured)
         columns = torch.stack([product(unit) for unit in torch.eye(size)])
         assert torch.allclose(columns.double(), hessian, atol=1e-6 * hessian.abs().max() + 1e-8, rtol=1e-4)
         assert flatness.hessian_eigenvalue(measured) == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
+
+
+def test_training_curvature_is_that_of_the_whole_training_set_without_folding():
+    torch.manual_seed(4)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, CLASSES))
+    inputs, labels = torch.randn(1500, 4), torch.randint(CLASSES, (1500,))
+    network(3 * inputs + 1)  # updates the running statistics
+    sizes = [parameter.numel() for parameter in network.parameters()]
+    network.eval()
+
+    def loss(vector):
+        parts = zip(network.named_parameters(), vector.split(sizes), strict=True)
+        weights = {name: part.view(parameter.shape) for (name, parameter), part in parts}
+        return cross_entropy(functional_call(network, weights, (inputs,)), labels)
+
+    vector = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    expected = torch.linalg.eigvalsh(torch.func.hessian(loss)(vector).double())[-1].item()
+    network.train()
+    measured = from_tensors(network, (inputs, labels))
+    assert flatness.training_hessian_eigenvalue(measured) == pytest.approx(expected, rel=1e-2)
+    assert network.training
+    assert flatness.hessian_eigenvalue(measured) != pytest.approx(expected, rel=1e-2)  # folded, and of 200 points
 
 
 def test_hessian_trace_is_unbiased_and_each_estimate_is_close(trained, monkeypatch):
@@ -253,6 +275,7 @@ MEASURES = [
     flatness.adaptive_average_sharpness,
     flatness.hessian_eigenvalue,
     flatness.hessian_trace,
+    flatness.training_hessian_eigenvalue,
     pacbayes.pacbayes_flatness,
     pacbayes.pacbayes_magnitude_flatness,
     gradients.gradient_norm,

@@ -162,8 +162,8 @@ def test_lines_through_training_are_averages_over_seeds():
     assert len({to_hex(line.get_color()) for line in lines}) == 2
     assert len({str(line.get_linestyle()) for line in lines}) == 2
     check_layout(figure)
-    snapshots["hessian_eigenvalue"] = 1 / snapshots["learning_rate"] + snapshots["epoch"]
-    columns = [Column("test_accuracy"), Column("hessian_eigenvalue")]
+    snapshots["training_hessian_eigenvalue"] = 1 / snapshots["learning_rate"] + snapshots["epoch"]
+    columns = [Column("test_accuracy"), Column("training_hessian_eigenvalue")]
     panels = [figure_data.lines_along(snapshots, column, facets=False)[0] for column in columns]
     figure = plots.measures_through_training(panels)
     accuracies, eigenvalues = figure.axes[:2]

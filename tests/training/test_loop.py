@@ -14,20 +14,28 @@ from regioncount.training import seeding
 OPTIONS = {"momentum": 0.9, "nesterov": False, "betas": [0.9, 0.99], "alpha": 0.9, "rho": 0.9}
 
 
-def test_sgd_with_momentum_matches_the_textbook_update():
+@pytest.mark.parametrize(
+    ("schedule", "rates", "sizes"),
+    [
+        ({"name": "multistep", "milestones": [2, 3], "gamma": 0.5}, [0.1, 0.1, 0.05, 0.025], [32] * 4),
+        ({"name": "growing_batch", "step_size": 1, "factor": 2}, [0.1] * 4, [32, 64, 128, 256]),
+    ],
+)
+def test_sgd_with_momentum_matches_the_textbook_update(schedule, rates, sizes):
     """Compare with the update written out, v = m v + (g + wd w), w = w - lr v, over the batches that the seed determines."""
-    config = configuration(schedule={"name": "multistep", "milestones": [2, 3], "gamma": 0.5})
+    config = configuration(schedule=schedule)
     model, history = train(config)
     reference = new_model(config)
     weights = list(reference.parameters())
     velocity = [torch.zeros_like(w) for w in weights]
     images, labels = DIGITS.normalize(DIGITS.train.images), DIGITS.train.labels
-    for epoch, rate in zip(range(1, 5), [0.1, 0.1, 0.05, 0.025], strict=True):
+    for epoch, rate, size in zip(range(1, 5), rates, sizes, strict=True):
         assert math.isclose(history[epoch - 1]["learning_rate"], rate)
+        assert history[epoch - 1].get("batch_size", 32) == size
         generator = torch.Generator().manual_seed(seeding.epoch_seed(config.seed, epoch))
         order = torch.randperm(130, generator=generator)
         losses = []
-        for batch in order.split(32):
+        for batch in order.split(size):
             loss = cross_entropy(reference(images[batch]), labels[batch])
             losses += [loss.item()] * len(batch)
             for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
@@ -46,6 +54,23 @@ def test_resuming_from_any_checkpoint_gives_the_weights_of_an_uninterrupted_run(
     config = configuration(
         optimizer={"name": optimizer, "learning_rate": 0.01, "weight_decay": 1e-4, **options}, augmentation=augmentation
     )
+    assert_resuming_changes_nothing(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": {"name": "growing_batch", "step_size": 1, "factor": 2}},
+        {"schedule": {"name": "constant", "warmup": 3}},
+        {"pruning": {"sparsity": 0.5, "epoch": 0}},
+        {"pruning": {"sparsity": 0.5, "epoch": 2}},
+    ],
+)
+def test_resuming_changes_nothing_with_growing_batches_warm_up_or_pruning(changes):
+    assert_resuming_changes_nothing(configuration(**changes))
+
+
+def assert_resuming_changes_nothing(config):
     states = []
     uninterrupted, history = train(config, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
     assert all(math.isfinite(row["train_loss"]) for row in history)

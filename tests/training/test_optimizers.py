@@ -43,6 +43,8 @@ def test_sam_needs_a_rho_above_zero(rho):
     ("schedule", "rates"),
     [
         ({"name": "constant"}, [1, 1, 1, 1]),
+        ({"name": "constant", "warmup": 1}, [1, 1, 1, 1]),
+        ({"name": "constant", "warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
         ({"name": "cosine"}, [(1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]),
         ({"name": "cosine", "epochs": 10}, [(1 + math.cos(math.pi * e / 10)) / 2 for e in range(4)]),
         ({"name": "cosine", "final": 0.02}, [0.2 + 0.8 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]),

@@ -55,7 +55,7 @@ def lines(panels: Sequence[Lines]) -> Figure:
 def measures_through_training(panels: Sequence[Lines]) -> Figure:
     """Return a figure with a small panel per measure, and a line per configuration, coloured by its first hyperparameter.
 
-    In the panel of the Hessian's largest eigenvalue, dashed lines are at 2 / learning rate, around which gradient descent
+    In the panel of `training_hessian_eigenvalue`, dashed lines are at 2 / learning rate, around which gradient descent
     without momentum holds it (Cohen et al. 2021).
     """
     if not panels:
@@ -73,7 +73,7 @@ def measures_through_training(panels: Sequence[Lines]) -> Figure:
         for line in data.lines:
             colour = ORDERED_COLOURS(data.scale[line.values[0]])
             axes.plot(line.x, line.mean, color=colour, linestyle=LINE_STYLES[data.style(line)], linewidth=1.2)
-        if data.column.key == "hessian_eigenvalue" and data.group_by[0] == "learning_rate":
+        if data.column.key == "training_hessian_eigenvalue" and data.group_by[0] == "learning_rate":
             for rate, position in data.scale.items():
                 axes.axhline(2 / rate, color=ORDERED_COLOURS(position), linestyle="--", linewidth=0.8)
             axes.set_yscale("log")

@@ -1,0 +1,42 @@
+"""Check the options of training against each other."""
+
+from regioncount.config.schemas import Pruning, RunConfig
+from regioncount.errors import InputError
+
+
+def check_training(config: RunConfig) -> None:
+    """Check the schedule, the ghost batches and the pruning of a run. Remove what has no effect from the configuration.
+
+    Args:
+        config: The configuration of a run that is trained in epochs.
+
+    Raises:
+        InputError: A cosine schedule is shorter than the training, a warm-up is not shorter than the schedule, a schedule
+            would end above the learning rate, ghost batches are larger than batches, or weights are pruned at no epoch of
+            the run.
+    """
+    _check_schedule(config)
+    if config.ghost_batch_size is not None and config.ghost_batch_size > config.batch_size:
+        raise InputError(f"ghost_batch_size={config.ghost_batch_size}: must be at most batch_size={config.batch_size}")
+    if config.pruning.sparsity == 0:
+        config.pruning = Pruning()
+    elif config.pruning.epoch is None:
+        raise InputError(f"pruning.epoch is missing: give the epoch, from 0 to {config.epochs}, after which to prune")
+    elif config.pruning.epoch > config.epochs:
+        raise InputError(f"pruning.epoch={config.pruning.epoch}: the last epoch is {config.epochs}")
+
+
+def _check_schedule(config: RunConfig) -> None:
+    schedule, epochs = config.schedule, config.epochs
+    if schedule.get("name") not in ("constant", "cosine"):
+        return
+    length = schedule.get("epochs", epochs)
+    if length < epochs:
+        raise InputError(f"schedule.epochs={length}: must be at least epochs={epochs}")
+    if (warmup := schedule.get("warmup", 0)) >= max(1, length):
+        raise InputError(f"schedule.warmup={warmup}: must be below the {length} epochs of the schedule")
+    learning_rate = config.optimizer.get("learning_rate", 0.0)
+    if (final := schedule.get("final", 0.0)) > learning_rate:
+        raise InputError(f"schedule.final={final}: must be at most optimizer.learning_rate={learning_rate}")
+    if length == epochs:
+        schedule.pop("epochs", None)
