@@ -194,8 +194,8 @@ def _hessian_product(
     """Return the function v -> H v of vectors (k,) over all weights, and k.
 
     H is the Hessian of the mean loss over the `number` points of all batches. The product uses forward over reverse
-    differentiation by torch.func: curvlinops 3.0.1 has no such product for networks with SiLU, and reverse over reverse takes
-    minutes for narrow VGG networks on a CPU.
+    differentiation by torch.func: curvlinops 3.0.1 has no such product for networks with SiLU, and reverse over reverse
+    takes minutes for narrow VGG networks on a CPU.
     """
     sizes = [weight.numel() for weight in weights.values()]
 
