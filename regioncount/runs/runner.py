@@ -14,7 +14,7 @@ from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.data.dataset import Dataset
 from regioncount.errors import say
-from regioncount.models.kinds import kind_of, trained_in_epochs
+from regioncount.models.kinds import kind_of, title, trained_in_epochs
 from regioncount.models.networks import build_for, check_last_batch
 from regioncount.runs import files, store
 from regioncount.runs.environment import environment
@@ -308,12 +308,20 @@ def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
         options.mode,
         identity=prepared.identity,
         name=f"{prepared.name}-{prepared.identity}",
-        config=as_mapping(prepared.config),
+        config=_tracked_config(prepared),
         directory=prepared.results,
         project=options.project,
         entity=options.entity,
         group=options.group,
     )
+
+
+def _tracked_config(prepared: PreparedRun) -> dict[str, Any]:
+    """Return the configuration and, at its top level, what runs are grouped by, with the names of tables' columns."""
+    config = prepared.config
+    columns = {"data": prepared.dataset.name, "network": title(config.model), "training_precision": prepared.precision}
+    columns |= {name: config.optimizer[name] for name in ("learning_rate", "weight_decay") if name in config.optimizer}
+    return as_mapping(config) | columns
 
 
 def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:

@@ -194,6 +194,8 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
         assert run["group"] == only_sweep(tmp_path).name
         assert run["config"]["optimizer"]["learning_rate"] == row["learning_rate"]
         assert run["config"]["seed"] == row["seed"]
+        columns = {"data": "dataset", "network": "model", "learning_rate": "learning_rate", "batch_size": "batch_size"}
+        assert {key: run["config"][key] for key in columns} == {key: row[column] for key, column in columns.items()}
         assert run["summary"]["test_accuracy"] == pytest.approx(row["test_accuracy"])
         assert run["summary"]["region_count_line"] == pytest.approx(row["region_count_line"])
         written = pd.read_csv(Path(row["directory"]) / "history.csv")
@@ -204,6 +206,7 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
         assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
     (summary,) = logged.values()
     assert summary["job_type"] == "sweep"
+    assert (summary["config"]["networks"], summary["config"]["data"]) == ([two["model"][0]], [two["dataset"][0]])
     correlations = pd.read_csv(only_sweep(tmp_path) / "correlations.csv").set_index(["measure", "target"])
     kendall = correlations.loc[("region_count_line", "generalization_gap"), "kendall"]
     assert summary["summary"]["region_count_line/kendall"] == pytest.approx(kendall)
