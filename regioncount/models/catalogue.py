@@ -4,7 +4,7 @@ This module imports neither torch nor scikit-learn, so that configurations can b
 classifiers have scikit-learn's names.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model
 
@@ -26,9 +26,22 @@ def _convolutional_options(default: int) -> type[Options]:
     return create_model("ConvolutionalOptions", __base__=Options, **fields)
 
 
+class ResidualOptions(Options):
+    """The options of ResNet-18 and ResNet-34."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"stem"})
+
+    width: Size = 64
+    """The channels of the first convolution; all others scale with it."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """A 3x3 convolution; or, as in the paper's ResNets for ImageNet, one of stride 2, followed by 3x3 max pooling of
+    stride 2."""
+
+
+# named_by: the option that is part of the name in tables, unless it is left out of records.
+register_model("resnet18", "regioncount.models.resnet:resnet18", options=ResidualOptions, named_by="stem")
+register_model("resnet34", "regioncount.models.resnet:resnet34", options=ResidualOptions, named_by="stem")
 for _name, _factory, _default in (
-    ("resnet18", "resnet:resnet18", 64),
-    ("resnet34", "resnet:resnet34", 64),
     ("vgg19", "vgg:vgg19", 64),
     ("mobilenet", "mobilenet:mobilenet", 32),
     ("senet18", "senet:senet18", 64),
@@ -77,12 +90,14 @@ class TorchvisionOptions(Options):
 
 register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions)
 register_model("vision_transformer", "regioncount.models.vision_transformer:vision_transformer", options=TransformerOptions)
-# named_by: the option that is part of the name in tables.
+# reads_values: the constructor reads values of tensors, as those of torchvision's RegNets do. It cannot run on the meta
+#     device, on which the size of other networks is checked.
 register_model(
     "torchvision",
     "regioncount.models.torchvision:torchvision_classifier",
     options=TorchvisionOptions,
     named_by="architecture",
+    reads_values=True,
 )
 
 
