@@ -80,10 +80,12 @@ def logistic_regression(*, C: float, max_iter: int, penalty: str = "l2", solver:
     from sklearn.linear_model import LogisticRegression
 
     major, minor = map(int, __version__.split(".")[:2])
+    options: dict[str, Any]
     if (major, minor) < (1, 8):
-        return LogisticRegression(C=C, max_iter=max_iter, solver=solver, penalty=None if penalty == "none" else penalty)
-    C = math.inf if penalty == "none" else C
-    return LogisticRegression(C=C, max_iter=max_iter, solver=solver, l1_ratio=float(penalty == "l1"))
+        options = {"C": C, "penalty": None if penalty == "none" else penalty}
+    else:
+        options = {"C": math.inf if penalty == "none" else C, "l1_ratio": float(penalty == "l1")}
+    return LogisticRegression(max_iter=max_iter, solver=solver, **options)
 
 
 def as_points(images: Tensor) -> np.ndarray:
