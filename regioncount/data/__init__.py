@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from regioncount.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from regioncount.data.augmentation import crop_flip, mixup
+    from regioncount.data.augmentation import crop_flip, mixup, random_resized_crop
     from regioncount.data.dataset import Dataset, load
     from regioncount.data.splits import Split, StreamedSplit
 
@@ -17,8 +17,9 @@ _MODULE_OF_NAME = {
     "crop_flip": "augmentation",
     "load": "dataset",
     "mixup": "augmentation",
+    "random_resized_crop": "augmentation",
 }
 
-__all__ = ["Dataset", "Split", "StreamedSplit", "crop_flip", "load", "mixup"]
+__all__ = ["Dataset", "Split", "StreamedSplit", "crop_flip", "load", "mixup", "random_resized_crop"]
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

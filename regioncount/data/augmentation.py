@@ -1,9 +1,9 @@
-"""Augmentation of whole batches, computed on the device of the batch.
+"""Augmentation of whole batches, computed on the device of the batch. Random crops of image files are decoded as such.
 
 `regioncount.training.catalogue` registers the augmentations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from regioncount import registry
 from regioncount.data.dataset import Dataset
+from regioncount.data.random_crops import DRAWS, crop_boxes
+from regioncount.data.splits import StreamedSplit
 from regioncount.errors import InputError
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -22,18 +24,47 @@ It returns normalized inputs (B, C, H, W) in channels-last layout, and targets: 
 
 
 def build_augmentation(name: str, dataset: Dataset) -> Augmentation:
-    """Return a registered augmentation, combined with the normalization of a data set."""
+    """Return a registered augmentation of batches of `training_batches`, combined with the normalization of a data set."""
     entry = registry.augmentations[name]
-    mixes_labels = mixes(name)
+    mixes_labels, cropped = mixes(name), crops_files(name, dataset)
 
     def augment(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if mixes_labels:
             inputs, targets = entry.build(dataset.normalize(images), labels, dataset.num_classes, generator)
         else:
-            inputs, targets = dataset.normalize(entry.build(images, generator)), labels
+            augmented = images if cropped else entry.build(images, generator)
+            inputs, targets = dataset.normalize(augmented), labels
         return inputs.contiguous(memory_format=torch.channels_last), targets
 
     return augment
+
+
+def training_batches(
+    name: str, dataset: Dataset, batch_size: int, order: Tensor, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate over the batches of an epoch.
+
+    Args:
+        name: The augmentation. If it crops image files, the batches already consist of crops.
+        dataset: The data set.
+        batch_size: The number of images in a batch.
+        order: The indices of the training images, int64 (N,).
+        generator: The epoch's generator, on the CPU.
+
+    Yields:
+        Images, uint8 (B, C, H, W), and labels, int64 (B,), to be augmented by `build_augmentation(name, dataset)`.
+    """
+    train = dataset.train
+    if isinstance(train, StreamedSplit) and crops_files(name, dataset):
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        yield from train.batches(batch_size, order, seed)
+    else:
+        yield from train.batches(batch_size, order)
+
+
+def crops_files(name: str, dataset: Dataset) -> bool:
+    """Return whether an augmentation crops the original images of a streamed data set when they are decoded."""
+    return isinstance(dataset.train, StreamedSplit) and bool(registry.augmentations[name].traits.get("crops_files"))
 
 
 def mixes(name: str) -> bool:
@@ -100,6 +131,50 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     image = torch.arange(batch, device=images.device).view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=images.device).view(-1, 1, 1)
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop images randomly, resize the crops to the images' size, and flip each horizontally with probability 1/2.
+
+    Crops and pixels are those of `torchvision.transforms.RandomResizedCrop` (area 0.08 to 1 of the image, aspect ratio 3/4
+    to 4/3, bilinear with antialiasing); see `crop_boxes`.
+
+    Args:
+        images: uint8 (B, C, H, W), not normalized, on any device.
+        generator: A generator on the CPU, so that every device gets the same crops.
+
+    Returns:
+        The augmented images, uint8 (B, C, H, W), on the same device. The host does not synchronize with the device.
+    """
+    batch, _, height, width = images.shape
+    draws = torch.rand(batch, DRAWS, generator=generator, dtype=torch.float64)
+    boxes, flips = crop_boxes(draws.numpy(), height, width)
+    columns = torch.from_numpy(np.column_stack([boxes, flips]))
+    top, left, crop_height, crop_width, flipped = _copy_to(images.device, columns).T
+    vertical = _resampling_weights(top, crop_height, height)
+    horizontal = _resampling_weights(left, crop_width, width)
+    horizontal = torch.where(flipped.bool()[:, None, None], horizontal.flip(1), horizontal)
+    # Resampling is separable. One product of matrices resamples the crops of a batch, which have different sizes.
+    return (vertical[:, None] @ images.float() @ horizontal[:, None].mT).round_().to(torch.uint8)
+
+
+def _resampling_weights(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Return the weights with which `size` pixels are resampled from a part of as many, by the antialiased linear filter.
+
+    Args:
+        start: The first pixel of the part, int64 (B,).
+        length: Its number of pixels, int64 (B,).
+        size: The number of pixels before and after resampling.
+
+    Returns:
+        The weights, float32 (B, size, size): those of the old pixels in each new one.
+    """
+    pixels = torch.arange(size, device=start.device)
+    scale = (length / size)[:, None, None]
+    centers = start[:, None, None] + (pixels[:, None] + 0.5) * scale
+    inside = (pixels >= start[:, None, None]) & (pixels < (start + length)[:, None, None])
+    weights = (1 - (pixels + 0.5 - centers).abs() / scale.clamp(min=1)).clamp(min=0) * inside
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def mixup(

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from regioncount.data.random_crops import crop_boxes
 from regioncount.errors import InputError, one_line
 from regioncount.options import abbreviate
 from regioncount.runs.files import check_unpacked_size, open_regular, remove_partial_files
@@ -116,14 +117,15 @@ def _list_files(folder: Path, classes: tuple[str, ...]) -> ImageFiles:
     return files
 
 
-def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndarray:
+def decode(path: str, size: int | None = None, fraction: float | None = 1.0) -> np.ndarray:
     """Decode an image file as RGB.
 
     Args:
         path: The file.
         size: Height and width of the result in pixels; None for the whole image at its original size.
         fraction: The side of the central square that is resampled to `size`, relative to the image's shorter side.
-            Up to rounding, this equals resizing the shorter side to size / fraction and taking the centre crop.
+            Up to rounding, this equals resizing the shorter side to size / fraction and taking the centre crop. None to
+            resample the whole image, without keeping its aspect ratio.
 
     Returns:
         The image, uint8 (3, H, W).
@@ -131,20 +133,50 @@ def decode(path: str, size: int | None = None, fraction: float = 1.0) -> np.ndar
     Raises:
         InputError: The file cannot be decoded, or has more than `MAX_PIXELS` pixels.
     """
-    try:
-        image = _read_rgb(path)
-    except Exception as error:  # Pillow raises many types of exceptions for damaged files
-        raise InputError(f"{path} cannot be read as an image ({one_line(error)}); replace or remove it") from error
+    image = _read_rgb(path)
     if size is not None:
         # Cropping and resizing in one call avoids a huge intermediate image if one side is much longer than the other.
-        side = min(image.size) * fraction
+        side = min(image.size) * (fraction or 1.0)
         left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
+        box = None if fraction is None else (left, top, left + side, top + side)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return _as_array(image)
+
+
+def decode_random_crop(path: str, size: int, draws: np.ndarray) -> np.ndarray:
+    """Decode a random crop of an image file as RGB, with a random horizontal flip.
+
+    Args:
+        path: The file.
+        size: Height and width of the result in pixels.
+        draws: The uniform numbers from which the crop and the flip follow, float64 (1, DRAWS); see `crop_boxes`.
+
+    Returns:
+        The crop, resampled without keeping its aspect ratio, uint8 (3, size, size).
+
+    Raises:
+        InputError: See `decode`.
+    """
+    image = _read_rgb(path)
+    (box,), (flipped,) = crop_boxes(draws, image.height, image.width)
+    top, left, height, width = box.tolist()
+    crop = image.crop((left, top, left + width, top + height))
+    pixels = _as_array(crop.resize((size, size), Image.Resampling.BILINEAR))
+    return pixels[:, :, ::-1] if flipped else pixels
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _read_rgb(path: str) -> Image.Image:
+    try:
+        return _open_rgb(path)
+    except Exception as error:  # Pillow raises many types of exceptions for damaged files
+        raise InputError(f"{path} cannot be read as an image ({one_line(error)}); replace or remove it") from error
+
+
+def _open_rgb(path: str) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too many; the limit is {MAX_PIXELS}")
@@ -153,7 +185,7 @@ def _read_rgb(path: str) -> Image.Image:
         return image.convert("RGB")
 
 
-def decode_all(paths: Sequence[str], size: int | None, fraction: float = 1.0, progress: bool = False) -> np.ndarray:
+def decode_all(paths: Sequence[str], size: int | None, fraction: float | None = 1.0, progress: bool = False) -> np.ndarray:
     """Decode images in parallel threads.
 
     Args:
@@ -191,34 +223,38 @@ def _stack(paths: Sequence[str], images: Iterable[np.ndarray]) -> np.ndarray:
     return stacked
 
 
-def read_images(root: Path, train: ImageFiles, test: ImageFiles, resize: int | None) -> tuple[np.ndarray, np.ndarray]:
+def read_images(
+    root: Path, train: ImageFiles, test: ImageFiles, resize: int | None, squash: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the decoded images of both splits, from the cache file in `root` if it is up to date.
 
-    The cache is valid for the file names, file sizes, modification times and `resize` with which it was written. If it
-    is out of date or damaged, the images are decoded again and the cache is replaced.
+    The cache is valid for the file names, file sizes, modification times, `resize` and `squash` with which it was written.
+    If it is out of date or damaged, the images are decoded again and the cache is replaced.
 
     Args:
         root: The folder of the data set.
         train: The training files.
         test: The test files.
         resize: Height and width of the images in pixels; None for their original size, which must be the same for all.
+        squash: Whether the whole image is resampled to `resize`; otherwise, its central square is.
 
     Returns:
         The training images and the test images, uint8 (N, 3, H, W).
     """
     paths = train.paths + test.paths
-    cache = root / f"regioncount-{resize or 'original'}.npz"
-    key = _listing_key(root, (train, test), resize)
+    form = f"{resize}-squashed" if squash else resize
+    cache = root / f"regioncount-{form or 'original'}.npz"
+    key = _listing_key(root, (train, test), form)
     images = _read_cache(cache, key, len(paths))
     if images is None:
-        images = decode_all(paths, resize, progress=True)
+        images = decode_all(paths, resize, None if squash else 1.0, progress=True)
         _write_cache(cache, key, images)
     return images[: len(train)], images[len(train) :]
 
 
-def _listing_key(root: Path, splits: Sequence[ImageFiles], resize: int | None) -> str:
-    """Return a hash of the files' relative paths, sizes and times of change, and of `resize`."""
-    digest = hashlib.sha256(f"{CACHE_VERSION} {resize}".encode())
+def _listing_key(root: Path, splits: Sequence[ImageFiles], form: str | int | None) -> str:
+    """Return a hash of the files' relative paths, sizes and times of change, and of the size and form of the images."""
+    digest = hashlib.sha256(f"{CACHE_VERSION} {form}".encode())
     for files in splits:
         for path, size, changed in zip(files.paths, files.sizes, files.changed, strict=True):
             digest.update(b"\0%b\0%d %d %d" % (os.fsencode(path.removeprefix(str(root))), size, *changed))

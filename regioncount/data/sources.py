@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from regioncount.errors import InputError, one_line
-from regioncount.options import Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str
+from regioncount.options import Bool, Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str
 from regioncount.registry import register_dataset
 
 if TYPE_CHECKING:
@@ -61,6 +61,15 @@ class DatasetOptions(Options):
     without one, that of the training images."""
     std: Channels | None = None
     """The standard deviation of each channel, as `mean`."""
+
+
+class FolderOptions(DatasetOptions):
+    """The options of a data set of image files, whose images may have different sizes."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"squash"})
+
+    squash: Bool = False
+    """Whether whole images are resized to squares, without keeping their aspect ratio; otherwise, central squares are."""
 
 
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)
@@ -120,11 +129,9 @@ def _download(name: str, root: Path) -> tuple[list[Arrays], tuple[str, ...]]:
     return [(split.data.transpose(0, 3, 1, 2), np.asarray(split.targets)) for split in pair], tuple(pair[0].classes)
 
 
-@register_dataset(
-    "imagenet", options=DatasetOptions, title="ImageNet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
-def stream_folder(options: DatasetOptions) -> "tuple[StreamedSplit, StreamedSplit, tuple[str, ...]]":
-    """Return the images of a folder. Their central squares are decoded when a batch needs them."""
+@register_dataset("imagenet", options=FolderOptions, title="ImageNet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+def stream_folder(options: FolderOptions) -> "tuple[StreamedSplit, StreamedSplit, tuple[str, ...]]":
+    """Return the images of a folder. They are decoded when a batch needs them."""
     import torch
 
     from regioncount.data.image_folder import list_folder
@@ -133,20 +140,22 @@ def stream_folder(options: DatasetOptions) -> "tuple[StreamedSplit, StreamedSpli
     *listings, classes = list_folder(_existing_root(options))
     workers = min(8, os.cpu_count() or 1) if options.workers is None else options.workers
     train, test = (
-        StreamedSplit(files.paths, files.sizes, torch.tensor(files.labels), options.resize or 224, workers)
+        StreamedSplit(files.paths, files.sizes, torch.tensor(files.labels), options.resize or 224, workers, options.squash)
         for files in listings
     )
     return train, test, classes
 
 
-@register_dataset("image_folder", options=DatasetOptions)
-def read_folder(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+@register_dataset("image_folder", options=FolderOptions)
+def read_folder(options: FolderOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Return the images in root/train/<class>/* and root/test/<class>/*, decoded into memory."""
     from regioncount.data.image_folder import list_folder, read_images
 
+    if options.squash and options.resize is None:
+        raise InputError("dataset.squash=true needs dataset.resize, the side of the squares in pixels, such as 32")
     root = _existing_root(options)
     train, test, classes = list_folder(root)
-    train_images, test_images = read_images(root, train, test, options.resize)
+    train_images, test_images = read_images(root, train, test, options.resize, options.squash)
     return (train_images, np.array(train.labels)), (test_images, np.array(test.labels)), classes
 
 

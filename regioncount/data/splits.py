@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from regioncount.data.image_folder import decode, decode_all
+from regioncount.data.image_folder import decode, decode_all, decode_random_crop
+from regioncount.data.random_crops import draws_of_image
 from regioncount.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """A split whose images are decoded from files when a batch needs them: central squares, uint8 (3, size, size)."""
+    """A split whose images, uint8 (3, size, size), are decoded from files when a batch needs them."""
 
     paths: list[str]
     """The N image files."""
@@ -97,6 +98,8 @@ class StreamedSplit:
     """Height and width in pixels."""
     workers: int
     """The number of processes that decode batches; 0 to decode in the calling process."""
+    squash: bool = False
+    """Whether whole images are resampled to squares; otherwise, their central squares are taken."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -105,6 +108,11 @@ class StreamedSplit:
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
         return 3, self.size, self.size
+
+    @property
+    def fraction(self) -> float | None:
+        """The side of the central square relative to the image's shorter side; None if images are squashed."""
+        return None if self.squash else CROP_FRACTION
 
     def to(self, device: torch.device | str) -> "StreamedSplit":
         """Return the split with its labels on a device, to which batches are then copied."""
@@ -123,14 +131,18 @@ class StreamedSplit:
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return the images at k > 0 indices, uint8 (k, 3, size, size)."""
         paths = [self.paths[i] for i in torch.as_tensor(indices).tolist()]
-        return torch.from_numpy(decode_all(paths, self.size, CROP_FRACTION)).to(self.labels.device)
+        return torch.from_numpy(decode_all(paths, self.size, self.fraction)).to(self.labels.device)
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, crop_seed: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over batches; the last one may be smaller.
 
         Args:
             batch_size: The number of images in a batch.
             order: The indices of the images, int64 (k,); None for all images in stored order.
+            crop_seed: If given, random crops of the original images are decoded, with random flips; see `crop_boxes`. They
+                follow from this seed and the image's index, and not from the order and the number of workers.
 
         Yields:
             Images, uint8 (B, 3, size, size), and labels, int64 (B,).
@@ -141,7 +153,7 @@ class StreamedSplit:
         order = torch.arange(len(self)) if order is None else order
         pin_memory = self.labels.device.type == "cuda"
         loader = torch_data.DataLoader(
-            _DecodedBatches(self.paths, self.size),
+            _DecodedBatches(self.paths, self.size, self.fraction, crop_seed),
             batch_size=None,  # each element of the sampler is a whole batch
             sampler=[indices.tolist() for indices in order.cpu().split(batch_size)],
             num_workers=self._usable_workers(batch_size),
@@ -167,11 +179,13 @@ class StreamedSplit:
         return 0
 
     def fingerprint(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> str:
-        """Return a SHA-256 hash of all labels, file names and file sizes, the image size and the normalization.
+        """Return a SHA-256 hash of labels, file names and sizes, the image size and form, and the normalization.
 
         The files themselves are not read.
         """
         digest = _begin_fingerprint((len(self), *self.image_shape), num_classes, mean, std)
+        if self.squash:
+            digest.update(b"squash")
         for path, size, label in zip(self.paths, self.file_sizes, self.labels.tolist(), strict=True):
             digest.update(b"\0%d %d %b" % (label, size, os.fsencode(os.path.basename(path))))
         return digest.hexdigest()
@@ -186,13 +200,20 @@ class _DecodedBatches(torch_data.Dataset[Tensor | InputError]):
 
     paths: list[str]
     size: int
+    fraction: float | None
+    crop_seed: int | None
 
     def __getitem__(self, indices: list[int]) -> Tensor | InputError:
         try:
-            images = [decode(self.paths[i], self.size, CROP_FRACTION) for i in indices]
+            images = [self._decode(index) for index in indices]
         except InputError as error:
             return error
         return torch.from_numpy(np.stack(images))
+
+    def _decode(self, index: int) -> np.ndarray:
+        if self.crop_seed is None:
+            return decode(self.paths[index], self.size, self.fraction)
+        return decode_random_crop(self.paths[index], self.size, draws_of_image(self.crop_seed, index))
 
 
 def _begin_fingerprint(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]) -> "_Hash":

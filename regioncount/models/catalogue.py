@@ -4,9 +4,9 @@ This module imports neither torch nor scikit-learn, so that configurations can b
 classifiers have scikit-learn's names.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from regioncount.options import Options, PositiveInt, StrictFloat, StrictInt, StrictStr
 from regioncount.registry import register_model
@@ -26,9 +26,22 @@ def _convolutional_options(default: int) -> type[Options]:
     return create_model("ConvolutionalOptions", __base__=Options, **fields)
 
 
+class ResidualOptions(Options):
+    """The options of ResNet-18 and ResNet-34."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"stem"})
+
+    width: Size = 64
+    """The channels of the first convolution; all others scale with it."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """A 3x3 convolution; or, as in the paper's ResNets for ImageNet, one of stride 2, followed by 3x3 max pooling of
+    stride 2."""
+
+
+# named_by: the option that is part of the name in tables, unless it is left out of records.
+register_model("resnet18", "regioncount.models.resnet:resnet18", options=ResidualOptions, named_by="stem")
+register_model("resnet34", "regioncount.models.resnet:resnet34", options=ResidualOptions, named_by="stem")
 for _name, _factory, _default in (
-    ("resnet18", "resnet:resnet18", 64),
-    ("resnet34", "resnet:resnet34", 64),
     ("vgg19", "vgg:vgg19", 64),
     ("mobilenet", "mobilenet:mobilenet", 32),
     ("senet18", "senet:senet18", 64),
@@ -77,48 +90,93 @@ class TorchvisionOptions(Options):
 
 register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions)
 register_model("vision_transformer", "regioncount.models.vision_transformer:vision_transformer", options=TransformerOptions)
-# named_by: the option that is part of the name in tables.
+# reads_values: the constructor reads values of tensors, as those of torchvision's RegNets do. It cannot run on the meta
+#     device, on which the size of other networks is checked.
 register_model(
     "torchvision",
     "regioncount.models.torchvision:torchvision_classifier",
     options=TorchvisionOptions,
     named_by="architecture",
+    reads_values=True,
 )
+
+
+Criterion = Literal["gini", "entropy", "log_loss"]
 
 
 class DecisionTreeOptions(Options):
     """The supported options of `sklearn.tree.DecisionTreeClassifier`."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"criterion", "splitter"})
+
     max_depth: PositiveInt | None = None
     min_samples_leaf: PositiveInt = 1
+    criterion: Criterion = "gini"
+    splitter: Literal["best", "random"] = "best"
 
 
-class RandomForestOptions(DecisionTreeOptions):
+class RandomForestOptions(Options):
     """The supported options of `sklearn.ensemble.RandomForestClassifier`."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"criterion"})
+
     n_estimators: PositiveInt = 100
+    max_depth: PositiveInt | None = None
+    min_samples_leaf: PositiveInt = 1
+    criterion: Criterion = "gini"
 
 
 class NearestNeighboursOptions(Options):
     """The supported options of `sklearn.neighbors.KNeighborsClassifier`."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"p"})
+
     n_neighbors: PositiveInt = 5
     weights: Literal["uniform", "distance"] = "uniform"
+    p: Annotated[StrictFloat, Field(ge=1)] = 2.0
+    """The power of the Minkowski distance."""
 
 
 class SupportVectorMachineOptions(Options):
     """The supported options of `sklearn.svm.SVC`."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"degree", "coef0"})
+
     C: Positive = 1.0
     kernel: Literal["linear", "poly", "rbf", "sigmoid"] = "rbf"
     gamma: Literal["scale", "auto"] | Positive = "scale"
+    degree: PositiveInt = 3
+    """The degree of the kernel poly."""
+    coef0: StrictFloat = 0.0
+    """The constant term of the kernels poly and sigmoid."""
+
+    @model_validator(mode="after")
+    def _check_kernel(self) -> "SupportVectorMachineOptions":
+        if self.degree != 3 and self.kernel != "poly":
+            raise ValueError(f"degree={self.degree} needs model.kernel=poly, not {self.kernel}")
+        if self.coef0 and self.kernel not in ("poly", "sigmoid"):
+            raise ValueError(f"coef0={self.coef0} needs model.kernel=poly or sigmoid, not {self.kernel}")
+        return self
 
 
 class LogisticRegressionOptions(Options):
     """The supported options of `sklearn.linear_model.LogisticRegression`."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"penalty", "solver"})
+
     C: Positive = 1.0
     max_iter: PositiveInt = 1000
+    penalty: Literal["l2", "l1", "none"] = "l2"
+    solver: Literal["lbfgs", "newton-cg", "sag", "saga"] = "lbfgs"
+    """The solvers that fit all classes at once in every version of scikit-learn."""
+
+    @model_validator(mode="after")
+    def _check_penalty(self) -> "LogisticRegressionOptions":
+        if self.penalty == "l1" and self.solver != "saga":
+            raise ValueError(f"penalty=l1 needs model.solver=saga, not {self.solver}")
+        if self.penalty == "none" and self.C != 1.0:
+            raise ValueError(f"C={self.C} has no effect with model.penalty=none; leave it out")
+        return self
 
 
 for _name, _factory, _options in (
@@ -126,7 +184,7 @@ for _name, _factory, _options in (
     ("random_forest", "sklearn.ensemble:RandomForestClassifier", RandomForestOptions),
     ("nearest_neighbours", "sklearn.neighbors:KNeighborsClassifier", NearestNeighboursOptions),
     ("support_vector_machine", "sklearn.svm:SVC", SupportVectorMachineOptions),
-    ("logistic_regression", "sklearn.linear_model:LogisticRegression", LogisticRegressionOptions),
+    ("logistic_regression", "regioncount.models.classifiers:logistic_regression", LogisticRegressionOptions),
 ):
     register_model(_name, _factory, options=_options, kind="classifier")
 

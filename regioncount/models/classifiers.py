@@ -5,6 +5,8 @@ Fitted classifiers are not stored: fitting again with the same options, seed and
 
 import functools
 import json
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,6 +67,27 @@ def fit(model: Mapping[str, Any], seed: int, dataset: Dataset) -> Callable[[Tens
     return _fit(json.dumps(dict(model), sort_keys=True), seed, dataset)
 
 
+def logistic_regression(*, C: float, max_iter: int, penalty: str = "l2", solver: str = "lbfgs") -> Any:
+    """Return scikit-learn's `LogisticRegression`, whose penalty has other arguments from version 1.8 on.
+
+    Args:
+        C: The inverse of the penalty's weight.
+        max_iter: The maximum number of iterations.
+        penalty: "l2", "l1" or "none".
+        solver: A solver that supports the penalty.
+    """
+    from sklearn import __version__
+    from sklearn.linear_model import LogisticRegression
+
+    major, minor = map(int, __version__.split(".")[:2])
+    options: dict[str, Any]
+    if (major, minor) < (1, 8):
+        options = {"C": C, "penalty": None if penalty == "none" else penalty}
+    else:
+        options = {"C": math.inf if penalty == "none" else C, "l1_ratio": float(penalty == "l1")}
+    return LogisticRegression(max_iter=max_iter, solver=solver, **options)
+
+
 def as_points(images: Tensor) -> np.ndarray:
     """Flatten images (B, C, H, W) to points, float32 (B, C * H * W), on the CPU."""
     return images.flatten(1).float().cpu().numpy()
@@ -80,7 +103,9 @@ def require_in_memory(name: str, dataset: Dataset) -> None:
 @functools.lru_cache(maxsize=64)
 def _check_options(model: str) -> None:
     """Fit the classifier to four points, because scikit-learn validates options only when it fits."""
-    _fit_points(json.loads(model), 0, np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the four points
+        _fit_points(json.loads(model), 0, np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]))
 
 
 # One classifier is cached for the steps of one run: fitting, measuring and plotting.
@@ -88,7 +113,10 @@ def _check_options(model: str) -> None:
 def _fit(model: str, seed: int, dataset: Dataset) -> Callable[[Tensor], np.ndarray]:
     assert isinstance(dataset.train, Split)
     points = as_points(dataset.normalize(dataset.train.images))
-    classifier = _fit_points(json.loads(model), seed, points, dataset.train.labels.cpu().numpy())
+    with warnings.catch_warnings(record=True) as caught:
+        classifier = _fit_points(json.loads(model), seed, points, dataset.train.labels.cpu().numpy())
+    for reason in {one_line(str(warning.message).partition("\n")[0]) for warning in caught}:
+        warnings.warn(f"model={json.loads(model)['name']}: {reason}", stacklevel=2)
     return lambda images: classifier.predict(as_points(images))
 
 

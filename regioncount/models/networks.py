@@ -149,15 +149,18 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
     name = options["name"]
     try:
         # On the meta device, no memory is allocated for the weights. Constructors of plugins may read values.
-        with nullcontext() if kinds.entry(options).plugin else torch.device("meta"):
-            meta_network = build_model(options, num_classes, in_channels, image_size)
-        size = sum(weight.numel() * weight.element_size() for weight in meta_network.parameters())
+        entry = kinds.entry(options)
+        on_meta_device = entry.plugin is None and not entry.traits.get("reads_values")
+        with torch.device("meta") if on_meta_device else nullcontext():
+            network = build_model(options, num_classes, in_channels, image_size)
+        size = sum(weight.numel() * weight.element_size() for weight in network.parameters())
         if size == 0:
             raise InputError("it has no parameters to train")
         if size > MAX_WEIGHT_BYTES:
             limit = MAX_WEIGHT_BYTES / 2**30
             raise InputError(f"its weights would take {size / 2**30:.0f} GiB, more than the limit of {limit:.0f}")
-        network = build_model(options, num_classes, in_channels, image_size)
+        if on_meta_device:
+            network = build_model(options, num_classes, in_channels, image_size)
     except (InputError, RuntimeError, MemoryError, ValueError) as error:
         raise InputError(f"model={name}: {one_line(error).removeprefix(f'model={name}: ')}") from None
     multiply_adds: list[int] = []

@@ -25,7 +25,12 @@ class BasicBlock(nn.Module):
 
 
 def residual_network(
-    block: Callable[[int, int, int], nn.Module], depths: tuple[int, ...], num_classes: int, in_channels: int, width: int
+    block: Callable[[int, int, int], nn.Module],
+    depths: tuple[int, ...],
+    num_classes: int,
+    in_channels: int,
+    width: int,
+    stem: str = "cifar",
 ) -> nn.Sequential:
     """Build a residual network; each stage after the first halves the image size and doubles the channels.
 
@@ -35,11 +40,14 @@ def residual_network(
         num_classes: The number of classes.
         in_channels: The channels of an image.
         width: The channels of the first convolution and of the first stage.
+        stem: "cifar", a 3x3 convolution; or "imagenet", one of stride 2, followed by 3x3 max pooling of stride 2.
 
     Returns:
         A network from images (B, in_channels, H, W) to logits (B, num_classes).
     """
-    layers: list[nn.Module] = [normalized_convolution(in_channels, width)]
+    layers: list[nn.Module] = [normalized_convolution(in_channels, width, stride=2 if stem == "imagenet" else 1)]
+    if stem == "imagenet":
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     channels = width
     for stage, depth in enumerate(depths):
         for index in range(depth):
@@ -49,11 +57,11 @@ def residual_network(
     return nn.Sequential(*layers, classifier(channels, num_classes))
 
 
-def resnet18(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+def resnet18(num_classes: int, in_channels: int, *, width: int, stem: str = "cifar") -> nn.Sequential:
     """Build ResNet-18: images (B, in_channels, H, W) to logits (B, num_classes)."""
-    return residual_network(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, width)
+    return residual_network(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, width, stem)
 
 
-def resnet34(num_classes: int, in_channels: int, *, width: int) -> nn.Sequential:
+def resnet34(num_classes: int, in_channels: int, *, width: int, stem: str = "cifar") -> nn.Sequential:
     """Build ResNet-34: images (B, in_channels, H, W) to logits (B, num_classes)."""
-    return residual_network(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, width)
+    return residual_network(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, width, stem)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regioncount import data
 from regioncount.config import RunConfig
-from regioncount.data.augmentation import build_augmentation, mixes
+from regioncount.data.augmentation import build_augmentation, mixes, training_batches
 from regioncount.errors import InputError, one_line
 from regioncount.training.optimizers import batch_size_at, build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
@@ -109,7 +109,7 @@ def fit(
                 loss_sum = torch.zeros((), dtype=torch.float64, device=device)
                 correct = torch.zeros((), dtype=torch.int64, device=device)
                 # Nothing in this loop waits for the device.
-                for images, labels in dataset.train.batches(batch_size, order):
+                for images, labels in training_batches(config.augmentation, dataset, batch_size, order, generator):
                     inputs, targets = augment(images, labels, generator)
                     loss, logits = training_step(inputs, targets)
                     optimizer.step()

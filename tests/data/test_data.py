@@ -1,4 +1,5 @@
 import io
+import itertools
 import os
 import pickle
 import shutil
@@ -15,13 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
+from scipy import stats
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
 import regioncount.data.dataset as dataset_functions
 import regioncount.data.sources as data
-from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup, splits
-from regioncount.data.sources import DatasetOptions
+from regioncount.data import Dataset, Split, crop_flip, image_folder, load, mixup, random_crops, random_resized_crop, splits
+from regioncount.data.augmentation import build_augmentation, training_batches
+from regioncount.data.sources import DatasetOptions, FolderOptions
 from regioncount.errors import InputError
 from regioncount.registry import datasets
 
@@ -398,6 +401,36 @@ def test_centre_crop_matches_torchvision(tmp_path, size):
     np.testing.assert_allclose(crop.astype(int), square.transpose(2, 0, 1), rtol=0, atol=1)
 
 
+@pytest.mark.parametrize("size", [(40, 64), (64, 40), (30, 30)])
+def test_squashed_images_match_torchvision(tmp_path, size):
+    make_folder(tmp_path)
+    save_image(tmp_path / "test/cat/9.png", 7, size)
+    with Image.open(tmp_path / "test/cat/9.png") as opened:
+        expected = np.asarray(transforms.Resize((24, 24))(opened)).transpose(2, 0, 1)
+    for kind in ("image_folder", "imagenet"):
+        test = load(kind, root=tmp_path, resize=24, squash=True, workers=0).test
+        assert np.array_equal(test.take([2])[0], expected)  # the third file of the first class
+        cropped = load(kind, root=tmp_path, resize=24, workers=0).test.take([2])[0]
+        assert np.array_equal(cropped, expected) == (size[0] == size[1] and kind == "image_folder")
+
+
+def test_squashing_enters_fingerprints_and_caches_only_if_it_is_set(tmp_path, monkeypatch):
+    make_folder(tmp_path, size=(20, 14))
+    for kind in ("image_folder", "imagenet"):
+        plain = load(kind, root=tmp_path, resize=12).fingerprints
+        assert load(kind, root=tmp_path, resize=12, squash=False).fingerprints == plain
+        squashed = load(kind, root=tmp_path, resize=12, squash=True)
+        assert squashed.fingerprints["train"] != plain["train"]
+        assert squashed.fingerprints["test"] != plain["test"]
+    assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["regioncount-12-squashed.npz", "regioncount-12.npz"]
+    monkeypatch.setattr(image_folder, "decode", None)  # both are read from their caches
+    assert load("image_folder", root=tmp_path, resize=12).fingerprints != (
+        load("image_folder", root=tmp_path, resize=12, squash=True).fingerprints
+    )
+    assert "squash" not in FolderOptions(resize=12).model_dump()
+    assert FolderOptions(resize=12, squash=True).model_dump()["squash"] is True
+
+
 def test_a_very_thin_image_is_decoded(tmp_path):
     save_image(tmp_path / "a.png", 0, (1, 20_000))
     assert image_folder.decode(str(tmp_path / "a.png"), 224, 224 / 256).shape == (3, 224, 224)
@@ -603,6 +636,9 @@ def test_a_failed_download_names_the_file_and_the_folder(tmp_path, monkeypatch, 
         ({"kind": "digits", "label_noise": float("nan")}, "label_noise"),
         ({"kind": "digits", "resize": 0}, "resize"),
         ({"kind": "digits", "seed": -1}, "seed"),
+        ({"kind": "digits", "squash": True}, "dataset.squash: digits has no such option"),
+        ({"kind": "cifar10", "squash": True}, "dataset.squash: cifar10 has no such option"),
+        ({"kind": "image_folder", "root": ".", "squash": True}, "dataset.squash=true needs dataset.resize"),
     ],
 )
 def test_invalid_arguments_raise_a_one_line_error(arguments, fragment):
@@ -657,6 +693,86 @@ def test_crop_flip_crops_images_independently_and_pads_4_pixels_at_32():
             rows = int(image[0].any(1).sum())
             margins.add(32 - rows)
     assert margins == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (60, 90), (90, 33), (200, 20), (7, 130), (1, 1)])
+def test_boxes_of_random_crops_are_distributed_as_those_of_torchvision(height, width):
+    number = 4000
+    image = torch.empty(3, height, width, device="meta")
+    torch.manual_seed(0)
+    parameters = transforms.RandomResizedCrop.get_params
+    theirs = np.array([parameters(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(number)])
+    ours, flips = random_crops.crop_boxes(np.random.default_rng(0).random((number, random_crops.DRAWS)), height, width)
+    assert (ours >= [0, 0, 1, 1]).all()
+    assert (ours[:, :2] + ours[:, 2:] <= [height, width]).all()
+    for column in range(4):  # a two-sample test at 1e-4, with ties
+        assert stats.ks_2samp(ours[:, column], theirs[:, column], method="asymp").pvalue > 1e-4
+    # Position and size are not independent: the distances to the far sides have the same distributions, too.
+    for column in range(2):
+        far = [boxes[:, column] + boxes[:, column + 2] for boxes in (ours, theirs)]
+        assert stats.ks_2samp(*far, method="asymp").pvalue > 1e-4
+    assert abs(flips.mean() - 0.5) < 5 * 0.5 / number**0.5
+
+
+def test_a_box_that_never_fits_is_the_fallback_of_torchvision():
+    """In images this long, no box of the smallest area has an allowed aspect ratio."""
+    for height, width in ((4, 400), (400, 4), (3, 1000)):
+        draws = np.random.default_rng(0).random((20, random_crops.DRAWS))
+        expected = transforms.RandomResizedCrop.get_params(torch.empty(3, height, width), [0.08, 1.0], [3 / 4, 4 / 3])
+        assert (random_crops.crop_boxes(draws, height, width)[0] == expected).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 48), (8, 8)])
+def test_random_resized_crops_of_a_batch_have_the_pixels_of_torchvision(height, width):
+    images = torch.randint(256, (40, 3, height, width), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    result = random_resized_crop(images, torch.Generator().manual_seed(1))
+    assert (result.shape, result.dtype) == (images.shape, torch.uint8)
+    draws = torch.rand(40, random_crops.DRAWS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    boxes, flips = random_crops.crop_boxes(draws.numpy(), height, width)
+    assert 0 < flips.sum() < 40
+    for image, ours, box, flipped in zip(images, result, boxes.tolist(), flips, strict=True):
+        expected = transforms.functional.resized_crop(image.float(), *box, size=[height, width], antialias=True).round()
+        expected = expected.flip(2) if flipped else expected
+        # Sums in another order may be rounded to the neighbouring level.
+        torch.testing.assert_close(ours.float(), expected, rtol=0, atol=1)
+        assert (ours.float() != expected).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_random_crops_of_streamed_images_are_taken_from_the_files(tmp_path, squash):
+    sizes = [(40, 64), (64, 40), (30, 30), (150, 20)]
+    for split, label, number in itertools.product(("train", "test"), ("cat", "dog"), range(4)):
+        save_image(tmp_path / split / label / f"{number}.png", number, sizes[number])
+    datasets_ = [load("imagenet", root=tmp_path, resize=24, squash=squash, workers=workers) for workers in (0, 1, 2)]
+    order = torch.tensor([6, 1, 0, 7, 3, 2, 4, 5])
+    augment = build_augmentation("random_resized_crop", datasets_[0])
+
+    def epoch(dataset, seed, order=order, batch_size=3):
+        generator = torch.Generator().manual_seed(seed)
+        batches = training_batches("random_resized_crop", dataset, batch_size, order, generator)
+        pairs = [(images, *augment(images, labels, generator)) for images, labels in batches]
+        return [torch.cat(parts) for parts in zip(*pairs, strict=True)]
+
+    images, inputs, labels = epoch(datasets_[0], seed=5)
+    torch.testing.assert_close(inputs, datasets_[0].normalize(images))
+    assert torch.equal(labels, datasets_[0].train.labels[order])
+    for dataset in datasets_:
+        assert torch.equal(epoch(dataset, seed=5)[0], images)
+    assert not torch.equal(epoch(datasets_[0], seed=6)[0], images)
+    # Another order gives the same crop of each image.
+    assert torch.equal(epoch(datasets_[0], seed=5, order=torch.arange(8), batch_size=8)[0][order], images)
+
+    seed = int(torch.randint(2**63 - 1, (), generator=torch.Generator().manual_seed(5)))
+    for index, ours in zip(order.tolist(), images, strict=True):
+        with Image.open(datasets_[0].train.paths[index]) as opened:
+            (box,), (flipped,) = random_crops.crop_boxes(
+                random_crops.draws_of_image(seed, index), opened.height, opened.width
+            )
+            crop = transforms.functional.resized_crop(opened, *box.tolist(), size=[24, 24])
+        expected = np.asarray(transforms.functional.hflip(crop) if flipped else crop)
+        assert np.array_equal(ours.permute(1, 2, 0).numpy(), expected)
+    # Evaluation is not augmented.
+    assert torch.equal(torch.cat([batch for batch, _ in datasets_[0].train.batches(3)]), datasets_[0].train.take(range(8)))
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.linear_model
 import torch
 from command_line import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 import regioncount as rc
@@ -116,9 +118,125 @@ def test_the_seed_and_the_options_are_passed_to_scikit_learn():
         assert np.array_equal(predicted, forest.predict(points.flatten(1).numpy()))
 
 
+def test_nearest_neighbours_by_another_distance():
+    """Among the classes of the nearest images in the Minkowski distance of power p is the predicted one."""
+    generator = torch.Generator().manual_seed(0)
+    images = DIGITS.normalize(DIGITS.train.images).double()
+    points = images[torch.randint(130, (100,), generator=generator)] + torch.randn(100, 1, 8, 8, generator=generator)
+    predictions = []
+    for p in (1, 2, 3):
+        predicted = classifiers.fit({"name": "nearest_neighbours", "n_neighbors": 1, "p": p}, 0, DIGITS)(points)
+        distances = (points.flatten(1)[:, None] - images.flatten(1)).norm(p=p, dim=2)
+        assert np.array_equal(predicted, DIGITS.train.labels[distances.argmin(dim=1)].numpy())
+        predictions.append(predicted.tolist())
+    assert predictions[0] != predictions[1]
+    assert predictions[1] != predictions[2]
+
+
+@pytest.mark.parametrize("options", [{"kernel": "poly", "degree": 2, "coef0": 1.0}, {"kernel": "sigmoid", "coef0": -0.5}])
+def test_support_vector_machines_by_the_formulas_of_their_kernels(options):
+    points = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    train, test = (classifiers.as_points(images) for images in (DIGITS.normalize(DIGITS.train.images), points))
+
+    def kernel(x, y):
+        products = 0.01 * x.astype(np.float64) @ y.T + options["coef0"]
+        return np.tanh(products) if options["kernel"] == "sigmoid" else products ** options["degree"]
+
+    reference = SVC(kernel="precomputed").fit(kernel(train, train), DIGITS.train.labels.numpy())
+    predicted = classifiers.fit({"name": "support_vector_machine", "gamma": 0.01, **options}, 0, DIGITS)(points)
+    assert (predicted == reference.predict(kernel(test, train))).mean() > 0.99  # both solve it to a tolerance
+    default = classifiers.fit({"name": "support_vector_machine", "gamma": 0.01, "kernel": options["kernel"]}, 0, DIGITS)
+    assert (predicted != default(points)).any()
+
+
+@pytest.mark.parametrize("options", [{"criterion": "entropy"}, {"splitter": "random"}, {"criterion": "log_loss"}])
+def test_options_of_trees_are_those_of_scikit_learn(options):
+    points = torch.randn(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    train, labels = classifiers.as_points(DIGITS.normalize(DIGITS.train.images)), DIGITS.train.labels.numpy()
+    tree = DecisionTreeClassifier(max_depth=5, random_state=2, **options).fit(train, labels)
+    predicted = classifiers.fit({"name": "decision_tree", "max_depth": 5, **options}, 2, DIGITS)(points)
+    assert np.array_equal(predicted, tree.predict(classifiers.as_points(points)))
+    default = classifiers.fit({"name": "decision_tree", "max_depth": 5}, 2, DIGITS)(points)
+    assert not np.array_equal(predicted, default)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "solver"),
+    [
+        ("l2", "lbfgs"),
+        ("l2", "newton-cg"),
+        ("l2", "sag"),
+        ("l2", "saga"),
+        ("l1", "saga"),
+        ("none", "lbfgs"),
+        ("none", "saga"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_logistic_regression_is_optimal_for_its_penalty(penalty, solver):
+    """The gradient of the summed loss is the negative (sub)gradient of the penalty."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    points = rng.normal(size=(300, 8)) + 0.7 * np.eye(3, 8)[labels]  # the classes overlap
+    weight = 20.0 if penalty != "none" else 0.0  # 1 / C
+    options = {} if penalty == "none" else {"C": 1 / weight}
+    model = classifiers.logistic_regression(**({"C": 1.0} | options), max_iter=5000, penalty=penalty, solver=solver)
+    model.set_params(tol=1e-8, random_state=0).fit(points, labels)
+    gradient = (model.predict_proba(points) - np.eye(3)[labels]).T @ points
+    if penalty == "l1":
+        zero = model.coef_ == 0
+        assert zero.any()
+        assert not zero.all()
+        assert gradient[~zero] == pytest.approx(-weight * np.sign(model.coef_[~zero]), abs=1e-2)
+        assert abs(gradient[zero]).max() <= weight + 1e-2
+    else:
+        assert gradient == pytest.approx(-weight * model.coef_, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "old", "new"),
+    [
+        ("l2", {"penalty": "l2", "C": 3.0}, {"l1_ratio": 0.0, "C": 3.0}),
+        ("l1", {"penalty": "l1", "C": 3.0}, {"l1_ratio": 1.0, "C": 3.0}),
+        ("none", {"penalty": None, "C": 3.0}, {"l1_ratio": 0.0, "C": math.inf}),
+    ],
+)
+def test_the_penalty_is_passed_as_the_version_of_scikit_learn_expects(monkeypatch, penalty, old, new):
+    monkeypatch.setattr(sklearn.linear_model, "LogisticRegression", dict)
+    for version, expected in (("1.3.2", old), ("1.7.0", old), ("1.8.0", new), ("1.10.0rc1", new), ("2.0.dev0", new)):
+        monkeypatch.setattr(sklearn, "__version__", version)
+        passed = classifiers.logistic_regression(C=3.0, max_iter=7, penalty=penalty, solver="saga")
+        assert passed == {**expected, "max_iter": 7, "solver": "saga"}
+
+
+def test_a_solver_that_does_not_converge_causes_one_warning_of_one_line():
+    with pytest.warns(UserWarning, match=r"^model=logistic_regression: lbfgs failed to converge after 2 iter") as caught:
+        classifiers.fit({"name": "logistic_regression", "max_iter": 2}, 0, DIGITS)
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_later_options_at_their_defaults_are_left_out_of_records(name):
+    later = {"decision_tree": {"criterion", "splitter"}, "random_forest": {"criterion"}, "nearest_neighbours": {"p"}}
+    later |= {"support_vector_machine": {"degree", "coef0"}, "logistic_regression": {"penalty", "solver"}}
+    model = configuration(f"model={name}").model
+    assert {"name", *models.default_options(name)} - {*model} - {"max_depth"} == later[name]
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
+        (["model=decision_tree", "model.criterion=mse"], "model.criterion=mse: no such choice"),
+        (["model=decision_tree", "model.splitter=worst"], "model.splitter=worst: no such choice"),
+        (["model=random_forest", "+model.splitter=best"], "model.splitter: random_forest has no such option"),
+        (["model=nearest_neighbours", "model.p=0.5"], "model.p=0.5: must be at least 1"),
+        (["model=support_vector_machine", "model.degree=2"], "degree=2 needs model.kernel=poly, not rbf"),
+        (["model=support_vector_machine", "model.coef0=1", "model.kernel=linear"], "coef0=1.0 needs model.kernel=poly or"),
+        (["model=logistic_regression", "model.penalty=l1"], "penalty=l1 needs model.solver=saga, not lbfgs"),
+        (["model=logistic_regression", "model.penalty=none", "model.C=2"], "C=2.0 has no effect with model.penalty=none"),
+        (["model=logistic_regression", "model.penalty=elasticnet"], "model.penalty=elasticnet: no such choice"),
+        (["model=logistic_regression", "model.solver=liblinear"], "model.solver=liblinear: no such choice"),
         (["model=decision_tree", "+model.depth=3"], "model.depth: decision_tree has no such option"),
         (["model=decision_tree", "model.max_depth=0"], "max_depth"),
         (["model=decision_tree", "model.max_depth=deep"], "max_depth"),

@@ -7,11 +7,14 @@ import torchvision
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_training import configuration
 from torch import nn
 from torch.nn import functional
 
 from regioncount import models, registry
+from regioncount.data import Dataset, Split
 from regioncount.errors import InputError
+from regioncount.models import kinds, networks
 from regioncount.models.dla import Tree
 from regioncount.models.efficientnet import DropConnect
 from regioncount.models.layers import scaled
@@ -31,6 +34,19 @@ PAPER_NETWORKS = {
     "regnetx_200mf": (2_321_946, 223.3),
     "simple_dla": (15_142_970, 913.5),
     "mobilenetv2": (2_296_922, 91.2),
+}
+# The number of parameters for 1,000 classes. Those of torchvision's networks are in its documentation. Those of the CIFAR
+# networks follow from the table above: the stem changes none, and the last layer has 513 x 990 more.
+IMAGENET_NETWORKS = {
+    "imagenet_resnet18": 11_173_962 + 513 * 990,
+    "imagenet_resnet34": 21_282_122 + 513 * 990,
+    "senet18": 11_260_354 + 513 * 990,
+    "simple_dla": 15_142_970 + 513 * 990,
+    "imagenet_vgg19": 143_667_240,
+    "imagenet_mobilenet": 3_504_872,
+    "imagenet_shufflenetv2": 2_278_604,
+    "imagenet_efficientnet_b0": 5_288_548,
+    "imagenet_regnetx_400mf": 5_495_976,
 }
 CONVOLUTIONAL = (*PAPER_NETWORKS, "small_cnn")
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
@@ -74,6 +90,46 @@ def test_sizes_match_the_published_networks(name):
     parameters, million_multiply_adds = PAPER_NETWORKS[name]
     assert count_parameters(network) == parameters
     assert round(count_multiply_adds(network.eval(), (3, 32, 32)) / 1e6, 1) == million_multiply_adds
+
+
+@pytest.mark.parametrize("name", IMAGENET_NETWORKS)
+def test_imagenet_networks_have_the_published_sizes_and_1000_classes(name):
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    # The constructors of torchvision's RegNets read values of tensors.
+    with torch.device("cpu" if "regnet" in name else "meta"):
+        network = models.build(**config, num_classes=1000, image_size=224)
+    assert count_parameters(network) == IMAGENET_NETWORKS[name]
+    with torch.device("meta"):
+        assert network.to("meta")(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_the_imagenet_stem_has_stride_2_and_max_pooling_and_leaves_the_rest_unchanged(name):
+    torch.manual_seed(0)
+    cifar = as_if_trained(models.build(name, width=8)).double()
+    imagenet = models.build(name, width=8, stem="imagenet").double().eval()
+    names = zip(imagenet.state_dict(), cifar.state_dict().values(), strict=True)
+    imagenet.load_state_dict(dict(names))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        stem, *rest = cifar
+        pooled = functional.max_pool2d(stem(images)[:, :, ::2, ::2], 3, stride=2, padding=1)
+        assert pooled.shape == (2, 8, 16, 16)
+        torch.testing.assert_close(imagenet(images), nn.Sequential(*rest)(pooled), rtol=1e-9, atol=1e-9)
+
+
+def test_the_name_in_tables_includes_a_stem_that_is_not_the_default():
+    def name(**options):
+        return kinds.title(configuration(model={"name": "resnet18", "width": 64, **options}).model)
+
+    assert name() == name(stem="cifar") == "resnet18"
+    assert name(stem="imagenet") == "resnet18 imagenet"
+
+
+def test_torchvision_networks_whose_constructors_read_values_are_accepted():
+    split = Split(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    dataset = Dataset("images", split, split, ("a", "b"), (0.5,) * 3, (0.25,) * 3)
+    assert networks.check({"name": "torchvision", "architecture": "regnet_x_400mf"}, dataset, None) > 10**6
 
 
 @pytest.mark.parametrize("name", PAPER_NETWORKS)
@@ -337,6 +393,8 @@ def test_torchvision_models_return_one_tensor_in_training(architecture, image_si
         (("resnet18",), {"depth": 2}, r"model\.depth: resnet18 has no such option; its options are width"),
         (("mlp",), {"hidden": 2}, "its options are width, depth"),
         (("resnet18",), {"width": 0}, r"model\.width=0: must be at least 1"),
+        (("resnet18",), {"stem": "large"}, r"model\.stem=large: no such choice; choose one of cifar, imagenet"),
+        (("vgg19",), {"stem": "imagenet"}, r"model\.stem: vgg19 has no such option"),
         (("resnet18",), {"width": 16.0}, r"model\.width=.*: give a whole number"),
         (("resnet18",), {"width": True}, r"model\.width=.*: give a whole number"),
         (("resnet18",), {"width": None}, r"model\.width=.*: give a whole number"),
@@ -376,14 +434,14 @@ def test_numpy_integers_are_accepted():
 def test_configs_match_the_registry():
     configs = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
     assert configs.pop("custom") == {"_target_": "???"}
-    named = {name for name in configs if not name.startswith("imagenet_")}  # presets of model=torchvision
+    named = {name for name in configs if not name.startswith("imagenet_")}  # the paper's networks for ImageNet
     assert named == set(registry.models.names())
     for name in set(registry.models.names()) - set(models.names()):
         assert configs.pop(name) == {"name": name, **models.default_options(name)}
-    imagenet = {name: configs.pop(name) for name in list(configs) if name.startswith("imagenet_")}
-    for config in imagenet.values():
-        with torch.device("meta"):
-            models.build(**config)
+    imagenet = {name for name in configs if name.startswith("imagenet_")}
+    assert imagenet == set(IMAGENET_NETWORKS) - {"senet18", "simple_dla"}
+    for name in imagenet:
+        configs.pop(name)
     for name, config in configs.items():
         assert config == {"name": name, **models.default_options(name)}
         with torch.device("meta"):

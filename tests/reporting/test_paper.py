@@ -14,9 +14,11 @@ from regioncount.analysis import correlations
 from regioncount.commands import CONFIGS, compose, hydra_ready
 from regioncount.config import parse_run, parse_sweep
 from regioncount.errors import InputError
+from regioncount.models.kinds import title
 from regioncount.reporting import published
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "paper" / "correlations.csv"
+CLASSICAL = REFERENCE.with_name("classical_classifiers.csv")
 EXPERIMENTS = sorted(
     str(file.relative_to(CONFIGS / "experiment").with_suffix(""))
     for file in (CONFIGS / "experiment").rglob("*.yaml")
@@ -97,8 +99,19 @@ AUTHORS = {
         "schedule.final": 1e-5,
     },
     "wider_scope": {"regions.wider_scope.start": -1, "regions.wider_scope_5.start": -5, "regions.wider_scope_5.stop": 6},
-    "decision_tree": {"dataset.train_size": None},
-    "random_forest": {"dataset.train_size": None},
+    "imagenet": {
+        "dataset.squash": True,
+        "dataset.resize": None,
+        "dataset.mean": None,
+        "augmentation": "none",
+        "epochs": 31,
+        "schedule.epochs": 200,
+        "grid.learning_rate": "0.01,0.001",
+        "regions.line.split": "train",
+    },
+    "decision_tree": {"dataset.train_size": None, "model.min_samples_leaf": 1},
+    "random_forest": {"dataset.train_size": None, "model.n_estimators": 100},
+    "logistic_regression": {"dataset.train_size": None, "model.max_iter": 100, "model.penalty": "l2"},
 }
 
 
@@ -107,6 +120,51 @@ def test_experiments_have_the_settings_of_the_authors(name, composed):
     config = composed[f"paper/{name}", "full"]
     for option, value in AUTHORS[name].items():
         assert OmegaConf.select(config, option) == value, option
+
+
+# The grids of the authors' classical classifiers, and their numbers of published rows, without repeated ones.
+CLASSICAL_GRIDS = {
+    "decision_tree": ({"max_depth": range(3, 18), "criterion": 2, "splitter": 2}, 58),
+    "random_forest": ({"max_depth": range(3, 18), "criterion": 2}, 30),
+    "nearest_neighbours": ({"n_neighbors": range(3, 19), "weights": 2, "p": 2}, 64),
+    "support_vector_machine": ({"kernel": 4, "C": 4}, 13),
+    "logistic_regression": ({"C": 8}, 8),
+}
+
+
+@pytest.mark.parametrize("name", CLASSICAL_GRIDS)
+def test_grids_of_classical_classifiers_cover_the_published_runs(name, composed):
+    grid, published_rows = CLASSICAL_GRIDS[name]
+    params = composed[f"paper/{name}", "full"].hydra.sweeper.params
+    values = {key.removeprefix("model."): str(value).split(",") for key, value in params.items() if key != "seed"}
+    assert values.keys() == grid.keys()
+    for option, expected in grid.items():
+        if isinstance(expected, int):
+            assert len(values[option]) == expected
+        else:
+            assert values[option] == [str(value) for value in expected]
+    assert math.prod(map(len, values.values())) >= published_rows
+    if CLASSICAL.is_file():
+        rows = pd.read_csv(CLASSICAL)
+        own = rows[rows["classifier"] == {"support_vector_machine": "svm"}.get(name, name)]
+        assert len(own.drop_duplicates()) == published_rows
+
+
+def test_imagenet_has_the_nine_networks_of_the_authors(composed):
+    params = composed["paper/imagenet", "full"].hydra.sweeper.params
+    with hydra_ready():
+        names = [title(compose("train", [f"model={name}"]).model) for name in params["model"].split(",")]
+    assert names == [
+        "resnet18 imagenet",
+        "resnet34 imagenet",
+        "torchvision vgg19",
+        "torchvision mobilenet_v2",
+        "senet18",
+        "torchvision shufflenet_v2_x1_0",
+        "torchvision efficientnet_b0",
+        "torchvision regnet_x_400mf",
+        "simple_dla",
+    ]
 
 
 def test_the_vision_transformer_has_the_parameters_of_the_authors(composed):

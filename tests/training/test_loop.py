@@ -1,14 +1,17 @@
 """The training loop: its updates, its reproducibility, and resuming."""
 
 import copy
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_training import CPU, DIGITS, assert_same_weights, configuration, new_model, train
 from torch.nn.functional import cross_entropy
 
-from regioncount import registry, training
+from regioncount import data, models, registry, training
 from regioncount.training import seeding
 
 OPTIONS = {"momentum": 0.9, "nesterov": False, "betas": [0.9, 0.99], "alpha": 0.9, "rho": 0.9}
@@ -48,7 +51,7 @@ def test_sgd_with_momentum_matches_the_textbook_update(schedule, rates, sizes):
 
 
 @pytest.mark.parametrize("optimizer", registry.optimizers.names())
-@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
+@pytest.mark.parametrize("augmentation", registry.augmentations.names())
 def test_resuming_from_any_checkpoint_gives_the_weights_of_an_uninterrupted_run(optimizer, augmentation):
     options = {name: OPTIONS[name] for name in OPTIONS if name in registry.optimizers[optimizer].options.model_fields}
     config = configuration(
@@ -97,3 +100,23 @@ def test_seeds_change_weights_and_batches():
     one, _ = train(configuration(seed=0))
     other, _ = train(configuration(seed=1))
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+def test_a_resumed_run_decodes_the_same_random_crops(tmp_path):
+    for split, label, number in itertools.product(("train", "test"), ("cat", "dog"), range(6)):
+        path = tmp_path / split / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (20 + 5 * number, 50 - 5 * number, 3)
+        Image.fromarray(np.random.default_rng(number).integers(256, size=shape, dtype=np.uint8)).save(path)
+    config = configuration(augmentation="random_resized_crop", batch_size=5, epochs=3)
+
+    def fit(workers, **more):
+        dataset = data.load("imagenet", root=tmp_path, resize=12, workers=workers)
+        model = training.initialize(lambda: models.build("mlp", 2, 3, image_size=12, width=8, depth=1), seed=0)
+        training.fit(model, dataset, config, device=CPU, precision="float32", **more)
+        return model
+
+    states = []
+    uninterrupted = fit(0, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
+    for state in states[:-1]:
+        assert_same_weights(fit(1, checkpoint=state), uninterrupted)
