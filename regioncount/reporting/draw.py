@@ -1,4 +1,4 @@
-"""Draw the figures of a sweep as PNG files in its directory."""
+"""Draw the figures of a sweep as PNG and PDF files in its directory."""
 
 import math
 import sys
@@ -16,6 +16,7 @@ from regioncount.reporting.formatting import value_text
 from regioncount.reporting.frames import records
 from regioncount.reporting.group_figures import GroupFigures, figure_name
 from regioncount.reporting.groups import Group
+from regioncount.reporting.sweep_figures import SweepFigures
 from regioncount.runs.plans import PlannedRun
 
 MAX_PANELS = 5  # decision regions side by side
@@ -34,23 +35,23 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         decision_regions: Evaluates the model of a run. If None, decision regions are not drawn.
 
     Returns:
-        The paths of the files.
+        The paths of the PNG files.
     """
     group, files = figures.group, []
 
     def save(figure: Figure, kind: str) -> None:
-        path = results.plan.directory / f"{figures.file_name(kind)}.png"
-        plots.save(figure, path)
-        files.append(path)
+        files.append(_save(results, figure, figures.file_name(kind)))
 
     for data in figures.scatters:
         [correlation] = records(group.select(results.correlations, measure=data.x.key, target=data.y.key))
         save(plots.count_against_gap(data, correlation, group.title), f"count_against_gap_{data.x.subspace}")
     figures_of_lines: dict[str, list[Lines]] = {}
-    for lines in (*figures.lines, *figures.against_hyperparameters):
+    against = figures.against_hyperparameters
+    for lines in (*figures.lines, *(data for data in against if data.column.is_region_count)):
         figures_of_lines.setdefault(figure_name(lines), []).append(lines)
     for name, panels in figures_of_lines.items():
-        save(plots.lines(panels), name)
+        targets = [data for data in against if data.axis == panels[0].axis and not data.column.is_region_count]
+        save(plots.lines([*panels, *targets]), name)
     if figures.measures_through_training:
         save(plots.measures_through_training(figures.measures_through_training), "measures_through_training")
     if figures.panels is not None:
@@ -65,6 +66,19 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         except InputError as error:
             say(f"the decision regions of {group.title} were not drawn: {error}", sys.stderr)
     return files
+
+
+def draw_sweep(results: SweepResults, figures: SweepFigures) -> list[Path]:
+    """Draw the figures of a sweep as a whole; return the paths of the PNG files."""
+    files = [_save(results, plots.series(data), name) for name, data in figures.series.items()]
+    files += [_save(results, plots.against_measuring(data), name) for name, data in figures.against_measuring.items()]
+    return files
+
+
+def _save(results: SweepResults, figure: Figure, name: str) -> Path:
+    for suffix in plots.FORMATS:
+        plots.save(figure, results.plan.directory / f"{name}{suffix}")
+    return results.plan.directory / f"{name}.png"
 
 
 def _decision_regions(results: SweepResults, group: Group, decision_regions: DecisionRegions) -> Figure:
