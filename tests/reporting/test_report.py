@@ -164,7 +164,9 @@ def test_the_page_is_self_contained_and_its_references_resolve(tmp_path):
     assert all(attributes["aria-sort"] == "none" for attributes in page.of("th"))
     assert len(page.of("caption")) == len(page.tables)
     # A scatter plot, three heat maps and the counts through training for each network.
-    assert sum(attributes.get("class") == "plot" for attributes in page.of("div")) == 2 * 11 + 1  # for each network, and both on one pair of axes
+    assert (
+        sum(attributes.get("class") == "plot" for attributes in page.of("div")) == 2 * 11 + 1
+    )  # for each network, and both on one pair of axes
     assert {"overview", "correlations-1", "correlations-2", "ranking-1-0", "ranking-2-0"} <= set(page.tables)
 
 

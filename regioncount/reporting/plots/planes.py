@@ -50,7 +50,8 @@ def decision_regions(
     colours = class_colours(present)
     palette = ListedColormap([colours[label] for label in present] or ["white"])
     named = np.sort(present[np.argsort(-areas, kind="stable")][:MAX_LEGEND_ENTRIES])
-    figure = Figure(figsize=(max(3.6 * len(grids), 5.2), 4.0), layout="constrained")
+    height = 4.0 + 0.25 * max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(max(3.6 * len(grids), 5.2), height), layout="constrained")
     for position, axes in enumerate(figure.subplots(1, len(grids), squeeze=False)[0]):
         grid = np.asarray(grids[position])
         ranks = np.ma.masked_where(grid < 0, np.searchsorted(present, grid))
