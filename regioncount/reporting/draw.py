@@ -95,6 +95,9 @@ def _decision_regions(results: SweepResults, group: Group, decision_regions: Dec
     """Draw decision regions at up to `MAX_PANELS` learning rates of the grid, with all other options equal.
 
     If models have no learning rate of the optimizer, the panels show the values of the first option that varies.
+
+    Returns:
+        The figure.
     """
     rates = group.rows["learning_rate"]
     axis = results.plan.drawn_columns[0] if rates.isna().all() else "learning_rate"
