@@ -113,7 +113,7 @@ def _draw_lines(axes: Axes, data: Lines) -> None:
 def _set_up_scale(axes: Axes, data: Lines) -> None:
     """Make the horizontal axis logarithmic, with a tick at each value, if the values allow it."""
     if not data.is_logarithmic:
-        axes.xaxis.get_major_locator().set_params(integer=data.axis == "epoch")
+        axes.locator_params(axis="x", integer=data.axis == "epoch")
         return
     axes.set_xscale("log")
     ticks = sorted({value for line in data.lines for value in line.x})
