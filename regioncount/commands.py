@@ -87,9 +87,10 @@ def _measure(overrides: list[str]) -> None:
     epochs = measuring.measure_epochs(run, config, dataset, device)
     say(describe(run, config, dataset, epochs))
     labels, positions = measuring.decision_regions(run, dataset, device, config.regions.seed)
-    figure_path = run.directory / "decision_regions.png"
-    plots.save(plots.decision_regions([labels], [dataset.name], dataset.classes, [positions]), figure_path)
-    say(f"decision regions: {figure_path}")
+    figure = plots.decision_regions([labels], [dataset.name], dataset.classes, [positions])
+    for suffix in plots.FORMATS:
+        plots.save(figure, run.directory / f"decision_regions{suffix}")
+    say(f"decision regions: {run.directory / 'decision_regions.png'}")
 
 
 def _sweep(overrides: list[str]) -> int:

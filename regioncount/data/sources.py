@@ -82,6 +82,40 @@ def read_digits(options: DatasetOptions) -> tuple[Arrays, None, tuple[str, ...]]
     return (images, digits.target.astype(np.int64)), None, tuple("0123456789")
 
 
+# The training points of two toy data sets: x and y from -1 to 1, and the label.
+POINTS = {
+    "two_points": ((-0.5, -0.3, 0), (0.5, 0.3, 1)),
+    "three_points": ((-0.6, -0.4, 0), (0.0, 0.5, 1), (0.6, -0.4, 0)),
+}
+
+
+@register_dataset("two_points", options=DatasetOptions, title="two points", mean=(0.5,), std=(0.5,))
+@register_dataset("three_points", options=DatasetOptions, title="three points", mean=(0.5,), std=(0.5,))
+def read_points(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """Return two or three points of a plane as images of 1 x 3 pixels: x, y and a constant 1, after normalization.
+
+    The test split is a lattice of 21 x 21 points of the square from -1 to 1, labelled as their nearest training point.
+
+    Raises:
+        InputError: `resize` is given.
+    """
+    if options.resize is not None:
+        raise InputError(f"dataset.resize={options.resize}: the points of {options.name} have no size; leave it at null")
+    x, y, labels = np.array(POINTS[options.name]).T
+    train = np.stack([x, y], axis=1)
+    steps = np.linspace(-1, 1, 21)
+    test = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    nearest = ((test[:, None] - train) ** 2).sum(axis=2).argmin(axis=1)
+    train_labels = labels.astype(np.int64)
+    return (_as_pixels(train), train_labels), (_as_pixels(test), train_labels[nearest]), ("-1", "1")
+
+
+def _as_pixels(points: np.ndarray) -> np.ndarray:
+    """Return points (N, 2), from -1 to 1, and a constant 1 as images, uint8 (N, 1, 1, 3)."""
+    coordinates = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    return np.rint((coordinates + 1) * 127.5).astype(np.uint8)[:, None, None]
+
+
 @register_dataset(
     "cifar10",
     options=DatasetOptions,

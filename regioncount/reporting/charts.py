@@ -41,24 +41,24 @@ def count_against_gap(data: Scatter) -> go.Figure:
     Returns:
         The figure.
     """
-    figure = _figure(data.scale, data.group_by[0], data.x.label, data.y.label)
+    figure = empty(data.scale, data.group_by[0], data.x.label, data.y.label)
     x, y = zip(*data.line, strict=True)
     line = {"color": GREY, "dash": "dash", "width": 1.2}
     figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name="least squares")
     if _draws_runs(data):
         texts = [_describe_run(run, data) for run in records(data.runs)]
         _add_dots(figure, data, data.runs, texts, 6, opacity=0.6, legendgroup="runs")
-        _add_legend_entry(figure, "single runs", "runs", marker={"size": 5, "opacity": 0.6})
+        add_legend_entry(figure, "single runs", "runs", marker={"size": 5, "opacity": 0.6})
     _add_configurations(figure, data)
     if not data.dots["fits"].all():
         marker = {"symbol": "circle-open", "size": 10, "line": {"width": 2}}
-        _add_legend_entry(figure, UNFITTED, "unfitted", marker=marker)
+        add_legend_entry(figure, UNFITTED, "unfitted", marker=marker)
     return figure
 
 
 def describe_omissions(data: Scatter) -> str:
     """Describe what `count_against_gap` omits of a large sweep, for the caption; return "" if it omits nothing."""
-    dots, drawn = len(data.dots), len(_evenly_spaced(len(data.dots)))
+    dots, drawn = len(data.dots), len(evenly_spaced(len(data.dots)))
     if drawn < dots:
         return f"{drawn:,} of {dots:,} configurations are drawn, evenly spaced in the table"
     return "single runs are not drawn" if dots < len(data.runs) and not _draws_runs(data) else ""
@@ -69,12 +69,12 @@ def heat_map(data: HeatMap) -> go.Figure | None:
     if data.cells.size == 1 or np.isnan(data.cells).all():
         return None
     single_row = data.rows == [""]
-    across, up, label = map(_plain, (Column(data.across).label, Column(data.up).label, data.title))
-    hover = [f"{across} %{{x}}", *([] if single_row else [f"{up} %{{y}}"]), f"{_plain(data.column.label)} %{{z:.4~g}}"]
-    figure = _figure({}, data.across, Column(data.across).label, "" if single_row else Column(data.up).label)
+    across, up, label = map(plain, (Column(data.across).label, Column(data.up).label, data.title))
+    hover = [f"{across} %{{x}}", *([] if single_row else [f"{up} %{{y}}"]), f"{plain(data.column.label)} %{{z:.4~g}}"]
+    figure = empty({}, data.across, Column(data.across).label, "" if single_row else Column(data.up).label)
     figure.add_heatmap(
-        x=[_plain(value_text(value)) for value in data.columns],
-        y=[_plain(value_text(value)) for value in data.rows],
+        x=[plain(value_text(value)) for value in data.columns],
+        y=[plain(value_text(value)) for value in data.rows],
         z=[[None if math.isnan(value) else float(value) for value in row] for row in data.cells],
         colorscale=_viridis(0, 1),
         zmin=data.range[0],
@@ -98,14 +98,14 @@ def heat_map(data: HeatMap) -> go.Figure | None:
 
 def lines(data: Lines) -> go.Figure:
     """Return a plot with a line per configuration; hovering over a line shows its configuration."""
-    figure = _figure(data.scale, data.group_by[0], Column(data.axis).label, data.column.label)
+    figure = empty(data.scale, data.group_by[0], data.axis_label, data.column.label)
     if data.is_logarithmic:
         figure.update_xaxes(type="log")
     for line in data.lines:
         _add_line(figure, data, line)
     for value, rank in data.styles.items() if len(data.styles) > 1 else ():
         style = {"dash": DASHES[rank], "width": 2, "color": GREY}
-        _add_legend_entry(figure, describe_values(data.group_by[1:2], value), str(value), mode="lines", line=style)
+        add_legend_entry(figure, describe_values(data.group_by[1:2], value), str(value), mode="lines", line=style)
     # Lines have no colour bar: add an empty trace of markers for it.
     figure.add_scatter(x=[None], y=[None], mode="markers", marker={"color": [0], "coloraxis": "coloraxis"}, showlegend=False)
     return figure
@@ -113,12 +113,12 @@ def lines(data: Lines) -> go.Figure:
 
 def _add_configurations(figure: go.Figure, data: Scatter) -> None:
     """Add the dots of configurations, at most `MAX_DOTS` of them."""
-    drawn = data.dots.iloc[_evenly_spaced(len(data.dots))]
-    first_runs = data.runs.groupby(data.group_by)[["identity", "seed"]].first()
+    drawn = data.dots.iloc[evenly_spaced(len(data.dots))]
+    descriptions = pd.Series(describe_configurations(drawn, data), index=drawn.index)
     ranks = np.array([data.marker(dot) for dot in records(drawn)])
     for values, rank in data.styles.items():
         dots = drawn[ranks == rank]
-        texts = [_describe_configuration(dot, first_runs, data) for dot in records(dots)]
+        texts = descriptions[dots.index].tolist()
         bars = {
             f"error_{axis}": {"array": dots[f"{column.key}_error"].tolist(), "color": GREY, "thickness": 1, "width": 0}
             for axis, column in (("x", data.x), ("y", data.y))
@@ -126,7 +126,7 @@ def _add_configurations(figure: go.Figure, data: Scatter) -> None:
         }
         _add_dots(figure, data, dots, texts, 11 if bars else 6, legendgroup=str(values), **bars)
         name = describe_values(data.marked, values) or "configurations"
-        _add_legend_entry(figure, name, str(values), marker={"symbol": SYMBOLS[rank], "size": 10})
+        add_legend_entry(figure, name, str(values), marker={"symbol": SYMBOLS[rank], "size": 10})
 
 
 def _add_dots(figure: go.Figure, data: Scatter, rows: pd.DataFrame, texts: Sequence[str], size: int, **options: Any) -> None:
@@ -165,7 +165,7 @@ def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
             meta={f"fill_{background}": f"{colour}22" for background, colour in colours.items()},
         )
     configuration = _settings(data.columns, dict(zip(data.columns, line.values, strict=True)))
-    axis, numbers = Column(data.axis).label, zip(line.x, line.mean, line.error, line.runs, strict=True)
+    axis, numbers = data.axis_label, zip(line.x, line.mean, line.error, line.runs, strict=True)
     texts = [[*configuration, f"{axis} {x:g}: {mean_and_error(m, s)}", counted(n, "run")] for x, m, s, n in numbers]
     figure.add_scatter(
         x=line.x.tolist(),
@@ -181,13 +181,13 @@ def _add_line(figure: go.Figure, data: Lines, line: Line) -> None:
     )
 
 
-def _figure(scale: Mapping[Any, float], column: str, x_title: str, y_title: str) -> go.Figure:
+def empty(scale: Mapping[Any, float], column: str, x_title: str, y_title: str) -> go.Figure:
     """Return an empty figure whose colour axis shows the values of a hyperparameter."""
     ticks = list(scale)[:: math.ceil(len(scale) / 10)] if scale else []
     bar = {
-        "title": {"text": _plain(Column(column).label), "side": "right"},
+        "title": {"text": plain(Column(column).label), "side": "right"},
         "tickvals": [scale[value] for value in ticks],
-        "ticktext": [_plain(value_text(value)) for value in ticks],
+        "ticktext": [plain(value_text(value)) for value in ticks],
         "thickness": 12,
         "outlinewidth": 0,
     }
@@ -198,18 +198,18 @@ def _figure(scale: Mapping[Any, float], column: str, x_title: str, y_title: str)
         hovermode="closest",
         dragmode=False,  # so that a finger on a phone scrolls the page
         legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
-        xaxis={"title": {"text": _plain(x_title)}, "zeroline": False, "automargin": True},
-        yaxis={"title": {"text": _plain(y_title)}, "zeroline": False, "automargin": True},
+        xaxis={"title": {"text": plain(x_title)}, "zeroline": False, "automargin": True},
+        yaxis={"title": {"text": plain(y_title)}, "zeroline": False, "automargin": True},
         coloraxis={**colours, "showscale": len(scale) > 1, "colorbar": bar},
         meta={background: _viridis(*part) for background, part in BACKGROUNDS.items()},
     )
     return go.Figure(layout=layout)
 
 
-def _add_legend_entry(figure: go.Figure, name: str, group: str, mode: str = "markers", **style: Any) -> None:
+def add_legend_entry(figure: go.Figure, name: str, group: str, mode: str = "markers", **style: Any) -> None:
     """Add a legend entry in grey, since colours encode values. Clicking it hides its group."""
     style.setdefault("marker", {}).setdefault("color", GREY)
-    figure.add_scatter(x=[None], y=[None], mode=mode, name=_plain(name), legendgroup=group, **style)
+    figure.add_scatter(x=[None], y=[None], mode=mode, name=plain(name), legendgroup=group, **style)
 
 
 def _cell_numbers(data: HeatMap) -> Iterable[dict[str, Any]]:
@@ -225,9 +225,20 @@ def _draws_runs(data: Scatter) -> bool:
     return len(data.dots) < len(data.runs) and len(data.runs) + len(data.dots) <= MAX_DOTS
 
 
-def _evenly_spaced(number: int) -> np.ndarray:
-    """Return the evenly spaced positions of at most `MAX_DOTS` of `number` dots."""
-    return np.unique(np.linspace(0, number - 1, min(number, MAX_DOTS)).round().astype(int))
+def evenly_spaced(number: int, limit: int = MAX_DOTS) -> np.ndarray:
+    """Return the evenly spaced positions of at most `limit` of `number` dots."""
+    return np.unique(np.linspace(0, number - 1, min(number, limit)).round().astype(int))
+
+
+def describe_configurations(dots: pd.DataFrame, data: Scatter) -> list[str]:
+    """Return the hover texts of configurations.
+
+    Args:
+        dots: Rows of `data.dots`.
+        data: The dots. Its runs must also have the columns identity and seed.
+    """
+    first_runs = data.runs.groupby(data.group_by)[["identity", "seed"]].first()
+    return [_describe_configuration(dot, first_runs, data) for dot in records(dots)]
 
 
 def _describe_configuration(dot: Mapping[str, Any], first_runs: pd.DataFrame, data: Scatter) -> str:
@@ -254,10 +265,10 @@ def _settings(columns: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 
 def _lines(lines: Iterable[str]) -> str:
-    return "<br>".join(map(_plain, lines))
+    return "<br>".join(map(plain, lines))
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """Escape text for plotly, which interprets some HTML."""
     return html.escape(str(text), quote=False)
 

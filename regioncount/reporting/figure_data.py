@@ -110,20 +110,20 @@ class Line:
 
     values: tuple[Any, ...]
     x: np.ndarray
-    """Epochs, or the values of the hyperparameter that is the axis, ascending."""
+    """Epochs, or the values of the option that is the axis, ascending."""
     mean: np.ndarray
     error: np.ndarray
-    """The standard error of the mean over runs; NaN for a single run."""
+    """The standard error of the mean; see `Lines.error_over`."""
     runs: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """A measure through training or against a hyperparameter, one line per configuration."""
+    """A measure through training or against an option, one line per configuration."""
 
     column: Column
     axis: str
-    """The column of the horizontal axis: "epoch" or a hyperparameter."""
+    """The column of the horizontal axis: "epoch", a hyperparameter or an option of the measurement."""
     columns: list[str]
     """The hyperparameters that distinguish lines."""
     lines: list[Line]
@@ -136,10 +136,19 @@ class Lines:
     styles: dict[tuple[Any, ...], int]
     """The index of the line style for each value of the second hyperparameter, as a tuple; {(): 0} if line styles do not
     distinguish them."""
+    error_over: str
+    """What the standard errors are over: "runs" (NaN for a single run), or "subspaces" (the mean of those of the runs, which
+    share their subspaces)."""
+
+    @property
+    def axis_label(self) -> str:
+        """The horizontal axis in words."""
+        of_subspaces = {"number": "number of subspaces", "resolution": "points per axis"}
+        return of_subspaces.get(self.axis if self.error_over == "subspaces" else "", Column(self.axis).label)
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether the axis is logarithmic: if it is a hyperparameter with positive values."""
+        """Whether the axis is logarithmic: if it is an option with positive values."""
         return self.axis != "epoch" and all((line.x > 0).all() for line in self.lines)
 
     def style(self, line: Line) -> int:
@@ -243,18 +252,25 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
 
 
 def lines_along(
-    values: pd.DataFrame, column: Column, axis: str = "epoch", group_by: Sequence[str] = GROUP_BY, facets: bool = True
+    values: pd.DataFrame,
+    column: Column,
+    axis: str = "epoch",
+    group_by: Sequence[str] = GROUP_BY,
+    facets: bool = True,
+    error: Column | None = None,
 ) -> list[Lines]:
-    """Average a measure over runs at each epoch, or at each value of a hyperparameter.
+    """Average a measure over runs at each epoch, or at each value of an option.
 
     Args:
         values: One row per run, and per epoch if that is the axis: the axis, the measure, and `group_by`.
         column: The measure.
-        axis: The column of the horizontal axis: "epoch" or a hyperparameter with numeric values.
+        axis: The column of the horizontal axis: "epoch" or an option with numeric values.
         group_by: The columns that define a configuration.
         facets: Whether there is a panel for each combination of the values of the third and further columns. Otherwise,
             all lines are in one panel; if there are more than `MAX_LINES`, they are averages over these columns, or over
             all but the first one.
+        error: The column of the standard error of a run's value over subspaces, whose mean over runs is drawn. If None, the
+            standard error over runs is.
 
     Returns:
         The lines of each panel; empty if there are no values.
@@ -264,20 +280,22 @@ def lines_along(
     """
     if values.empty:
         return []
-    require_columns(values, [axis, column.key])
-    values, columns = complete_rows(values, [axis, column.key], group_by)
+    numbers = [axis, column.key, *([] if error is None else [error.key])]
+    require_columns(values, numbers)
+    values, columns = complete_rows(values, numbers, group_by)
     if values.empty:
         return []
-    values[column.key] *= column.factor
+    values[numbers[1:]] *= column.factor
     scale, (_, styles) = position_on_scale(values[columns[0]]), rank_styles(values, columns[1:2], MAX_LINE_STYLES)
     result = []
     for facet, rows in split_facets(values, columns[2:]) if facets else [("", values)]:
         choices = (columns[: 2 if facets else None], columns[:2], columns[:1])
         shown = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
-        lines = [_line(configuration, line, axis, column.key) for configuration, line in rows.groupby(shown)]
+        lines = [_line(configuration, line, *numbers) for configuration, line in rows.groupby(shown)]
         averaged = [c for c in columns if c not in shown and rows[c].nunique() > 1]
         title = f"averaged over {', '.join(Column(c).label for c in averaged)}" if averaged else facet
-        result.append(Lines(column, axis, shown, lines, columns, title, scale, styles))
+        over = "runs" if error is None else "subspaces"
+        result.append(Lines(column, axis, shown, lines, columns, title, scale, styles, over))
     return result
 
 
@@ -315,9 +333,12 @@ def measure_panels(
     return Panels(target, panels, names[0], scale) if panels else None
 
 
-def _line(values: tuple[Any, ...], rows: pd.DataFrame, axis: str, key: str) -> Line:
-    averages = rows.groupby(axis)[key].agg(["mean", "sem", "size"])
+def _line(values: tuple[Any, ...], rows: pd.DataFrame, axis: str, key: str, error_key: str | None = None) -> Line:
+    by = rows.groupby(axis)
+    averages = by[key].agg(["mean", "sem", "size"])
     mean, error, runs = (averages[column].to_numpy() for column in ("mean", "sem", "size"))
+    if error_key is not None:
+        error = by[error_key].mean().to_numpy()
     return Line(values, averages.index.to_numpy(), mean, error, runs)
 
 

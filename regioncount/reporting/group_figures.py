@@ -17,6 +17,9 @@ from regioncount.runs.measurements import measurement_settings
 # Measured at each epoch by `accuracy`, in the order of figures; the others follow from these.
 PERFORMANCE = ("train_accuracy", "test_accuracy", "generalization_gap", "train_loss", "test_loss")
 
+# Drawn against hyperparameters beside the region counts.
+TARGETS = ("generalization_gap", "test_error")
+
 
 @dataclass(frozen=True, eq=False)
 class GroupFigures:
@@ -27,8 +30,8 @@ class GroupFigures:
     """Region counts against the gap, one per subspace."""
     heat_maps: list[HeatMap]
     against_hyperparameters: list[Lines]
-    """Region counts against each of the first two hyperparameters, with a line per value of the other, one per subspace and
-    panel."""
+    """Region counts, generalization gap and test error against each of the first two hyperparameters, with a line per value
+    of the other, one per measure and panel."""
     lines: list[Lines]
     """Region counts through training, one per subspace and panel; two hyperparameters distinguish lines."""
     detailed_lines: list[Lines]
@@ -46,7 +49,7 @@ class GroupFigures:
 
 
 def figure_name(data: Lines) -> str:
-    """Return the kind of a figure of lines, for `GroupFigures.file_name`."""
+    """Return the kind of a figure of lines of region counts, for `GroupFigures.file_name`."""
     if data.axis == "epoch":
         return f"count_through_training_{data.column.subspace}"
     return f"count_against_{data.axis.replace('/', '-')}_{data.column.subspace}"
@@ -58,9 +61,10 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     region_counts = [column for column in results.columns.region_counts(rows) if rows[column.key].notna().any()]
     scatters = [figure_data.scatter(rows, column, group_by=columns) for column in region_counts if "train_accuracy" in rows]
     against: list[Lines] = []
-    for column in region_counts:
-        for axis in [name for name in columns[:2] if _is_axis(rows, name)]:
-            others = [name for name in columns if name != axis]
+    targets = [results.columns[key] for key in TARGETS if key in rows]
+    for axis in [name for name in columns[:2] if is_axis(rows, name)] if region_counts else ():
+        others = [name for name in columns if name != axis]
+        for column in (*region_counts, *targets):
             against += figure_data.lines_along(rows, column, axis, others)
     snapshots = group.select_snapshots(results.snapshots, results.plan)
     lines, detailed_lines, other_lines = [], [], []
@@ -84,8 +88,8 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     )
 
 
-def _is_axis(rows: pd.DataFrame, name: str) -> bool:
-    """Return whether a hyperparameter has several values, all of them numbers."""
+def is_axis(rows: pd.DataFrame, name: str) -> bool:
+    """Return whether an option has several values, all of them numbers."""
     return rows[name].nunique() > 1 and bool(pd.to_numeric(rows[name], errors="coerce").notna().all())
 
 

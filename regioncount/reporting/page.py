@@ -13,7 +13,7 @@ from markupsafe import Markup
 from regioncount.analysis import FITTED_ACCURACY
 from regioncount.columns import Column
 from regioncount.config import RunConfig
-from regioncount.reporting import charts, statistic_tables, tables
+from regioncount.reporting import charts, series_charts, statistic_tables, tables
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import DASH, duration, value_text
@@ -31,6 +31,7 @@ from regioncount.reporting.page_parts import (
     page_table,
     render,
 )
+from regioncount.reporting.sweep_figures import SweepFigures
 
 FILES = [
     "runs.csv",
@@ -52,12 +53,13 @@ VERSIONS = ("regioncount", "torch", "scikit_learn", "python")
 OMITTED_OPTIONS = ("results", "tracker", "device", "plugins")
 
 
-def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
+def build(results: SweepResults, figures: Sequence[GroupFigures], shared: SweepFigures) -> str:
     """Return the page of a sweep. PNG files in the sweep's directory are embedded if they exist.
 
     Args:
         results: The sweep's results.
         figures: The figures of each group.
+        shared: The figures of the sweep as a whole.
     """
     from plotly.offline import get_plotlyjs
 
@@ -69,6 +71,8 @@ def build(results: SweepResults, figures: Sequence[GroupFigures]) -> str:
         sections.append(
             ("Compared with the paper", _render_table(page_table(statistic_tables.comparison(results), "comparison")))
         )
+    if shared.series or shared.against_measuring:
+        sections.append(("Compared with each other", render("shared.html", charts=_shared(results, shared))))
     for number, group in enumerate(figures, 1):
         sections.append((group.group.short_title if several_groups else "Results", _group(results, group, number)))
     sections.append(("Every run", render("runs.html", unfinished=_unfinished(results), runs=_runs(results))))
@@ -232,14 +236,43 @@ def _heat_maps(figures: GroupFigures, path: Path) -> list[PageChart]:
 
 
 def _lines(lines: Sequence[Lines], figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart]:
+    """Return the charts of lines. The PNG file of a region count has the other measures too."""
     parts = []
     for data in lines:
-        along = "through training" if data.axis == "epoch" else f"against {Column(data.axis).label}"
-        description = f"{data.column.label.capitalize()} {along}, {figures.group.title}"
-        if data.facet:
-            description += f", {data.facet}"
-        caption = f"{description}. Bands are one standard error over runs with equal options. Hover over a line to see them."
-        parts.append(page_chart(charts.lines(data), 420, description, caption, path(figure_name(data))))
+        file = path(figure_name(data)) if data.column.is_region_count else None
+        parts.append(page_chart(charts.lines(data), 420, *_describe_lines(data, figures.group.title), file))
+    return parts
+
+
+def _describe_lines(data: Lines, title: str) -> tuple[str, str]:
+    """Return the description and the caption of a figure of lines."""
+    along = "through training" if data.axis == "epoch" else f"against {data.axis_label}"
+    description = ", ".join(filter(None, (f"{data.column.label.capitalize()} {along}", title, data.facet)))
+    bands = {"runs": "over runs with equal options", "subspaces": "over the subspaces of a run, averaged over runs"}
+    caption = f"{description}. Bands are one standard error {bands[data.error_over]}. Hover over a line to see them."
+    return description, caption
+
+
+def _shared(results: SweepResults, figures: SweepFigures) -> list[PageChart]:
+    """Return the charts that compare series of runs, and those of options of the measurement."""
+    parts = []
+    directory = results.plan.directory
+    for name, series in figures.series.items():
+        description = ", ".join(filter(None, (f"{series.x.label.capitalize()} against {series.y.name}", series.title)))
+        caption = (
+            "A dot is a configuration, a line the least-squares line of its series; tau is Kendall's, over configurations"
+        )
+        if not series.fits:
+            caption += "; hollow dots have runs that do not fit their training set"
+        text = f"{description}. {caption}. Click on a name to hide its series."
+        parts.append(page_chart(series_charts.series(series), 500, description, text, directory / f"{name}.png"))
+    for name, data in figures.against_measuring.items():
+        described = _describe_lines(data.lines, data.title)
+        parts.append(page_chart(charts.lines(data.lines), 420, *described, directory / f"{name}.png"))
+        if (figure := series_charts.correlation_line(data)) is not None:
+            against = f"Kendall's tau of {data.lines.column.label} and generalization gap against {data.lines.axis_label}"
+            description = f"{against}, {data.title}"
+            parts.append(page_chart(figure, 340, description, f"{description}. Bars are 95 % intervals."))
     return parts
 
 

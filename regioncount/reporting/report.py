@@ -17,10 +17,11 @@ from regioncount import analysis
 from regioncount.errors import InputError, one_line, say
 from regioncount.reporting import markup, page, statistic_tables, tables
 from regioncount.reporting.collect import SweepResults, collect
-from regioncount.reporting.draw import DecisionRegions, draw
+from regioncount.reporting.draw import DecisionRegions, draw, draw_sweep
 from regioncount.reporting.frames import records
 from regioncount.reporting.group_figures import group_figures
 from regioncount.reporting.headline import headline, summarize
+from regioncount.reporting.sweep_figures import sweep_figures
 from regioncount.reporting.sweep_tracking import track_sweep
 from regioncount.reporting.tables import Table
 from regioncount.runs import files, plans
@@ -85,9 +86,10 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
     _write_csv_files(results)
     _print_results(results)
     figures = [group_figures(results, group) for group in results.groups]
-    drawn = [file for group in figures for file in draw(results, group, decision_regions)]
+    shared = sweep_figures(results)
+    drawn = [file for group in figures for file in draw(results, group, decision_regions)] + draw_sweep(results, shared)
     _write_tables(results)
-    files.write_text(results.plan.directory / "report.html", page.build(results, figures))
+    files.write_text(results.plan.directory / "report.html", page.build(results, figures, shared))
     files.write_json(results.plan.directory / SUMMARY, page.summary(results))
     write_index(results.plan.directory.parent)
     say(f"report: {results.plan.directory / 'report.html'}")

@@ -271,6 +271,8 @@ def decision_regions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label the plane through three training images, of different classes if a hundred draws contain such images.
 
+    If the data are points of a plane, label that plane, over the range of the test points and a margin.
+
     Args:
         run: The run.
         dataset: The data that it was trained on.
@@ -279,14 +281,35 @@ def decision_regions(
         resolution: The number of points along each side of the square grid.
 
     Returns:
-        Labels (n, n), and the positions (3, 2) of the images in grid steps.
+        Labels (n, n), and the positions in grid steps of the images (3, 2), or of the training points (k, 2).
     """
+    model = _restorer(run, dataset, device)(lambda: run.weights(None))
+    if (corners := _plane_corners(dataset)) is not None:
+        plane, [(origin, right, top)] = label_planes(model, corners[None].to(device), resolution)
+        points = dataset.normalize(dataset.train.take(range(len(dataset.train)))).flatten(1)[:, :2]
+        low, high = corners[0].flatten()[:2], torch.stack([corners[1].flatten()[0], corners[2].flatten()[1]])
+        shares = ((points - low) / (high - low)).double().cpu().numpy()
+        return plane[0], origin + shares[:, :1] * (right - origin) + shares[:, 1:] * (top - origin)
     generator = torch.Generator().manual_seed(seed)
     triples = sample_indices(len(dataset.train), 2, 100, generator)
     labels = dataset.train.labels.cpu()
     distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
     triple = (distinct or triples)[0]
     triangle = dataset.normalize(dataset.train.take(triple)).to(device)
-    model = _restorer(run, dataset, device)(lambda: run.weights(None))
     plane, positions = label_planes(model, triangle[None], resolution)
     return plane[0], positions[0]
+
+
+def _plane_corners(dataset: Dataset) -> torch.Tensor | None:
+    """Return the lower left, lower right and upper left corner of the test points, (3, 1, 1, 3), if the data are such.
+
+    The points of a plane are images of 1 x 3 pixels, the last of which is constant; see `data.sources.read_points`.
+    """
+    if dataset.test.image_shape != (1, 1, 3):
+        return None
+    points = dataset.normalize(dataset.test.take(range(len(dataset.test)))).cpu().flatten(1)
+    (left, bottom, constant), (right, top, other) = points.amin(dim=0).tolist(), points.amax(dim=0).tolist()
+    if constant != other or left == right or bottom == top:
+        return None
+    corners = [[left, bottom, constant], [right, bottom, constant], [left, top, constant]]
+    return torch.tensor(corners).view(3, 1, 1, 3)

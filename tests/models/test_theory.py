@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regioncount import models
+from regioncount import data, models
 from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_run
+from regioncount.data import sources
 from regioncount.errors import InputError
 from regioncount.models import two_layer
-from regioncount.runs import loading, runner
+from regioncount.runs import loading, measuring, runner
 from regioncount.runs.measurements import measured_values
 
 POINTS = np.random.default_rng(0).normal(size=(7, 4))
@@ -141,3 +142,48 @@ def test_the_figure_has_a_line_in_every_panel_and_names_the_widths():
     figure = plots.theorem(pd.DataFrame(rows), [(rate, steps, 1 + steps) for rate in (0.01, 0.1)])
     assert [len(axes.lines) > 0 for axes in figure.axes[:6]] == [True] * 6
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"width 5", "width 10"}
+
+
+@pytest.mark.parametrize("name", ["two_points", "three_points"])
+def test_the_plane_of_points_is_drawn_with_the_points_where_they_are(name, tmp_path):
+    """Each pixel has the label that the network gives the point at its position."""
+    with hydra_ready():
+        options = [
+            f"dataset={name}",
+            "model=two_layer",
+            "model.scale=4",
+            "model.width=50",
+            "regions=[]",
+            f"results={tmp_path}",
+        ]
+        prepared = runner.prepare(parse_run(compose("train", options)))
+    run = runner.run_or_resume(prepared)
+    dataset = loading.load_dataset(prepared.config.dataset)
+    points = dataset.normalize(dataset.train.images).flatten(1)
+    np.testing.assert_allclose(points[:, 2], 1)
+    expected = [values[:2] for values in sources.POINTS[name]]
+    np.testing.assert_allclose(points[:, :2], expected, atol=1.01 / 255)
+    labels, positions = measuring.decision_regions(run, dataset, torch.device("cpu"), resolution=14)
+    steps = np.linspace(-1.3, 1.3, 14)  # the square of the test points, and 15 % on each side
+    np.testing.assert_allclose(positions, (points[:, :2].numpy() + 1.3) / 2.6 * 13, atol=1e-5)
+    network = two_layer.fit(points.numpy(), two_layer.binary_targets(dataset.train.labels.numpy(), 2), 0, **model_options())
+    grid = np.stack([*np.meshgrid(steps, steps), np.ones((14, 14))], axis=-1)
+    values = network(torch.from_numpy(grid.reshape(-1, 3)))[:, 1].reshape(14, 14).numpy()
+    clear = np.abs(values) > 1e-5
+    assert clear.sum() > 190
+    np.testing.assert_array_equal(labels[clear], (values > 0)[clear])
+
+
+def model_options():
+    return models.default_options("two_layer") | {"width": 50, "scale": 4.0}
+
+
+def test_points_cannot_be_resized_and_test_points_have_the_nearest_label():
+    with pytest.raises(InputError, match=r"dataset\.resize=8"):
+        data.load("two_points", resize=8)
+    dataset = data.load("three_points")
+    train, test = (dataset.normalize(split.images).flatten(1)[:, :2] for split in (dataset.train, dataset.test))
+    distances = torch.cdist(test.double(), train.double())
+    clear = (distances.topk(2, largest=False).values.diff(dim=1) > 0.02).squeeze(1)
+    assert len(test) == 441
+    assert (dataset.train.labels[distances.argmin(dim=1)] == dataset.test.labels)[clear].all()

@@ -166,7 +166,7 @@ def test_hovering_over_a_dot_shows_its_run_or_configuration(browser, sweep):
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_is_readable_on_a_phone_in_dark_mode_and_in_print(browser, sweep, width, scheme):
     with opened(browser, sweep / "report.html", width, color_scheme=scheme) as page:
-        assert draw_all(page) == 7
+        assert draw_all(page) == 11
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         picture = _picture(page, full_page=True)
         assert picture.width == width

@@ -2,6 +2,9 @@
 
 import errno
 import math
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -16,7 +19,7 @@ from matplotlib.text import Text
 from regioncount.analysis import correlations, ranking
 from regioncount.columns import Column
 from regioncount.errors import InputError
-from regioncount.reporting import charts, figure_data, plots
+from regioncount.reporting import charts, figure_data, plots, series_charts, series_data
 from regioncount.reporting.plots import planes
 from regioncount.reporting.scales import position_on_scale
 from regioncount.runs import files
@@ -399,7 +402,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         plots.save(heat_maps(sweep(), ["region_count_line"]), path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("figure.png", b"old")]
-    with pytest.raises(InputError, match="PNG"):
+    with pytest.raises(InputError, match="PNG or PDF"):
         plots.save(heat_maps(sweep(), ["region_count_line"]), tmp_path / "figure.doc")
 
 
@@ -479,3 +482,130 @@ def test_figures_use_the_label_and_unit_of_a_plugin_measure():
     assert charts.count_against_gap(data).layout.xaxis.title.text == "my measure (nats)"
     [cells] = figure_data.heat_maps(sweep(mine=np.arange(12.0)), [mine])
     assert charts.heat_map(cells).layout.title.text == "my measure (nats)"
+
+
+def test_series_are_drawn_with_their_own_averages_and_lines():
+    """Both kinds of figures show the dots and the least-squares line of each series."""
+    plain = sweep(learning_rates=(0.1, 0.03, 0.01), identity="a" * 16)
+    mixed = plain.assign(region_count_line=plain["region_count_line"] ** 1.5, train_accuracy=0.98)
+    hyperparameters = list(figure_data.GROUP_BY)
+    data = series_data.series(
+        {"none": plain, "mixup": mixed}, LINE, figure_data.GAP, hyperparameters, hyperparameters, "net"
+    )
+    drawn, chart = plots.series(data), series_charts.series(data)
+    lines = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == 2]
+    markers = [trace for trace in chart.data if trace.mode == "markers" and trace.x[0] is not None]
+    chart_lines = [trace for trace in chart.data if trace.mode == "lines"]
+    points = [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots(drawn)]
+    for number, runs in enumerate((plain, mixed)):
+        runs = runs.assign(gap=100 * (runs["train_accuracy"] - runs["test_accuracy"]))
+        means = runs.groupby(hyperparameters)[["region_count_line", "gap"]].mean().to_numpy()
+        np.testing.assert_allclose(points[6 * number : 6 * number + 6], means)
+        np.testing.assert_allclose(np.transpose([markers[number].x, markers[number].y]), means)
+        slope, offset = np.polyfit(*means.T, 1)
+        for x, y in (lines[number].get_data(), (chart_lines[number].x, chart_lines[number].y)):
+            np.testing.assert_allclose(y, slope * np.asarray(x) + offset)
+        tau = correlations(runs, ["region_count_line"], group_by=hyperparameters).iloc[0]["kendall"]
+        assert f"{('none', 'mixup')[number]}: tau {tau:.2f}" in words(drawn)
+        assert any(f"tau {tau:.2f}" in (trace.name or "") for trace in chart.data)
+    assert len({line.get_color() for line in lines}) == 2
+    assert "below 99% train accuracy" in words(drawn)
+    assert "net" in words(drawn)
+    check_layout(drawn)
+
+
+def test_series_need_two_with_values_and_have_distinct_looks():
+    runs, columns = sweep(), list(figure_data.GROUP_BY)
+    diverged = runs.assign(region_count_line=math.nan)
+    assert series_data.series({"a": runs, "b": diverged}, LINE, figure_data.GAP, columns, columns) is None
+    many = {f"network {number} with a long name": runs for number in range(series_data.MAX_SERIES)}
+    figure = plots.series(series_data.series(many, LINE, figure_data.GAP, columns, columns))
+    looks = {(to_hex(dot.get_markerfacecolor()), dot.get_marker()) for dot in dots(figure)}
+    assert len(looks) == series_data.MAX_SERIES
+    check_layout(figure)
+    many["one more"] = runs
+    assert series_data.series(many, LINE, figure_data.GAP, columns, columns) is None
+
+
+@pytest.mark.parametrize("facets", [1, 2])
+def test_count_gap_and_error_are_drawn_against_a_hyperparameter(facets):
+    runs = sweep(weight_decay=0.0)
+    runs["generalization_gap"] = runs["train_accuracy"] - runs["test_accuracy"]
+    runs["width"] = runs["seed"] % facets
+    panels = []
+    for measure in (LINE, Column("generalization_gap")):
+        panels += figure_data.lines_along(runs, measure, "learning_rate", ["batch_size", "weight_decay", "width"])
+    assert len(panels) == 2 * facets
+    figure = plots.lines(panels)
+    for axes, data in zip(figure.axes, panels, strict=False):
+        assert axes.get_ylabel() == data.column.label
+        selected = runs if facets == 1 else runs[runs["width"] == int(data.facet.split()[-1])]
+        means = data.column.factor * selected.groupby(["batch_size", "learning_rate"])[data.column.key].mean().unstack()
+        np.testing.assert_allclose([line.get_ydata() for line in axes.lines], means.to_numpy())
+        chart = [trace.y for trace in charts.lines(data).data if trace.mode == "lines+markers"]
+        np.testing.assert_allclose(chart, means.to_numpy())
+    check_layout(figure)
+
+
+def test_counts_against_the_number_of_lines_have_the_error_over_lines_and_the_correlation():
+    parts = [
+        sweep(learning_rates=(0.1, 0.03, 0.01), region_count_line_standard_error=1 / math.sqrt(number)).assign(
+            number=str(number)
+        )
+        for number in (1000, 10, 100)
+    ]
+    runs = pd.concat(parts, ignore_index=True)
+    error = LINE.with_part("standard_error")
+    [lines] = figure_data.lines_along(runs, LINE, "number", list(figure_data.GROUP_BY), facets=False, error=error)
+    assert len(lines.lines) == 6
+    for line in lines.lines:
+        assert line.x.tolist() == [10, 100, 1000]
+        np.testing.assert_allclose(line.error, [1 / math.sqrt(number) for number in line.x])
+        rate, size = line.values
+        chosen = runs[(runs["learning_rate"] == rate) & (runs["batch_size"] == size)]
+        np.testing.assert_allclose(line.mean, chosen["region_count_line"].mean())
+    table = pd.DataFrame({"number": ["1000", "10"], "kendall": [0.9, 0.5], "kendall_low": [0.7, math.nan]})
+    correlation = series_data.correlation_line(table.assign(kendall_high=[0.95, math.nan]), "number")
+    data = series_data.AgainstMeasuring(lines, correlation, "digits, mlp")
+    figure, chart = plots.against_measuring(data), series_charts.correlation_line(data)
+    drawn = next(line for line in figure.axes[1].lines if len(line.get_xdata()) == 2)
+    assert list(zip(*drawn.get_data(), strict=True)) == list(zip(chart.data[0].x, chart.data[0].y, strict=True))
+    assert list(chart.data[0].y) == [0.5, 0.9]
+    np.testing.assert_allclose(chart.data[0].error_y.arrayminus, [0, 0.2])
+    assert figure.axes[0].get_xscale() == figure.axes[1].get_xscale() == "log"
+    assert "number of subspaces" in words(figure)
+    check_layout(figure)
+    undefined = table.assign(kendall=math.nan, kendall_high=math.nan)
+    assert series_data.correlation_line(undefined, "number") is None
+    check_layout(plots.against_measuring(series_data.AgainstMeasuring(lines, None, "digits")))
+
+
+PDF_FILES = """
+import sys
+import pandas as pd
+from regioncount.reporting import figure_data, plots
+from regioncount.columns import Column
+runs = pd.DataFrame({"learning_rate": [0.1, 0.01], "train_accuracy": 1.0, "test_accuracy": [0.5, 0.4], "n": [1.0, 2.0]})
+plots.save(plots.count_against_gap(figure_data.scatter(runs, Column("n")), title="a title"), sys.argv[1])
+"""
+
+
+def test_pdf_files_are_identical_in_every_process_and_embed_their_fonts(tmp_path):
+    contents = []
+    for seed in ("1", "2"):
+        path = tmp_path / f"{seed}.pdf"
+        subprocess.run([sys.executable, "-c", PDF_FILES, path], check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    assert contents[0].startswith(b"%PDF")
+    assert b"/CIDFontType2" in contents[0]  # TrueType
+    assert b"/Type3" not in contents[0]
+    assert b"CreationDate" not in contents[0]
+    assert b"matplotlib" not in contents[0].lower()
+
+
+def test_titles_of_decision_regions_may_have_two_lines():
+    grid = np.arange(16).reshape(4, 4) % 2
+    check_layout(
+        plots.decision_regions([grid] * 2, ["scale 1\n2 regions per segment"] * 2, ["-1", "1"], [np.ones((2, 2))] * 2)
+    )

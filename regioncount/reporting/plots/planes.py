@@ -50,7 +50,8 @@ def decision_regions(
     colours = class_colours(present)
     palette = ListedColormap([colours[label] for label in present] or ["white"])
     named = np.sort(present[np.argsort(-areas, kind="stable")][:MAX_LEGEND_ENTRIES])
-    figure = Figure(figsize=(max(3.6 * len(grids), 5.2), 4.0), layout="constrained")
+    height = 4.0 + 0.3 * max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(max(3.6 * len(grids), 5.2), height), layout="constrained")
     for position, axes in enumerate(figure.subplots(1, len(grids), squeeze=False)[0]):
         grid = np.asarray(grids[position])
         ranks = np.ma.masked_where(grid < 0, np.searchsorted(present, grid))
@@ -58,6 +59,7 @@ def decision_regions(
         axes.set_title(titles[position], fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
+        axes.set_anchor("S")  # below the title: the layout is computed before the panel becomes a square
         axes.spines[:].set_color("0.7")
         if anchors is not None and anchors[position] is not None:
             x, y = np.asarray(anchors[position], dtype=float).T

@@ -4,6 +4,7 @@ import io
 import warnings
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
@@ -11,26 +12,32 @@ from matplotlib.ticker import LogFormatter
 from regioncount.errors import InputError
 from regioncount.runs import files
 
+# What would differ between two files of the same figure, or names the program, is left out.
+METADATA = {".png": {"Software": None}, ".pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
+FORMATS = tuple(METADATA)
+TRUETYPE = 42  # the fonts of a PDF file are embedded as text that can be edited and searched, as publishers require
+
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a figure as a PNG file, atomically. Identical data gives identical bytes.
+    """Write a figure as a PNG or a PDF file, atomically. Identical data gives identical bytes.
 
     Args:
         figure: The figure.
-        path: The path of the file. Its directory is created if necessary.
+        path: The path of the file; its ending selects the format. Its directory is created if necessary.
 
     Raises:
-        InputError: The path does not end in .png.
+        InputError: The path ends in neither .png nor .pdf.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: figures are PNG files; choose a name that ends in .png")
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"{path}: figures are PNG or PDF files; choose a name that ends in .png or .pdf")
     _show_dollar_signs(figure)
     content = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rc_context({"pdf.fonttype": TRUETYPE}):
         # A character that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
-        figure.savefig(content, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+        figure.savefig(content, format=suffix[1:], dpi=150, facecolor="white", metadata=METADATA[suffix])
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content.getvalue())
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,9 +19,11 @@ from regioncount.reporting.plots.style import (
     add_colour_bar,
     add_legend,
     empty_figure,
+    series_style,
     set_up_axes,
 )
 from regioncount.reporting.scales import describe_values
+from regioncount.reporting.series_data import Series
 
 
 def count_against_gap(
@@ -66,6 +69,26 @@ def count_against_gap(
     return figure
 
 
+def series(data: Series) -> Figure:
+    """Return a scatter plot of several series of runs, with a colour, a marker and a least-squares line for each."""
+    figure = Figure(figsize=(6.8, 5.0), layout="constrained")
+    axes = set_up_axes(figure.subplots(), data.x.label, data.y.label)
+    shape: dict[str, Any] = {"markersize": 7, "linestyle": "--", "linewidth": 1.4}
+    handles = []
+    for rank, (name, scatter) in enumerate(data.scatters.items()):
+        colour, marker = series_style(rank, MARKERS)
+        axes.plot(*zip(*scatter.line, strict=True), color=colour, linestyle="--", linewidth=1.4, zorder=1)
+        for dot in records(scatter.dots):
+            _draw_dot(axes, scatter, dot, to_rgba(colour), marker, bars=data.dots <= MAX_BARS)
+        handles.append(Line2D([], [], color=colour, marker=marker, label=data.names[name], **shape))
+    if not data.fits:
+        hollow: dict[str, Any] = {"linestyle": "none", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.6}
+        handles.append(Line2D([], [], marker="o", color="0.35", label=UNFITTED, **hollow))
+    add_legend(figure, handles)
+    axes.set_title(data.title, fontsize=11)
+    return figure
+
+
 def measures_against_gap(data: Panels | None, title: str | None = None) -> Figure:
     """Return a figure with a small panel per measure, with a dot per configuration and Kendall's tau-b.
 
@@ -101,20 +124,31 @@ def measures_against_gap(data: Panels | None, title: str | None = None) -> Figur
 
 def _draw_dots(axes: Axes, data: Scatter) -> None:
     for dot in records(data.dots):
-        colour = ORDERED_COLOURS(data.scale[dot[data.group_by[0]]])
-        axes.errorbar(
-            dot[data.x.key],
-            dot[data.y.key],
-            xerr=dot[f"{data.x.key}_error"],
-            yerr=dot[f"{data.y.key}_error"],
-            marker=MARKERS[data.marker(dot)],
-            markersize=7.5,
-            markerfacecolor=colour if dot["fits"] else "white",
-            markeredgecolor=colour if not dot["fits"] else "white",
-            markeredgewidth=0.6 if dot["fits"] else 1.6,
-            ecolor=(*colour[:3], 0.5),
-            elinewidth=1.2,
-        )
+        _draw_dot(axes, data, dot, ORDERED_COLOURS(data.scale[dot[data.group_by[0]]]), MARKERS[data.marker(dot)])
+
+
+def _draw_dot(
+    axes: Axes,
+    data: Scatter,
+    dot: Mapping[str, Any],
+    colour: tuple[float, float, float, float],
+    marker: str,
+    bars: bool = True,
+) -> None:
+    """Draw the dot of a configuration, with error bars or, without them, small."""
+    axes.errorbar(
+        dot[data.x.key],
+        dot[data.y.key],
+        xerr=dot[f"{data.x.key}_error"] if bars else None,
+        yerr=dot[f"{data.y.key}_error"] if bars else None,
+        marker=marker,
+        markersize=7.5 if bars else 4,
+        markerfacecolor=colour if dot["fits"] else "white",
+        markeredgecolor=colour if not dot["fits"] else "white",
+        markeredgewidth=0.6 if dot["fits"] else 1.6,
+        ecolor=(*colour[:3], 0.5),
+        elinewidth=1.2,
+    )
 
 
 def _draw_small_dots(axes: Axes, data: Scatter) -> None:

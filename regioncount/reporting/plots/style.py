@@ -17,8 +17,16 @@ from regioncount.reporting.formatting import value_text
 
 # The brightest end of viridis is invisible on white.
 ORDERED_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+# Colours of series, most of them Okabe and Ito's, visible on white and on black. Nine, so that nine networks differ.
+SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#8E8E8E", "#9467BD")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (3, 4)))
+
+
+def series_style(rank: int, markers: Sequence[str]) -> tuple[str, str]:
+    """Return the colour and the marker of the series of a rank: no two of the first 81 with nine markers are equal."""
+    rounds, position = divmod(rank, len(SERIES_COLOURS))
+    return SERIES_COLOURS[position], markers[(position + rounds) % len(markers)]
 
 
 def empty_figure() -> Figure:
