@@ -78,11 +78,11 @@ class WandbTracker(Tracker):
 
         self._run.log({name: wandb.Plotly(figure)}, commit=False)
 
-    def figure(self, name: str, path: Path | str) -> None:
-        """Log a PNG file as an image."""
+    def figure(self, name: str, path: Path | str, caption: str = "") -> None:
+        """Log a PNG file as an image with a caption."""
         import wandb
 
-        self._run.log({name: wandb.Image(str(path))}, commit=False)
+        self._run.log({name: wandb.Image(str(path), caption=caption)}, commit=False)
 
 
 @contextmanager

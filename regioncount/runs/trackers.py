@@ -57,8 +57,8 @@ class Tracker:
     def chart(self, name: str, figure: "go.Figure") -> None:
         """Log an interactive chart."""
 
-    def figure(self, name: str, path: Path | str) -> None:
-        """Log a PNG file."""
+    def figure(self, name: str, path: Path | str, caption: str = "") -> None:
+        """Log a PNG file, with a line that says what it shows."""
 
 
 class NoTracker(Tracker):
@@ -102,8 +102,8 @@ class _Guarded(Tracker):
     def chart(self, name: str, figure: "go.Figure") -> None:
         self._attempt(self._tracker.chart, name, figure)
 
-    def figure(self, name: str, path: Path | str) -> None:
-        self._attempt(self._tracker.figure, name, path)
+    def figure(self, name: str, path: Path | str, caption: str = "") -> None:
+        self._attempt(self._tracker.figure, name, path, caption)
 
     def close(self, manager: AbstractContextManager[Tracker], error: BaseException | None) -> None:
         """Leave the context manager of the tracker, also after a method has failed."""

@@ -169,7 +169,7 @@ def test_tables_and_figures_are_logged(tmp_path):
     with start(tmp_path) as track:
         track.log({"train_loss": 1.0}, step=1)
         track.table("correlations", frame)
-        track.figure("scatter", picture)
+        track.figure("scatter", picture, "a caption")
         track.log({"train_loss": 0.5}, step=2)
     [table] = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
     assert json.loads(table.read_text()) == {
@@ -182,6 +182,7 @@ def test_tables_and_figures_are_logged(tmp_path):
     assert history(run, "epoch", "train_loss") == [(1, 1.0), (2, 0.5)]
     [row] = [row for row in run["history"] if "scatter" in row]
     assert (row["scatter"]["width"], row["correlations"]["nrows"]) == (4, 2)
+    assert row["scatter"]["caption"] == "a caption"
 
 
 def test_charts_are_logged(tmp_path):
@@ -378,7 +379,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, monkeypatch, capsys
         def table(self, name, dataframe):
             self._call("table")
 
-        def figure(self, name, path):
+        def figure(self, name, path, caption):
             self._call("figure")
 
         def _call(self, name):
