@@ -1,5 +1,6 @@
 """Check the options of training against each other."""
 
+from regioncount import registry
 from regioncount.config.schemas import Pruning, RunConfig
 from regioncount.errors import InputError
 
@@ -12,8 +13,8 @@ def check_training(config: RunConfig) -> None:
 
     Raises:
         InputError: A cosine schedule is shorter than the training, a warm-up is not shorter than the schedule, a schedule
-            would end above the learning rate, ghost batches are larger than batches, or weights are pruned at no epoch of
-            the run.
+            would end above the learning rate, ghost batches are larger than batches, weights are pruned at no epoch of the
+            run, or the optimizer perturbs pruned weights.
     """
     _check_schedule(config)
     if config.ghost_batch_size is not None and config.ghost_batch_size > config.batch_size:
@@ -24,6 +25,13 @@ def check_training(config: RunConfig) -> None:
         raise InputError(f"pruning.epoch is missing: give the epoch, from 0 to {config.epochs}, after which to prune")
     elif config.pruning.epoch > config.epochs:
         raise InputError(f"pruning.epoch={config.pruning.epoch}: the last epoch is {config.epochs}")
+    else:
+        optimizer = registry.optimizers.get(config.optimizer["name"])
+        if optimizer is not None and "step" in optimizer.traits:
+            raise InputError(
+                f"pruning.sparsity={config.pruning.sparsity}: optimizer={optimizer.name} has a training step of its own, "
+                "which would use the pruned weights; choose another optimizer or pass pruning.sparsity=0"
+            )
 
 
 def _check_schedule(config: RunConfig) -> None:

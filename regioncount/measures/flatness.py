@@ -1,7 +1,8 @@
 """Flatness: how training loss depends on perturbations of the weights, and its curvature.
 
-w are all weights and biases of the network with batch normalization folded in. L is the mean cross-entropy in nats over
-sampled training points. "Rescaling layers" means multiplying one layer by a and the next by 1 / a.
+Unless a measure says otherwise, w are all weights and biases of the network with batch normalization folded in, and L is
+the mean cross-entropy in nats over sampled training points. "Rescaling layers" means multiplying one layer by a and the
+next by 1 / a.
 """
 
 from collections.abc import Callable, Iterable
@@ -104,12 +105,12 @@ def hessian_eigenvalue(measured: MeasuredModel) -> float:
 def training_hessian_eigenvalue(measured: MeasuredModel) -> float:
     """Return the largest eigenvalue of the Hessian of the training loss, computed by Lanczos iteration.
 
-    The loss is the mean cross-entropy over the whole training set, as a function of the parameters that are trained: batch
-    normalization is not folded, and uses its running statistics. Full-batch gradient descent with learning rate eta is
-    stable up to an eigenvalue of 2 / eta (Cohen et al. 2021).
+    The loss is the mean cross-entropy over the whole training set, as a function of all parameters that need a gradient,
+    also pruned ones. Batch normalization is not folded, and uses its running statistics. Full-batch gradient descent with
+    learning rate eta is stable up to an eigenvalue of 2 / eta (Cohen et al. 2021). Rescaling layers changes it.
     """
     network = measured.require_network()
-    weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    weights = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
     with evaluation_mode(network):
         return _largest_eigenvalue(*_hessian_product(network, weights, measured.train, measured.train_size))
 

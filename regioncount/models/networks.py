@@ -212,14 +212,15 @@ def check_last_batch(
     number = len(dataset.train)
     sizes = {min(batch_size, number), number % batch_size} - {0}
     ghost = ghost_batch_size or max(sizes)
-    if not any(size % ghost == 1 or size == 1 or ghost == 1 for size in sizes):
+    single = sorted(size for size in sizes if size % ghost == 1 or 1 in (size, ghost))
+    if not single:
         return
     shape = (dataset.num_classes, dataset.in_channels, dataset.image_size)
     if (reason := _single_image_error(json.dumps(dict(model)), *shape)) is not None:
-        if ghost_batch_size is None:
+        if ghost_batch_size is None or single[0] == 1:
             where = f"batch_size={batch_size}: the last of {number} training images is a batch of its own"
         else:
-            where = f"ghost_batch_size={ghost}: a batch of {' or '.join(map(str, sizes))} leaves a single image"
+            where = f"ghost_batch_size={ghost}: a batch of {single[0]} leaves a ghost batch of a single image"
         raise InputError(
             f"{where}, on which model={model['name']} cannot be trained ({reason}); choose another size or "
             "dataset.train_size"

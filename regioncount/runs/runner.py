@@ -79,7 +79,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
     multiply_adds = check(config, dataset)
     if config.optimizer:
-        for batch_size in {batch_size_at(config, epoch) for epoch in range(1, config.epochs + 1)}:
+        for batch_size in {batch_size_at(config, epoch, len(dataset.train)) for epoch in range(1, config.epochs + 1)}:
             check_last_batch(config.model, dataset, batch_size, config.ghost_batch_size)
         check_layers(config, dataset)
         try_training_step(config, dataset)

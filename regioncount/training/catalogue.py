@@ -125,19 +125,16 @@ class ExponentialOptions(Options):
     gamma: Factor
 
 
-class GrowingBatchOptions(Options):
-    """Keep the learning rate constant, and multiply the batch size by `factor` every `step_size` epochs.
+class GrowingBatchOptions(StepOptions):
+    """Divide the batch size by gamma every `step_size` epochs, at a constant learning rate.
 
-    This replaces a step schedule with gamma = 1 / factor (Smith et al. 2018, "Don't Decay the Learning Rate, Increase the
-    Batch Size"). A batch has at most as many images as the training set.
+    The options are those of the step schedule that it replaces (Smith et al. 2018, "Don't Decay the Learning Rate, Increase
+    the Batch Size"). A batch has at most as many images as the training set.
     """
-
-    step_size: Epochs
-    factor: Annotated[StrictInt, Field(ge=2)]
 
 
 # batch_size: a function of the run's batch size, the epoch, counted from 1, and the schedule's options, which returns the
-#     number of images in the batches of that epoch.
+#     number of images in the batches of that epoch, if the training set has as many.
 register_schedule("constant", "regioncount.training.optimizers:constant", options=ConstantOptions)
 register_schedule("cosine", "regioncount.training.optimizers:cosine", options=CosineOptions)
 register_schedule("step", "regioncount.training.optimizers:step", options=StepOptions)

@@ -19,7 +19,7 @@ from regioncount.data.augmentation import build_augmentation, mixes, training_ba
 from regioncount.errors import InputError, one_line
 from regioncount.training.optimizers import batch_size_at, build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
-from regioncount.training.pruning import nonzero_masks, prunable_weights, prune, zero_pruned
+from regioncount.training.pruning import prunable_weights, prune, zero_pruned
 from regioncount.training.seeding import epoch_seed, seeded
 from regioncount.training.steps import build_training_step
 from regioncount.training.stopping import active_stop, evaluate_for_stopping, must_stop, near_target
@@ -82,23 +82,24 @@ def fit(
     if checkpoint:
         history = _restore(stateful, checkpoint)
 
-    grows = batch_size_at(config, config.epochs) != config.batch_size
+    grows = batch_size_at(config, config.epochs, len(dataset.train)) != config.batch_size
     weights = prunable_weights(model) if config.pruning.sparsity else []
-    masks: list[Tensor] = []  # of the weights that are left, once the others are pruned
-    if config.pruning.epoch == 0 and not history:
-        prune(weights, config.pruning.sparsity)
-    if config.pruning.epoch is not None and len(history) >= config.pruning.epoch:
-        masks = nonzero_masks(weights)
+    masks: list[Tensor] = []  # True for the entries of `weights` that are left, once the others are pruned
+    if checkpoint:
+        masks = _restore_masks(checkpoint, weights)
+    elif config.pruning.epoch == 0:
+        masks = prune(weights, config.pruning.sparsity)
 
     def state() -> dict:
-        return {name: part.state_dict() for name, part in stateful.items()} | {"history": history}
+        parts = {name: part.state_dict() for name, part in stateful.items()}
+        return parts | {"history": history} | ({"masks": masks} if masks else {})
 
     train_size = len(dataset.train)
     with progress_bar(config.epochs, train_size, epochs_done=len(history)) as update_bar:
         while len(history) < config.epochs and not must_stop(history, active_stop(config, len(history))):
             start = time.perf_counter()
             epoch = len(history) + 1
-            batch_size = batch_size_at(config, epoch)
+            batch_size = batch_size_at(config, epoch, train_size)
             learning_rate = optimizer.param_groups[0]["lr"]
             seed = epoch_seed(config.seed, epoch)
             generator = torch.Generator().manual_seed(seed)  # on the CPU: the same batches on every device
@@ -120,8 +121,7 @@ def fit(
                 train_loss, running_accuracy = loss_sum.item() / train_size, correct.item() / train_size
 
             if epoch == config.pruning.epoch:
-                prune(weights, config.pruning.sparsity)
-                masks = nonzero_masks(weights)
+                masks = prune(weights, config.pruning.sparsity)
             row = {
                 "epoch": epoch,
                 "learning_rate": learning_rate,
@@ -169,3 +169,14 @@ def _restore(parts: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[di
     if not history or not complete:
         raise UnusableCheckpoint("checkpoint.pt is not a checkpoint of this run (its history is invalid)")
     return history
+
+
+def _restore_masks(checkpoint: Mapping[str, Any], weights: list[Tensor]) -> list[Tensor]:
+    """Return the masks of a checkpoint, which are those of `weights`; an empty list before the weights are pruned."""
+    masks = checkpoint.get("masks", [])
+    if not masks:
+        return []
+    valid = isinstance(masks, list) and all(isinstance(mask, Tensor) and mask.dtype == torch.bool for mask in masks)
+    if not valid or [mask.shape for mask in masks] != [weight.shape for weight in weights]:
+        raise UnusableCheckpoint("checkpoint.pt is not a checkpoint of this run (its masks are invalid)")
+    return [mask.to(weight.device) for mask, weight in zip(masks, weights, strict=True)]

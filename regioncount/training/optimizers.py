@@ -1,5 +1,6 @@
 """Build the optimizers and learning rate schedules that `regioncount.training.catalogue` names."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,13 +74,19 @@ def build_schedule(optimizer: Optimizer, options: Mapping[str, Any], epochs: int
     return schedule
 
 
-def batch_size_at(config: RunConfig, epoch: int) -> int:
-    """Return the number of images in the batches of an epoch, counted from 1."""
+def batch_size_at(config: RunConfig, epoch: int, train_size: int) -> int:
+    """Return the number of images in the batches of an epoch.
+
+    Args:
+        config: The run's configuration.
+        epoch: The epoch, counted from 1.
+        train_size: The number of training images, to which a growing batch is limited.
+    """
     batch_size = registry.schedules[config.schedule["name"]].traits.get("batch_size")
     if batch_size is None:
         return config.batch_size
     options = {key: value for key, value in config.schedule.items() if key != "name"}
-    return registry.resolve(batch_size)(config.batch_size, epoch, **options)
+    return min(registry.resolve(batch_size)(config.batch_size, epoch, **options), max(train_size, config.batch_size))
 
 
 # The factories of the schedules take the optimizer, the number of epochs and the options of `catalogue`.
@@ -122,11 +129,12 @@ def exponential(optimizer: Optimizer, epochs: int, gamma: float) -> LRScheduler:
     return ExponentialLR(optimizer, gamma)
 
 
-def growing_batch(optimizer: Optimizer, epochs: int, step_size: int, factor: int) -> LRScheduler:
+def growing_batch(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:
     """Return a constant schedule; `growing_batch_size` changes the batch size instead."""
     return ConstantLR(optimizer, factor=1.0)
 
 
-def growing_batch_size(batch_size: int, epoch: int, step_size: int, factor: int) -> int:
-    """Return the number of images in the batches of an epoch, counted from 1."""
-    return batch_size * factor ** ((epoch - 1) // step_size)
+def growing_batch_size(batch_size: int, epoch: int, step_size: int, gamma: float) -> int:
+    """Return the number of images in the batches of an epoch, counted from 1: at most 2^62."""
+    steps = (epoch - 1) // step_size
+    return round(2.0 ** min(62.0, math.log2(batch_size) - steps * math.log2(gamma)))

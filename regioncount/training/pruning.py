@@ -6,37 +6,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from regioncount.errors import InputError
+
 
 def prunable_weights(model: nn.Module) -> list[Tensor]:
-    """Return the weights of all convolutions and linear layers, without biases. Shared weights are listed once."""
-    layers = [module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))]
-    return list({id(layer.weight): layer.weight for layer in layers}.values())
+    """Return the weights of all convolutions, linear layers and attentions, without biases. Shared weights are listed once.
+
+    Raises:
+        InputError: A weight is computed from other parameters, as by `torch.nn.utils.parametrizations.weight_norm`.
+    """
+    weights: dict[int, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (_ConvNd, nn.Linear)):
+            weights[id(module.weight)] = module.weight
+            if not isinstance(module.weight, nn.Parameter):
+                raise InputError(f"the weight of the layer {name} is no parameter, but computed from others")
+        elif isinstance(module, nn.MultiheadAttention):
+            names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+            projections = [getattr(module, name) for name in names]
+            weights |= {id(weight): weight for weight in projections if weight is not None}
+    return list(weights.values())
 
 
 @torch.no_grad()
-def prune(weights: Sequence[Tensor], sparsity: float) -> None:
+def prune(weights: Sequence[Tensor], sparsity: float) -> list[Tensor]:
     """Set the weights of the smallest magnitude to zero, in place.
 
     Args:
         weights: Tensors of any shapes; their entries are ranked together.
         sparsity: The fraction of the entries that becomes zero, rounded to a whole number of entries. Entries of the same
             magnitude as the largest of these become zero, too.
+
+    Returns:
+        Masks of the tensors' shapes: True for the entries that are left.
     """
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights])
     number = round(sparsity * len(magnitudes))
-    if number:
-        threshold = magnitudes.kthvalue(number).values
-        for weight in weights:
-            weight[weight.abs() <= threshold] = 0
-
-
-def nonzero_masks(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return 1 for each entry that is not zero, and 0 for the others, in tensors of the same shapes and types."""
-    return [(weight != 0).to(weight.dtype) for weight in weights]
+    threshold = magnitudes.kthvalue(number).values if number else -1.0
+    masks = [weight.abs() > threshold for weight in weights]
+    zero_pruned(weights, masks)
+    return masks
 
 
 @torch.no_grad()
 def zero_pruned(weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    """Set the entries whose mask is 0 to zero, in place; without masks, change nothing."""
+    """Set the entries whose mask is False to zero, in place; without masks, change nothing."""
     if masks:
         torch._foreach_mul_(list(weights), list(masks))  # pyright: ignore[reportPrivateImportUsage]

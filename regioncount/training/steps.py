@@ -31,7 +31,7 @@ class TrainingStep:
     full_batch_step: BatchStep
     """For batches of `batch_size` images: compiled if the run is, and on a GPU replayed as a CUDA graph."""
     partial_batch_step: BatchStep
-    """For smaller batches, such as an epoch's last one."""
+    """For batches of other sizes, such as an epoch's last one, or after a batch size has grown."""
     context: Callable[[], AbstractContextManager[None]]
     """Returns the context manager that selects the CUDA stream, the float32 mode and the convolution algorithms."""
 

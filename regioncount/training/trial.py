@@ -26,18 +26,23 @@ def check_layers(config: RunConfig, dataset: Dataset) -> None:
         dataset: Its data set.
 
     Raises:
-        InputError: It has none.
+        InputError: It has none, or weights that cannot be pruned.
     """
     if config.ghost_batch_size is None and config.pruning.epoch is None:
         return
     network, name = build_for(config.model, dataset), config.model["name"]
     if config.ghost_batch_size is not None and not ghost_forwards(network, config.ghost_batch_size):
-        raise InputError(f"ghost_batch_size={config.ghost_batch_size}: model={name} has no batch normalization; pass null")
-    if config.pruning.epoch is not None and not prunable_weights(network):
         raise InputError(
-            f"pruning.sparsity={config.pruning.sparsity}: model={name} has no convolutions or linear layers; "
-            "pass pruning.sparsity=0"
+            f"ghost_batch_size={config.ghost_batch_size}: model={name} has no batch normalization; "
+            "pass ghost_batch_size=null"
         )
+    if config.pruning.epoch is not None:
+        try:
+            reason = "" if prunable_weights(network) else "it has no convolutions or linear layers"
+        except InputError as error:
+            reason = str(error)
+        if reason:
+            raise InputError(f"pruning.sparsity={config.pruning.sparsity}: model={name}: {reason}; pass pruning.sparsity=0")
 
 
 def try_training_step(config: RunConfig, dataset: Dataset) -> None:

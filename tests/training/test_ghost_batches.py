@@ -54,12 +54,22 @@ def test_a_network_without_batch_normalization_is_refused():
         check_layers(configuration(ghost_batch_size=8), DIGITS)
 
 
-@pytest.mark.parametrize(("batch_size", "ghost", "fits"), [(32, 8, True), (32, 31, False), (33, None, True), (43, 6, False)])
-def test_a_ghost_batch_of_a_single_image_is_refused_if_the_network_cannot_be_trained_on_it(batch_size, ghost, fits):
-    """130 images: batches of 32 end with one of 2, batches of 43 with one of 1."""
+@pytest.mark.parametrize(
+    ("batch_size", "ghost", "reason"),
+    [
+        (32, 8, None),
+        (33, None, None),
+        (32, 31, "ghost_batch_size=31: a batch of 32 leaves a ghost batch of a single image"),
+        (128, 127, "ghost_batch_size=127: a batch of 128 leaves"),
+        (43, 6, "batch_size=43: the last of 130 training images"),
+        (43, None, "batch_size=43: the last of 130 training images"),
+    ],
+)
+def test_a_ghost_batch_of_a_single_image_is_refused_if_the_network_cannot_be_trained_on_it(batch_size, ghost, reason):
+    """130 images: batches of 32 and 128 end with one of 2, batches of 43 with one of 1."""
     network = {"name": "resnet18", "width": 4}  # its last layers have a single pixel
-    if fits:
+    if reason is None:
         check_last_batch(network, DIGITS, batch_size, ghost)
     else:
-        with pytest.raises(InputError, match=f"ghost_batch_size={ghost}.*single image"):
+        with pytest.raises(InputError, match=f"^{reason}"):
             check_last_batch(network, DIGITS, batch_size, ghost)

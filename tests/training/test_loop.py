@@ -21,7 +21,7 @@ OPTIONS = {"momentum": 0.9, "nesterov": False, "betas": [0.9, 0.99], "alpha": 0.
     ("schedule", "rates", "sizes"),
     [
         ({"name": "multistep", "milestones": [2, 3], "gamma": 0.5}, [0.1, 0.1, 0.05, 0.025], [32] * 4),
-        ({"name": "growing_batch", "step_size": 1, "factor": 2}, [0.1] * 4, [32, 64, 128, 256]),
+        ({"name": "growing_batch", "step_size": 1, "gamma": 0.5}, [0.1] * 4, [32, 64, 128, 130]),
     ],
 )
 def test_sgd_with_momentum_matches_the_textbook_update(schedule, rates, sizes):
@@ -63,7 +63,7 @@ def test_resuming_from_any_checkpoint_gives_the_weights_of_an_uninterrupted_run(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schedule": {"name": "growing_batch", "step_size": 1, "factor": 2}},
+        {"schedule": {"name": "growing_batch", "step_size": 1, "gamma": 0.5}},
         {"schedule": {"name": "constant", "warmup": 3}},
         {"pruning": {"sparsity": 0.5, "epoch": 0}},
         {"pruning": {"sparsity": 0.5, "epoch": 2}},

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_training import DIGITS, configuration, new_model, train
+from tiny_training import DIGITS, configuration, new_model, train, with_sam
 
 from regioncount.errors import InputError
-from regioncount.training.pruning import nonzero_masks, prunable_weights, prune
+from regioncount.training import UnusableCheckpoint
+from regioncount.training.pruning import prunable_weights, prune
 from regioncount.training.trial import check_layers
 
 SMALL_CNN = {"name": "small_cnn", "width": 4}
@@ -20,13 +21,12 @@ def test_the_smallest_magnitudes_of_all_tensors_together_are_pruned(sparsity, se
     generator = torch.Generator().manual_seed(seed)
     weights = [torch.randn(shape, generator=generator) * scale for shape, scale in (((3, 5), 1.0), ((7,), 0.1))]
     before = torch.cat([weight.flatten() for weight in weights]).tolist()
-    prune(weights, sparsity)
+    kept = prune(weights, sparsity)
     after = torch.cat([weight.flatten() for weight in weights]).tolist()
     order = sorted(range(22), key=lambda index: abs(before[index]))
     pruned = set(order[: round(sparsity * 22)])
     assert after == [0.0 if index in pruned else value for index, value in enumerate(before)]
-    masks = torch.cat([mask.flatten() for mask in nonzero_masks(weights)])
-    assert masks.tolist() == [float(value != 0) for value in after]
+    assert torch.cat([mask.flatten() for mask in kept]).tolist() == [index not in pruned for index in range(22)]
 
 
 def test_the_weights_of_convolutions_and_linear_layers_are_pruned():
@@ -85,3 +85,32 @@ def test_a_network_without_weights_to_prune_is_refused(monkeypatch):
     monkeypatch.setattr("regioncount.training.trial.build_for", lambda model, dataset: torch.nn.Flatten())
     with pytest.raises(InputError, match="no convolutions or linear layers"):
         check_layers(config, DIGITS)
+
+
+def test_a_weight_that_is_computed_from_others_is_refused(monkeypatch):
+    config = configuration(pruning={"sparsity": 0.5, "epoch": 1})
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(64, 10)))
+    monkeypatch.setattr("regioncount.training.trial.build_for", lambda model, dataset: network)
+    with pytest.raises(InputError, match="the layer 1 is no parameter"):
+        check_layers(config, DIGITS)
+
+
+def test_attentions_are_pruned():
+    attention = torch.nn.MultiheadAttention(8, 2)
+    pruned = {id(weight) for weight in prunable_weights(attention)}
+    assert pruned == {id(parameter) for parameter in attention.parameters() if parameter.ndim > 1}
+
+
+def test_sam_is_refused_because_it_would_move_pruned_weights():
+    with pytest.raises(InputError, match="optimizer=sam has a training step of its own"):
+        with_sam(0.05, pruning={"sparsity": 0.5, "epoch": 1})
+    with_sam(0.05, pruning={"sparsity": 0.0, "epoch": 1})
+
+
+def test_masks_of_a_checkpoint_are_checked():
+    config = configuration(pruning={"sparsity": 0.3, "epoch": 1})
+    states = []
+    train(config, on_epoch=lambda row, state: states.append(copy.deepcopy(state())))
+    for masks in ([mask[:1] for mask in states[1]["masks"]], ["a"], [mask.float() for mask in states[1]["masks"]], "masks"):
+        with pytest.raises(UnusableCheckpoint, match="masks"):
+            train(config, checkpoint=states[1] | {"masks": masks})
