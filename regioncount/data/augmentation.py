@@ -1,4 +1,6 @@
-"""Augmentation of whole batches, computed on the device of the batch. Random crops of image files are decoded as such.
+"""Augmentation of whole batches, computed on the device of the batch.
+
+Random crops of streamed images are made when the files are decoded, on the CPU.
 
 `regioncount.training.catalogue` registers the augmentations.
 """
@@ -64,7 +66,8 @@ def training_batches(
 
 def crops_files(name: str, dataset: Dataset) -> bool:
     """Return whether an augmentation crops the original images of a streamed data set when they are decoded."""
-    return isinstance(dataset.train, StreamedSplit) and bool(registry.augmentations[name].traits.get("crops_files"))
+    entry = registry.augmentations[name]
+    return isinstance(dataset.train, StreamedSplit) and entry.plugin is None and bool(entry.traits.get("crops_files"))
 
 
 def mixes(name: str) -> bool:

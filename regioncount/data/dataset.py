@@ -75,7 +75,8 @@ def load(name: str, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:
-        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, or one from a plugin.
+        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, two_points, three_points, or
+            one from a plugin.
         **options: Fields of `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
             label_noise, title, workers, mean, std; and for folders of images, squash.
 

@@ -89,8 +89,9 @@ POINTS = {
 }
 
 
-@register_dataset("two_points", options=DatasetOptions, title="two points", mean=(0.5,), std=(0.5,))
-@register_dataset("three_points", options=DatasetOptions, title="three points", mean=(0.5,), std=(0.5,))
+# plane: images are points (x, y, 1) of a plane, over which decision regions are drawn.
+@register_dataset("two_points", options=DatasetOptions, title="two points", mean=(0.5,), std=(0.5,), plane=True)
+@register_dataset("three_points", options=DatasetOptions, title="three points", mean=(0.5,), std=(0.5,), plane=True)
 def read_points(options: DatasetOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Return two or three points of a plane as images of 1 x 3 pixels: x, y and a constant 1, after normalization.
 

@@ -282,7 +282,7 @@ def lines_along(
         return []
     numbers = [axis, column.key, *([] if error is None else [error.key])]
     require_columns(values, numbers)
-    values, columns = complete_rows(values, numbers, group_by)
+    values, columns = complete_rows(values, [axis, column.key], group_by)
     if values.empty:
         return []
     values[numbers[1:]] *= column.factor

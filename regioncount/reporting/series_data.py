@@ -46,7 +46,6 @@ class Series:
 class CorrelationLine:
     """Kendall's tau-b of a measure and the generalization gap, against an option of the measurement."""
 
-    axis: str
     x: np.ndarray
     """The values of the option, ascending."""
     tau: np.ndarray
@@ -108,7 +107,7 @@ def correlation_line(correlations: pd.DataFrame, axis: str) -> CorrelationLine |
     if correlations.empty or correlations["kendall"].isna().all():
         return None
     rows = correlations.assign(**{axis: pd.to_numeric(correlations[axis])}).sort_values(axis)
-    return CorrelationLine(axis, *(rows[key].to_numpy(float) for key in (axis, "kendall", "kendall_low", "kendall_high")))
+    return CorrelationLine(*(rows[key].to_numpy(float) for key in (axis, "kendall", "kendall_low", "kendall_high")))
 
 
 def _kendall(runs: pd.DataFrame, x: Column, y: Column, hyperparameters: Sequence[str]) -> str:

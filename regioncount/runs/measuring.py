@@ -271,7 +271,8 @@ def decision_regions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label the plane through three training images, of different classes if a hundred draws contain such images.
 
-    If the data are points of a plane, label that plane, over the range of the test points and a margin.
+    If the data are points of a plane (the trait `plane` of the data set), label that plane, over the range of the test
+    points and a margin.
 
     Args:
         run: The run.
@@ -284,11 +285,14 @@ def decision_regions(
         Labels (n, n), and the positions in grid steps of the images (3, 2), or of the training points (k, 2).
     """
     model = _restorer(run, dataset, device)(lambda: run.weights(None))
-    if (corners := _plane_corners(dataset)) is not None:
-        plane, [(origin, right, top)] = label_planes(model, corners[None].to(device), resolution)
-        points = dataset.normalize(dataset.train.take(range(len(dataset.train)))).flatten(1)[:, :2]
-        low, high = corners[0].flatten()[:2], torch.stack([corners[1].flatten()[0], corners[2].flatten()[1]])
-        shares = ((points - low) / (high - low)).double().cpu().numpy()
+    source = registry.datasets.get(str(run.config["dataset"].get("name")))
+    if source is not None and source.traits.get("plane"):
+        low, high = _ranges(dataset)
+        corners = torch.stack([low, torch.stack([high[0], low[1], low[2]]), torch.stack([low[0], high[1], low[2]])])
+        triangle = corners.view(1, 3, *dataset.test.image_shape).to(device)
+        plane, [(origin, right, top)] = label_planes(model, triangle, resolution)
+        points = dataset.normalize(dataset.train.take(range(len(dataset.train)))).cpu().flatten(1)
+        shares = ((points - low) / (high - low))[:, :2].double().numpy()
         return plane[0], origin + shares[:, :1] * (right - origin) + shares[:, 1:] * (top - origin)
     generator = torch.Generator().manual_seed(seed)
     triples = sample_indices(len(dataset.train), 2, 100, generator)
@@ -300,16 +304,7 @@ def decision_regions(
     return plane[0], positions[0]
 
 
-def _plane_corners(dataset: Dataset) -> torch.Tensor | None:
-    """Return the lower left, lower right and upper left corner of the test points, (3, 1, 1, 3), if the data are such.
-
-    The points of a plane are images of 1 x 3 pixels, the last of which is constant; see `data.sources.read_points`.
-    """
-    if dataset.test.image_shape != (1, 1, 3):
-        return None
+def _ranges(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest and the largest value of each pixel of the normalized test images, (C * H * W,) each."""
     points = dataset.normalize(dataset.test.take(range(len(dataset.test)))).cpu().flatten(1)
-    (left, bottom, constant), (right, top, other) = points.amin(dim=0).tolist(), points.amax(dim=0).tolist()
-    if constant != other or left == right or bottom == top:
-        return None
-    corners = [[left, bottom, constant], [right, bottom, constant], [left, top, constant]]
-    return torch.tensor(corners).view(3, 1, 1, 3)
+    return points.amin(dim=0), points.amax(dim=0)

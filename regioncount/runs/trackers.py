@@ -58,7 +58,7 @@ class Tracker:
         """Log an interactive chart."""
 
     def figure(self, name: str, path: Path | str, caption: str = "") -> None:
-        """Log a PNG file, with a line that says what it shows."""
+        """Log a PNG file, with a line of text."""
 
 
 class NoTracker(Tracker):

@@ -151,7 +151,7 @@ register_schedule(
 # By default, a function of images, uint8 (B, C, H, W), and a generator, which returns such images.
 # mixes_labels: a function of normalized images, float (B, C, H, W), labels (B,), the number of classes and a generator. It
 #     returns such images and class probabilities (B, classes).
-# crops_files: the crops of streamed images are taken from the original images when these are decoded.
+# crops_files: `data.image_folder.decode_random_crop` replaces it for streamed images. Plugins cannot have this trait.
 register_augmentation("none", "regioncount.data.augmentation:unchanged")
 register_augmentation("crop_flip", "regioncount.data.augmentation:crop_flip")
 register_augmentation("random_resized_crop", "regioncount.data.augmentation:random_resized_crop", crops_files=True)

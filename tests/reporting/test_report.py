@@ -27,6 +27,9 @@ from regioncount.runs import environment, files, plans
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 HOSTILE = "<script>document.title='pwned'</script>\"'&<b>"
 
+# A scatter plot, three heat maps, count, gap and test error against two hyperparameters, and counts through training.
+CHARTS = 1 + 3 + 3 * 2 + 1
+
 
 @pytest.fixture(autouse=True)
 def _small_figures(monkeypatch):
@@ -163,10 +166,8 @@ def test_the_page_is_self_contained_and_its_references_resolve(tmp_path):
     assert all(attributes["alt"] for attributes in page.of("img"))
     assert all(attributes["aria-sort"] == "none" for attributes in page.of("th"))
     assert len(page.of("caption")) == len(page.tables)
-    # A scatter plot, three heat maps and the counts through training for each network.
-    assert (
-        sum(attributes.get("class") == "plot" for attributes in page.of("div")) == 2 * 11 + 1
-    )  # for each network, and both on one pair of axes
+    plots = sum(attributes.get("class") == "plot" for attributes in page.of("div"))
+    assert plots == 2 * CHARTS + 1  # those of each network, and both networks on one pair of axes
     assert {"overview", "correlations-1", "correlations-2", "ranking-1-0", "ranking-2-0"} <= set(page.tables)
 
 
@@ -214,11 +215,11 @@ def test_the_page_of_a_sweep_whose_runs_all_failed_lists_the_failures(tmp_path):
     ("options", "figures"),
     [
         pytest.param({"rates": (0.1,), "sizes": (32,), "seeds": (0,)}, 1, id="one run"),
-        pytest.param({"rates": (0.1, 0.01), "sizes": (32,), "seeds": (0,)}, 7, id="one hyperparameter"),
+        pytest.param({"rates": (0.1, 0.01), "sizes": (32,), "seeds": (0,)}, 1 + 3 + 3, id="one hyperparameter"),
         pytest.param({"subspaces": ()}, 2, id="no region counts"),
         pytest.param({"measures": ()}, 3, id="no accuracies"),
         pytest.param({"measures": (), "subspaces": ()}, 0, id="nothing measured"),
-        pytest.param({"unfitted": range(12)}, 10, id="no run fitted"),
+        pytest.param({"unfitted": range(12)}, CHARTS - 1, id="no run fitted"),  # no snapshots
         pytest.param({"diverged": range(12)}, 0, id="all diverged"),
     ],
 )
@@ -235,7 +236,7 @@ def test_html_in_names_is_escaped(tmp_path):
     directory, page = make_report(tmp_path, environment=hostile, snapshots=(0,), **options)
     scripts = page.of("script")
     charts = [attributes for attributes in scripts if attributes.get("type") == "application/json"]
-    assert len(charts) == 11
+    assert len(charts) == CHARTS
     assert len(scripts) - len(charts) == 2
     assert page.of("b") == []
     assert page.text.count(HOSTILE) >= 5

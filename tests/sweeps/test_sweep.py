@@ -30,6 +30,7 @@ from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.reporting.collect import collect
 from regioncount.reporting.groups import group_columns
+from regioncount.reporting.sweep_figures import sweep_figures
 from regioncount.runs import files, loading, plans, store
 from regioncount.runs.identity import run_identity
 from regioncount.sweeps import cell
@@ -97,11 +98,39 @@ def test_a_sweep_writes_tables_and_figures(done):
     page = (directory / "report.html").read_text()
     assert "Over 3 configurations (6 runs, " in page
     assert base64.b64encode((directory / "decision_regions.png").read_bytes()).decode() in page
-    assert (
-        page.count('class="plot"') == 8
-    )  # a scatter plot, three heat maps, count, gap and error against the learning rate, and the counts through training
+    # A scatter plot, three heat maps, count, gap and error against the learning rate, and the counts through training.
+    assert page.count('class="plot"') == 1 + 3 + 3 + 1
     assert "learning_rate" in first.stdout
     assert "Kendall" in first.stdout
+
+
+def test_counts_are_drawn_against_the_number_of_lines_and_by_augmentation(tmp_path):
+    """The data of both figures equal averages of runs.csv, and the tau drawn beside them those of correlations.csv."""
+    grid = ["optimizer.learning_rate=0.1,0.01,0.001", "augmentation=none,mixup", "regions.line.number=1,5,20"]
+    tiny = ["dataset.train_size=60", "model=mlp", "model.width=8", "epochs=1", "tracker=disabled", f"results={tmp_path}"]
+    done = subprocess.run([sys.executable, str(REPOSITORY / "sweep.py"), *tiny, *grid], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    directory = only_sweep(tmp_path)
+    for name in ("count_against_number_line", "count_against_gap_line_by_augmentation_1"):
+        assert {path.suffix for path in directory.glob(f"{name}.*")} == {".png", ".pdf"}, name
+    figures = sweep_figures(collect(plans.read(directory)))
+    runs, correlations = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "correlations.csv")
+    [against] = figures.against_measuring.values()
+    by = runs.groupby(["learning_rate", "augmentation"])
+    assert [line.values for line in against.lines.lines] == list(by.groups)
+    for line, (_, rows) in zip(against.lines.lines, by, strict=True):
+        rows = rows.sort_values("number")
+        assert list(line.x) == [1, 5, 20]  # also the single line, which has no standard error
+        assert list(line.mean) == pytest.approx(list(rows["region_count_line"]))
+        assert list(line.error[1:]) == pytest.approx(list(rows["region_count_line_standard_error"])[1:])
+    taus = correlations.query("measure == 'region_count_line' and target == 'generalization_gap'").sort_values("number")
+    assert list(against.correlation.tau) == pytest.approx(list(taus["kendall"]), nan_ok=True)
+    series = figures.series["count_against_gap_line_by_augmentation_20"]
+    for value, data in zip(("none", "mixup"), series.scatters.values(), strict=True):
+        expected = runs.query(f"augmentation == '{value}' and number == 20").sort_values("learning_rate")
+        dots = data.dots.sort_values("learning_rate")
+        assert list(dots["region_count_line"]) == pytest.approx(list(expected["region_count_line"]))
+        assert list(dots["generalization_gap"]) == pytest.approx(list(100 * expected["generalization_gap"]))
 
 
 def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):

@@ -1,10 +1,13 @@
 """Write figures to disk."""
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from matplotlib import rc_context
+import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
@@ -34,12 +37,27 @@ def save(figure: Figure, path: Path | str) -> None:
         raise InputError(f"{path}: figures are PNG or PDF files; choose a name that ends in .png or .pdf")
     _show_dollar_signs(figure)
     content = io.BytesIO()
-    with warnings.catch_warnings(), rc_context({"pdf.fonttype": TRUETYPE}):
+    with warnings.catch_warnings(), _truetype_fonts():
         # A character that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         figure.savefig(content, format=suffix[1:], dpi=150, facecolor="white", metadata=METADATA[suffix])
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content.getvalue())
+
+
+_fonttype = threading.Lock()
+
+
+@contextmanager
+def _truetype_fonts() -> Iterator[None]:
+    """Embed TrueType fonts in PDF files inside the block. Matplotlib reads this from its global settings."""
+    with _fonttype:
+        before = matplotlib.rcParams["pdf.fonttype"]
+        matplotlib.rcParams["pdf.fonttype"] = TRUETYPE
+        try:
+            yield
+        finally:
+            matplotlib.rcParams["pdf.fonttype"] = before
 
 
 def _show_dollar_signs(figure: Figure) -> None:
