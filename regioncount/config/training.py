@@ -6,7 +6,7 @@ from regioncount.errors import InputError
 
 
 def check_training(config: RunConfig) -> None:
-    """Check the schedule, the ghost batches and the pruning of a run. Remove what has no effect from the configuration.
+    """Check the schedule, ghost batches, pruning and augmentation of a run, and remove options that have no effect.
 
     Args:
         config: The configuration of a run that is trained in epochs.
@@ -14,11 +14,18 @@ def check_training(config: RunConfig) -> None:
     Raises:
         InputError: A cosine schedule is shorter than the training, a warm-up is not shorter than the schedule, a schedule
             would end above the learning rate, ghost batches are larger than batches, weights are pruned at no epoch of the
-            run, or the optimizer perturbs pruned weights.
+            run, the optimizer perturbs pruned weights, or the augmentation is one of images and the data are points.
     """
     _check_schedule(config)
     if config.ghost_batch_size is not None and config.ghost_batch_size > config.batch_size:
         raise InputError(f"ghost_batch_size={config.ghost_batch_size}: must be at most batch_size={config.batch_size}")
+    if config.ghost_batch_size == config.batch_size and config.schedule.get("name") != "growing_batch":
+        config.ghost_batch_size = None
+    source = registry.datasets.get(config.dataset.name)
+    if source is not None and source.traits.get("plane") and config.augmentation not in ("none", "mixup"):
+        raise InputError(
+            f"augmentation={config.augmentation}: dataset={source.name} has points, not images; choose none or mixup"
+        )
     if config.pruning.sparsity == 0:
         config.pruning = Pruning()
     elif config.pruning.epoch is None:
@@ -46,5 +53,7 @@ def _check_schedule(config: RunConfig) -> None:
     learning_rate = config.optimizer.get("learning_rate", 0.0)
     if (final := schedule.get("final", 0.0)) > learning_rate:
         raise InputError(f"schedule.final={final}: must be at most optimizer.learning_rate={learning_rate}")
+    if warmup == 1 and schedule["name"] == "constant":
+        schedule.pop("warmup")  # the first epoch has the full learning rate
     if length == epochs:
         schedule.pop("epochs", None)

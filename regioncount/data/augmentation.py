@@ -139,8 +139,8 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     """Crop images randomly, resize the crops to the images' size, and flip each horizontally with probability 1/2.
 
-    Crops and pixels are those of `torchvision.transforms.RandomResizedCrop` (area 0.08 to 1 of the image, aspect ratio 3/4
-    to 4/3, bilinear with antialiasing); see `crop_boxes`.
+    Crops are those of `torchvision.transforms.RandomResizedCrop` (area 0.08 to 1 of the image, aspect ratio 3/4 to 4/3,
+    bilinear with antialiasing); see `crop_boxes`. Some pixels differ from its pixels by one level, because of rounding.
 
     Args:
         images: uint8 (B, C, H, W), not normalized, on any device.

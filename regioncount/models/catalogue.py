@@ -101,7 +101,7 @@ register_model(
 )
 
 
-Criterion = Literal["gini", "entropy", "log_loss"]
+Criterion = Literal["gini", "entropy"]  # scikit-learn's log_loss is another name of entropy
 
 
 class DecisionTreeOptions(Options):
@@ -133,8 +133,8 @@ class NearestNeighboursOptions(Options):
 
     n_neighbors: PositiveInt = 5
     weights: Literal["uniform", "distance"] = "uniform"
-    p: Annotated[StrictFloat, Field(ge=1)] = 2.0
-    """The power of the Minkowski distance."""
+    p: Annotated[StrictFloat, Field(ge=1, le=20)] = 2.0
+    """The power of the Minkowski distance. Larger powers of distances overflow or become zero."""
 
 
 class SupportVectorMachineOptions(Options):

@@ -33,17 +33,17 @@ def prune(weights: Sequence[Tensor], sparsity: float) -> list[Tensor]:
     """Set the weights of the smallest magnitude to zero, in place.
 
     Args:
-        weights: Tensors of any shapes; their entries are ranked together.
-        sparsity: The fraction of the entries that becomes zero, rounded to a whole number of entries. Entries of the same
-            magnitude as the largest of these become zero, too.
+        weights: Tensors of any shapes; their entries are ranked together, and the first of equal ones come first.
+        sparsity: The fraction of the entries that becomes zero, rounded to a whole number of entries.
 
     Returns:
         Masks of the tensors' shapes: True for the entries that are left.
     """
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights])
-    number = round(sparsity * len(magnitudes))
-    threshold = magnitudes.kthvalue(number).values if number else -1.0
-    masks = [weight.abs() > threshold for weight in weights]
+    kept = torch.ones_like(magnitudes, dtype=torch.bool)
+    kept[magnitudes.argsort(stable=True)[: round(sparsity * len(magnitudes))]] = False
+    parts = kept.split([weight.numel() for weight in weights])
+    masks = [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
     zero_pruned(weights, masks)
     return masks
 

@@ -1,6 +1,8 @@
 """Check, before training, that a network can be trained as configured."""
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from regioncount import registry
 from regioncount.config import RunConfig
@@ -9,6 +11,7 @@ from regioncount.data.dataset import Dataset
 from regioncount.errors import InputError, one_line
 from regioncount.models import kinds
 from regioncount.models.networks import build_for
+from regioncount.regions.evaluation import evaluation_mode
 from regioncount.training.ghost_batches import ghost_forwards
 from regioncount.training.optimizers import build_optimizer, build_schedule
 from regioncount.training.pruning import prunable_weights
@@ -36,6 +39,11 @@ def check_layers(config: RunConfig, dataset: Dataset) -> None:
             f"ghost_batch_size={config.ghost_batch_size}: model={name} has no batch normalization; "
             "pass ghost_batch_size=null"
         )
+    if config.ghost_batch_size is not None and _normalizes_merged_dimensions(network, dataset):
+        raise InputError(
+            f"ghost_batch_size={config.ghost_batch_size}: a batch normalization of model={name} has inputs of another "
+            "length than the batch, which cannot be split by images; pass ghost_batch_size=null"
+        )
     if config.pruning.epoch is not None:
         try:
             reason = "" if prunable_weights(network) else "it has no convolutions or linear layers"
@@ -43,6 +51,17 @@ def check_layers(config: RunConfig, dataset: Dataset) -> None:
             reason = str(error)
         if reason:
             raise InputError(f"pruning.sparsity={config.pruning.sparsity}: model={name}: {reason}; pass pruning.sparsity=0")
+
+
+def _normalizes_merged_dimensions(network: nn.Module, dataset: Dataset) -> bool:
+    """Return whether the inputs of a batch normalization are not one for each image."""
+    lengths: list[int] = []
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(lambda _, inputs: lengths.append(len(inputs[0])))
+    with torch.no_grad(), evaluation_mode(network):
+        network(torch.zeros(3, dataset.in_channels, *dataset.image_size))
+    return set(lengths) != {3}
 
 
 def try_training_step(config: RunConfig, dataset: Dataset) -> None:

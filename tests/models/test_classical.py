@@ -149,7 +149,7 @@ def test_support_vector_machines_by_the_formulas_of_their_kernels(options):
     assert (predicted != default(points)).any()
 
 
-@pytest.mark.parametrize("options", [{"criterion": "entropy"}, {"splitter": "random"}, {"criterion": "log_loss"}])
+@pytest.mark.parametrize("options", [{"criterion": "entropy"}, {"splitter": "random"}])
 def test_options_of_trees_are_those_of_scikit_learn(options):
     points = torch.randn(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     train, labels = classifiers.as_points(DIGITS.normalize(DIGITS.train.images)), DIGITS.train.labels.numpy()

@@ -187,3 +187,11 @@ def test_points_cannot_be_resized_and_test_points_have_the_nearest_label():
     clear = (distances.topk(2, largest=False).values.diff(dim=1) > 0.02).squeeze(1)
     assert len(test) == 441
     assert (dataset.train.labels[distances.argmin(dim=1)] == dataset.test.labels)[clear].all()
+
+
+@pytest.mark.parametrize("augmentation", ["crop_flip", "random_resized_crop"])
+def test_augmentations_of_images_are_refused_for_points(augmentation):
+    with hydra_ready():
+        config = compose("train", ["dataset=two_points", "model=mlp", f"augmentation={augmentation}"])
+    with pytest.raises(InputError, match="points, not images"):
+        parse_run(config)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_training import DIGITS, assert_same_weights, configuration, train
 
+from regioncount.config import as_mapping
 from regioncount.errors import InputError
 from regioncount.models.networks import check_last_batch
 from regioncount.training.depthwise import replace_forwards
@@ -41,6 +42,24 @@ def test_ghost_batches_of_the_batch_size_change_nothing_and_smaller_ones_do():
     ghosts, _ = train(configuration(model=SMALL_CNN, ghost_batch_size=8))
     assert_same_weights(plain, whole)
     assert not all(torch.equal(one, other) for one, other in zip(plain.parameters(), ghosts.parameters(), strict=True))
+
+
+def test_ghost_batches_of_the_batch_size_have_the_identity_of_plain_runs():
+    assert as_mapping(configuration(model=SMALL_CNN, ghost_batch_size=32)) == as_mapping(configuration(model=SMALL_CNN))
+
+
+def test_a_batch_normalization_of_other_things_than_images_is_refused(monkeypatch):
+    class Tokens(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normalization = torch.nn.BatchNorm1d(8)
+
+        def forward(self, images):
+            return self.normalization(images.flatten(0, 2)).sum(dim=1)
+
+    monkeypatch.setattr("regioncount.training.trial.build_for", lambda model, dataset: Tokens())
+    with pytest.raises(InputError, match="another length than the batch"):
+        check_layers(configuration(model=SMALL_CNN, ghost_batch_size=8), DIGITS)
 
 
 def test_ghost_batches_larger_than_batches_are_refused():

@@ -86,11 +86,13 @@ def measures_through_training(panels: Sequence[Lines]) -> Figure:
     for axes, data in zip(all_axes.flat, panels, strict=False):
         set_up_axes(axes, "epoch", "")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_title("\n".join(filter(None, (data.column.label, data.facet))), fontsize=9)
+        compared = data.column.key == "training_hessian_eigenvalue" and data.group_by[0] == "learning_rate"
+        note = "dashed: 2 / learning rate" if compared else ""
+        axes.set_title("\n".join(filter(None, (data.column.label, data.facet, note))), fontsize=9)
         for line in data.lines:
             colour = ORDERED_COLOURS(data.scale[line.values[0]])
             axes.plot(line.x, line.mean, color=colour, linestyle=LINE_STYLES[data.style(line)], linewidth=1.2)
-        if data.column.key == "training_hessian_eigenvalue" and data.group_by[0] == "learning_rate":
+        if compared:
             for rate, position in data.scale.items():
                 axes.axhline(2 / rate, color=ORDERED_COLOURS(position), linestyle="--", linewidth=0.8)
             axes.set_yscale("log")
