@@ -55,7 +55,8 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         targets = [data for data in against if data.axis == panels[0].axis and not data.column.is_region_count]
         save(plots.lines([*panels, *targets]), name)
     if figures.measures_through_training:
-        save(plots.measures_through_training(figures.measures_through_training), "measures_through_training")
+        panels = [*figures.detailed_lines, *figures.measures_through_training]  # counts first, to be compared with
+        save(plots.measures_through_training(panels), "measures_through_training")
     if figures.panels is not None:
         save(plots.measures_against_gap(figures.panels, group.title), "measures_against_gap")
     if figures.heat_maps:
