@@ -266,7 +266,7 @@ def test_pickled_code_in_weights_is_not_executed(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_and_gets_the_weights_of_an_uninterrupted_one(tmp_path):
-    options = ["model=mlp", "epochs=120", "dataset.train_size=300", "batch_size=8", "precision=float32"]
+    options = ["model=mlp", "epochs=400", "dataset.train_size=300", "batch_size=8", "precision=float32"]
     options += ["measures=[]", "regions=[]"]
 
     def finish(results):
