@@ -32,6 +32,9 @@ MAX_BARS = 300  # dots with error bars
 MAX_LINES = 200
 MAX_NUMBERS = 24  # rows or columns of a heat map with numbers in its cells
 
+# Options of the measurement in words.
+MEASURING_LABELS = {"number": "number of subspaces", "resolution": "points per axis"}
+
 GROUP_BY = ("learning_rate", "batch_size")
 GAP = Column("generalization_gap")
 UNFITTED = f"below {FITTED_ACCURACY:.0%} train accuracy"
@@ -143,8 +146,9 @@ class Lines:
     @property
     def axis_label(self) -> str:
         """The horizontal axis in words."""
-        of_subspaces = {"number": "number of subspaces", "resolution": "points per axis"}
-        return of_subspaces.get(self.axis if self.error_over == "subspaces" else "", Column(self.axis).label)
+        if self.error_over == "subspaces" and self.axis in MEASURING_LABELS:
+            return MEASURING_LABELS[self.axis]
+        return Column(self.axis).label
 
     @property
     def is_logarithmic(self) -> bool:

@@ -125,14 +125,6 @@ class ExponentialOptions(Options):
     gamma: Factor
 
 
-class GrowingBatchOptions(StepOptions):
-    """Divide the batch size by gamma every `step_size` epochs, at a constant learning rate.
-
-    The options are those of the step schedule that it replaces (Smith et al. 2018, "Don't Decay the Learning Rate, Increase
-    the Batch Size"). A batch has at most as many images as the training set.
-    """
-
-
 # batch_size: a function of the run's batch size, the epoch, counted from 1, and the schedule's options, which returns the
 #     number of images in the batches of that epoch, if the training set has as many.
 register_schedule("constant", "regioncount.training.optimizers:constant", options=ConstantOptions)
@@ -143,7 +135,7 @@ register_schedule("exponential", "regioncount.training.optimizers:exponential", 
 register_schedule(
     "growing_batch",
     "regioncount.training.optimizers:growing_batch",
-    options=GrowingBatchOptions,
+    options=StepOptions,
     batch_size="regioncount.training.optimizers:growing_batch_size",
 )
 

@@ -130,7 +130,11 @@ def exponential(optimizer: Optimizer, epochs: int, gamma: float) -> LRScheduler:
 
 
 def growing_batch(optimizer: Optimizer, epochs: int, step_size: int, gamma: float) -> LRScheduler:
-    """Return a constant schedule; `growing_batch_size` changes the batch size instead."""
+    """Return a constant schedule, for a batch size that is divided by gamma every `step_size` epochs.
+
+    This replaces a step schedule of the same options (Smith et al. 2018, "Don't Decay the Learning Rate, Increase the Batch
+    Size"). `growing_batch_size` computes the batch size.
+    """
     return ConstantLR(optimizer, factor=1.0)
 
 

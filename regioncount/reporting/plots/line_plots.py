@@ -93,7 +93,7 @@ def measures_through_training(panels: Sequence[Lines]) -> Figure:
             colour = ORDERED_COLOURS(data.scale[line.values[0]])
             axes.plot(line.x, line.mean, color=colour, linestyle=LINE_STYLES[data.style(line)], linewidth=1.2)
         if compared:
-            for rate, position in data.scale.items():
+            for rate, position in ((rate, position) for rate, position in data.scale.items() if rate > 0):
                 axes.axhline(2 / rate, color=ORDERED_COLOURS(position), linestyle="--", linewidth=0.8)
             axes.set_yscale("log")
     data = panels[0]
