@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from regioncount import registry
 from regioncount.columns import Column
 from regioncount.errors import InputError, one_line, raised_by_signal
-from regioncount.measures.checks import as_pair, check_model
+from regioncount.measures.checks import check_model
 from regioncount.measures.measured_model import (
     Batch,
     DatasetLike,
@@ -28,7 +28,8 @@ from regioncount.measures.measured_model import (
     from_dataset,
     from_tensors,
 )
-from regioncount.regions.model_check import require_callable
+from regioncount.measures.pairs import as_pair
+from regioncount.regions.callables import as_model, class_numbers_of, unwrapped
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
 # isort: off
@@ -46,21 +47,24 @@ __all__ = ["MeasuredModel", "from_dataset", "from_tensors", "measure", "value"]
 
 def measure(
     model: Model,
-    data: tuple[Tensor, Tensor] | DatasetLike,
-    names: Sequence[str] | None = None,
+    data: Any,
+    names: Sequence[str] | str | None = None,
     *,
-    test: tuple[Tensor, Tensor] | None = None,
+    test: Any = None,
     initial: nn.Module | None = None,
 ) -> dict[str, float | str]:
     """Compute generalization measures of a model.
 
     Args:
         model: A network, or another callable from inputs to logits (B, classes) or to labels (B,), for which most measures
-            are undefined. It is evaluated on the device of its parameters, in evaluation mode, and not changed.
-        data: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,). Or a
-            data set of `regioncount.data`, which has a training and a test set.
-        names: Registered measures. By default all that need only one model and its data, which excludes `seed_agreement`
-            and `theorem`, and those that are computed on request only (`regioncount.measures.distances`).
+            are undefined; what `count_regions` accepts. It is evaluated on the device of its parameters, in evaluation mode,
+            and not changed. The logit z of a binary classifier, (B, 1), stands for the logits (0, z).
+        data: The training set: a pair of inputs (N, *input_shape), normalized as the model expects, and labels (N,), as
+            tensors or arrays; a torch `Dataset` or `DataLoader` of such pairs, which is read into memory; or a data set of
+            `regioncount.data`, which has a training and a test set. Labels are integers, or names of classes if the model
+            returns names.
+        names: Registered measures, or one. By default, and as "all", all that need only one model and its data. They do not
+            include `seed_agreement` and `theorem`, and those that are computed on request only (`regioncount.measures.distances`).
         test: The test set, in the form of `data`.
         initial: The model before training.
 
@@ -71,22 +75,26 @@ def measure(
         InputError: If a name is unknown, the data have the wrong shape or type, a label is not a class of the model, the
             model gives two answers for one input, or the initial model has another architecture.
     """
-    require_callable(model)
+    class_numbers = class_numbers_of(model)
+    model = as_model(model, class_numbers)
+    initial = unwrapped(initial) if isinstance(initial, nn.Module) else initial
     known = _available()
     if isinstance(names, str):
-        raise InputError(f"names is {names!r}: pass a list, such as [{names!r}]")
+        names = None if names == "all" else [names]
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise InputError(f"measure {unknown[0]!r} is unknown; use one of {', '.join(known)}")
     if isinstance(data, DatasetLike):
         device = device_of(model, torch.device("cpu"))
         measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
-        labels = {"training": data.train.labels, "test": data.test.labels}
+        labels, labels_are_names = {"training": data.train.labels, "test": data.test.labels}, False
     else:
-        data, test = as_pair(data, "training"), None if test is None else as_pair(test, "test")
-        measured = from_tensors(model, data, test, initial)
-        labels = {"training": data[1]} | ({"test": test[1]} if test else {})
-    check_model(measured, labels, initial)
+        pair = as_pair(data, "training", class_numbers)
+        test_pair = None if test is None else as_pair(test, "test", class_numbers)
+        labels_are_names = bool(class_numbers)
+        measured = from_tensors(model, pair, test_pair, initial)
+        labels = {"training": pair[1]} | ({"test": test_pair[1]} if test_pair else {})
+    check_model(measured, labels, initial, labels_are_names)
     values: dict[str, float | str] = {}
     for name in tqdm(_by_default() if names is None else names, unit=" measures", disable=None, leave=False):
         values |= value(name, measured)

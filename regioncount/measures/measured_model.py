@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
 from regioncount.measures.folding import network_for_measures
-from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, true_float32
+from regioncount.regions.evaluation import device_and_dtype, evaluation_batch, evaluation_mode, fast_layout, true_float32
 from regioncount.regions.outputs import as_output
 from regioncount.regions.screening import FOLDING_INPUTS
 
@@ -230,7 +230,8 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
 
     Args:
         model: The trained model.
-        train: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,).
+        train: The training set: inputs (N, *input_shape), normalized as the model expects, and labels int64 (N,). Inputs are
+            converted to the type of a network's weights.
         test: The test set, in the same form.
         initial: The model before training.
 
@@ -249,6 +250,9 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
         if not len(inputs):
             raise InputError("the data have no examples")
     device = device_of(model, train[0].device)
+    if isinstance(model, nn.Module):
+        dtype = device_and_dtype(model, train[0])[1]
+        train, test = (train[0].to(dtype), train[1]), (test[0].to(dtype), test[1]) if test else None
     indices = evenly_spaced(len(train[0]))
     sample = train[0][indices].to(device), train[1][indices].to(device)
     train_batches = functools.partial(_tensor_batches, *train, device)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
+from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
 from regioncount.regions.exact import ExactLines, chunk_size, propagate, verified
@@ -62,6 +63,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     Raises:
         InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
     """
+    model = as_model(model)
     vertices = as_vertices(vertices, dimension=1)
     if budget is not None:
         require_count("budget", budget, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from regioncount.errors import InputError
 from regioncount.regions.bounds import bounded_lines
+from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count, require_number, require_type
 from regioncount.regions.components import region_sizes
 from regioncount.regions.evaluation import Model
@@ -31,7 +32,6 @@ from regioncount.regions.methods import (
     require_connectivity,
     require_method,
 )
-from regioncount.regions.model_check import require_callable
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
 COMPARED_SHARE = 100  # "auto" is compared with "grid" in one of so many subspaces
@@ -179,7 +179,7 @@ def count_regions(
     References:
         Li et al. 2025, "Understanding Nonlinear Implicit Bias via Region Counts in Input Space", section 3.
     """
-    require_callable(model)
+    model = as_model(model)
     vertices = as_vertices(vertices)
     for name, value, least in (("resolution", resolution, 2), ("batch_size", batch_size, 1), ("budget", budget, 1)):
         if value is not None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
 from regioncount.regions.intervals import MIN_LENGTH, Intervals, covered_share, merge_intervals, merge_sorted
@@ -102,6 +103,7 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     References:
         Sotoudeh and Thakur 2019, "Computing Linear Restrictions of Neural Networks".
     """
+    model = as_model(model)
     vertices = as_vertices(vertices, dimension=1)
     if budget is not None:
         require_count("budget", budget, 1)

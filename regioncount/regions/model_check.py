@@ -10,6 +10,7 @@ is not detected, nor is a branch for batches of more than 256 inputs.
 An exception that the model itself raises is not caught.
 """
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_layout, require_values, true_float32
-from regioncount.regions.outputs import as_output, logit_scale, to_labels
+from regioncount.regions.outputs import logit_scale, output_tensor, refuse_probability, to_labels
 
 SAMPLE_POINTS = 32
 PAIRS = (6, 2)  # vertices and other points that are also evaluated in a batch of their own
@@ -38,17 +39,6 @@ MODE_DEPENDENT = (
 )
 
 ADVICE = "a model must give one answer for each input: call model.eval(), and remove noise from its forward pass"
-
-
-def require_callable(model: object) -> None:
-    """Check that a model can be called.
-
-    Raises:
-        InputError: If it cannot.
-    """
-    if not callable(model) or isinstance(model, type):
-        described = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-        raise InputError(f"the model is {described}: pass a torch module or a function of a batch of inputs")
 
 
 def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) -> tuple[Layout, int]:
@@ -76,6 +66,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     size = min(len(inputs), batch_size)
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
+        refuse_probability(first)
         kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first, inputs.dtype)
         repeated = torch.arange(max(len(inputs), batch_size), device=inputs.device) % len(inputs)
         every = torch.arange(len(inputs), device=inputs.device)
@@ -131,10 +122,10 @@ def _choose_layout(model: Model, batches: Sequence[Tensor]) -> tuple[Layout, Ten
 
 
 def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor:
-    """Return the logits (N, classes) or labels (N,) of batches of inputs."""
+    """Return the logits (N, classes), the logits (N, 1) of a binary classifier, or the labels (N,) of batches of inputs."""
     outputs: list[Tensor] = []
     for batch in batches:
-        output = as_output(model(layout(batch).clone()))
+        output = output_tensor(model(layout(batch).clone()))
         to_labels(output, len(batch))
         if outputs and output.shape[1:] != outputs[0].shape[1:]:
             raise InputError("the model returns different numbers of classes for different batches")
@@ -217,14 +208,13 @@ def _watch_modules(model: Model) -> Generator[None]:
 
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
         remember(module, name)
-    # A compiled module would be compiled again because of the hook; its submodules are in evaluation mode already.
-    compiled = hasattr(model, "_orig_mod")
-    handle = None if compiled else register_module_forward_pre_hook(before_forward)
+    handle = register_module_forward_pre_hook(before_forward)
     try:
-        yield
+        with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):  # the hook would cause recompilation
+            warnings.filterwarnings("ignore", "Using `torch.compile")
+            yield
     finally:
-        if handle is not None:
-            handle.remove()
+        handle.remove()
         changed = [stored.full_name for stored in state if _restore(stored)]
     if changed:
         raise InputError(f"the model changes {changed[0]} during evaluation, such as running statistics; {ADVICE}")

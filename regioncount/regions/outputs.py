@@ -1,5 +1,7 @@
 """The output of a model as logits or labels; outputs that are neither are refused."""
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,14 +10,34 @@ from torch import Tensor
 
 from regioncount.errors import InputError
 
-EXPECTED = "it must return logits (batch, classes) with two classes or more, or integer labels (batch,)"
+EXPECTED = "it must return logits (batch, classes), or (batch, 1) for two classes, or integer labels (batch,)"
 
 
 def as_output(output: Any) -> Tensor:
-    """Return what a model returned as a tensor.
+    """Return what a model returned as logits of two classes or more, or as labels.
 
     Args:
-        output: A tensor, an object with a tensor as its attribute `logits` (as in Hugging Face's models), or numbers that
+        output: See `output_tensor`. The logit z of a binary classifier, (B, 1), stands for the logits (0, z): class 1 is
+            predicted where z > 0.
+
+    Returns:
+        A dense, real tensor.
+
+    Raises:
+        InputError: The output has another type.
+    """
+    tensor = output_tensor(output)
+    if tensor.dim() == 2 and tensor.shape[1] == 1 and tensor.is_floating_point():
+        return torch.cat([torch.zeros_like(tensor), tensor], dim=1)
+    return tensor
+
+
+def output_tensor(output: Any) -> Tensor:
+    """Return what a model returned as a tensor, unchanged.
+
+    Args:
+        output: A tensor; an object with a tensor as its attribute `logits`, or a mapping with the key "logits" (as in
+            Hugging Face's models); a tuple or list whose first part is a tensor (B, classes) or (B, 1); or numbers that
             `torch.as_tensor` accepts, such as an array of labels.
 
     Returns:
@@ -25,15 +47,20 @@ def as_output(output: Any) -> Tensor:
         InputError: The output has another type.
     """
     output = getattr(output, "logits", output)
-    if isinstance(output, list) and any(isinstance(value, str) for value in output):
-        raise InputError("the model returned strings: number the classes, and return integer labels (batch,)")
-    if isinstance(output, tuple | list | dict) and not _are_numbers(output):
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    if isinstance(output, tuple | list) and len(output) and isinstance(output[0], Tensor) and output[0].dim() == 2:
+        output = _first_part(output)
+    if isinstance(output, tuple | list | Mapping) and not _are_numbers(output):
+        part = "key" if isinstance(output, Mapping) else "0"
         raise InputError(
-            f"the model returned a {type(output).__name__}: count regions of one output, for example "
-            f"lambda inputs: model(inputs)[{'0' if not isinstance(output, dict) else 'key'}]"
+            f"the model returned a {type(output).__name__} without logits (batch, classes): return one output, for example "
+            f"lambda inputs: model(inputs)[{part}]"
         )
     if isinstance(output, np.ma.MaskedArray):
         raise InputError("the model returned a masked array: return values without a mask")
+    if not isinstance(output, Tensor | np.ndarray) and hasattr(output, "__array__"):
+        output = np.asarray(output)  # such as an array of JAX
     try:
         tensor = torch.as_tensor(output)
     except (TypeError, ValueError, RuntimeError):
@@ -71,11 +98,6 @@ def to_labels(output: Any, batch: int) -> tuple[Tensor, Tensor]:
         if output.dtype == torch.uint64 and (output.view(torch.int64) < 0).any():
             raise InputError("the model returned labels of 2^63 or more; number the classes from 0")
         return output.long(), torch.zeros((), dtype=torch.bool)
-    if output.dim() == 2 and output.shape == (batch, 1):
-        raise InputError(
-            "the model returned one logit for each input: a class is predicted by its sign. Count, for example, "
-            "lambda inputs: (model(inputs)[:, 0] > 0).long()"
-        )
     raise InputError(f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; {EXPECTED}")
 
 
@@ -107,8 +129,33 @@ def refuse_nan(has_nan: Tensor) -> None:
         raise InputError("the model returns logits that are not a number: its regions cannot be counted")
 
 
+def refuse_probability(output: Tensor) -> None:
+    """Raise if the one output (B, 1) of a binary classifier seems to be a probability, whose threshold is not 0.
+
+    Raises:
+        InputError: If all values are between 0 and 1.
+    """
+    if output.dim() == 2 and output.shape[1] == 1 and output.is_floating_point() and ((output >= 0) & (output <= 1)).all():
+        raise InputError(
+            "the model returned one value between 0 and 1 for each input, as a probability: return its logit (without the "
+            "sigmoid), or two logits, for example lambda x: torch.cat([1 - model(x), model(x)], 1).log()"
+        )
+
+
+def _first_part(parts: tuple[Any, ...] | list[Any]) -> Tensor:
+    """Return the first part of an output of several; warn if another one may be the logits."""
+    first, *others = parts
+    if any(isinstance(part, Tensor) and part.dim() == 2 for part in others):
+        warnings.warn(
+            f"the model returned a {type(parts).__name__}: its first part, with {first.shape[1]} values for each input, is "
+            "evaluated as its logits",
+            stacklevel=2,
+        )
+    return first
+
+
 def _are_numbers(values: Any) -> bool:
     """Return whether a list contains numbers, such as labels in a Python list, and not tensors or mappings."""
-    if isinstance(values, dict):
+    if isinstance(values, Mapping):
         return False
     return all(isinstance(value, int | float) or (isinstance(value, list) and _are_numbers(value)) for value in values)

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count
 from regioncount.regions.evaluation import Model
 from regioncount.regions.labelling import Labeller
-from regioncount.regions.model_check import require_callable
 
 
 def plane_grid(triangle: Tensor, resolution: int = 150, margin: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def label_planes(
     Raises:
         InputError: If `count_regions` would raise it.
     """
-    require_callable(model)
+    model = as_model(model)
     triangles = as_vertices(triangles, dimension=2)
     require_count("resolution", resolution, 2)
     squares: list[Tensor] = []

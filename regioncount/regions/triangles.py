@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.errors import InputError
+from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
 from regioncount.regions.model_check import check_function, sample_points
@@ -94,6 +95,7 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
         Humayun et al. 2023, "SplineCam: Exact Visualization and Characterization of Deep Network Geometry and Decision
         Boundaries".
     """
+    model = as_model(model)
     triangles = as_vertices(triangles, dimension=2)
     check_function(model, sample_points(triangles).to(*device_and_dtype(model, triangles)))
     program = trace(model, triangles.shape[2:])
