@@ -323,12 +323,57 @@ def test_a_data_set_without_a_test_split_is_divided_in_halves(plugin):
     assert (len(dataset.train), len(dataset.test), dataset.classes) == (30, 30, ("a", "b", "c"))
 
 
+OUTPUTS = {"answer": 3, "parts": 3, "one_logit": 2}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_network_of_a_plugin_may_return_its_logits_in_another_form(plugin, output):
+    plugin(
+        "forms",
+        """
+        import torch
+        from torch import nn
+
+        class Net(nn.Linear):
+            def __init__(self, num_classes, outputs=None):
+                super().__init__(64, outputs or num_classes)
+
+            def forward(self, images):
+                return self.result(super().forward(images.flatten(1)))
+
+        class answer(Net):
+            def result(self, logits):
+                return {"logits": logits, "loss": None}
+
+        class parts(Net):
+            def result(self, logits):
+                return logits, None
+
+        class one_logit(Net):
+            def __init__(self, num_classes):
+                super().__init__(num_classes, outputs=1)
+
+            def result(self, logits):
+                return logits
+        """,
+    )
+    model = {"_target_": f"forms.{output}", "name": output}
+    network = networks.build_model(model, OUTPUTS[output], 1, 8)
+    images = torch.randn(5, 1, 8, 8)
+    logits = network.forward(images)
+    logits = {"answer": lambda: logits["logits"], "parts": lambda: logits[0], "one_logit": lambda: logits}[output]()
+    expected = torch.cat([0 * logits, logits], dim=1) if output == "one_logit" else logits
+    assert torch.equal(network(images), expected)
+    assert list(network.state_dict()) == ["weight", "bias"]
+
+
 BAD_NETWORKS = {
     "builtins.print": "identified by its .py files, but builtins is not one",
     "strange_networks.number": "int is not a torch.nn.Module",
     "strange_networks.raising": "the plugin strange_networks raised KeyError: 'key'",
     "strange_networks.no_weights": "it has no parameters to train",
     "strange_networks.broken": "does not take images of shape .*: 'nothing'",
+    "strange_networks.other_output": "model=other_output: the model returned a dict without logits",
     "strange_networks.constant": "name a class or a function",
     "strange_networks.missing": "has no attribute",
 }
@@ -352,6 +397,13 @@ def test_a_network_of_a_plugin_is_checked(plugin, target):
 
             def forward(self, images):
                 return {}["nothing"]
+
+        class other_output(nn.Linear):
+            def __init__(self, num_classes):
+                super().__init__(64, num_classes)
+
+            def forward(self, images):
+                return {"values": super().forward(images.flatten(1))}
         """,
     )
 

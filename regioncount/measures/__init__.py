@@ -63,8 +63,8 @@ def measure(
             tensors or arrays; a torch `Dataset` or `DataLoader` of such pairs, which is read into memory; or a data set of
             `regioncount.data`, which has a training and a test set. Labels are integers, or names of classes if the model
             returns names.
-        names: Registered measures, or one. By default, and as "all", all that need only one model and its data. They do not
-            include `seed_agreement` and `theorem`, and those that are computed on request only (`regioncount.measures.distances`).
+        names: Registered measures, or one. By default, and as "all", all that need only one model and its data, except those
+            that are computed on request only (`regioncount.measures.distances`). `seed_agreement` and `theorem` need more.
         test: The test set, in the form of `data`.
         initial: The model before training.
 

@@ -18,7 +18,8 @@ from regioncount.models.catalogue import MAX_SIZE
 from regioncount.options import options_model, validate_options
 from regioncount.regions.bounds import check_monotone
 from regioncount.regions.evaluation import evaluation_mode, to_fast_layout
-from regioncount.regions.model_check import check_function
+from regioncount.regions.model_check import check_function, refuse_probability
+from regioncount.regions.outputs import as_output, in_unit_interval, output_tensor
 from regioncount.regions.piecewise import trace
 from regioncount.registry import models, unknown_choice
 
@@ -88,6 +89,8 @@ def build_model(
     network = entry.build(**{key: value for key, value in sizes.items() if key in parameters}, **options)
     if not isinstance(network, nn.Module):
         raise InputError(f"model={entry.name}: {type(network).__name__} is not a torch.nn.Module")
+    if entry.plugin:
+        network.register_forward_hook(_return_logits)
     return network
 
 
@@ -176,6 +179,8 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
     try:
         with torch.no_grad(), evaluation_mode(network):
             output = network(torch.zeros(shape))
+    except InputError as error:
+        raise InputError(f"model={name}: {error}") from None
     except Exception as error:
         if kinds.entry(options).plugin is None and not isinstance(error, (RuntimeError, ValueError)):
             raise
@@ -187,6 +192,9 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
     if kinds.entry(options).plugin:
         sample = torch.randn(16, *shape[1:], generator=torch.Generator().manual_seed(0))
         try:
+            with torch.no_grad(), evaluation_mode(network):
+                if in_unit_interval(output_tensor(network.forward(sample))):  # without the hook
+                    refuse_probability(network.forward, sample)
             check_function(network, sample)
         except InputError as error:
             raise InputError(f"model={name}: {error}") from None
@@ -249,6 +257,11 @@ def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tup
             check_monotone(program)
     except InputError as error:
         raise InputError(f"model={options['name']}: {error}") from None
+
+
+def _return_logits(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
+    """Return the logits (B, classes) in the output of a network; registered as a forward hook."""
+    return as_output(output)
 
 
 def _height_and_width(image_size: Any) -> tuple[int, int]:

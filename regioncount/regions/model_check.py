@@ -23,11 +23,12 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_layout, require_values, true_float32
-from regioncount.regions.outputs import logit_scale, output_tensor, refuse_probability, to_labels
+from regioncount.regions.outputs import in_unit_interval, logit_scale, output_tensor, to_labels
 
 SAMPLE_POINTS = 32
 PAIRS = (6, 2)  # vertices and other points that are also evaluated in a batch of their own
 MAX_BATCH = 256  # inputs in the largest batch of the check
+FAR = 1000.0  # factor of inputs at which logits are large
 SEED = 0  # of the points' positions in the subspaces
 
 # The modules of torch that compute something else in training mode.
@@ -66,7 +67,8 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     size = min(len(inputs), batch_size)
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
-        refuse_probability(first)
+        if in_unit_interval(first):
+            refuse_probability(model, inputs[:size], layout)
         kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first, inputs.dtype)
         repeated = torch.arange(max(len(inputs), batch_size), device=inputs.device) % len(inputs)
         every = torch.arange(len(inputs), device=inputs.device)
@@ -84,6 +86,31 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         if alone is not None and not _agree(first[pairs[::2].to(first.device)], alone, tolerance):
             raise InputError(f"the model's {kind} for an input differ if it is in a batch of its own; {ADVICE}")
     return layout, len(inputs) + len(repeated) + len(pairs) + len(pairs) // 2
+
+
+def refuse_probability(model: Model, inputs: Tensor, layout: Layout = Tensor.contiguous) -> None:
+    """Refuse a binary classifier that returns the probability of class 1 instead of its logit, whose threshold is not 0.
+
+    A probability remains between 0 and 1 at inputs that are multiplied by `FAR`. The output of a logit does not, unless the
+    model bounds it.
+
+    Args:
+        model: A model that returned values between 0 and 1, one for each input.
+        inputs: Inputs (B, *input_shape).
+        layout: Converts inputs to the memory layout in which the model is evaluated.
+
+    Raises:
+        InputError: The output at the multiplied inputs is between 0 and 1, too, or the model does not support them.
+    """
+    try:
+        is_bounded = in_unit_interval(_evaluate(model, [inputs * FAR], layout))
+    except Exception:
+        is_bounded = True
+    if is_bounded:
+        raise InputError(
+            "the model returned one value between 0 and 1 for each input, as a probability: return its logit (without the "
+            "sigmoid), or two logits, for example lambda x: torch.cat([1 - model(x), model(x)], 1).log()"
+        )
 
 
 def sample_points(vertices: Tensor) -> Tensor:

@@ -129,17 +129,10 @@ def refuse_nan(has_nan: Tensor) -> None:
         raise InputError("the model returns logits that are not a number: its regions cannot be counted")
 
 
-def refuse_probability(output: Tensor) -> None:
-    """Raise if the one output (B, 1) of a binary classifier seems to be a probability, whose threshold is not 0.
-
-    Raises:
-        InputError: If all values are between 0 and 1.
-    """
-    if output.dim() == 2 and output.shape[1] == 1 and output.is_floating_point() and ((output >= 0) & (output <= 1)).all():
-        raise InputError(
-            "the model returned one value between 0 and 1 for each input, as a probability: return its logit (without the "
-            "sigmoid), or two logits, for example lambda x: torch.cat([1 - model(x), model(x)], 1).log()"
-        )
+def in_unit_interval(output: Tensor) -> bool:
+    """Return whether an output is one value for each input, (B, 1), and all values are between 0 and 1."""
+    one_value = output.dim() == 2 and output.shape[1] == 1 and output.is_floating_point()
+    return one_value and bool(((output >= 0) & (output <= 1)).all())
 
 
 def _first_part(parts: tuple[Any, ...] | list[Any]) -> Tensor:

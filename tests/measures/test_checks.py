@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import regioncount as rc
 from regioncount.measures.layer_norms import spectral_norms
@@ -111,14 +113,22 @@ def linear(classes=3, inputs=8):
 
 
 VECTORS = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+NAMES = np.array(["cat", "dog", "elk"])[np.arange(40) % 3]
 REFUSED = {
     "a label out of range": (lambda: rc.measure(linear(), (VECTORS, LABELS + 1)), "training label 3 is not a class"),
     "a negative label": (lambda: rc.measure(linear(), (VECTORS, LABELS - 1)), "training label -1"),
     "a test label": (lambda: rc.measure(linear(), (VECTORS, LABELS), test=(VECTORS, LABELS + 1)), "test label 3"),
     "another initial model": (lambda: rc.measure(linear(), (VECTORS, LABELS), initial=linear(4)), "another architecture"),
     "no examples": (lambda: rc.measure(linear(), (VECTORS[:0], LABELS[:0])), "no examples"),
-    "one logit": (lambda: rc.measure(linear(1), (VECTORS, LABELS * 0)), "one logit"),
-    "a tuple": (lambda: rc.measure(lambda x: (x, x), (VECTORS, LABELS)), "returned a tuple"),
+    "a probability": (lambda: rc.measure(nn.Sequential(linear(1), nn.Sigmoid()), (VECTORS, LABELS * 0)), "as a probability"),
+    "probabilities": (
+        lambda: rc.measure(nn.Sequential(linear(), nn.Softmax(1)), (VECTORS, LABELS)),
+        "returns probabilities",
+    ),
+    "a tuple": (lambda: rc.measure(lambda x: (x[0], x), (VECTORS, LABELS)), "returned a tuple"),
+    "names of labels": (lambda: rc.measure(linear(), (VECTORS, NAMES)), "labels are names.* returns logits"),
+    "names and numbers": (lambda: rc.measure(lambda x: x[:, 0] > 0, (VECTORS, NAMES)), "labels are names.* numbers"),
+    "numbers and names": (lambda: rc.measure(lambda x: ["a"] * len(x), (VECTORS, LABELS)), "numbers, but the model returns"),
     "noise": (lambda: rc.measure(nn.Sequential(linear(), Noise()), (VECTORS, LABELS)), "different logits"),
 }
 
@@ -238,11 +248,11 @@ NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ((None, DATA), "the model is NoneType: pass a torch module or a function"),
+        ((None, DATA), "the model is NoneType: pass a torch module, a function"),
         ((NETWORK, (IMAGES, LABELS, LABELS)), "the training data are tuple: pass a pair of inputs and labels"),
         ((NETWORK, IMAGES), "the training data are Tensor: pass a pair"),
-        ((NETWORK, (IMAGES.double(), LABELS)), "the inputs are torch.float64, but the model's weights torch.float32"),
-        ((NETWORK, DATA, "accuracy"), r"names is 'accuracy': pass a list, such as \['accuracy'\]"),
+        ((NETWORK, DATA, "accuracies"), "measure 'accuracies' is unknown"),
+        ((NETWORK, TensorDataset(IMAGES)), "each example must be a pair"),
     ],
 )
 def test_other_arguments_are_refused_in_one_line(arguments, reason):
@@ -269,3 +279,82 @@ def test_norms_of_a_layer_with_a_hook_are_undefined():
     assert measured["log_product_frobenius_error"] == (
         "the layer 1 has a forward hook, which may change what its weight computes"
     )
+
+
+SMALL = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+FEATURES = TensorDataset(VECTORS, LABELS)
+SAME_DATA = {
+    "arrays of other types": (VECTORS.double().numpy(), LABELS.numpy().astype(np.uint8)),
+    "a data set": FEATURES,
+    "a loader": DataLoader(FEATURES, batch_size=7),
+    "a loader that shuffles and leaves out a batch": DataLoader(FEATURES, batch_size=7, shuffle=True, drop_last=True),
+}
+
+
+@pytest.mark.parametrize("kind", SAME_DATA)
+def test_data_are_the_same_in_any_form(kind):
+    expected = rc.measure(SMALL, (VECTORS, LABELS), "all", test=(VECTORS, LABELS))
+    assert repr(rc.measure(SMALL, SAME_DATA[kind], test=SAME_DATA[kind])) == repr(expected)
+
+
+class Augmented(Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return torch.randn(8), 0
+
+
+def test_random_augmentation_is_refused():
+    with pytest.raises(rc.InputError, match="differ each time"):
+        rc.measure(SMALL, Augmented())
+
+
+WRAPPED = {
+    "DataParallel": nn.DataParallel,
+    "AveragedModel": torch.optim.swa_utils.AveragedModel,
+    "torch.compile": torch.compile,
+    "twice": lambda model: nn.DataParallel(torch.compile(model)),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_wrapped_networks_have_the_measures_of_the_network_inside(wrapper):
+    wrapped, data = WRAPPED[wrapper](SMALL), (VECTORS, LABELS)
+    values = rc.measure(wrapped, data, initial=WRAPPED[wrapper](linear()))
+    assert repr(values) == repr(rc.measure(SMALL, data, initial=linear()))
+
+
+def test_one_logit_has_the_measures_of_two_logits():
+    one = linear(1)
+    labels = (one(VECTORS)[:, 0] > 0.1).long()
+
+    def two(inputs):
+        logit = one(inputs)
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+
+    names = ["accuracy", "output_margin", "inverse_margin"]
+    values = rc.measure(one, (VECTORS, labels), names, test=(VECTORS, labels))
+    assert values == rc.measure(two, (VECTORS, labels), names, test=(VECTORS, labels))
+    logit = one(VECTORS)[:, 0].detach()
+    loss = F.binary_cross_entropy_with_logits(logit, labels.float()).item()
+    assert values["train_loss"] == pytest.approx(loss, rel=1e-5)
+    assert values["train_accuracy"] == ((logit > 0).long() == labels).double().mean()
+    gradient = rc.measure(one, (VECTORS, labels), "gradient_norm")["gradient_norm"]
+    F.binary_cross_entropy_with_logits(one(VECTORS)[:, 0], labels.float()).backward()
+    squares = sum(parameter.grad.square().sum().item() for parameter in one.parameters())
+    assert gradient == pytest.approx(math.sqrt(squares), rel=1e-4)
+
+
+def test_an_estimator_predicts_names():
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.tree import DecisionTreeClassifier
+
+    pipeline = make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=2)).fit(VECTORS.numpy(), NAMES)
+    accuracy = (pipeline.predict(VECTORS.numpy()) == NAMES).mean()
+    for model in (pipeline, pipeline.predict, lambda inputs: pipeline.predict(inputs).tolist()):
+        values = rc.measure(model, (VECTORS, NAMES), "accuracy", test=(VECTORS, NAMES))
+        assert values["train_accuracy"] == values["test_accuracy"] == accuracy
+    with pytest.raises(rc.InputError, match="labels are numbers, but the classes have names, such as 'cat'"):
+        rc.measure(pipeline, (VECTORS, LABELS))

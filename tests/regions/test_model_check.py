@@ -300,13 +300,15 @@ def test_the_check_stays_within_the_batch_size(method):
 
 
 OUTPUTS = {
-    "a tuple": (lambda x: (x[:, :3], x), "returned a tuple.*lambda inputs"),
+    "a tuple": (lambda x: (x[0, :3], x), "returned a tuple.*lambda inputs"),
     "a dictionary": (lambda x: {"out": x[:, :3]}, "returned a dict"),
     "nothing": (lambda x: None, "returned NoneType"),
     "complex logits": (lambda x: x[:, :3] + 1j, "complex"),
     "sparse logits": (lambda x: x[:, :3].to_sparse(), "sparse"),
-    "string labels": (lambda x: np.array(["a"] * len(x)), "returned <U1"),
-    "one logit": (lambda x: x[:, :1], "one logit.*> 0"),
+    "text of two dimensions": (lambda x: np.array([["a"]] * len(x)), "text of shape"),
+    "a probability": (lambda x: x[:, :1].sigmoid(), "as a probability.*logit"),
+    "a clamped probability": (lambda x: x[:, :1].clamp(0, 1), "as a probability.*logit"),
+    "one integer": (lambda x: x[:, :1].long(), "torch.int64 of shape"),
     "large labels": (lambda x: np.full(len(x), 2**63, np.uint64), "2\\^63"),
 }
 
@@ -320,9 +322,71 @@ def test_other_outputs_are_refused_in_one_line(name, method):
 
 
 @pytest.mark.parametrize("method", ANY_METHOD)
-def test_a_module_that_returns_a_tuple_is_refused(method):
-    with pytest.raises(rc.InputError, match="returned a tuple"):
-        rc.count_regions(nn.Sequential(network(), Function(lambda logits: (logits, logits[:, :2]))), SEGMENTS, method=method)
+def test_the_first_part_of_a_tuple_is_counted_with_a_warning_if_another_may_be_the_logits(method):
+    expected = rc.count_regions(network(), SEGMENTS, method=method).mean
+    model = nn.Sequential(network(), Function(lambda logits: (logits, logits[:, :2])))
+    with pytest.warns(UserWarning, match="returned a tuple: its first part"):
+        assert rc.count_regions(model, SEGMENTS, method=method).mean == expected
+    model = nn.Sequential(network(), Function(lambda logits: [logits, None]))
+    assert rc.count_regions(model, SEGMENTS, method=method).mean == expected
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+def test_one_logit_is_counted_as_two_logits(method):
+    one = nn.Sequential(network(), Function(lambda logits: logits[:, :1])).eval()
+    two = nn.Sequential(
+        network(), Function(lambda logits: torch.cat([torch.zeros_like(logits[:, :1]), logits[:, :1]], dim=1))
+    )
+    counts = rc.count_regions(one, SEGMENTS, method=method).counts.tolist()
+    assert counts == rc.count_regions(two, SEGMENTS, method=method).counts.tolist()
+    if method == "grid":
+        assert counts == rc.count_regions(lambda x: (one(x)[:, 0] > 0).long(), SEGMENTS).counts.tolist()
+
+
+def test_a_logit_between_0_and_1_is_no_probability():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    with torch.no_grad():
+        model[1].weight.mul_(1e-3)
+        model[1].bias.fill_(0.5)
+    assert rc.count_regions(model, SEGMENTS).mean == 1
+
+
+WRAPPERS = {
+    "DataParallel": nn.DataParallel,
+    "AveragedModel": torch.optim.swa_utils.AveragedModel,
+    "torch.compile": torch.compile,
+    "compiled inside": lambda model: nn.Sequential(torch.compile(model), nn.Identity()),
+    "compiled in place": lambda model: model.compile() or model,
+}
+
+
+@pytest.mark.parametrize("method", ANY_METHOD)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_modules_are_counted_as_the_module_inside(wrapper, method):
+    expected = rc.count_regions(network(), SEGMENTS, method=method).counts
+    assert rc.count_regions(WRAPPERS[wrapper](network()), SEGMENTS, method=method).counts.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_module_in_half_precision_is_counted_as_its_float32_copy_with_a_warning(dtype):
+    half = network().to(dtype)
+    expected = rc.count_regions(network().to(dtype).float(), SEGMENTS).counts.tolist()
+    with pytest.warns(UserWarning, match="a copy in float32"):
+        assert rc.count_regions(half, SEGMENTS).counts.tolist() == expected
+    assert {parameter.dtype for parameter in half.parameters()} == {dtype}
+
+
+def test_an_estimator_with_named_classes_is_counted():
+    from sklearn.tree import DecisionTreeClassifier
+
+    points = np.random.default_rng(0).normal(size=(60, VECTORS[0, 0].numel()))
+    names = np.array(["cat", "dog", "elk"])[np.abs(points).argmax(1) % 3]
+    tree = DecisionTreeClassifier(random_state=0).fit(points, names)
+    numbers = {"cat": 0, "dog": 1, "elk": 2}
+    expected = rc.count_regions(lambda x: np.array([numbers[name] for name in tree.predict(x)]), VECTORS).counts.tolist()
+    for model in (tree, tree.predict, lambda x: list(tree.predict(x))):
+        assert rc.count_regions(model, VECTORS).counts.tolist() == expected
+    assert rc.count_regions(tree, VECTORS.numpy()).counts.tolist() == expected
 
 
 class Answer(dict):
