@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from torch.fx import Node
 from regioncount.errors import InputError
 from regioncount.regions.checks import as_vertices
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
+from regioncount.regions.maxima import candidates
 from regioncount.regions.model_check import check_function, sample_points
+from regioncount.regions.operations import Operation, crossed
 from regioncount.regions.outputs import refuse_nan
-from regioncount.regions.piecewise import Operation, Program, apply, trace
+from regioncount.regions.piecewise import Program, apply, trace
 from regioncount.regions.verification import verify
 
 # Values at the vertices of all cells in memory at a time: 2 GB. A network that needs more is too large for this method.
@@ -97,6 +100,8 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
     triangles = as_vertices(triangles, dimension=2)
     check_function(model, sample_points(triangles).to(*device_and_dtype(model, triangles)))
     program = trace(model, triangles.shape[2:])
+    if program.comparison is not None:
+        raise InputError(f"an exact count in planes cannot follow {program.comparison}, whose result jumps; use method=grid")
     with torch.no_grad(), true_float32():
         triangles = triangles.to(program.device, torch.float64)
         return [_verified(program, _divide(program, triangle), triangle) for triangle in triangles]
@@ -114,10 +119,10 @@ def _divide(program: Program, triangle: Tensor) -> ExactPlane:
     """Return the regions of one triangle."""
     cells, positions = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     values: dict[Node, Any] = {program.input: triangle}
-    max_vertices = MAX_VALUES // program.values_per_input
+    max_vertices = _max_vertices(program)
     for stage in program.stages:
         if stage is not program.stages[0]:
-            cells, interpolate = _cut(cells, _piece_boundaries(stage[0], values[stage[0].operand]), max_vertices)
+            cells, interpolate = _cut(cells, _piece_boundaries(program, stage[0], values), max_vertices)
             positions = interpolate(torch.from_numpy(positions)).numpy()
             values = {node: interpolate(value) for node, value in values.items()}
         for operation in stage:
@@ -146,13 +151,32 @@ def _finite_classes(logits: Tensor) -> list[int]:
     return (~masked).nonzero().flatten().tolist()
 
 
-def _piece_boundaries(operation: Operation, operand: Tensor) -> Tensor:
-    """Return values (P, M) that are zero where an operation changes from one affine piece to another."""
-    if operation.windows is None:
-        return torch.cat([operand.reshape(len(operand), -1) - threshold for threshold in operation.thresholds], dim=1)
-    images, windows = operand.flatten(2), operation.windows
-    pairs = combinations(range(windows.shape[1]), 2)
-    return torch.cat([(images[..., windows[:, a]] - images[..., windows[:, b]]).flatten(1) for a, b in pairs], dim=1)
+def _piece_boundaries(program: Program, operation: Operation, values: dict[Node, Any]) -> Tensor:
+    """Return values (P, M) that are zero where an operation changes from one affine piece to another.
+
+    Raises:
+        InputError: If a value is infinite at some points only.
+    """
+    values, points = {**program.constants, **values}, len(values[operation.operands[0]])
+    if operation.maximum is None:
+        boundaries = torch.cat(crossed(operation, values, points), dim=1)
+    else:
+        options = candidates(operation.maximum, values, points)
+        first, second = torch.combinations(torch.arange(options.shape[2], device=options.device)).T
+        boundaries = (options[..., first] - options[..., second]).flatten(1)
+    finite = boundaries.isfinite()
+    sides = boundaries.nan_to_num(nan=0.0).sign()
+    if not (finite.all(dim=0) | (~finite & (sides == sides[:1])).all(dim=0)).all():
+        raise InputError("a value of the network is infinite at some points of a triangle; use method=grid")
+    return boundaries[:, finite.all(dim=0)]
+
+
+def _max_vertices(program: Program) -> int:
+    """Return the largest number of vertices: each has the values of the network, and those of `_piece_boundaries`."""
+    maxima = [operation.maximum for operation in program.operations if operation.maximum is not None]
+    shapes = [maximum.windows.shape for maximum in maxima if maximum.windows is not None]
+    pairs = max((groups * comb(size, 2) for groups, size in shapes), default=0)
+    return MAX_VALUES // max(pairs, program.values_per_input)
 
 
 def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list[list[int]], Interpolate]:

@@ -17,8 +17,9 @@ from regioncount.config import parse_run
 from regioncount.errors import InputError
 from regioncount.regions import bounds, exact, triangles
 from regioncount.regions.bounds import bounded_lines
-from regioncount.regions.exact import exact_lines, upper_envelope
+from regioncount.regions.exact import exact_lines
 from regioncount.regions.piecewise import trace
+from regioncount.regions.points import upper_envelope
 from regioncount.regions.triangles import exact_planes
 from regioncount.runs import describe, runner
 from regioncount.runs.measurements import measured_values
