@@ -25,13 +25,14 @@ from torch.utils._pytree import tree_map
 from regioncount.errors import InputError
 from regioncount.regions.checks import as_vertices, require_count
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
-from regioncount.regions.exact import ExactLines, chunk_size, propagate, verified
+from regioncount.regions.exact import ADVICE, ExactLines, chunk_size, propagate, verified
 from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.nodes import Values, call, operation_name, tensors_of
 from regioncount.regions.operations import Operation
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, trace
+from regioncount.regions.progress import Advance, progress
 from regioncount.regions.relaxation import ConstantsAt, linear_part, linear_radius, magnitudes_of, relax, zero_values
 
 # Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
@@ -184,16 +185,24 @@ def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines
     remaining = _concatenate(exact_parts)
     # Intervals with the fewest pieces per length come first: on these, a budget proves the largest share of a line.
     remaining = remaining[np.argsort(remaining.pieces / np.diff(remaining.ends).squeeze(1), kind="stable")]
-    for part in remaining.chunks(chunk):
-        if evaluations < limit:
-            exact = propagate(program, part.inputs(vertices), None if budget is None else budget - evaluations)
-            evaluations += exact.evaluations
-            offset, end = part.ends[exact.line].T
-            start, stop = (offset + position * (end - offset) for position in (exact.start, exact.stop))
-            proved.append(Intervals(part.line[exact.line], start, stop, exact.label))
+    with progress(len(remaining.line), "intervals of lines", ADVICE) as advance:
+        complete = 0
+        for part in remaining.chunks(chunk):
+            if evaluations < limit:
+                left = None if budget is None else budget - evaluations
+                exact = propagate(program, part.inputs(vertices), left, _after(complete, advance))
+                complete, evaluations = complete + len(part.line), evaluations + exact.evaluations
+                offset, end = part.ends[exact.line].T
+                start, stop = (offset + position * (end - offset) for position in (exact.start, exact.stop))
+                proved.append(Intervals(part.line[exact.line], start, stop, exact.label))
     merged = merge_intervals(proved)
     most = _max_regions(merged, _concatenate([remaining, *queue]), number)
     return ExactLines(*merged, covered_share(merged, number), most, None, evaluations)
+
+
+def _after(complete: int, advance: Advance) -> Advance:
+    """Return a function that adds what was complete before."""
+    return lambda done, description: advance(complete + done, description)
 
 
 def _max_regions(proved: Intervals, undecided: _Undecided, number: int) -> np.ndarray:

@@ -24,10 +24,14 @@ from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, apply, trace
 from regioncount.regions.points import Points, compare, sorting_order, upper_envelope, with_crossings
+from regioncount.regions.progress import Advance, progress
 from regioncount.regions.verification import verify
 
 # Number of values propagated through the network at a time.
 CHUNK_VALUES = {"cpu": 2**21, "cuda": 2**28}
+
+# Alternatives to a count that takes long.
+ADVICE = "use method=auto, or give a budget (method=exact or bounds), which makes the count a lower bound"
 
 # Distance from a boundary, as a fraction of the line, at which labels are compared if logits may jump there.
 INSIDE = 1e-9
@@ -110,7 +114,10 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     program = trace(model, vertices.shape[2:])
     with torch.no_grad(), true_float32():
-        return verified(program, ends := vertices.to(program.device, torch.float64), propagate(program, ends, budget))
+        ends = vertices.to(program.device, torch.float64)
+        with progress(len(ends), "lines", ADVICE) as advance:
+            lines = propagate(program, ends, budget, advance)
+        return verified(program, ends, lines)
 
 
 def verified(program: Program, vertices: Tensor, lines: ExactLines) -> ExactLines:
@@ -154,7 +161,7 @@ def chunk_size(program: Program) -> int:
     return CHUNK_VALUES.get(program.device.type, CHUNK_VALUES["cuda"]) // program.values_per_input
 
 
-def propagate(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
+def propagate(program: Program, vertices: Tensor, budget: int | None, advance: Advance) -> ExactLines:
     """Compute the exact regions on lines for a traced network.
 
     Points are propagated from stage to stage in chunks. The chunk that is furthest through the network comes first, so
@@ -164,11 +171,12 @@ def propagate(program: Program, vertices: Tensor, budget: int | None) -> ExactLi
         program: The network.
         vertices: float64 (S, 2, *input_shape) on the network's device.
         budget: Number of network evaluations after which the proof stops, or None.
+        advance: Called with the number of lines that are done, of which the last is a fraction; see `progress`.
 
     Returns:
         Intervals of constant label on each line.
     """
-    number = len(vertices)
+    number, done = len(vertices), 0.0
     max_points = max(2, chunk_size(program))
     ends = torch.arange(2 * number, device=program.device)
     points = Points(ends // 2, (ends % 2).double(), (ends % 2 == 0)[:-1], {program.input: vertices.flatten(0, 1)})
@@ -190,6 +198,8 @@ def propagate(program: Program, vertices: Tensor, budget: int | None) -> ExactLi
         evaluations += len(points.line)
         pieces += np.bincount(points.line[:-1][points.joined].cpu().numpy(), minlength=number)
         intervals.append(_label_intervals(points, points.values[program.output]))
+        done += float(points.position.diff()[points.joined].sum())
+        advance(min(number, max(done, number * evaluations / budget if budget else 0.0)), "")
     merged = merge_intervals(intervals)
     proved = covered_share(merged, number)
     lines = ExactLines(*merged, proved, np.full(number, np.inf), pieces, evaluations)

@@ -139,6 +139,12 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     def lerp(first: Tensor, last: Tensor, weight: Any) -> Tensor:
         return first + weight * (last - first)
 
+    def addcmul(summand: Tensor, first: Tensor, second: Tensor, value: float = 1) -> Tensor:
+        return summand + value * (first * second)
+
+    def addmm(summand: Tensor, first: Tensor, second: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
+        return beta * summand + alpha * (first @ second)
+
     def threshold(values: Tensor, level: float, below: float) -> Tensor:
         return values.clamp_min(level) if level == below else torch.where(values > level, values, below)
 
@@ -172,6 +178,9 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.min.other: torch.minimum,
         aten.lerp.Scalar: lerp,
         aten.lerp.Tensor: lerp,
+        aten.addcmul.default: addcmul,
+        aten.addmm.default: addmm,
+        aten.baddbmm.default: addmm,
         aten.threshold.default: threshold,
         aten.rrelu.default: rrelu,
         aten.aminmax.default: aminmax,

@@ -29,7 +29,7 @@ AFFINE = frozenset(
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     view reshape _unsafe_view view_as flatten unflatten squeeze unsqueeze transpose permute t movedim moveaxis swapaxes mT
     expand expand_as repeat tile repeat_interleave select slice narrow split split_with_sizes tensor_split chunk unbind
-    getitem index index_select gather take_along_dim roll flip fliplr flipud rot90 diagonal diag_embed tril triu unfold
+    getitem index index_select gather roll flip fliplr flipud rot90 diagonal diag_embed tril triu unfold
     im2col col2im constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d
@@ -60,7 +60,6 @@ FORMS: dict[str, Form] = {
     "diff": Form(summands=(0, 3, 4)),
     **dict.fromkeys(("mul", "multiply", "matmul", "bmm", "mm", "mv", "tensordot", "bilinear"), Form(factors=(0, 1))),
     "einsum": Form(factors=(1,)),
-    **dict.fromkeys(("addmm", "baddbmm", "addcmul"), Form(summands=(0,), factors=(1, 2))),
     "where": Form(summands=(1, 2), selectors=(0,)),
     "masked_fill": Form(summands=(0, 2), selectors=(1,)),
 }

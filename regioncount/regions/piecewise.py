@@ -213,7 +213,7 @@ def _first_second_mean_first(values: Tensor) -> Tensor:
 
 def _largest(values: Any) -> float:
     """Return the largest finite absolute value in a tensor or a list of tensors."""
-    finite = [tensor[tensor.isfinite()].abs() for tensor in tensors_of(values)]
+    finite = [tensor[tensor.isfinite()].double().abs() for tensor in tensors_of(values)]
     return max((float(tensor.max()) for tensor in finite if tensor.numel()), default=0.0)
 
 

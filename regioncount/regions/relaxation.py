@@ -45,7 +45,7 @@ def zero_values(program: Program) -> dict[Node, Any]:
     """
 
     def zeros(value: Tensor) -> Tensor:
-        return torch.zeros(1, *value.shape[1:], dtype=value.dtype, device=program.device)
+        return torch.zeros(1, *map(int, value.shape[1:]), dtype=value.dtype, device=program.device)
 
     nodes = [program.input, *(operation.node for operation in program.operations)]
     return {node: tree_map(zeros, node.meta["val"]) for node in nodes}

@@ -9,7 +9,7 @@ float64; a vertex that is on a line up to rounding is treated as on it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -29,6 +29,7 @@ from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.operations import Operation, crossed
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, apply, trace
+from regioncount.regions.progress import progress
 from regioncount.regions.verification import verify
 
 # Values at the vertices of all cells in memory at a time: 2 GB. A network that needs more is too large for this method.
@@ -104,7 +105,12 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
         raise InputError(f"an exact count in planes cannot follow {program.comparison}, whose result jumps; use method=grid")
     with torch.no_grad(), true_float32():
         triangles = triangles.to(program.device, torch.float64)
-        return [_verified(program, _divide(program, triangle), triangle) for triangle in triangles]
+        planes: list[ExactPlane] = []
+        with progress(len(triangles), "triangles", "use method=auto, or a smaller network") as advance:
+            for triangle in triangles:
+                planes.append(_verified(program, _divide(program, triangle, partial(advance, len(planes))), triangle))
+                advance(len(planes), "")
+        return planes
 
 
 def _verified(program: Program, plane: ExactPlane, triangle: Tensor) -> ExactPlane:
@@ -115,14 +121,14 @@ def _verified(program: Program, plane: ExactPlane, triangle: Tensor) -> ExactPla
     return replace(plane, evaluations=plane.evaluations + evaluations)
 
 
-def _divide(program: Program, triangle: Tensor) -> ExactPlane:
-    """Return the regions of one triangle."""
+def _divide(program: Program, triangle: Tensor, report: Callable[[str], None]) -> ExactPlane:
+    """Return the regions of one triangle; `report` is called with what is done."""
     cells, positions = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     values: dict[Node, Any] = {program.input: triangle}
     max_vertices = _max_vertices(program)
     for stage in program.stages:
         if stage is not program.stages[0]:
-            cells, interpolate = _cut(cells, _piece_boundaries(program, stage[0], values), max_vertices)
+            cells, interpolate = _cut(cells, _piece_boundaries(program, stage[0], values), max_vertices, report)
             positions = interpolate(torch.from_numpy(positions)).numpy()
             values = {node: interpolate(value) for node, value in values.items()}
         for operation in stage:
@@ -133,7 +139,7 @@ def _divide(program: Program, triangle: Tensor) -> ExactPlane:
     classes = _finite_classes(logits)
     logits = logits[:, classes]
     pairs = torch.tensor([*combinations(range(len(classes)), 2)], dtype=torch.int64, device=logits.device).view(-1, 2)
-    cells, interpolate = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], max_vertices)
+    cells, interpolate = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], max_vertices, report)
     positions, logits = interpolate(torch.from_numpy(positions)).numpy(), interpolate(logits).cpu().numpy()
     labels = np.array(classes)[[logits[cell].mean(axis=0).argmax() for cell in cells]]
     return ExactPlane([positions[cell] for cell in cells], labels, _connect(cells, labels), pieces, evaluations)
@@ -179,13 +185,16 @@ def _max_vertices(program: Program) -> int:
     return MAX_VALUES // max(pairs, program.values_per_input)
 
 
-def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list[list[int]], Interpolate]:
+def _cut(
+    cells: list[list[int]], lines: Tensor, max_vertices: int, report: Callable[[str], None]
+) -> tuple[list[list[int]], Interpolate]:
     """Return convex cells cut along each line that passes through them, and a function for values at the vertices.
 
     Args:
         cells: The vertices of each cell, in order.
         lines: Values (P, M) at the vertices of M functions that are affine on each cell and zero on a line.
         max_vertices: Largest number of vertices.
+        report: Called with the number of vertices.
 
     Returns:
         The new cells, and a function from values at the old vertices, (P, ...), to values at all vertices.
@@ -212,6 +221,7 @@ def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list
 
     new_cells: list[list[int]] = []
     for cell in cells:
+        report(f"the first has {len(rows):,} vertices of affine pieces, of at most {max_vertices:,}")
         if len(rows) > max_vertices:
             raise InputError(
                 f"a triangle has over {max_vertices:,} vertices of affine pieces; method=exact needs a smaller network"
@@ -226,7 +236,7 @@ def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list
     def interpolate(values: Tensor) -> Tensor:
         result = torch.cat([values, values.new_empty(len(new_vertices), *values.shape[1:])])
         for vertex, (u, v, share) in enumerate(new_vertices, start=len(values)):
-            result[vertex] = torch.lerp(result[u], result[v], share)
+            result[vertex] = torch.where(result[u] == result[v], result[u], torch.lerp(result[u], result[v], share))
         return result
 
     return new_cells, interpolate
