@@ -225,7 +225,7 @@ def test_regions_of_each_operation(name):
     torch.set_default_dtype(torch.float64)  # of constants that the network creates
     try:
         model, generator = network(EVERY[name], seed).double(), torch.Generator().manual_seed(seed)
-        lines = 3 * torch.randn(4, 2, 3, generator=generator)
+        lines = 3 * torch.randn(6, 2, 3, generator=generator)
         result = exact_lines(model, lines)
         assert (result.proved == 1).all()
         for number, line in enumerate(lines):
