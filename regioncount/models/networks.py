@@ -16,7 +16,7 @@ from regioncount.errors import InputError, one_line
 from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SIZE
 from regioncount.options import options_model, validate_options
-from regioncount.regions.bounds import check_monotone
+from regioncount.regions.bounds import check_relaxable
 from regioncount.regions.evaluation import evaluation_mode, to_fast_layout
 from regioncount.regions.model_check import check_function, refuse_probability
 from regioncount.regions.outputs import as_output, in_unit_interval, output_tensor
@@ -254,7 +254,7 @@ def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tup
         network = build_model(options, num_classes, in_channels, image_size)
         program = trace(network, torch.Size((in_channels, *image_size)))
         if method == "bounds":
-            check_monotone(program)
+            check_relaxable(program)
     except InputError as error:
         raise InputError(f"model={options['name']}: {error}") from None
 

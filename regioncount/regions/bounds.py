@@ -20,18 +20,21 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils._pytree import tree_map
 
 from regioncount.errors import InputError
 from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
-from regioncount.regions.exact import ExactLines, chunk_size, propagate, verified
+from regioncount.regions.exact import ADVICE, ExactLines, chunk_size, propagate, verified
 from regioncount.regions.intervals import MIN_GAP, Intervals, covered_share, find_gaps, merge_intervals
 from regioncount.regions.model_check import check_function, sample_points
-from regioncount.regions.nodes import call, operation_name
+from regioncount.regions.nodes import Values, call, operation_name, tensors_of
+from regioncount.regions.operations import Operation
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, trace
-from regioncount.regions.relaxation import linear_part, linear_radius, relax, zero_values
+from regioncount.regions.progress import Advance, progress
+from regioncount.regions.relaxation import ConstantsAt, linear_part, linear_radius, magnitudes_of, relax, zero_values
 
 # Network evaluations to bound an interval: its two ends, the middles and the radii of the deviations.
 EVALUATIONS_PER_INTERVAL = 4
@@ -39,6 +42,9 @@ EVALUATIONS_PER_INTERVAL = 4
 # An interval of at most this length is not bisected but counted exactly. Values that are equal up to rounding, such as those
 # of a pooling window, would otherwise be bisected without end.
 MIN_BISECTED = 1e-6
+
+# Random deviations for which the bounds of each affine operation are checked.
+SAMPLES = 8
 
 # A logit exceeds another if the difference is above this fraction of the largest logit. Smaller differences may be
 # rounding errors.
@@ -52,7 +58,8 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     they prove a label is as short as an affine piece, and the exact count does all the work.
 
     Args:
-        model: A torch module that returns logits (B, classes), as for `exact_lines`, with non-decreasing activations.
+        model: A torch module that returns logits (B, classes), as for `exact_lines`, with non-decreasing activations
+            and without comparisons.
         vertices: The two ends of each line, floating point (S, 2, *input_shape).
         budget: Number of network evaluations after which the proof stops; None proves every line completely.
 
@@ -61,7 +68,8 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
         one, `counts` is a lower bound and `most` an upper bound on the regions.
 
     Raises:
-        InputError: If `exact_lines` would raise it, or an activation decreases as its operand increases.
+        InputError: If `exact_lines` would raise it, or the network has an operation that cannot be bounded, such as an
+            activation that decreases as its operand increases.
     """
     model = as_model(model)
     vertices = as_vertices(vertices, dimension=1)
@@ -69,32 +77,51 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
         require_count("budget", budget, 1)
     check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     program = trace(model, vertices.shape[2:])
-    check_monotone(program)
+    check_relaxable(program)
     with torch.no_grad(), true_float32():
         return verified(program, ends := vertices.to(program.device, torch.float64), _prove(program, ends, budget))
 
 
-def check_monotone(program: Program) -> None:
-    """Check that all activations of a network are non-decreasing.
+def check_relaxable(program: Program) -> None:
+    """Check that all operations of a network can be bounded.
 
     Args:
         program: The network.
 
     Raises:
-        InputError: If an activation decreases as its operand increases.
+        InputError: If an activation decreases as its operand increases, a result jumps, or the bounds of an affine operation
+            on a few values are wrong: it mixes values with coefficients of both signs that are not constants of the network.
     """
-    zeros = zero_values(program)
+    advice = "use method=exact"
+    if program.comparison is not None:
+        raise InputError(f"method=bounds cannot follow {program.comparison}, whose result jumps; {advice}")
+    zeros, magnitudes = zero_values(program), magnitudes_of(program)
     for operation in program.operations:
-        if not operation.thresholds:
-            continue
-        levels = [operation.thresholds[0] - 1, *operation.thresholds, operation.thresholds[-1] + 1]
-        increasing = torch.cat([zeros[operation.operand] + level for level in levels])
-        results = call(operation.node, {**program.constants, operation.operand: increasing}, len(increasing))
-        if (results.diff(dim=0) < 0).any():
-            name = operation_name(operation.node)
-            raise InputError(
-                f"method=bounds cannot follow {name}, which decreases as its operand increases; use method=exact"
-            )
+        name = operation_name(operation.node)
+        if operation.thresholds:
+            levels = sorted(operation.thresholds)
+            levels = [levels[0] - 1, *levels, levels[-1] + 1]
+            increasing = torch.cat([zeros[operation.operand] + level for level in levels])
+            results = call(operation.node, {**program.constants, operation.operand: increasing}, len(increasing))
+            if (results.diff(dim=0) < 0).any():
+                raise InputError(f"method=bounds cannot follow {name}, which decreases as its operand increases; {advice}")
+        elif operation.is_affine and not _radius_is_bound(program, operation, magnitudes, zeros):
+            raise InputError(f"method=bounds cannot follow {name}, whose coefficients have both signs; {advice}")
+
+
+def _radius_is_bound(program: Program, operation: Operation, magnitudes: ConstantsAt, zeros: Values) -> bool:
+    """Return whether `linear_radius` bounds an affine operation's results for a few deviations of random signs."""
+    generator = torch.Generator().manual_seed(0)
+
+    def deviations(zero: Tensor) -> Tensor:
+        return torch.randn(SAMPLES, *zero.shape[1:], generator=generator, dtype=torch.float64).to(zero)
+
+    deviation = {operand: tree_map(deviations, zeros[operand]) for operand in operation.operands}
+    radii = tree_map(torch.abs, deviation)
+    result = linear_part(operation.node, lambda _: program.constants, zeros, deviation, SAMPLES)
+    bound = linear_radius(operation, magnitudes, zeros, radii, result, SAMPLES)
+    pairs = zip(tensors_of(result), tensors_of(bound), strict=True)
+    return all(bool((value.abs() <= radius + ROUNDING * (1 + value.abs())).all()) for value, radius in pairs)
 
 
 @dataclass(frozen=True)
@@ -138,8 +165,7 @@ def _concatenate(parts: list[_Undecided]) -> _Undecided:
 def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines:
     """Bound and bisect intervals, widest first; then count exactly those for which bounds are expected to cost more."""
     number = len(vertices)
-    magnitudes = {node: value.abs() for node, value in program.constants.items() if isinstance(value, Tensor)}
-    zeros = zero_values(program)
+    magnitudes, zeros = magnitudes_of(program), zero_values(program)
     chunk = max(1, chunk_size(program) // (2 * EVALUATIONS_PER_INTERVAL))
     limit, evaluations = math.inf if budget is None else budget, 0
     whole_lines = _Undecided(
@@ -161,16 +187,24 @@ def _prove(program: Program, vertices: Tensor, budget: int | None) -> ExactLines
     remaining = _concatenate(exact_parts)
     # Intervals with the fewest pieces per length come first: on these, a budget proves the largest share of a line.
     remaining = remaining[np.argsort(remaining.pieces / np.diff(remaining.ends).squeeze(1), kind="stable")]
-    for part in remaining.chunks(chunk):
-        if evaluations < limit:
-            exact = propagate(program, part.inputs(vertices), None if budget is None else budget - evaluations)
-            evaluations += exact.evaluations
-            offset, end = part.ends[exact.line].T
-            start, stop = (offset + position * (end - offset) for position in (exact.start, exact.stop))
-            proved.append(Intervals(part.line[exact.line], start, stop, exact.label))
+    with progress(len(remaining.line), "intervals of lines", ADVICE) as advance:
+        complete = 0
+        for part in remaining.chunks(chunk):
+            if evaluations < limit:
+                left = None if budget is None else budget - evaluations
+                exact = propagate(program, part.inputs(vertices), left, _after(complete, advance))
+                complete, evaluations = complete + len(part.line), evaluations + exact.evaluations
+                offset, end = part.ends[exact.line].T
+                start, stop = (offset + position * (end - offset) for position in (exact.start, exact.stop))
+                proved.append(Intervals(part.line[exact.line], start, stop, exact.label))
     merged = merge_intervals(proved)
     most = _max_regions(merged, _concatenate([remaining, *queue]), number)
     return ExactLines(*merged, covered_share(merged, number), most, None, evaluations)
+
+
+def _after(complete: int, advance: Advance) -> Advance:
+    """Return a function that adds what was complete before."""
+    return lambda done, description: advance(complete + done, description)
 
 
 def _max_regions(proved: Intervals, undecided: _Undecided, number: int) -> np.ndarray:
@@ -201,10 +235,10 @@ class _Bounds(NamedTuple):
     """Estimated number of affine pieces."""
 
 
-def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, Any], ends: Tensor) -> _Bounds:
+def _bound(program: Program, magnitudes: ConstantsAt, zeros: dict[Node, Any], ends: Tensor) -> _Bounds:
     """Return bounds on intervals with inputs (N, 2, *input_shape) at their ends.
 
-    `magnitudes` are the absolute values of the network's constants, and `zeros` are those of `zero_values`.
+    `magnitudes` and `zeros` are those of `magnitudes_of` and `zero_values`.
     """
     points = len(ends)
     values: dict[Node, Any] = {program.input: ends.transpose(0, 1).flatten(0, 1)}
@@ -212,16 +246,18 @@ def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, A
     radii: dict[Node, Any] = {program.input: torch.zeros_like(ends[:, 0])}
     max_pieces, crossings = ends.new_ones(points), ends.new_zeros(points)
     for operation in program.operations:
-        node, operand = operation.node, operation.operand
+        node = operation.node
         result = call(node, {**program.constants, **values}, 2 * points)
-        if operation.affine:
-            middle = linear_part(node, program.constants, zeros, middles, points)
-            radius = linear_radius(node, magnitudes, zeros, radii, middle, points)
+        if operation.is_affine:
+            middle = linear_part(node, lambda _: program.constants, zeros, middles, points)
+            radius = linear_radius(operation, magnitudes, zeros, radii, middle, points)
         else:
-            below, above = radii[operand] - middles[operand], radii[operand] + middles[operand]
-            relaxed = relax(operation, program.constants, values[operand], result, below, above)
+            below = {operand: radii[operand] - middles[operand] for operand in operation.operands}
+            above = {operand: radii[operand] + middles[operand] for operand in operation.operands}
+            relaxed = relax(operation, program.constants, values, result, below, above)
             middle, radius = (relaxed.above - relaxed.below) / 2, (relaxed.above + relaxed.below) / 2
             max_pieces, crossings = max_pieces * (1 + relaxed.possible_crossings), crossings + relaxed.crossings
+        middle, radius = tree_map(_finite, middle), tree_map(_unbounded, radius)
         values, middles, radii = (
             {key: value for key, value in {**previous, node: new}.items() if key in operation.kept}
             for previous, new in ((values, result), (middles, middle), (radii, radius))
@@ -229,6 +265,15 @@ def _bound(program: Program, magnitudes: dict[Node, Tensor], zeros: dict[Node, A
     logits, middle, radius = (tensors[program.output] for tensors in (values, middles, radii))
     refuse_nan(logits.isnan().any())
     return _decide(logits.view(2, points, -1), radius - middle, radius + middle, max_pieces, crossings)
+
+
+def _finite(middle: Tensor) -> Tensor:
+    return middle.nan_to_num(nan=0.0)
+
+
+def _unbounded(radius: Tensor) -> Tensor:
+    """Return radii in which undefined ones, of values that are infinite at an end of the interval, are infinite."""
+    return radius.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def _decide(logits: Tensor, below: Tensor, above: Tensor, max_pieces: Tensor, crossings: Tensor) -> _Bounds:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils._pytree import arg_tree_leaves
 
 Values = Mapping[Node, Any]
 """The values of graph nodes: tensors, or lists of tensors for operations such as `split`."""
@@ -16,21 +17,34 @@ def call(node: Node, values: Values, points: int) -> Any:
 
     Args:
         node: A node that calls a function.
-        values: The values of its operands.
+        values: The values of its operands. An operand without a value is evaluated from its own operands.
         points: Number of inputs, used as the batch size.
 
     Returns:
         A tensor or a list of tensors.
     """
+    keywords = {name: value_of(argument, values, points) for name, argument in node.kwargs.items()}
+    return function_of(node)(*(value_of(argument, values, points) for argument in node.args), **keywords)
 
-    def resolve(argument: Any) -> Any:
-        if isinstance(argument, list | tuple):
-            return [resolve(part) for part in argument]
-        if not isinstance(argument, Node):
-            return argument
-        return values[argument] if argument in values else _size_at(argument, points)
 
-    return function_of(node)(*map(resolve, node.args), **{name: resolve(argument) for name, argument in node.kwargs.items()})
+def value_of(argument: Any, values: Values, points: int) -> Any:
+    """Return the value of an argument of an operation.
+
+    Args:
+        argument: A node, a list of arguments, or a constant.
+        values: The values of nodes, as for `call`.
+        points: Number of inputs.
+
+    Returns:
+        A tensor, a list, a size, or the constant itself.
+    """
+    if isinstance(argument, list | tuple):
+        return [value_of(part, values, points) for part in argument]
+    if not isinstance(argument, Node):
+        return argument
+    if argument in values:
+        return values[argument]
+    return _size_at(argument, points) if is_size(argument) else call(argument, values, points)
 
 
 def operation_name(node: Node) -> str:
@@ -69,6 +83,11 @@ def function_of(node: Node) -> Callable[..., Any]:
     return node.target
 
 
+def nodes_in(arguments: Any) -> list[Node]:
+    """Return the nodes among arguments and in their lists, in order; a node is repeated where it occurs again."""
+    return [leaf for leaf in arg_tree_leaves(arguments) if isinstance(leaf, Node)]
+
+
 def tensors_of(value: Any) -> Iterable[Tensor]:
     """Return the tensors of a node's value, which is a tensor or a list of tensors."""
     return value if isinstance(value, list | tuple) else [value]
@@ -80,8 +99,8 @@ def number_of_values(node: Node) -> int:
 
 
 def is_size(node: Node) -> bool:
-    """Return whether a node is computed from the batch size and not a tensor."""
-    return isinstance(node.meta.get("val"), torch.SymInt)
+    """Return whether a node is a number that is computed from the batch size."""
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
 def _size_at(node: Node, points: int) -> int:

@@ -1,94 +1,28 @@
 """A network in evaluation mode as a list of affine and piecewise affine operations on its input.
 
 The network is traced with `torch.export` rather than with hooks, which would miss functional calls. An operation that
-depends on the input and is not in the tables below raises an error that names it.
+depends on the input and is not in the tables of `regioncount.regions.operations` raises an error that names it. Every
+operation is also tried on a few inputs, so that an error in the tables, or an argument that they overlook, is refused.
 """
 
-import io
-import logging
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
-from torch.nn.functional import unfold
-from torch.utils._pytree import arg_tree_leaves
+from torch.utils._pytree import tree_map
 
 from regioncount.errors import InputError, one_line
-from regioncount.regions.copies import plain_copy
 from regioncount.regions.evaluation import Model, device_and_dtype
-from regioncount.regions.nodes import (
-    Values,
-    bound_arguments,
-    call,
-    function_of,
-    is_size,
-    number_of_values,
-    operation_name,
-    option_of,
-    tensors_of,
-)
-from regioncount.regions.outputs import as_output
+from regioncount.regions.exporting import constants_of, export, float64_copy, live_nodes, logits_of
+from regioncount.regions.maxima import returns_indices
+from regioncount.regions.nodes import Values, call, function_of, is_size, number_of_values, operation_name, tensors_of
+from regioncount.regions.operations import Kind, Operation, operation_of
 
-# `AFFINE` operations are affine in their first operand if the others do not depend on the input, `JOINTLY_AFFINE` ones
-# in all operands jointly, and `PRODUCTS` in either operand. None of them mixes the inputs of a batch.
-AFFINE = frozenset(
-    """
-    conv1d conv2d conv3d linear div neg alias clone contiguous detach dropout _native_batch_norm_legit_no_training batch_norm
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean sum view reshape
-    _unsafe_view flatten unflatten squeeze unsqueeze transpose permute expand select slice narrow split split_with_sizes
-    chunk unbind getitem constant_pad_nd pad pixel_shuffle channel_shuffle upsample_nearest2d upsample_bilinear2d zeros
-    ones full zeros_like ones_like full_like to _to_copy
-    """.split()  # noqa: SIM905
-)
-JOINTLY_AFFINE = {"add", "sub", "rsub", "cat", "stack"}
-PRODUCTS = {"mul", "matmul"}
-
-
-def _zero_threshold(*_: Any) -> tuple[float, ...]:
-    return (0.0,)
-
-
-def _clamp_thresholds(low: float | None = None, high: float | None = None) -> tuple[float, ...]:
-    return tuple(level for level in (low, high) if level is not None)
-
-
-# Thresholds between which each activation is affine, as a function of its arguments after the first.
-THRESHOLDS: dict[str, Callable[..., tuple[float, ...]]] = {
-    "relu": _zero_threshold,
-    "leaky_relu": _zero_threshold,
-    "prelu": _zero_threshold,
-    "abs": _zero_threshold,
-    "relu6": lambda: (0.0, 6.0),
-    "hardtanh": lambda low=-1.0, high=1.0: (low, high),
-    "clamp": _clamp_thresholds,
-}
-
-
-@dataclass(frozen=True)
-class Operation:
-    """An operation on values that depend on the network's input."""
-
-    node: Node
-    """Its node in the traced graph."""
-    operand: Node
-    """The value that determines the affine piece."""
-    thresholds: tuple[float, ...] = ()
-    """For an activation: operand values between which it is affine."""
-    windows: Tensor | None = None
-    """For max pooling: indices of the pixels of each window, int64 (outputs, pixels of a window)."""
-    kept: frozenset[Node] = frozenset()
-    """The values that later operations use."""
-
-    @property
-    def affine(self) -> bool:
-        """Whether the operation is affine for all inputs."""
-        return not self.thresholds and self.windows is None
+# Results of an affine operation that should be equal may differ by this fraction of the largest value: rounding in float64.
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -98,7 +32,7 @@ class Program:
     stages: list[list[Operation]]
     """Operations in order. Each stage but the first begins with a piecewise affine operation; all others are affine."""
     constants: dict[Node, Any]
-    """Parameters, buffers, and values that do not depend on the input."""
+    """Parameters, buffers, and values that do not depend on the input or the batch size."""
     input: Node
     """The network's input."""
     output: Node
@@ -114,6 +48,16 @@ class Program:
     def operations(self) -> list[Operation]:
         """The operations of all stages in order."""
         return [operation for stage in self.stages for operation in stage]
+
+    @property
+    def steps(self) -> frozenset[Node]:
+        """The values that depend on the input and are constant on each piece."""
+        return frozenset(operation.node for operation in self.operations if operation.kind == "step")
+
+    @property
+    def comparison(self) -> str | None:
+        """Name of the first comparison, whose result jumps; None if all values are continuous."""
+        return next((operation_name(operation.node) for operation in self.operations if operation.compared), None)
 
 
 def trace(model: Model, shape: Sequence[int]) -> Program:
@@ -133,37 +77,44 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
     if not isinstance(model, nn.Module):
         raise InputError("an exact count analyses the network's operations: it needs a torch module, not another callable")
     device, _ = device_and_dtype(model, torch.empty(0))
-    network = _Logits(_copy(model))
-    exported = _export(network, torch.zeros(2, *shape, dtype=torch.float64, device=device))
-    constants, nodes = _constants(exported), _in_order(exported.graph)
-    (input_node,) = (node for node in nodes if node.op == "placeholder" and node not in constants)
-    (output_name,) = exported.graph_signature.user_outputs
-    (output,) = (node for node in nodes if node.name == output_name)
+    network = float64_copy(model)
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randn(2, *shape, dtype=torch.float64, generator=generator).to(device)
+    exported = export(network, torch.zeros_like(batch))
+    constants, output = constants_of(exported), logits_of(exported)
+    (input_node,) = (node for node in exported.graph.nodes if node.op == "placeholder" and node not in constants)
 
-    dependent: list[Node] = [input_node]
+    kinds: dict[Node, Kind] = {input_node: "affine"}
     operations: list[Operation] = []
-    for node in nodes:
+    for node in live_nodes(exported, output):
         if node.op != "call_function" or is_size(node) or operation_name(node).startswith("_assert"):
             continue
-        if not any(used in dependent or is_size(used) for used in node.all_input_nodes):
-            _refuse_random(node)
-            constants[node] = call(node, constants, 0)
+        if any(used in kinds for used in node.all_input_nodes):
+            kinds[node] = "affine"
+            if not returns_indices(node):  # else, the operation is the item of the tuple
+                operations.append(operation_of(node, kinds, device))
+                kinds[node] = operations[-1].kind
+                _check_result(node, input_node, kinds[node])
             continue
-        operations.append(_operation(node, dependent, device))
-        _check_result(node, input_node)
-        dependent.append(node)
-    if output not in dependent or output.meta["val"].dim() != 2:
+        _refuse_random(node)
+        if node is output:  # logits that do not depend on the input
+            operations.append(Operation(node, (), "step"))
+            _check_result(node, input_node, "affine")
+        elif all(used in constants for used in node.all_input_nodes):  # else, it depends on the batch size
+            constants[node] = call(node, constants, 0)
+    is_last = output in kinds or (operations and operations[-1].node is output)
+    if not is_last or output.meta["val"].dim() != 2:
         raise InputError("an exact count needs a network that returns logits (batch, classes) for inputs (batch, ...)")
 
-    operations = _with_kept_values(operations, dependent, output)
+    operations = _with_kept_values(operations, output)
     stages: list[list[Operation]] = [[]]
     for operation in operations:
-        if not operation.affine:
+        if not operation.is_affine:
             stages.append([])
         stages[-1].append(operation)
-    sizes = [1, *(sum(map(number_of_values, {*operation.kept, operation.operand})) for operation in operations)]
+    sizes = [1, *map(_values_in_memory, operations)]
     program = Program(stages, constants, input_node, output, device, max(sizes), network)
-    _check_operations(program, torch.zeros(2, *shape, dtype=torch.float64, device=device))
+    _try_operations(program, batch)
     return program
 
 
@@ -178,99 +129,38 @@ def apply(program: Program, operation: Operation, values: Values) -> dict[Node, 
     Returns:
         The values that later operations use.
     """
-    points = len(next(iter(values.values())))
+    points = len(next(tensor for value in values.values() for tensor in tensors_of(value)))
     values = {**values, operation.node: call(operation.node, {**program.constants, **values}, points)}
     return {node: value for node, value in values.items() if node in operation.kept}
 
 
-class _Logits(nn.Module):
-    """A network that returns its logits as a tensor."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits (B, classes)."""
-        return as_output(self.network(inputs))
+def _values_in_memory(operation: Operation) -> int:
+    """Return the number of values for one input that are in memory during an operation."""
+    values = sum(map(number_of_values, {*operation.kept, *operation.operands}))
+    if operation.maximum is None:
+        return values
+    windows = operation.maximum.windows
+    return values + (2 * number_of_values(operation.node) if windows is None else windows.numel())
 
 
-def _check_operations(program: Program, batch: Tensor) -> None:
-    """Apply all operations to a batch.
-
-    Raises:
-        InputError: If an operation fails, as with weights that are constants of the graph and remain in float32.
-    """
-    values: dict[Node, Any] = {program.input: batch}
-    try:
-        with torch.no_grad():
-            for operation in program.operations:
-                values = apply(program, operation, values)
-    except RuntimeError as error:
-        raise InputError(f"an exact count cannot evaluate the network in float64: {one_line(error)}") from error
+def _with_kept_values(operations: list[Operation], output: Node) -> list[Operation]:
+    """Return the operations, each with the values that later operations use."""
+    kept, result = {output}, list[Operation]()
+    for operation in reversed(operations):
+        result.append(replace(operation, kept=frozenset(kept)))
+        kept = kept - {operation.node} | {*operation.operands}
+    return result[::-1]
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a network in evaluation mode and float64.
-
-    Raises:
-        InputError: If the module cannot be copied.
-    """
-    try:
-        return plain_copy(model).double()
-    except Exception as error:
-        raise InputError(f"an exact count cannot copy the network: {one_line(error)}") from error
-
-
-def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
-    """Return a module exported with a free batch size.
-
-    Raises:
-        InputError: If the module cannot be traced, returns no logits, or changes a buffer.
-    """
-    logging.disable()  # the InputError gives the reason for a failure; torch also logs the graph
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-            exported = exported.run_decompositions({})  # replaces in-place operations
-    except InputError:
-        raise
-    except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise InputError(f"an exact count cannot trace the network; use method=auto ({one_line(error):.150})") from error
-    finally:
-        logging.disable(logging.NOTSET)
-    if changed := exported.graph_signature.buffers_to_mutate:
-        raise InputError(f"an exact count cannot follow the network: it changes the buffer {next(iter(changed.values()))}")
-    return exported
-
-
-def _in_order(graph: torch.fx.Graph) -> list[Node]:
-    """Return the nodes, with the items of each tuple directly after it, so that the tuple need not be kept."""
-    nodes = [node for node in graph.nodes if node.target is not getitem]
-    return [later for node in nodes for later in (node, *(user for user in node.users if user.target is getitem))]
-
-
-def _constants(exported: torch.export.ExportedProgram) -> dict[Node, Any]:
-    """Return the parameters, buffers and constant tensors."""
-    signature = exported.graph_signature
-    names = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    tensors: dict[str, Any] = {**exported.constants, **exported.state_dict}
-    return {node: tensors[names[node.name]].detach() for node in exported.graph.nodes if node.name in names}
-
-
-def _check_result(node: Node, input_node: Node) -> None:
+def _check_result(node: Node, input_node: Node, kind: Kind) -> None:
     """Check the type and the shape of a node's result.
 
     Raises:
-        InputError: If the result is not float64, or its first dimension is not the batch.
+        InputError: If the result is not float64 (of any type, if it is constant on each piece), or its first dimension is
+            not the batch.
     """
     for value in tensors_of(node.meta["val"]):
-        if value.numel() and value.dtype != torch.float64:
+        if value.numel() and value.dtype != torch.float64 and kind == "affine":
             raise InputError(
                 f"an exact count cannot follow {operation_name(node)}: its result is {value.dtype}, not float64"
             )
@@ -279,62 +169,65 @@ def _check_result(node: Node, input_node: Node) -> None:
             raise InputError(f"an exact count cannot follow {operation_name(node)}: its result has no batch dimension")
 
 
-def _operation(node: Node, dependent: list[Node], device: torch.device) -> Operation:
-    """Return the operation of a node, given the nodes before it that depend on the input.
+def _try_operations(program: Program, batch: Tensor) -> None:
+    """Apply each operation to the values of two inputs and to their mean, and check that it is affine if it should be.
+
+    Args:
+        program: The network.
+        batch: Two inputs.
 
     Raises:
-        InputError: If the operation is in no table.
+        InputError: If an operation fails, as with weights that are constants of the graph and remain in float32; if it is
+            not affine; or if its result for an input depends on the others.
     """
-    name, arguments = operation_name(node), bound_arguments(node)
-    _refuse_other_forms(node, name)
-    first = arguments[0]
-    operands = [leaf for leaf in arg_tree_leaves(*node.args, **node.kwargs) if isinstance(leaf, Node) and leaf in dependent]
-    others_are_numbers = not any(isinstance(argument, Node) for argument in arguments[1:])
-    if operands == [first] and name in THRESHOLDS and (others_are_numbers or name == "prelu"):
-        return Operation(node, first, thresholds=THRESHOLDS[name](*arguments[1:]))
-    if operands == [first] and name == "max_pool2d":
-        return Operation(node, first, windows=_windows(node, device))
-    if name in JOINTLY_AFFINE or (name in AFFINE and operands in ([], [first])) or (name in PRODUCTS and len(operands) == 1):
-        return Operation(node, operands[0] if operands else node)
-    is_known = name in {*AFFINE, *PRODUCTS, *THRESHOLDS, "max_pool2d"}
-    reason = "which is not supported with these operands" if is_known else "which is not known to be piecewise linear"
-    raise InputError(f"an exact count cannot follow the operation {name}, {reason}; method=auto supports any network")
+    steps = program.steps
+    values: dict[Node, Any] = {program.input: batch}
+    try:
+        with torch.no_grad():
+            for operation in program.operations:
+                operands = {
+                    operand: tree_map(_first if operand in steps else _first_second_mean_first, values[operand])
+                    for operand in operation.operands
+                }
+                result = call(operation.node, {**program.constants, **operands}, 4)
+                scale = max(map(_largest, [*operands.values(), result]))
+                for rows in tensors_of(result):
+                    _check_rows(operation, rows.double(), TOLERANCE * scale)
+                values = apply(program, operation, values)
+    except RuntimeError as error:
+        raise InputError(f"an exact count cannot evaluate the network in float64: {one_line(error)}") from error
 
 
-def _windows(pool: Node, device: torch.device) -> Tensor:
-    """Return the pixels of each pooling window; padding is replaced by a pixel of the window, which changes no maximum.
-
-    Raises:
-        InputError: If the pooling uses ceil_mode.
-    """
-    operand, kernel, stride, padding, dilation, ceil = bound_arguments(pool)
-    if ceil:
-        raise InputError("an exact count cannot follow max_pool2d with ceil_mode; method=auto supports any network")
-    height, width = operand.meta["val"].shape[-2:]
-    # Pixels are numbered from 1, because unfold pads with 0.
-    pixels = torch.arange(1.0, height * width + 1, dtype=torch.float64, device=device).view(1, 1, height, width)
-    windows = unfold(pixels, kernel, dilation, padding, stride or kernel)[0].T.long() - 1
-    return torch.where(windows < 0, windows.amax(dim=1, keepdim=True), windows)
+def _first(values: Tensor) -> Tensor:
+    """Return the values of the first input, four times."""
+    return values[:1].repeat_interleave(4, dim=0)
 
 
-def _with_kept_values(operations: list[Operation], dependent: list[Node], output: Node) -> list[Operation]:
-    """Return the operations, each with the values that later operations use."""
-    kept, result = {output}, list[Operation]()
-    for operation in reversed(operations):
-        result.append(replace(operation, kept=frozenset(kept)))
-        kept = kept - {operation.node} | {used for used in operation.node.all_input_nodes if used in dependent}
-    return result[::-1]
+def _first_second_mean_first(values: Tensor) -> Tensor:
+    """Return the values of the first and the second input, their mean, and those of the first input again."""
+    if not values.numel():  # as in the tuple that batch normalization returns
+        return values
+    first, second = values
+    return torch.stack([first, second, (first + second) / 2, first])
 
 
-def _refuse_other_forms(node: Node, name: str) -> None:
-    """Refuse forms of an operation that are not affine, such as division with rounding or dropout in training mode.
+def _largest(values: Any) -> float:
+    """Return the largest finite absolute value in a tensor or a list of tensors."""
+    finite = [tensor[tensor.isfinite()].double().abs() for tensor in tensors_of(values)]
+    return max((float(tensor.max()) for tensor in finite if tensor.numel()), default=0.0)
 
-    Raises:
-        InputError: If the node has such a form.
-    """
-    for option in ("rounding_mode", "train", "training"):
-        if value := option_of(node, option):
-            raise InputError(f"an exact count cannot follow {name} with {option}={value}; method=auto supports any network")
+
+def _check_rows(operation: Operation, rows: Tensor, tolerance: float) -> None:
+    """Check an operation's result for two inputs, their mean, and the first input again."""
+    if not rows.numel():
+        return
+    name = operation_name(operation.node)
+    first, second, middle, again = rows
+    if not torch.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
+        raise InputError(f"an exact count cannot follow {name}: its result for an input depends on the other inputs")
+    mean = torch.where(first == second, first, (first + second) / 2)
+    if operation.is_affine and not torch.allclose(mean, middle, rtol=0, atol=tolerance, equal_nan=True):
+        raise InputError(f"an exact count cannot follow {name}: it is not affine; method=auto supports any network")
 
 
 def _refuse_random(node: Node) -> None:

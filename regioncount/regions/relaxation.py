@@ -4,6 +4,7 @@ A value is the chord between its values at the two ends of the interval plus a d
 `regioncount.regions.bounds`. N intervals are bounded at once.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,13 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_map
 
-from regioncount.regions.nodes import Values, call
-from regioncount.regions.piecewise import Operation, Program
+from regioncount.regions.maxima import candidates
+from regioncount.regions.nodes import Values, call, is_size, nodes_in, value_of
+from regioncount.regions.operations import Operation
+from regioncount.regions.piecewise import Program
+
+ConstantsAt = Callable[[int], Values]
+"""Constants as a function of the number of inputs: some have the size of the batch."""
 
 
 class Relaxation(NamedTuple):
@@ -39,18 +45,18 @@ def zero_values(program: Program) -> dict[Node, Any]:
     """
 
     def zeros(value: Tensor) -> Tensor:
-        return torch.zeros(1, *value.shape[1:], dtype=value.dtype, device=program.device)
+        return torch.zeros(1, *map(int, value.shape[1:]), dtype=value.dtype, device=program.device)
 
     nodes = [program.input, *(operation.node for operation in program.operations)]
     return {node: tree_map(zeros, node.meta["val"]) for node in nodes}
 
 
-def linear_part(node: Node, constants: Values, zeros: Values, operands: Values, points: int) -> Any:
+def linear_part(node: Node, constants: ConstantsAt, zeros: Values, operands: Values, points: int) -> Any:
     """Apply an affine operation without its constant term.
 
     Args:
         node: Node of the operation.
-        constants: The network's constants.
+        constants: The network's constants, as a function of the number of inputs.
         zeros: The result of `zero_values`.
         operands: Values of N inputs.
         points: Number of inputs N.
@@ -58,19 +64,26 @@ def linear_part(node: Node, constants: Values, zeros: Values, operands: Values, 
     Returns:
         A tensor (N, ...) or a list of tensors.
     """
-    result, constant_term = call(node, {**constants, **operands}, points), call(node, {**constants, **zeros}, 1)
-    return tree_map(torch.sub, result, constant_term)
+    result, constant_term = call(node, {**constants(points), **operands}, points), call(node, {**constants(1), **zeros}, 1)
+    return tree_map(_difference, result, constant_term)
 
 
-def linear_radius(node: Node, magnitudes: Values, zeros: Values, radii: Values, middle: Any, points: int) -> Any:
+def _difference(first: Tensor, second: Tensor) -> Tensor:
+    """Return a difference, in which infinite values that are equal cancel."""
+    return torch.where(first == second, 0.0, first - second)
+
+
+def linear_radius(
+    operation: Operation, magnitudes: ConstantsAt, zeros: Values, radii: Values, middle: Any, points: int
+) -> Any:
     """Return the radius |A| r of the result of an affine operation with matrix A.
 
     Operands are mapped one at a time: in a difference of two, radii would cancel. An operation without constants has
     coefficients of one sign, or one coefficient per value, so the absolute value of its result is |A| r.
 
     Args:
-        node: Node of the operation.
-        magnitudes: Absolute values of the network's constants.
+        operation: The operation.
+        magnitudes: Absolute values of the network's constants; see `magnitudes_of`.
         zeros: The result of `zero_values`.
         radii: Radii of the operands, (N, ...) each.
         middle: Middle of the result, which has its shape.
@@ -81,34 +94,70 @@ def linear_radius(node: Node, magnitudes: Values, zeros: Values, radii: Values, 
     """
     total = tree_map(torch.zeros_like, middle)
     no_radii = {operand: tree_map(torch.zeros_like, radius) for operand, radius in radii.items()}
-    for operand in node.all_input_nodes:
-        if operand in radii:
-            part = linear_part(node, magnitudes, zeros, {**no_radii, operand: radii[operand]}, points)
-            total = tree_map(lambda total, part: total + part.abs(), total, part)
+    for operand in operation.operands:
+        part = linear_part(operation.node, magnitudes, zeros, {**no_radii, operand: radii[operand]}, points)
+        total = tree_map(lambda total, part: total + part.abs(), total, part)
     return total
 
 
+def magnitudes_of(program: Program) -> ConstantsAt:
+    """Return the absolute values of a network's constants, also of those that have the size of the batch.
+
+    Indices and conditions, which are integers or booleans, are left as they are.
+
+    Args:
+        program: The network.
+
+    Returns:
+        Absolute values as a function of the number of inputs.
+    """
+
+    def magnitude(constant: Any) -> Any:
+        return constant.abs() if constant.is_floating_point() else constant
+
+    fixed = {node: tree_map(magnitude, value) for node, value in program.constants.items()}
+    used = {used for operation in program.operations if operation.is_affine for used in operation.node.all_input_nodes}
+    used -= {program.input, *program.constants, *(operation.node for operation in program.operations)}
+    sized = [node for node in used if not is_size(node)]
+    return lambda points: {**fixed, **{node: magnitude(call(node, program.constants, points)) for node in sized}}
+
+
 def relax(
-    operation: Operation, constants: Values, operand: Tensor, result: Tensor, below: Tensor, above: Tensor
+    operation: Operation, constants: Values, values: Values, result: Tensor, below: Values, above: Values
 ) -> Relaxation:
     """Bound the result of a piecewise affine operation.
 
     Args:
-        operation: A monotone activation or a max pooling.
+        operation: A monotone activation, or a maximum or minimum.
         constants: The network's constants.
-        operand: Operand at the first ends of all intervals, then at the last ones, (2 N, ...).
+        values: Operands at the first ends of all intervals, then at the last ones, (2 N, ...) each.
         result: Result at the same points, (2 N, ...).
-        below: Deviation of the operand below its chord, (N, ...).
-        above: Deviation of the operand above its chord, (N, ...).
+        below: Deviations of the operands below their chords, (N, ...) each.
+        above: Deviations of the operands above their chords, (N, ...) each.
 
     Returns:
         Bounds of the result.
     """
-    first, last = operand.chunk(2)
     first_result, last_result = result.chunk(2)
-    if operation.windows is None:
-        return _relax_activation(operation, constants, (first, last), (first_result, last_result), below, above)
-    return _relax_max_pooling(operation.windows, (first, last), (first_result, last_result), below, above)
+    if operation.maximum is None:
+        first, last = values[operation.operand].chunk(2)
+        deviations = below[operation.operand], above[operation.operand]
+        return _relax_activation(operation, constants, (first, last), (first_result, last_result), *deviations)
+    maximum, number = operation.maximum, len(first_result)
+    first, last = candidates(maximum, {**constants, **values}, 2 * number).chunk(2)
+    no_deviation = {
+        node: torch.zeros_like(value_of(node, constants, number), dtype=torch.float64)
+        for node in nodes_in(maximum.arguments)
+        if node not in operation.operands
+    }
+    lower, upper = (candidates(maximum, {**no_deviation, **deviation}, number) for deviation in (below, above))
+    chord = maximum.sign * first_result.flatten(1), maximum.sign * last_result.flatten(1)
+    if maximum.sign < 0:  # the smallest value is minus the largest of the negative candidates
+        relaxed = _relax_maximum((first, last), chord, -upper, -lower)
+        relaxed = relaxed._replace(below=relaxed.above, above=relaxed.below)
+    else:
+        relaxed = _relax_maximum((first, last), chord, lower, upper)
+    return relaxed._replace(below=relaxed.below.view_as(first_result), above=relaxed.above.view_as(first_result))
 
 
 def _relax_activation(
@@ -143,25 +192,16 @@ def _relax_activation(
     return Relaxation(-departures(-below).amin(dim=0), departures(above).amax(dim=0), possible_crossings, crossings)
 
 
-def _relax_max_pooling(
-    windows: Tensor, operand: tuple[Tensor, Tensor], chord: tuple[Tensor, Tensor], below: Tensor, above: Tensor
-) -> Relaxation:
-    """Bound the result of a max pooling."""
-
-    def pixels(values: Tensor) -> Tensor:
-        return values.flatten(2)[..., windows]  # (N, channels, outputs, pixels of a window)
-
-    shape = chord[0].shape
-    chord = chord[0].flatten(2), chord[1].flatten(2)
-    first, last = pixels(operand[0]), pixels(operand[1])
-    pixels_below, pixels_above = pixels(below), pixels(above)
+def _relax_maximum(operand: tuple[Tensor, Tensor], chord: tuple[Tensor, Tensor], below: Tensor, above: Tensor) -> Relaxation:
+    """Bound the largest of K candidates at both ends, (N, G, K) each, with deviations (N, G, K) and chords (N, G)."""
+    first, last = operand
     # From above: the largest upper bound is convex along the interval, so it is furthest from the chord at an end.
-    tops = [(value + pixels_above).amax(dim=-1) - chord_end for value, chord_end in zip((first, last), chord, strict=True)]
-    # From below: the larger of the lower bounds of two pixels, those that are the largest at either end. It is furthest
+    tops = [(value + above).amax(dim=-1) - chord_end for value, chord_end in zip((first, last), chord, strict=True)]
+    # From below: the larger of the lower bounds of two candidates, those that are the largest at either end. It is furthest
     # from the chord at an end or where the two are equal.
     winners = [value.argmax(dim=-1, keepdim=True) for value in (first, last)]
     first_lower, last_lower = (
-        [(value - pixels_below).gather(-1, winner).squeeze(-1) for winner in winners] for value in (first, last)
+        [(value - below).gather(-1, winner).squeeze(-1) for winner in winners] for value in (first, last)
     )
     first_lead, last_lead = first_lower[0] - first_lower[1], last_lower[0] - last_lower[1]
     meet = first_lead * last_lead < 0
@@ -169,12 +209,12 @@ def _relax_max_pooling(
     at_first, at_last = torch.maximum(*first_lower) - chord[0], torch.maximum(*last_lower) - chord[1]
     at_meeting = torch.lerp(first_lower[0], last_lower[0], share) - torch.lerp(chord[0], chord[1], share)
     departures = torch.stack([at_first, at_last, torch.where(meet, at_meeting, at_first)])
-    # The largest pixel of a window changes at most once per other pixel, and never if one pixel stays above all others.
-    others = [(value + pixels_above).scatter(-1, winners[0], -torch.inf).amax(dim=-1) for value in (first, last)]
+    # The largest candidate changes at most once per other candidate, and never if one stays above all others.
+    others = [(value + above).scatter(-1, winners[0], -torch.inf).amax(dim=-1) for value in (first, last)]
     stays = (first_lower[0] > others[0]) & (last_lower[0] > others[1])
     possible_crossings = _count(~stays) * (first.shape[-1] - 1)
     crossings = _count(winners[0] != winners[1])
-    return Relaxation(-departures.amin(dim=0).view(shape), torch.maximum(*tops).view(shape), possible_crossings, crossings)
+    return Relaxation(-departures.amin(dim=0), torch.maximum(*tops), possible_crossings, crossings)
 
 
 def _count(mask: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ float64; a vertex that is on a line up to rounding is treated as on it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,12 @@ from regioncount.errors import InputError
 from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices
 from regioncount.regions.evaluation import Model, device_and_dtype, true_float32
+from regioncount.regions.maxima import candidates
 from regioncount.regions.model_check import check_function, sample_points
+from regioncount.regions.operations import Operation, crossed
 from regioncount.regions.outputs import refuse_nan
-from regioncount.regions.piecewise import Operation, Program, apply, trace
+from regioncount.regions.piecewise import Program, apply, trace
+from regioncount.regions.progress import progress
 from regioncount.regions.verification import verify
 
 # Values at the vertices of all cells in memory at a time: 2 GB. A network that needs more is too large for this method.
@@ -99,9 +103,16 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
     triangles = as_vertices(triangles, dimension=2)
     check_function(model, sample_points(triangles).to(*device_and_dtype(model, triangles)))
     program = trace(model, triangles.shape[2:])
+    if program.comparison is not None:
+        raise InputError(f"an exact count in planes cannot follow {program.comparison}, whose result jumps; use method=grid")
     with torch.no_grad(), true_float32():
         triangles = triangles.to(program.device, torch.float64)
-        return [_verified(program, _divide(program, triangle), triangle) for triangle in triangles]
+        planes: list[ExactPlane] = []
+        with progress(len(triangles), "triangles", "use method=auto, or a smaller network") as advance:
+            for triangle in triangles:
+                planes.append(_verified(program, _divide(program, triangle, partial(advance, len(planes))), triangle))
+                advance(len(planes), "")
+        return planes
 
 
 def _verified(program: Program, plane: ExactPlane, triangle: Tensor) -> ExactPlane:
@@ -112,14 +123,14 @@ def _verified(program: Program, plane: ExactPlane, triangle: Tensor) -> ExactPla
     return replace(plane, evaluations=plane.evaluations + evaluations)
 
 
-def _divide(program: Program, triangle: Tensor) -> ExactPlane:
-    """Return the regions of one triangle."""
+def _divide(program: Program, triangle: Tensor, report: Callable[[str], None]) -> ExactPlane:
+    """Return the regions of one triangle; `report` is called with what is done."""
     cells, positions = [[0, 1, 2]], np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     values: dict[Node, Any] = {program.input: triangle}
-    max_vertices = MAX_VALUES // program.values_per_input
+    max_vertices = _max_vertices(program)
     for stage in program.stages:
         if stage is not program.stages[0]:
-            cells, interpolate = _cut(cells, _piece_boundaries(stage[0], values[stage[0].operand]), max_vertices)
+            cells, interpolate = _cut(cells, _piece_boundaries(program, stage[0], values), max_vertices, report)
             positions = interpolate(torch.from_numpy(positions)).numpy()
             values = {node: interpolate(value) for node, value in values.items()}
         for operation in stage:
@@ -130,7 +141,7 @@ def _divide(program: Program, triangle: Tensor) -> ExactPlane:
     classes = _finite_classes(logits)
     logits = logits[:, classes]
     pairs = torch.tensor([*combinations(range(len(classes)), 2)], dtype=torch.int64, device=logits.device).view(-1, 2)
-    cells, interpolate = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], max_vertices)
+    cells, interpolate = _cut(cells, logits[:, pairs[:, 0]] - logits[:, pairs[:, 1]], max_vertices, report)
     positions, logits = interpolate(torch.from_numpy(positions)).numpy(), interpolate(logits).cpu().numpy()
     labels = np.array(classes)[[logits[cell].mean(axis=0).argmax() for cell in cells]]
     return ExactPlane([positions[cell] for cell in cells], labels, _connect(cells, labels), pieces, evaluations)
@@ -148,22 +159,44 @@ def _finite_classes(logits: Tensor) -> list[int]:
     return (~masked).nonzero().flatten().tolist()
 
 
-def _piece_boundaries(operation: Operation, operand: Tensor) -> Tensor:
-    """Return values (P, M) that are zero where an operation changes from one affine piece to another."""
-    if operation.windows is None:
-        return torch.cat([operand.reshape(len(operand), -1) - threshold for threshold in operation.thresholds], dim=1)
-    images, windows = operand.flatten(2), operation.windows
-    pairs = combinations(range(windows.shape[1]), 2)
-    return torch.cat([(images[..., windows[:, a]] - images[..., windows[:, b]]).flatten(1) for a, b in pairs], dim=1)
+def _piece_boundaries(program: Program, operation: Operation, values: dict[Node, Any]) -> Tensor:
+    """Return values (P, M) that are zero where an operation changes from one affine piece to another.
+
+    Raises:
+        InputError: If a value is infinite at some points only.
+    """
+    values, points = {**program.constants, **values}, len(values[operation.operands[0]])
+    if operation.maximum is None:
+        boundaries = torch.cat(crossed(operation, values, points), dim=1)
+    else:
+        options = candidates(operation.maximum, values, points)
+        first, second = torch.combinations(torch.arange(options.shape[2], device=options.device)).T
+        boundaries = (options[..., first] - options[..., second]).flatten(1)
+    finite = boundaries.isfinite()
+    sides = boundaries.nan_to_num(nan=0.0).sign()
+    if not (finite.all(dim=0) | (~finite & (sides == sides[:1])).all(dim=0)).all():
+        raise InputError("a value of the network is infinite at some points of a triangle; use method=grid")
+    return boundaries[:, finite.all(dim=0)]
 
 
-def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list[list[int]], Interpolate]:
+def _max_vertices(program: Program) -> int:
+    """Return the largest number of vertices: each has the values of the network, and those of `_piece_boundaries`."""
+    maxima = [operation.maximum for operation in program.operations if operation.maximum is not None]
+    shapes = [maximum.windows.shape for maximum in maxima if maximum.windows is not None]
+    pairs = max((groups * comb(size, 2) for groups, size in shapes), default=0)
+    return MAX_VALUES // max(pairs, program.values_per_input)
+
+
+def _cut(
+    cells: list[list[int]], lines: Tensor, max_vertices: int, report: Callable[[str], None]
+) -> tuple[list[list[int]], Interpolate]:
     """Return convex cells cut along each line that passes through them, and a function for values at the vertices.
 
     Args:
         cells: The vertices of each cell, in order.
         lines: Values (P, M) at the vertices of M functions that are affine on each cell and zero on a line.
         max_vertices: Largest number of vertices.
+        report: Called with the number of vertices.
 
     Returns:
         The new cells, and a function from values at the old vertices, (P, ...), to values at all vertices.
@@ -190,6 +223,7 @@ def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list
 
     new_cells: list[list[int]] = []
     for cell in cells:
+        report(f"the first has {len(rows):,} vertices of affine pieces, of at most {max_vertices:,}")
         if len(rows) > max_vertices:
             raise InputError(
                 f"a triangle has over {max_vertices:,} vertices of affine pieces; method=exact needs a smaller network"
@@ -204,7 +238,7 @@ def _cut(cells: list[list[int]], lines: Tensor, max_vertices: int) -> tuple[list
     def interpolate(values: Tensor) -> Tensor:
         result = torch.cat([values, values.new_empty(len(new_vertices), *values.shape[1:])])
         for vertex, (u, v, share) in enumerate(new_vertices, start=len(values)):
-            result[vertex] = torch.lerp(result[u], result[v], share)
+            result[vertex] = torch.where(result[u] == result[v], result[u], torch.lerp(result[u], result[v], share))
         return result
 
     return new_cells, interpolate

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import evaluation_batch, interpolate
+from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program
 
 # A label is confirmed if its logit is within this fraction of the range of the logits of the highest one: far above
@@ -29,7 +30,8 @@ def verify(program: Program, vertices: Tensor, subspace: np.ndarray, weights: np
         The number of evaluations.
 
     Raises:
-        InputError: If the network predicts another label at a point: its operations are not what they seem.
+        InputError: If the network predicts another label at a point: its operations are not what they seem. If an output is
+            not a number, as that of a softmax of infinite logits.
     """
     size = evaluation_batch(program.device, vertices[0, 0].numel())
     columns = (torch.from_numpy(np.ascontiguousarray(column)).to(program.device) for column in (subspace, weights, label))
@@ -37,6 +39,7 @@ def verify(program: Program, vertices: Tensor, subspace: np.ndarray, weights: np
     wrong = 0
     for points in torch.arange(len(label), device=program.device).split(size):
         logits = program.network(interpolate(vertices, coordinates, lines[points], points))
+        refuse_nan(logits.isnan().any())
         finite = logits[logits.isfinite()]
         tolerance = TOLERANCE * (finite.max() - finite.min()) if len(finite) else 0.0
         lead = logits.amax(dim=1) - logits.gather(1, labels[points].unsqueeze(1)).squeeze(1)

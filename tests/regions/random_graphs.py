@@ -1,4 +1,4 @@
-"""Random classifiers built from the operations that exact counting accepts, and from some that it must refuse.
+"""Random classifiers built from common operations, and from rarer ones, some of which exact counting must refuse.
 
 A block is a function of a random source and the shape of its input that returns a module, or None where it does not fit. The
 shape of its output is read from an evaluation.
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
-OTHER_SHARE = 0.3  # of the blocks that exact counting does not follow, in the graphs that have them
+OTHER_SHARE = 0.3  # of the rarer operations, in the graphs that have them
 
 
 class Source(random.Random):
-    """A random source that also draws operations that exact counting does not follow, if `others` is set."""
+    """A random source that also draws rarer operations, if `others` is set."""
 
     others = False
 

@@ -17,8 +17,9 @@ from regioncount.config import parse_run
 from regioncount.errors import InputError
 from regioncount.regions import bounds, exact, triangles
 from regioncount.regions.bounds import bounded_lines
-from regioncount.regions.exact import exact_lines, upper_envelope
+from regioncount.regions.exact import exact_lines
 from regioncount.regions.piecewise import trace
+from regioncount.regions.points import upper_envelope
 from regioncount.regions.triangles import exact_planes
 from regioncount.runs import describe, runner
 from regioncount.runs.measurements import measured_values
@@ -374,17 +375,28 @@ class Functional(nn.Module):
         (torch.sigmoid, "sigmoid"),
         (functional.gelu, "gelu"),
         (functional.silu, "silu"),
-        (lambda x: functional.softmax(x, dim=1), "softmax"),
+        (lambda x: functional.softmax(x, dim=1) * 2, "softmax"),
+        (lambda x: functional.log_softmax(x, dim=0), "softmax"),
+        (lambda x: functional.softmax(x, dim=1, dtype=torch.float32), "softmax"),
         (lambda x: x * x, "mul"),
         (lambda x: functional.linear(x, x), "linear"),
-        (lambda x: x.clamp(max=torch.ones(4, dtype=x.dtype)), "clamp"),
+        (functional.hardswish, "hardswish"),
+        (lambda x: torch.where(x == 0, x, 1.0), "eq"),
+        (lambda x: torch.where(x > 0, x, 1.0) * x, "mul"),
+        (lambda x: x / (x > 0), "div"),
+        (lambda x: x.max(dim=1, keepdim=True).indices * x, "max"),
+        (lambda x: x - x.amax(0, keepdim=True), "amax over the inputs of a batch"),
+        (lambda x: x.sort(dim=1).values, "sort"),
+        (lambda x: x.roll(1, 0), "roll: its result for an input depends on the other inputs"),
+        (lambda x: x.cumsum(0), "cumsum: its result for an input depends on the other inputs"),
+        (lambda x: functional.rrelu(x, training=True), "rrelu in training mode"),
         (lambda x: x / x.abs(), "div"),
         (lambda x: x.relu() @ x.T, "permute|transpose|numpy_T"),
         (lambda x: x - x.mean(dim=0, keepdim=True), "mean"),
         (lambda x: functional.layer_norm(x, (4,)), "layer_norm"),
         (lambda x: x.argmax(dim=1), "argmax|logits"),
         (lambda x: x if x.sum() > 0 else -x, "trace"),
-        (lambda x: functional.max_pool2d(x.view(-1, 1, 2, 2), 2, ceil_mode=True).flatten(1), "ceil_mode"),
+        (lambda x: functional.max_pool2d(x.view(-1, 1, 2, 2), 2, 3, 1, dilation=3).flatten(1), "padding only"),
     ],
 )
 def test_unsupported_operations_are_named(function, named):

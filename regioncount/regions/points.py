@@ -1,0 +1,171 @@
+"""Points on lines between which all values of a network are affine, and the points at which a value changes its piece."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from regioncount.regions.intervals import MIN_LENGTH
+from regioncount.regions.maxima import Maximum, candidates
+from regioncount.regions.nodes import Values, call
+from regioncount.regions.operations import Operation, crossed
+
+
+@dataclass(frozen=True)
+class Points:
+    """P points in order along lines.
+
+    Where a value jumps, there are two points at one position, which are not joined: the ends of the intervals on both sides.
+    """
+
+    line: Tensor
+    """int64 (P,): the line of each point."""
+    position: Tensor
+    """float64 (P,): position on the line."""
+    joined: Tensor
+    """bool (P - 1,): whether each point and the next one are the ends of an interval, on which all values are affine."""
+    values: dict[Node, Any]
+    """Values of the network at the points, (P, ...) each."""
+
+    def interpolate(self, before: Tensor, share: Tensor) -> "Points":
+        """Return points (Q,), each a fraction `share` in [0, 1) of the way from the point `before` to the next one."""
+        after = (before + 1).clamp(max=len(self.line) - 1)
+
+        def lerp(values: Tensor) -> Tensor:
+            first, weight = values[before], share.view(-1, *[1] * (values.dim() - 1))
+            if not values.is_floating_point():  # constant between joined points
+                return first
+            last = values[after]
+            result = torch.lerp(first, last, weight)
+            if result.isnan().any():  # between two infinite values, and where an infinite value has no weight
+                result = torch.where((weight == 0) | (first == last), first, result)
+            return result
+
+        first, second = before[:-1], before[1:]
+        joined = (second == first) | ((second == first + 1) & self.joined[first.clamp(max=len(self.joined) - 1)])
+        values = {node: lerp(value) for node, value in self.values.items()}
+        return Points(self.line[before], lerp(self.position), joined, values)
+
+
+def with_crossings(operation: Operation, constants: Values, points: Points) -> tuple[Tensor, Tensor]:
+    """Return the points and, in order between them, those at which an operation changes from one affine piece to another.
+
+    Args:
+        operation: A piecewise affine operation.
+        constants: The network's constants.
+        points: The points.
+
+    Returns:
+        For each, the last point before it, (Q,), and the fraction of the way to the next; see `Points.interpolate`.
+    """
+    values, number = {**constants, **points.values}, len(points.line)
+    if operation.maximum is not None:
+        crossings = [_maximum_crossings(operation.maximum, values, points.joined)]
+    else:
+        crossings = _zero_crossings(crossed(operation, values, number), points.joined)
+    indices = torch.arange(number, device=points.line.device)
+    before = torch.cat([indices, *(interval for interval, _ in crossings)])
+    share = torch.cat([torch.zeros_like(points.position), *(share for _, share in crossings)])
+    order = sorting_order(before, share)
+    before, share = before[order], share[order]
+    # Drop crossings that rounding cannot distinguish from the previous crossing or from an end of their interval.
+    length = points.position.diff(append=points.position[-1:])[before]
+    offset = share * length
+    kept = share == 0
+    kept[1:] |= offset[1:] - offset[:-1] > MIN_LENGTH
+    kept &= (share == 0) | (length - offset > MIN_LENGTH)
+    return before[kept], share[kept]
+
+
+def compare(operation: Operation, constants: Values, points: Points) -> Points:
+    """Apply a comparison, whose result is constant between joined points, and is evaluated in the middle between them.
+
+    Args:
+        operation: The comparison.
+        constants: The network's constants.
+        points: The points; they include those at which the result changes.
+
+    Returns:
+        The points, where the result changes at a point twice: as the end of one interval and the start of the next.
+    """
+    number, device = len(points.line), points.line.device
+    middles = {operand: _middle(points.values[operand]) for operand in operation.operands}
+    between = call(operation.node, {**constants, **middles}, number - 1)
+    end = torch.zeros(1, dtype=torch.bool, device=device)
+    has_left, has_right = torch.cat([end, points.joined]), torch.cat([points.joined, end])
+    changes = (between[1:] != between[:-1]).flatten(1).any(dim=1)
+    doubled = torch.cat([end, changes, end]) & has_left & has_right
+    source = torch.arange(number, device=device).repeat_interleave(1 + doubled.long())
+    is_second = torch.cat([end, source[1:] == source[:-1]])
+    uses_right = is_second | (~doubled & has_right)[source]
+    interval = torch.where(uses_right, source, source - 1).clamp(0, number - 2)
+    joined = ~is_second[1:] & points.joined[source[:-1].clamp(max=number - 2)]
+    values = {node: value[source] for node, value in points.values.items() if node in operation.kept}
+    if operation.node in operation.kept:
+        values[operation.node] = between[interval]
+    return Points(points.line[source], points.position[source], joined, values)
+
+
+def _middle(values: Tensor) -> Tensor:
+    """Return the values (P - 1, ...) in the middle between neighbouring points."""
+    first, last = values[:-1], values[1:]
+    return torch.where(first == last, first, (first + last) / 2) if values.is_floating_point() else first
+
+
+def sorting_order(first: Tensor, second: Tensor) -> Tensor:
+    """Return the indices (Q,) that sort by the first key, then by the second."""
+    order = second.argsort(stable=True)
+    return order[first[order].argsort(stable=True)]
+
+
+def _zero_crossings(functions: Sequence[Tensor], joined: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return, for each tensor (P, M), the intervals (K,) on which a value crosses 0, and the fraction at which it does."""
+    crossings: list[tuple[Tensor, Tensor]] = []
+    for values in functions:
+        side = values.sign()
+        interval, value = ((side[1:] * side[:-1] < 0) & joined.unsqueeze(1)).nonzero().unbind(1)
+        first, last = values[interval, value], values[interval + 1, value]
+        crossings.append((interval, first / (first - last)))
+    return crossings
+
+
+def _maximum_crossings(maximum: Maximum, values: Values, joined: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the intervals (K,) on which the largest candidate of a group changes, and the fraction at which it does."""
+    options = candidates(maximum, values, len(joined) + 1)
+    winners = options.argmax(dim=-1)
+    interval, group = ((winners[1:] != winners[:-1]) & joined.unsqueeze(1)).nonzero().unbind(1)
+    row, share, _ = upper_envelope(options[interval, group], options[interval + 1, group])
+    return interval[row[share > 0]], share[share > 0]
+
+
+def upper_envelope(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the upper envelope of K affine functions on [0, 1], for each of N sets.
+
+    Args:
+        first: Values at 0, (N, K).
+        last: Values at 1, (N, K).
+
+    Returns:
+        Parts in no particular order, (M,) each: the set, the start of the part, and the index of the highest function
+        on the part (the lowest index if functions are equal). A part stops where the set's next part starts, or at 1.
+    """
+    slope = last - first
+    is_top = first == first.amax(dim=1, keepdim=True)
+    row = torch.arange(len(first), device=first.device)
+    start = torch.zeros(len(first), dtype=first.dtype, device=first.device)
+    top = torch.where(is_top, slope, -torch.inf).argmax(dim=1)
+    rows, starts, tops = [row], [start], [top]
+    while len(row):
+        closing = slope[row] - slope[row, top].unsqueeze(1)  # above 0 for functions that overtake the highest one
+        overtaking = (first[row, top].unsqueeze(1) - first[row]) / closing
+        overtaking = torch.where(closing > 0, overtaking.clamp(min=start.unsqueeze(1)), torch.inf)
+        start = overtaking.amin(dim=1)
+        top = torch.where(overtaking == start.unsqueeze(1), closing, -torch.inf).argmax(dim=1)
+        row, start, top = row[start < 1], start[start < 1], top[start < 1]
+        rows.append(row)
+        starts.append(start)
+        tops.append(top)
+    return torch.cat(rows), torch.cat(starts), torch.cat(tops)
