@@ -24,7 +24,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from wandb_log import history, read_runs
 
-from regioncount.commands import CONFIGS, compose, hydra_ready
+from regioncount.composition import compose, hydra_ready
+from regioncount.config_files import CONFIGS
 from regioncount.config import as_mapping
 from regioncount.errors import InputError
 from regioncount.reporting import report
