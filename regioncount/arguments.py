@@ -97,7 +97,7 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     actions = ("install=", "uninstall=", "query=")
     if flags.shell_completion:
         if len(flags.overrides) != 1 or not flags.overrides[0].startswith(actions):
-            raise InputError("--shell-completion needs install=bash (or zsh, fish), uninstall=... or query=...")
+            raise InputError("--shell-completion needs install=bash, uninstall=bash or query=bash")
         return flags, flags.overrides
     if (flags.package or flags.resolve) and not flags.cfg:
         raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
@@ -189,7 +189,9 @@ def _add_search_path(overrides: list[str], directory: str | None) -> list[str]:
     replaced = [override for override in overrides if override.startswith(key)]
     with one_line_errors():
         paths = OverridesParser.create().parse_override(replaced[-1]).value() if replaced else []
-    folders = [(str(path), "hydra.searchpath") for path in (paths if isinstance(paths, list) else [paths]) if path]
+    if isinstance(paths, str):  # one path, or a list that is not in Hydra's grammar, as for [~/mine]
+        paths = paths.strip("[]").split(",")
+    folders = [(str(path).strip(), "hydra.searchpath") for path in paths or [] if path]
     folders += [(directory, "--config-dir")] if directory is not None else []
     if not folders:
         return overrides

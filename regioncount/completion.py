@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from regioncount.arguments import SWITCHES, VALUE_FLAGS
 from regioncount.composition import option_names
 from regioncount.config.descriptions import choices_of
 from regioncount.config_files import CONFIGS, group_choices, group_names
@@ -75,7 +74,8 @@ def candidates(config_name: str, line: str) -> list[str]:
     if any(part in ("-m", "--multirun") for part in words):
         config_name = "sweep"
     if word.startswith("-") and "=" not in word:
-        found = [*SWITCHES, *(f"{flag}=" for flag in VALUE_FLAGS)]
+        found = ["--help", "--version", "--config-dir=", "--cfg", "--info", "--shell-completion", "--hydra-help"]
+        found += ["--multirun"] * (config_name == "train")
         return [flag for flag in found if flag.startswith(word)]
     dashes, word = word[: len(word) - len(word.lstrip("-+~"))], word.lstrip("-+~")
     option, separator, value = word.partition("=")
@@ -86,9 +86,7 @@ def candidates(config_name: str, line: str) -> list[str]:
         found = [f"{option}={kept}{choice}" for choice in choices if choice.startswith(value.removeprefix(kept))]
     else:
         names = option_names(config_name, words)
-        groups = [group for group in group_names(folders) if group not in ("sweep",)]
-        if config_name == "measure":
-            groups = ["dataset", "model", "regions"]
+        groups = ["dataset", "model", "regions"] if config_name == "measure" else group_names(folders)
         if config_name == "sweep":
             names += ["hydra/launcher", "hydra.launcher.n_jobs"]
         found = [f"{name}=" for name in dict.fromkeys([*groups, *names]) if name.startswith(option)]

@@ -101,7 +101,7 @@ def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> s
         return _unknown_option(option[1].partition("@")[0], option_names(config_name, overrides))
     if ambiguous := re.match(r"Ambiguous value for argument '([^=]*)=(.*)'", lines[0]):
         name, value = ambiguous.groups()
-        grid = "only a grid takes several values: run sweep.py or regioncount-sweep (or pass -m)"
+        grid = "only a grid takes several values: run sweep.py, regioncount-sweep or rc.sweep"
         if config_name == "measure":
             grid = "this command measures one run, so an option has one value"
         elif config_name == "sweep":
@@ -135,7 +135,7 @@ def _unknown_option(option: str, names: Sequence[str]) -> str:
         similar = f"{group}.{similar}" if group else similar
     elif elsewhere:
         similar = elsewhere[0]
-    else:
+    elif not siblings:
         similar = most_similar(option, names)
     if similar:
         return f"{option}: no such option; did you mean {similar}?"

@@ -35,7 +35,7 @@ FLAGS = {
     "--config-dir DIR": "Also read configuration files from DIR, such as DIR/experiment/mine.yaml.",
     "--cfg job": "Print the composed configuration (--package GROUP: one group; --resolve: interpolations resolved).",
     "--info defaults": "Print the files of the composed configuration (also all, config, plugins, searchpath).",
-    "--shell-completion install=bash": "Print a script that completes options and choices in bash, zsh or fish (docs/reference.md).",
+    "--shell-completion install=bash": "Print a script that completes options and choices in bash (docs/reference.md).",
     "--hydra-help": "Print Hydra's own help.",
 }
 GROUPS = {
@@ -56,7 +56,7 @@ SECTIONS = {
         *("device", "precision", "compile"),
     ),
     "Measurements": ("regions", "measures", "snapshots"),
-    "Sweep": ("experiment", "scale", "sweep", "hydra/launcher"),
+    "Experiments": ("experiment", "scale", "sweep", "hydra/launcher"),
     "Results": ("results", "tracker", "plugins"),
 }
 LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")

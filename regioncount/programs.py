@@ -1,7 +1,9 @@
 """Train models and run sweeps from Python, as the commands train and sweep do."""
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,10 @@ from regioncount.sweeps import run_cell
 
 if TYPE_CHECKING:
     from regioncount.config import RunConfig
-    from regioncount.runs.plans import Plan
+    from regioncount.runs.plans import Plan, PlannedRun
     from regioncount.runs.runner import PreparedRun
+
+NOT_HYPERPARAMETERS = ("name", "_target_", "root", "title", "workers")
 
 
 @dataclass
@@ -52,7 +56,7 @@ def train(options: Sequence[str] = ()) -> MeasuredRun:
     # A single run is reported like a sweep with one cell.
     plan = Plan(prepared.name, prepared.directory, [planned_run(prepared, {})], list(options), None, {})
     _, table = collect_runs(plan)
-    return _with_values(run, table.to_dict("records")[0], prepared.config)
+    return _with_values(run, table.to_dict("records")[0], plan.runs[0])
 
 
 def sweep(options: Sequence[str] = ()) -> list[MeasuredRun]:
@@ -75,7 +79,7 @@ def sweep(options: Sequence[str] = ()) -> list[MeasuredRun]:
     runs, table = collect_runs(plan)
     rows = table.to_dict("records")
     found = [
-        _with_values(run, row, planned.config)
+        _with_values(run, row, planned)
         for planned, run, row in zip(plan.runs, runs, rows, strict=True)
         if run is not None and row["status"] in ("finished", "diverged")
     ]
@@ -138,9 +142,12 @@ def _parse(config_name: str, options: Sequence[str]) -> list[str]:
     return overrides
 
 
-def _with_values(run: Run, row: Mapping[Any, Any], config: "RunConfig") -> MeasuredRun:
+def _with_values(run: Run, row: Mapping[Any, Any], planned: "PlannedRun") -> MeasuredRun:
     values = {str(column): value for column, value in row.items() if not _is_absent(column, value)}
-    return MeasuredRun(**vars(run), values=_hyperparameters(config) | values)
+    for column in planned.varied:
+        with suppress(TypeError, ValueError):  # a varied option is stored as text
+            values[column] = json.loads(values[column])
+    return MeasuredRun(**vars(run), values=values | _hyperparameters(planned.config))
 
 
 def _is_absent(column: object, value: object) -> bool:
@@ -151,20 +158,24 @@ def _is_absent(column: object, value: object) -> bool:
 def _hyperparameters(config: "RunConfig") -> dict[str, Any]:
     """Return the options of the data set, the model and training by the names of their columns in tables.
 
-    This is the last part of an option's name, or the full name if the last part has another meaning.
+    This is the last part of an option's name, or the full name if the last part has another meaning. Options that have a
+    column in every table, such as the learning rate, are left out.
     """
     from regioncount import registry
     from regioncount.config import as_mapping
+    from regioncount.sweeps.grid import OPTIONS_WITH_COLUMNS
 
     mapping = as_mapping(config)
     options = {name: mapping[name] for name in ("augmentation", "epochs")}
     for group in ("optimizer", "schedule"):
         options |= {group: mapping[group]["name"]} if mapping[group] else {}
     for group in ("model", "optimizer", "schedule", "dataset", "stop", "pruning"):
-        parts = {name: value for name, value in mapping.get(group, {}).items() if name not in ("name", "_target_")}
+        parts = {name: value for name, value in mapping.get(group, {}).items() if name not in NOT_HYPERPARAMETERS}
         options |= {f"{group}.{name}": value for name, value in parts.items()}
     named: dict[str, Any] = {}
     for option, value in options.items():
+        if option in OPTIONS_WITH_COLUMNS:
+            continue
         last = option.rpartition(".")[2]
         ambiguous = last in named or is_reserved(last) or last in registry.measures
         named[option if ambiguous else last] = value
