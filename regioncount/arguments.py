@@ -180,7 +180,10 @@ def _choose_custom_model(overrides: list[str]) -> list[str]:
 
 
 def _add_search_path(overrides: list[str], directory: str | None) -> list[str]:
-    """Add a directory to hydra.searchpath, which launchers also use to compose the cells of a sweep.
+    """Return overrides with a directory added to hydra.searchpath, which launchers also use to compose a sweep's cells.
+
+    Returns:
+        The overrides, in which the directories are absolute.
 
     Raises:
         InputError: The directory, or one in hydra.searchpath, does not exist.

@@ -37,7 +37,8 @@ for _regioncount_program in python python3 uv; do
 done
 unset _regioncount_program"""
 BASH_UNINSTALL = """\
-complete -p | sed -n 's/^complete .*-F _regioncount_completion //p' | while read -r name; do echo "complete -r $name"; done"""
+eval "$(complete -p | sed -n 's/^complete .*-F _regioncount_completion /complete -r /p')"
+unset -f _regioncount_completion"""
 
 
 def shell_completion(config_name: str, request: str) -> str:
@@ -57,7 +58,7 @@ def shell_completion(config_name: str, request: str) -> str:
     if action == "install":
         return BASH
     if action == "uninstall":
-        return f'eval "$({BASH_UNINSTALL})"\nunset -f _regioncount_completion'
+        return BASH_UNINSTALL
     line = os.environ.get("COMP_LINE", "")
     return "\n".join(candidates(config_name, line[: int(os.environ.get("COMP_POINT") or len(line))]))
 

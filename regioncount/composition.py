@@ -34,7 +34,19 @@ def hydra_ready() -> Iterator[None]:
 
 
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    """Compose a configuration, inside a `hydra_ready` block."""
+    """Compose a configuration, inside a `hydra_ready` block.
+
+    Args:
+        config_name: "train", "measure" or "sweep".
+        overrides: The overrides.
+        with_hydra: Whether to include the node `hydra`.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: An override is invalid.
+    """
     with one_line_errors(config_name, overrides):
         try:
             return hydra.compose(config_name, list(overrides), return_hydra_config=with_hydra)

@@ -165,10 +165,10 @@ def test_several_values_outside_a_sweep_are_rejected():
 
 
 def test_an_option_of_another_choice_gets_the_options_of_this_one():
-    with pytest.raises(InputError, match=r"^optimizer\.rho: no such option; the options of optimizer are learning_rate"):
-        with hydra_ready():
-            compose("train", ["optimizer.rho=1"])
-    with pytest.raises(InputError, match="did you mean optimizer.rho"), hydra_ready():
+    options = r"^optimizer\.rho: no such option; the options of optimizer are learning_rate, weight_decay"
+    with pytest.raises(InputError, match=options), hydra_ready():
+        compose("train", ["optimizer.rho=1"])
+    with pytest.raises(InputError, match=r"did you mean optimizer\.rho"), hydra_ready():
         compose("train", ["optimizer.roh=1", "optimizer=sam"])
 
 

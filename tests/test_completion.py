@@ -69,8 +69,11 @@ def test_bash_completes_with_the_installed_function(tmp_path, breaks, expected):
     script = shell_completion("train", "install=bash")
     script += f"\nCOMP_WORDBREAKS='{breaks}' COMP_LINE='{line} epochs=3' COMP_POINT={len(line)}\n"
     script += '_regioncount_completion; printf "%s\\n" "${COMPREPLY[@]}"'
-    assert subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True).stdout == f"{expected}\n"
-    removed = shell_completion("train", "install=bash") + "\n" + shell_completion("train", "uninstall=bash") + "\ncomplete -p"
+    shown = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"{expected}\n"
+    removed = (
+        shell_completion("train", "install=bash") + "\n" + shell_completion("train", "uninstall=bash") + "\ncomplete -p"
+    )
     left = subprocess.run(["/bin/bash", "-c", removed], capture_output=True, text=True, check=False)
     assert "_regioncount" not in left.stdout
     assert left.stderr == ""

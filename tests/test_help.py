@@ -31,7 +31,8 @@ def texts():
 def test_the_flag_prints_the_help_without_torch(texts):
     code = "import sys; sys.modules['torch'] = None; sys.modules['pandas'] = None\n"
     code += "from regioncount.commands import train, measure, sweep\n"
-    code += "for command in (train, measure, sweep):\n    sys.argv = [f'{command.__name__}.py', '--help']\n    assert command() == 0"
+    code += "for command in (train, measure, sweep):\n"
+    code += "    sys.argv = [f'{command.__name__}.py', '--help']\n    assert command() == 0"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout == "".join(f"{text}\n" for text in texts.values())

@@ -30,7 +30,15 @@ def test_train_returns_the_run_with_its_values(directory):
     entries = {entry["settings"]["measure"]: entry["values"] for entry in stored.measures.values()}
     assert run.values["test_accuracy"] == entries["accuracy"]["test_accuracy"]
     assert run.values["region_count_line"] == entries["region_count"]["region_count"]
-    expected = {"model": "mlp", "dataset": "digits", "learning_rate": 0.05, "seed": 3, "width": 8, "depth": 1, "batch_size": 64}
+    expected = {
+        "model": "mlp",
+        "dataset": "digits",
+        "learning_rate": 0.05,
+        "seed": 3,
+        "width": 8,
+        "depth": 1,
+        "batch_size": 64,
+    }
     expected |= {"optimizer": "sgd", "momentum": 0.9, "epochs": 2, "train_size": 60, "dataset.seed": 0}
     assert {name: run.values[name] for name in expected} == expected
     assert before == (sys.argv, signal.getsignal(signal.SIGTERM))

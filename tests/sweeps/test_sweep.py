@@ -25,8 +25,8 @@ from PIL import Image
 from wandb_log import history, read_runs
 
 from regioncount.composition import compose, hydra_ready
-from regioncount.config_files import CONFIGS
 from regioncount.config import as_mapping
+from regioncount.config_files import CONFIGS
 from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.reporting.collect import collect
