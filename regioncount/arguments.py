@@ -192,9 +192,9 @@ def _add_search_path(overrides: list[str], directory: str | None) -> list[str]:
     replaced = [override for override in overrides if override.startswith(key)]
     with one_line_errors():
         paths = OverridesParser.create().parse_override(replaced[-1]).value() if replaced else []
-    if isinstance(paths, str):  # one path, or a list that is not in Hydra's grammar, as for [~/mine]
-        paths = paths.strip("[]").split(",")
-    folders = [(str(path).strip(), "hydra.searchpath") for path in paths or [] if path]
+    if not isinstance(paths, list):  # one path, several, or a list that is not in Hydra's grammar, as [~/mine]
+        paths = replaced[-1].removeprefix(key).strip("'\"[]").replace("null", "").split(",")
+    folders = [(str(path).strip(), "hydra.searchpath") for path in paths if path]
     folders += [(directory, "--config-dir")] if directory is not None else []
     if not folders:
         return overrides

@@ -92,6 +92,9 @@ def one_line_errors(config_name: str = "train", overrides: Sequence[str] = ()) -
     Args:
         config_name: The configuration that is composed, for the suggestions in messages.
         overrides: The overrides.
+
+    Raises:
+        InputError: Hydra or OmegaConf has raised an error.
     """
     try:
         yield

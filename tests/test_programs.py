@@ -56,7 +56,7 @@ def test_training_again_loads_the_run_of_the_command(directory):
 def test_a_sweep_returns_its_runs_in_the_order_of_the_grid(directory, capsys):
     runs = rc.sweep([*TINY, "model.width=8,4", "seed=0,1", "regions.line.number=5,6"])
     assert [(run.values["width"], run.values["seed"], run.values["number"]) for run in runs] == [
-        (width, seed, number) for width in (8, 4) for seed in (0, 1) for number in (5, 6)
+        (width, seed, number) for width in (8, 4) for number in (5, 6) for seed in (0, 1)
     ]
     table = pd.read_csv(next(directory.glob("results/sweeps/*/runs.csv")))
     for run, row in zip(runs, table.to_dict("records"), strict=True):
@@ -85,7 +85,7 @@ def test_runs_that_are_missing_are_left_out_with_a_warning():
         (rc.sweep, ["seed=0,0"], "the same run twice"),
         (rc.sweep, ["optimizer.lr=1,2"], "did you mean optimizer.learning_rate"),
         (rc.sweep, ["-m", "seed=0"], "--multirun: from Python"),
-        (rc.sweep, ["experiment=quik"], "did you mean quickstart"),
+        (rc.sweep, ["experiment=quickstrt"], "did you mean quickstart"),
     ],
 )
 def test_invalid_options_raise_an_input_error(directory, program, options, message):

@@ -92,8 +92,9 @@ def measure_names() -> tuple[str, ...]:
     for module in ("regioncount.measures", "regioncount.runs.suite_measures"):
         origin = Path(cast(Any, find_spec(module)).origin)
         files = sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
-        for function in (node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body):
-            for call in getattr(function, "decorator_list", ()) if isinstance(function, ast.FunctionDef) else ():
+        nodes = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
+        for function in (node for node in nodes if isinstance(node, ast.FunctionDef)):
+            for call in function.decorator_list:
                 if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "register_measure":
                     given = [word.value for word in call.keywords if word.arg == "name"]
                     names.append(given[0].value if given and isinstance(given[0], ast.Constant) else function.name)
@@ -132,8 +133,9 @@ def _docstrings_in_module(module: str) -> dict[str, dict[str, str]]:
             docstrings = found.setdefault(node.name, {})
             for statement, following in pairwise(node.body):
                 if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                    is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-                    docstrings[statement.target.id] = " ".join(str(following.value.value).split()) if is_text else ""
+                    text = following.value if isinstance(following, ast.Expr) else None
+                    words = str(text.value).split() if isinstance(text, ast.Constant) else []
+                    docstrings[statement.target.id] = " ".join(words)
     return found
 
 
