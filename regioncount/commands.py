@@ -120,7 +120,8 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
             config_name, body = "sweep", _sweep
         if hydra_flags := printing_flags(flags):
             return _print(config_name, flags, hydra_flags, overrides)
-        return body(overrides) or 0
+        with one_line_errors(config_name, overrides):
+            return body(overrides) or 0
     except InputError as error:
         say(f"{command}: {one_line(error)}", sys.stderr)
         return 2
