@@ -6,11 +6,15 @@ imports are inside `sweep`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from regioncount.runs.plans import Plan
 
 
 @dataclass
@@ -38,19 +42,17 @@ class RegionCountSweeper(Sweeper):
         self.task_function = task_function
         self.config = config
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> "tuple[Plan, int]":
         """Run the sweep.
 
         Args:
             arguments: The overrides of the command line, without those of Hydra itself.
 
-        Raises:
-            SystemExit: The exit status is not 0. Hydra discards a sweeper's return value.
+        Returns:
+            The plan of the sweep and the exit status, as `run_sweep`.
         """
         from regioncount.sweeps.launch import run_sweep
 
         assert self.config is not None  # Hydra has called setup
         assert self.hydra_context is not None
-        status = run_sweep(arguments, self.params, self.config, self.hydra_context, self.task_function)
-        if status:
-            raise SystemExit(status)
+        return run_sweep(arguments, self.params, self.config, self.hydra_context, self.task_function)

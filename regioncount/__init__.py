@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from regioncount import analysis, models, regions, runs
     from regioncount.errors import InputError
     from regioncount.measures import measure
+    from regioncount.programs import sweep, train
     from regioncount.regions import (
         RegionCount,
         count_components,
@@ -60,6 +61,8 @@ _MODULE_OF_NAME = {
     "runs": "runs",
     "sample_simplices": "regions",
     "shorten_segments": "regions",
+    "sweep": "programs",
+    "train": "programs",
 }
 
 __all__ = [
@@ -84,6 +87,8 @@ __all__ = [
     "runs",
     "sample_simplices",
     "shorten_segments",
+    "sweep",
+    "train",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

@@ -1,4 +1,4 @@
-"""The flags and overrides of the commands train, measure and sweep, and the text of --help."""
+"""The flags and overrides of the commands train, measure and sweep."""
 
 import argparse
 import re
@@ -11,47 +11,51 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from regioncount.composition import CONFIGS, one_line_errors
+from regioncount.composition import one_line_errors
 from regioncount.errors import InputError
 
-DESCRIPTIONS = {
-    "train": """\
-Train a model and measure it. For example:
-  {} dataset=digits model=resnet18 optimizer.learning_rate=0.1""",
-    "measure": """\
-Measure a finished run (run=DIR) or a file of weights (checkpoint=FILE dataset=... model=...). Print a table and draw
-the model's decision regions in the plane through three training images. For example:
-  {} run=results/runs/NAME regions=[line,plane]""",
-    "sweep": """\
-Train and measure a grid of runs, and correlate their measures. An experiment or lists of values on the command line
-define the grid. Rerunning a sweep trains and measures only what is missing. For example:
-  {} experiment=quickstart
-  {} optimizer.learning_rate=0.1,0.01 batch_size=64,256 seed=0,1,2""",
-}
-FLAGS = """\
-Flags:
-  -h, --help         print this help
-  --version          print the version of regioncount
-  --config-dir DIR   also read configuration files from DIR, such as DIR/experiment/mine.yaml
-  --cfg job          print the composed configuration (--package GROUP: one group; --resolve: interpolations resolved)
-  --info defaults    print the files of the composed configuration (other choices: all, config, plugins, searchpath)
-  --hydra-help       print Hydra's own help"""
 # Options whose values are always one path, also if they contain the commas and brackets of Hydra's lists.
 PATH_OPTIONS = ("results", "run", "checkpoint")
-SWEEP_FLAG = "  -m, --multirun     run a grid of runs, as the command sweep does"
+VALUE_FLAGS = {
+    "--package": "-p",
+    "--config-path": "-cp",
+    "--config-name": "-cn",
+    "--config-dir": "-cd",
+    "--experimental-rerun": None,
+    "--cfg": "-c",
+    "--info": "-i",
+}
+SWITCHES = {
+    "--help": "-h",
+    "--version": None,
+    "--hydra-help": None,
+    "--resolve": None,
+    "--run": "-r",
+    "--multirun": "-m",
+    "--shell-completion": "-sc",
+}
+# Options of Hydra that regioncount's own sweeps do not use, and what to do instead.
+REPLACED_HYDRA_OPTIONS = {
+    "hydra.run": "a run is stored in results/runs; pass results=DIR",
+    "hydra.sweep": "a sweep is stored in results/sweeps; pass results=DIR or sweep.name=NAME",
+    "hydra.job.chdir": "jobs keep the working directory; pass results=DIR",
+    "hydra.verbose": "there is no log with levels; omit it",
+}
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (--help lists the flags)")
+        unknown = re.search(r"unrecognized arguments:.*? --([\w.]+)", message)
+        advice = f"; for an option, write {unknown[1]}=VALUE" if unknown else ""
+        raise InputError(f"{message}{advice} (--help lists the flags)")
 
 
 def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split a command line into flags and normalized overrides.
 
-    The flags are Hydra's; those that the command does not support are rejected. --config-dir becomes an override, and
-    model._target_=... without a model adds the override model=custom. Paths, and other values that are not valid in Hydra's
-    grammar, are quoted.
+    The flags are Hydra's; those that the command does not support are rejected. --config-dir becomes an override, as does
+    --OPTION=VALUE, and model._target_=... without a model adds the override model=custom. Paths, and other values that are
+    not valid in Hydra's grammar, are quoted.
 
     Returns:
         The flags, and the overrides.
@@ -59,24 +63,21 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     Raises:
         InputError: A flag is unknown or not supported, or an override names no option or has no value.
     """
-    parser = _Parser(add_help=False)
-    for names in (
-        "--help -h",
-        "--version",
-        "--hydra-help",
-        "--resolve",
-        "--run -r",
-        "--multirun -m",
-        "--shell-completion -sc",
-    ):
-        parser.add_argument(*names.split(), action="store_true")
-    for names in ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun"):
-        parser.add_argument(*names.split())
-    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
-    info_choices = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=info_choices)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name, short in SWITCHES.items():
+        parser.add_argument(*filter(None, (name, short)), action="store_true")
+    choices = {
+        "--cfg": {"choices": ["job", "hydra", "all"]},
+        "--info": {
+            "nargs": "?",
+            "const": "all",
+            "choices": ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"],
+        },
+    }
+    for name, short in VALUE_FLAGS.items():
+        parser.add_argument(*filter(None, (name, short)), **choices.get(name, {}))
     parser.add_argument("overrides", nargs="*")
-    flags = parser.parse_intermixed_args(arguments)
+    flags = parser.parse_intermixed_args(_without_dashes(arguments))
 
     if flags.config_name is not None or flags.config_path is not None:
         flag = "--config-name" if flags.config_name is not None else "--config-path"
@@ -94,27 +95,58 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
             "--multirun is not supported with flags that only print: pass those to sweep.py or regioncount-sweep"
         )
     actions = ("install=", "uninstall=", "query=")
-    if flags.shell_completion and not any(override.startswith(actions) for override in flags.overrides):
-        raise InputError("--shell-completion needs install=bash (or zsh, fish), uninstall=... or query=...")
+    if flags.shell_completion:
+        if len(flags.overrides) != 1 or not flags.overrides[0].startswith(actions):
+            raise InputError("--shell-completion needs install=bash, uninstall=bash or query=bash")
+        return flags, flags.overrides
     if (flags.package or flags.resolve) and not flags.cfg:
         raise InputError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
 
     for override in flags.overrides:
-        if override.lstrip("+~").startswith("=") or not override:
+        if override.lstrip("+~").startswith("=") or not override.strip("+~ "):
             raise InputError(f"'{override}' names no option; write for example seed=3")
         if "=" not in override and not override.startswith("~"):
             example = shlex.join([f"run={override}"]) if config_name == "measure" else f"{override}=VALUE"
             raise InputError(f"'{override}' has no value; write for example {example}")
     overrides = [_quote(override) for override in _choose_custom_model(flags.overrides)]
-    if flags.config_dir is not None:
-        overrides = _add_search_path(overrides, Path(flags.config_dir))
-    return flags, overrides
+    is_sweep = config_name == "sweep" or bool(flags.multirun)
+    _check_hydra_options(overrides, is_sweep)
+    return flags, _add_search_path(overrides, flags.config_dir)
+
+
+def _without_dashes(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with --OPTION=VALUE, as W&B's agent writes overrides, as OPTION=VALUE. Flags are unchanged."""
+    before = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    own = (*VALUE_FLAGS, "--hydra-help", "--help", "--version", "--resolve", "--multirun", "--shell-completion")
+    changed = [
+        part[2:] if re.match(r"--[+~]*[A-Za-z]", part) and "=" in part and part.partition("=")[0] not in own else part
+        for part in before
+    ]
+    return [*changed, *arguments[len(before) :]]
+
+
+def _check_hydra_options(overrides: Sequence[str], is_sweep: bool) -> None:
+    """Check that the command uses each given option of Hydra.
+
+    Raises:
+        InputError: It does not.
+    """
+    keys = [override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".") for override in overrides]
+    other_sweeper = "hydra.sweeper" in keys and "hydra/sweeper=regioncount" not in overrides
+    for override, key in zip(overrides, keys, strict=True):
+        replaced = next((name for name in REPLACED_HYDRA_OPTIONS if f"{key}.".startswith(f"{name}.")), None)
+        if key == "hydra.mode":
+            raise InputError(f"{override}: use train.py or regioncount-train for one run, sweep.py or -m for a grid")
+        if replaced and not (is_sweep and other_sweeper):
+            raise InputError(f"{override} has no effect: {REPLACED_HYDRA_OPTIONS[replaced]}")
+        if not is_sweep and key.partition(".")[0] == "hydra" and key != "hydra.searchpath":
+            raise InputError(f"{override} has no effect on one run, only on sweeps; omit it")
 
 
 def printing_flags(flags: argparse.Namespace) -> list[str]:
     """Return the flags that make Hydra print something instead of running the command."""
     with_value = [(f"--{name}", getattr(flags, name)) for name in ("cfg", "package", "info")]
-    switches = [f"--{name}" for name in ("resolve", "hydra-help", "shell-completion")]
+    switches = [f"--{name}" for name in ("resolve", "hydra-help")]
     switches = [switch for switch in switches if getattr(flags, switch[2:].replace("-", "_"))]
     return switches + [part for flag, value in with_value if value is not None for part in (flag, value)]
 
@@ -147,51 +179,31 @@ def _choose_custom_model(overrides: list[str]) -> list[str]:
     return ["model=custom", *options]
 
 
-def _add_search_path(overrides: list[str], directory: Path) -> list[str]:
-    """Add a directory to hydra.searchpath, which launchers also use to compose the cells of a sweep."""
-    if not directory.is_dir():
-        raise InputError(f"--config-dir={directory}: the directory does not exist")
-    directory = directory.resolve()
+def _add_search_path(overrides: list[str], directory: str | None) -> list[str]:
+    """Return overrides with a directory added to hydra.searchpath, which launchers also use to compose a sweep's cells.
+
+    Returns:
+        The overrides, in which the directories are absolute.
+
+    Raises:
+        InputError: The directory, or one in hydra.searchpath, does not exist.
+    """
     key = "hydra.searchpath="
     replaced = [override for override in overrides if override.startswith(key)]
     with one_line_errors():
         paths = OverridesParser.create().parse_override(replaced[-1]).value() if replaced else []
-    paths = [*paths, f"file://{directory}"] if isinstance(paths, list) else [f"file://{directory}"]
-    quoted = ",".join(QuotedString(str(path), Quote.single).with_quotes() for path in paths)
-    return [*(override for override in overrides if override not in replaced), f"{key}[{quoted}]"]
-
-
-def help_text(config_name: str, command: str) -> str:
-    """Return the text of --help: groups with their choices, options with their defaults, and flags."""
-    names = [config_name, "train"] if config_name == "sweep" else [config_name]
-    texts = {name: (CONFIGS / f"{name}.yaml").read_text() for name in names}
-    groups = [path.name for path in sorted(CONFIGS.iterdir()) if path.is_dir() and path.name != "hydra"]
-    groups = [group for group in groups if any(re.search(rf"^  - {group}:", text, re.MULTILINE) for text in texts.values())]
-    choices = "\n".join(f"  {group}: {', '.join(_choices(group))}" for group in groups)
-    options = "\n\n".join(_options(text) for text in texts.values())
-    flags = FLAGS if config_name != "train" else f"{FLAGS}\n{SWEEP_FLAG}"
-    return f"""\
-usage: {command} [flags] GROUP=CHOICE ... OPTION=VALUE ...
-
-{DESCRIPTIONS[config_name].replace("{}", command)}
-
-Groups and their choices:
-{choices}
-
-Options and their defaults (--cfg job also prints those of the chosen groups, such as optimizer.learning_rate):
-{options}
-
-{flags}"""
-
-
-def _choices(group: str) -> list[str]:
-    """Return the choices of a config group, without files whose names begin with _, which only others include."""
-    paths = (CONFIGS / group).rglob("*.yaml")
-    return sorted(str(path.relative_to(CONFIGS / group).with_suffix("")) for path in paths if path.name[0] != "_")
-
-
-def _options(text: str) -> str:
-    """Return the options in a configuration file with their comments, without `defaults` and `hydra`."""
-    body = re.sub(r"^(defaults|hydra):\n(?:(?:[ #].*)?\n)*", "", text, flags=re.MULTILINE)
-    lines = [line for line in body.splitlines() if line and not line.startswith("#")]
-    return "\n".join(f"  {line}" for line in lines)
+    if not isinstance(paths, list):  # one path, several, or a list that is not in Hydra's grammar, as [~/mine]
+        paths = replaced[-1].removeprefix(key).strip("'\"[]").replace("null", "").split(",")
+    folders = [(str(path).strip(), "hydra.searchpath") for path in paths if path]
+    folders += [(directory, "--config-dir")] if directory is not None else []
+    if not folders:
+        return overrides
+    quoted = []
+    for path, option in folders:
+        if not path.startswith("pkg://"):
+            folder = Path(path.removeprefix("file://")).expanduser().resolve()
+            if not folder.is_dir():
+                raise InputError(f"{option}={path}: the directory does not exist")
+            path = f"file://{folder}"
+        quoted.append(QuotedString(path, Quote.single).with_quotes())
+    return [*(override for override in overrides if override not in replaced), f"{key}[{','.join(quoted)}]"]

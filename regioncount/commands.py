@@ -8,16 +8,18 @@ status is 2.
 import errno
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
 from hydra.core.utils import env_override
-from omegaconf import open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from regioncount import __version__
-from regioncount.arguments import help_text, parse_arguments, printing_flags
-from regioncount.composition import CONFIGS, compose, hydra_ready, one_line_errors
+from regioncount.arguments import parse_arguments, printing_flags
+from regioncount.composition import compose, hydra_ready, one_line_errors
+from regioncount.config_files import CONFIGS
 from regioncount.errors import DISK_ERRORS, InputError, one_line, say
 from regioncount.sweeps import run_cell
 
@@ -45,18 +47,13 @@ class Terminated(KeyboardInterrupt):
 
 
 def _train(overrides: list[str]) -> None:
-    with hydra_ready():
-        composed = compose("train", overrides, with_hydra=True)
-    with open_dict(composed):  # Hydra forbids removing options
-        grid = composed.pop("hydra").sweeper.get("params") or {}
-    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    varied = [option for option in map(str, grid) if option not in given]
+    from regioncount.programs import prepare_run
 
-    from regioncount.config import parse_run
+    prepared, varied = prepare_run(overrides)
+
     from regioncount.runs import runner
     from regioncount.runs.describe import describe
 
-    prepared = runner.prepare(parse_run(composed))
     if varied:
         say(f"one run of the experiment; sweep.py runs its grid ({', '.join(varied)})", sys.stderr)
     run = runner.run_or_resume(prepared)
@@ -94,7 +91,9 @@ def _measure(overrides: list[str]) -> None:
 
 
 def _sweep(overrides: list[str]) -> int:
-    return _run_hydra("sweep", ["--multirun", *overrides])
+    from regioncount.programs import run_sweep
+
+    return run_sweep(overrides)[1]
 
 
 def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
@@ -108,13 +107,20 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         if flags.version:
             return _print_version()
         if flags.help:
+            from regioncount.help import help_text
+
             say(help_text(config_name, command))
+            return 0
+        if flags.shell_completion:
+            from regioncount.completion import shell_completion
+
+            say(shell_completion(config_name, overrides[0]))
             return 0
         if flags.multirun:
             config_name, body = "sweep", _sweep
-        with one_line_errors():
-            if hydra_flags := printing_flags(flags):
-                return _run_hydra(config_name, [*hydra_flags, *overrides])
+        if hydra_flags := printing_flags(flags):
+            return _print(config_name, flags, hydra_flags, overrides)
+        with one_line_errors(config_name, overrides):
             return body(overrides) or 0
     except InputError as error:
         say(f"{command}: {one_line(error)}", sys.stderr)
@@ -138,15 +144,30 @@ def _terminate(number, frame):
     raise Terminated(number)
 
 
-def _run_hydra(config_name: str, arguments: list[str]) -> int:
-    """Run Hydra with the normalized arguments; return the exit status."""
-    sys.argv = [sys.argv[0], *arguments]
+def _print(config_name: str, flags: Namespace, hydra_flags: list[str], overrides: list[str]) -> int:
+    """Print what Hydra's flags such as --cfg request; return the exit status."""
+    if flags.hydra_help:
+        overrides = []
+    else:
+        with hydra_ready():
+            composed = compose(config_name, overrides, with_hydra=True)
+            package = OmegaConf.select(composed, flags.package) if flags.package else composed
+        if not OmegaConf.is_config(package):
+            raise InputError(f"--package={flags.package}: give a group of the configuration, such as {_groups(composed)}")
+    former = sys.argv
+    sys.argv = [sys.argv[0], *hydra_flags, *overrides]
     try:
-        with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra raises its errors instead of printing them
+        with one_line_errors(config_name, overrides), env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra raises its errors
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run_cell)()
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    finally:
+        sys.argv = former
     return 0
+
+
+def _groups(composed: DictConfig) -> str:
+    return ", ".join(str(key) for key, value in composed.items_ex(resolve=False) if OmegaConf.is_config(value))
 
 
 def _print_version() -> int:

@@ -9,7 +9,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, cast
 
@@ -26,7 +26,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from regioncount.errors import InputError
-from regioncount.registry import Entry, resolve, suggest
+from regioncount.registry import Entry, resolve
+from regioncount.suggestions import suggest
 
 _WORDS = {"true": True, "yes": True, "y": True, "on": True, "false": False, "no": False, "n": False, "off": False}
 
@@ -119,14 +120,14 @@ StrictBool = Annotated[bool, PlainValidator(_require_boolean)]
 
 
 def one_of(*choices: str) -> PlainValidator:
-    """Return a validator that accepts only these strings."""
+    """Return a validator that accepts only these strings. --help reads them from its function's `keywords`."""
+    return PlainValidator(partial(_parse_choice, choices=choices))
 
-    def validate(value: object) -> str:
-        if value not in choices:
-            raise wrong_value(f"no such choice; choose one of {', '.join(choices)}{suggest(value, choices)}")
-        return str(value)
 
-    return PlainValidator(validate)
+def _parse_choice(value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise wrong_value(f"no such choice; choose one of {', '.join(choices)}{suggest(value, choices)}")
+    return str(value)
 
 
 class Options(BaseModel):

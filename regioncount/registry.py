@@ -5,7 +5,6 @@ declares a built-in part registers it. A user's module registers parts with `rc.
 and is imported with plugins=[module] on the command line.
 """
 
-import difflib
 import hashlib
 import importlib
 import re
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 from regioncount.columns import check_measure_name
 from regioncount.errors import InputError, one_line, raised_by_signal
+from regioncount.suggestions import unknown_choice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -257,17 +257,6 @@ def resolve(reference: Any) -> Any:
         return reference
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def unknown_choice(option: str, value: object, choices: Sequence[str]) -> str:
-    """Return the message for a value that is not among the choices, with a suggestion if one of them is similar."""
-    return f"{option}={value}: no such choice; choose one of {', '.join(choices)}{suggest(value, choices)}"
-
-
-def suggest(value: object, choices: Sequence[str]) -> str:
-    """Return the end of a message that suggests the choice most similar to a value; empty if none is similar."""
-    similar = difflib.get_close_matches(str(value), [choice for choice in choices if choice != str(value)], n=1)
-    return f"; did you mean {similar[0]}?" if similar else ""
 
 
 # Plugins

@@ -14,25 +14,13 @@ from omegaconf import OmegaConf
 
 from regioncount.arguments import parse_arguments
 from regioncount.composition import compose, hydra_ready
-from regioncount.config import parse_run
+from regioncount.config import parse_measuring, parse_run
 from regioncount.errors import InputError
+from regioncount.runs.loading import load_dataset
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["model=mlp", "model.width=8", "model.depth=1", "dataset.train_size=60", "dataset.test_size=100", "epochs=1"]
 TINY += ["regions.line.number=5", "regions.line.resolution=10", "precision=float32"]
-
-
-@pytest.mark.parametrize("name", ["train", "measure", "sweep"])
-def test_help_lists_groups_options_and_flags_without_torch(name):
-    code = f"import sys; sys.modules['torch'] = None; sys.argv = ['{name}.py', '--help']; "
-    code += f"from regioncount.commands import {name}; sys.exit({name}())"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
-    assert "  model: custom, decision_tree" in shown.stdout
-    assert "  results: results" in shown.stdout
-    assert "--config-dir DIR" in shown.stdout
-    assert "hydra:" not in shown.stdout
-    assert ("time_budget: null" in shown.stdout) == (name == "sweep")
 
 
 def test_training_an_experiment_names_the_command_for_its_grid(tmp_path):
@@ -80,6 +68,19 @@ def test_the_version_is_printed(name):
         ("train", ["--package", "model"], "--package needs --cfg"),
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("train", ["--cfg", "nonsense"], "invalid choice"),
+        ("train", ["--seed", "3"], "for an option, write seed=VALUE"),
+        ("train", ["--conf=x", "--hel"], "unrecognized arguments: --hel"),
+        ("train", ["hydra.run.dir=x"], r"^hydra\.run\.dir=x has no effect: .* pass results=DIR"),
+        ("sweep", ["hydra.run.dir=x"], r"^hydra\.run\.dir=x has no effect: .* pass results=DIR"),
+        ("sweep", ["hydra.sweep.dir=x"], r"^hydra\.sweep\.dir=x has no effect: .* pass results=DIR"),
+        ("sweep", ["hydra.job.chdir=true"], "pass results=DIR"),
+        ("sweep", ["++hydra.verbose=true"], "no log"),
+        ("train", ["hydra.job.name=x"], "has no effect on one run"),
+        ("train", ["hydra/launcher=joblib"], "has no effect on one run"),
+        ("train", ["hydra.mode=MULTIRUN"], "sweep.py or -m for a grid"),
+        ("sweep", ["hydra.mode=RUN"], "train.py or regioncount-train for one run"),
+        ("train", ["hydra.searchpath=[nowhere]"], "hydra.searchpath=nowhere: the directory does not exist"),
+        ("train", ["~"], "names no option"),
         ("train", ["--config-dir", "nowhere"], "the directory does not exist"),
         ("measure", ["results/runs/x"], "'results/runs/x' has no value; write for example run=results/runs/x"),
         ("train", ["seed"], "'seed' has no value; write for example seed=VALUE"),
@@ -103,6 +104,25 @@ def test_every_path_is_taken_literally(path):
             assert compose(config_name, overrides)["results"] == path
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--seed=3", "--optimizer.learning_rate=0.1"], ["seed=3", "optimizer.learning_rate=0.1"]),
+        (["--+model.x=3", "-m", "--model=mlp"], ["+model.x=3", "model=mlp"]),
+        (["--run=DIR"], ["run='DIR'"]),  # Hydra's flag --run takes no value
+        (["--results=~/x y"], ["results='~/x y'"]),
+        (["hydra/sweeper=basic", "hydra.sweep.dir=x"], ["hydra/sweeper=basic", "hydra.sweep.dir=x"]),
+    ],
+)
+def test_options_may_begin_with_dashes(arguments, expected):
+    assert parse_arguments("train", ["-m", *arguments])[1] == expected
+
+
+@given(st.sampled_from(["seed", "optimizer.learning_rate", "dataset.title"]), PATHS)
+def test_a_dashed_option_is_the_same_as_a_plain_one(option, value):
+    assert parse_arguments("train", [f"--{option}={value}"]) == parse_arguments("train", [f"{option}={value}"])
+
+
 @pytest.mark.parametrize("value", ["'a b,c'", '"a b,c"'])
 def test_a_quoted_path_is_not_quoted_again(value):
     with hydra_ready():
@@ -119,12 +139,45 @@ def test_a_tilde_is_the_home_directory(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     with hydra_ready():
         config = parse_run(compose("train", parse_arguments("train", ["results=~/x"])[1]))
+        measured = parse_measuring(compose("measure", parse_arguments("measure", ["run=~/y"])[1]))
+        from_file = parse_measuring(compose("measure", parse_arguments("measure", ["checkpoint=~/z"])[1]))
     assert config.results == "/somewhere/x"
+    assert (measured.run, from_file.checkpoint) == ("/somewhere/y", "/somewhere/z")
+
+
+def test_a_tilde_in_the_folder_of_the_data_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    overrides = parse_arguments("train", ["dataset=image_folder", "dataset.root=~/x"])[1]
+    with hydra_ready(), pytest.raises(InputError, match=r"dataset\.root=/somewhere/x is not a folder"):
+        load_dataset(parse_run(compose("train", overrides)).dataset)
+
+
+def test_a_tilde_in_a_directory_of_configurations_is_the_home_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    for arguments in (["--config-dir=~/mine"], ["hydra.searchpath=[~/mine]"], ["hydra.searchpath=[file://~/mine]"]):
+        assert parse_arguments("train", arguments)[1] == [f"hydra.searchpath=['file://{tmp_path.resolve()}/mine']"]
 
 
 def test_several_values_outside_a_sweep_are_rejected():
-    with pytest.raises(InputError, match=r"^seed=0,1: only a sweep takes several values"), hydra_ready():
+    with pytest.raises(InputError, match=r"^seed=0,1: only a grid takes several values: run sweep\.py"), hydra_ready():
         compose("train", ["seed=0,1"])
+
+
+def test_an_option_of_another_choice_gets_the_options_of_this_one():
+    options = r"^optimizer\.rho: no such option; the options of optimizer are learning_rate, weight_decay"
+    with pytest.raises(InputError, match=options), hydra_ready():
+        compose("train", ["optimizer.rho=1"])
+    with pytest.raises(InputError, match=r"did you mean optimizer\.rho"), hydra_ready():
+        compose("train", ["optimizer.roh=1", "optimizer=sam"])
+
+
+def test_choices_of_a_config_dir_are_suggested(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nepochs: 77\n")
+    overrides = parse_arguments("train", [f"--config-dir={tmp_path}", "experiment=mien"])[1]
+    with pytest.raises(InputError, match="did you mean mine"), hydra_ready():
+        compose("train", overrides)
 
 
 def test_a_rejected_flag_is_one_line_with_exit_status_2():
@@ -203,17 +256,45 @@ def test_another_sweeper_runs_the_cells_without_a_plan(tmp_path):
     assert not (tmp_path / "results" / "sweeps").exists()
 
 
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"], ["hydra.launcher.n_jobs=4"]])
-def test_the_small_scale_composes_with_any_launcher(launcher):
+@pytest.mark.parametrize(
+    ("launcher", "name", "jobs"),
+    [
+        ([], "JoblibLauncher", 2),
+        (["hydra/launcher=basic"], "BasicLauncher", None),
+        (["hydra/launcher=joblib"], "JoblibLauncher", -1),
+        (["hydra.launcher.n_jobs=4"], "JoblibLauncher", 4),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], "JoblibLauncher", 3),
+        (["hydra/launcher=submitit_local"], "LocalLauncher", None),
+        (["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"], "SlurmLauncher", None),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_small_scale_composes_with_any_launcher(launcher, name, jobs, first):
+    scale = ["experiment=paper/cifar10", "scale=small"]
     with hydra_ready():
-        config = compose("sweep", ["experiment=paper/cifar10", "scale=small", *launcher], with_hydra=True)
-    expected = {"": 2, "hydra/launcher=basic": None, "hydra.launcher.n_jobs=4": 4}["".join(launcher)]
-    assert config.hydra.launcher.get("n_jobs") == expected
+        config = compose("sweep", [*launcher, *scale] if first else [*scale, *launcher], with_hydra=True)
+    assert config.hydra.launcher._target_.endswith(f".{name}")
+    assert config.hydra.launcher.get("n_jobs") == jobs
 
 
 @pytest.mark.parametrize(
     ("override", "similar"),
-    [("model=mpl", "mlp"), ("optimizer.learning_rte=1", "learning_rate"), ("regions=[lin]", "line")],
+    [
+        ("model=mpl", "mlp"),
+        ("modle=resnet18", "model"),
+        ("regions=[lin]", "line"),
+        ("experiment=paper/cifar", "paper/cifar10"),
+        ("experiment=cifar100", "paper/cifar100"),
+        ("optimizer.learning_rte=1", "optimizer.learning_rate"),
+        ("optimizer.lr=1", "optimizer.learning_rate"),
+        ("lr=1", "optimizer.learning_rate"),
+        ("batchsize=3", "batch_size"),
+        ("weight_decay=0", "optimizer.weight_decay"),
+        ("regions.line.numbr=3", "regions.line.number"),
+        ("regions.lin.number=3", "regions.line.number"),
+        ("dataset.train_sise=3", "dataset.train_size"),
+        ("snapshot.every=3", "snapshots.every"),
+    ],
 )
 def test_a_misspelled_group_choice_or_option_gets_a_suggestion(override, similar):
     with pytest.raises(InputError) as refused, hydra_ready():

@@ -26,6 +26,7 @@ from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SEED
 from regioncount.options import abbreviate, validate_options
 from regioncount.regions.methods import check_lattice
+from regioncount.suggestions import unknown_choice
 
 SWEEP_NAME = r"(?!\.)[\w.-]{1,100}"  # a single component of a path; names of subspaces match it, too
 SWEEP_ONLY_GROUPS = ("sweep", "hydra", "experiment", "scale", "grid")  # groups that are not part of a run
@@ -104,7 +105,7 @@ def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig
         raise InputError(f"checkpoint={config.checkpoint}: model={config.model['name']} has no weights; give run=DIR")
     if isinstance(config.snapshots, str):
         if config.snapshots not in ("none", "all"):
-            raise InputError(registry.unknown_choice("snapshots", config.snapshots, ("none", "all")))
+            raise InputError(unknown_choice("snapshots", config.snapshots, ("none", "all")))
     elif not (isinstance(config.snapshots, list) and all(type(e) is int and e >= 0 for e in config.snapshots)):
         raise InputError(f"snapshots={config.snapshots}: give none, all, or a list of epochs such as [0,10,20]")
     return config
@@ -136,7 +137,7 @@ def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> 
             # The measures of plugins and of the suite may have several columns, whose names begin with their own.
             several = [name for name in measures if _has_several_columns(name)]
             if column not in choices and not column.startswith(tuple(f"{name}_" for name in several)):
-                raise InputError(registry.unknown_choice(option, column, choices))
+                raise InputError(unknown_choice(option, column, choices))
     return sweep
 
 
@@ -172,7 +173,7 @@ def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
         if "_target_" in model:
             module = str(model["_target_"]).rpartition(".")[0]
             raise InputError(f"model._target_={model['_target_']}: pass plugins=[{module}] to import it")
-        raise InputError(registry.unknown_choice("model", model["name"], registry.models.names()))
+        raise InputError(unknown_choice("model", model["name"], registry.models.names()))
     return model
 
 
@@ -262,7 +263,7 @@ def _validate_part(
         entry = registry.Entry(table.kind, name, "", unknown)
     if entry is None:
         option = "dataset" if table is registry.datasets else f"{group}.kind"
-        raise InputError(registry.unknown_choice(option, abbreviate(name), table.names()))
+        raise InputError(unknown_choice(option, abbreviate(name), table.names()))
     return validate_options(entry, options, group)
 
 

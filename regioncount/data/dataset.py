@@ -14,7 +14,8 @@ from regioncount.data.sources import Arrays, DatasetOptions
 from regioncount.data.splits import Split, StreamedSplit
 from regioncount.errors import InputError
 from regioncount.options import abbreviate, validate_options
-from regioncount.registry import Entry, datasets, unknown_choice
+from regioncount.registry import Entry, datasets
+from regioncount.suggestions import unknown_choice
 
 
 @dataclass(frozen=True, eq=False)

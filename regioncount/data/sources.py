@@ -41,26 +41,26 @@ class DatasetOptions(Options):
 
     name: Str = "digits"
     root: Str | None = None
-    """The folder with the files. Downloads are saved there; "data" by default."""
+    """The folder with the files. Downloads are saved there; null: data. Image folders need it."""
     train_size: PositiveInt | None = None
-    """The number of training images, balanced over classes and drawn with `seed`; None for all (digits: 300)."""
+    """The number of training images, balanced over classes and drawn with dataset.seed; null: all (digits: 300)."""
     test_size: PositiveInt | None = None
-    """The number of test images, drawn in the same way; None for all."""
+    """The number of test images, drawn in the same way; null: all."""
     seed: Seed = 0
-    """The seed of the subsets and of the label noise."""
+    """The seed of the subsets and of the label noise, independent of the training seed."""
     resize: Annotated[Int, Field(ge=1, le=4096)] | None = None
-    """Height and width in pixels; None for the original size (imagenet: 224)."""
+    """The height and width of the images in pixels; null: the original size (imagenet: 224)."""
     label_noise: Annotated[Float, Field(ge=0, le=1)] = 0.0
     """The fraction of training labels that are replaced by uniformly random ones."""
     title: Str | None = None
-    """The name in tables; None for the registered one or, without one, the folder's name."""
+    """The name in tables; null: that of the data set or, for image folders, the folder's name."""
     workers: NonNegativeInt | None = None
-    """The number of processes that decode streamed images; None for one per processor core, at most 8."""
+    """The number of processes that decode streamed images (imagenet); null: one per processor core, at most 8."""
     mean: Channels | None = None
-    """The mean of each channel with which images are normalized, for pixels from 0 to 1; None for the registered one or,
-    without one, that of the training images."""
+    """The mean of each channel with which images are normalized, for pixels from 0 to 1; null: that of the data set or, for
+    digits and image_folder, of the training images."""
     std: Channels | None = None
-    """The standard deviation of each channel, as `mean`."""
+    """The standard deviation of each channel, as dataset.mean."""
 
 
 class FolderOptions(DatasetOptions):
@@ -69,7 +69,7 @@ class FolderOptions(DatasetOptions):
     later: ClassVar[frozenset[str]] = frozenset({"squash"})
 
     squash: Bool = False
-    """Whether whole images are resized to squares, without keeping their aspect ratio; otherwise, central squares are."""
+    """Whether whole images are resized to squares, without keeping their aspect ratio; if not, central squares are."""
 
 
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)

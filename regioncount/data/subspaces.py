@@ -23,10 +23,11 @@ class SubspaceOptions(Options):
     """The options common to all kinds of subspaces. A kind adds its own in a subclass."""
 
     kind: Str
+    """The kind of subspace; set by the file in configs/regions."""
     number: Annotated[Int, Field(ge=1, le=10**6)] = 100
     """The number of subspaces."""
     resolution: Annotated[Int, Field(ge=2)] | None = None
-    """Lattice points per axis; None for the paper's: 200 on lines, 10 in planes, 5 in higher dimensions."""
+    """The lattice points per axis; null: the paper's, 200 on lines, 10 in planes, 5 in higher dimensions."""
     split: Literal["train", "test"] = "train"
     """The split whose images are drawn."""
 
@@ -55,6 +56,7 @@ class SimplexOptions(SubspaceOptions):
     """A simplex whose vertices are images: a segment for dimension 1, a triangle for dimension 2."""
 
     dimension: PositiveInt = 1
+    """The dimension: 1 for segments, 2 for triangles."""
 
     @property
     def dimension_counted(self) -> int:
@@ -97,7 +99,9 @@ class WiderScopeOptions(SubspaceOptions):
     """A segment from `start` to `stop` on the line through two images, which are at 0 and 1."""
 
     start: Float = -1.0
+    """The start of the segment; the two images are at 0 and 1."""
     stop: Float = 2.0
+    """The end of the segment."""
 
     @model_validator(mode="after")
     def _check_order(self) -> "WiderScopeOptions":

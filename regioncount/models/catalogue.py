@@ -20,9 +20,12 @@ Positive = Annotated[StrictFloat, Field(gt=0)]
 LargeCount = Annotated[StrictInt, Field(ge=1, le=10**7)]
 
 
+WIDTH = "The channels of the first convolution; all others scale with it."
+
+
 def _convolutional_options(default: int) -> type[Options]:
     """Return an options model with one field, width: the channels of the first convolution; all others scale with it."""
-    fields: dict[str, Any] = {"width": (Size, default)}
+    fields: dict[str, Any] = {"width": (Annotated[Size, Field(description=WIDTH)], default)}
     return create_model("ConvolutionalOptions", __base__=Options, **fields)
 
 
@@ -34,8 +37,8 @@ class ResidualOptions(Options):
     width: Size = 64
     """The channels of the first convolution; all others scale with it."""
     stem: Literal["cifar", "imagenet"] = "cifar"
-    """A 3x3 convolution; or, as in the paper's ResNets for ImageNet, one of stride 2, followed by 3x3 max pooling of
-    stride 2."""
+    """The first layers: a 3x3 convolution; or, as in the paper's ResNets for ImageNet, one of stride 2, followed by 3x3 max
+    pooling of stride 2."""
 
 
 # named_by: the option that is part of the name in tables, unless it is left out of records.
@@ -70,7 +73,7 @@ class TransformerOptions(Options):
     patch_size: Size = 4
     """Height and width of a patch in pixels; must divide the image size."""
     width: Size = 512
-    """The dimension of a token; a multiple of `heads`."""
+    """The dimension of a token; a multiple of model.heads."""
     depth: Size = 6
     """The number of encoder layers."""
     heads: Size = 8
@@ -85,7 +88,7 @@ class TorchvisionOptions(Options):
     """The options of a torchvision classifier."""
 
     architecture: StrictStr = "resnet18"
-    """A name from `torchvision.models.list_models()`."""
+    """Any classifier in torchvision.models.list_models()."""
 
 
 register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions)
@@ -110,9 +113,13 @@ class DecisionTreeOptions(Options):
     later: ClassVar[frozenset[str]] = frozenset({"criterion", "splitter"})
 
     max_depth: PositiveInt | None = None
+    """The maximum depth of a tree; null: split until leaves are pure."""
     min_samples_leaf: PositiveInt = 1
+    """The minimum number of training images in a leaf."""
     criterion: Criterion = "gini"
+    """The quality of a split."""
     splitter: Literal["best", "random"] = "best"
+    """How a split is chosen."""
 
 
 class RandomForestOptions(Options):
@@ -121,9 +128,13 @@ class RandomForestOptions(Options):
     later: ClassVar[frozenset[str]] = frozenset({"criterion"})
 
     n_estimators: PositiveInt = 100
+    """The number of trees."""
     max_depth: PositiveInt | None = None
+    """The maximum depth of a tree; null: split until leaves are pure."""
     min_samples_leaf: PositiveInt = 1
+    """The minimum number of training images in a leaf."""
     criterion: Criterion = "gini"
+    """The quality of a split."""
 
 
 class NearestNeighboursOptions(Options):
@@ -132,7 +143,9 @@ class NearestNeighboursOptions(Options):
     later: ClassVar[frozenset[str]] = frozenset({"p"})
 
     n_neighbors: PositiveInt = 5
+    """The number of neighbours."""
     weights: Literal["uniform", "distance"] = "uniform"
+    """The weights of the neighbours."""
     p: Annotated[StrictFloat, Field(ge=1, le=20)] = 2.0
     """The power of the Minkowski distance. Larger powers of distances overflow or become zero."""
 
@@ -143,8 +156,11 @@ class SupportVectorMachineOptions(Options):
     later: ClassVar[frozenset[str]] = frozenset({"degree", "coef0"})
 
     C: Positive = 1.0
+    """The inverse of the strength of the regularization."""
     kernel: Literal["linear", "poly", "rbf", "sigmoid"] = "rbf"
+    """The kernel."""
     gamma: Literal["scale", "auto"] | Positive = "scale"
+    """The coefficient of the kernel, or how it follows from the data."""
     degree: PositiveInt = 3
     """The degree of the kernel poly."""
     coef0: StrictFloat = 0.0
@@ -165,10 +181,13 @@ class LogisticRegressionOptions(Options):
     later: ClassVar[frozenset[str]] = frozenset({"penalty", "solver"})
 
     C: Positive = 1.0
+    """The inverse of the strength of the regularization."""
     max_iter: PositiveInt = 1000
+    """The maximum number of iterations of the solver."""
     penalty: Literal["l2", "l1", "none"] = "l2"
-    solver: Literal["lbfgs", "newton-cg", "sag", "saga"] = "lbfgs"
-    """The solvers that fit all classes at once in every version of scikit-learn."""
+    """The penalty on the weights; l1 needs model.solver=saga."""
+    solver: Literal["lbfgs", "newton-cg", "sag", "saga"] = "lbfgs"  # those that fit all classes at once in every version
+    """The solver."""
 
     @model_validator(mode="after")
     def _check_penalty(self) -> "LogisticRegressionOptions":

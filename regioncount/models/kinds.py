@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from regioncount.errors import InputError, one_line
-from regioncount.registry import Entry, is_loaded, load_plugins, models, unknown_choice
+from regioncount.registry import Entry, is_loaded, load_plugins, models
+from regioncount.suggestions import unknown_choice
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,8 @@ from regioncount.regions.evaluation import evaluation_mode, to_fast_layout
 from regioncount.regions.model_check import check_function, refuse_probability
 from regioncount.regions.outputs import as_output, in_unit_interval, output_tensor
 from regioncount.regions.piecewise import trace
-from regioncount.registry import models, unknown_choice
+from regioncount.registry import models
+from regioncount.suggestions import unknown_choice
 
 MAX_WEIGHT_BYTES = 16 * 2**30  # larger sizes come from a mistyped option or an untrusted record
 

@@ -77,36 +77,23 @@ class SweepResults:
 
 def collect(plan: Plan) -> SweepResults:
     """Read a sweep's runs from disk and compute its statistics."""
-    rows, counts, snapshots, environments = [], [], [], []
+    counts, snapshots, environments = [], [], []
     finished: list[tuple[PlannedRun, Run]] = []
-    unfinished = store.unfinished_names(Path(plan.runs[0].config.results))
-    for planned, names in zip(plan.runs, plan.names, strict=True):
-        run, status, error = _find_run(planned, unfinished)
-        settings = _settings(planned, names)
-        row = settings | {"status": status, "num_classes": planned.dataset.num_classes}
-        if error:
-            row["error"] = error
-        if run is not None:
-            row |= {"epochs_trained": run.epochs_trained, "precision": planned.precision}
-            row |= {"seconds": run.summary.get("seconds"), "directory": str(run.directory)}
-            environments += _environments(planned, run)
-            if run.status == "finished":
-                finished.append((planned, run))
-                row |= (values := measured_values(run, planned.config, planned.dataset))
-                if not values and (planned.config.measures or planned.config.regions.subspaces) and not error:
-                    row |= {"status": "damaged", "error": f"{run.directory} has no measurements: rerun the sweep"}
-                counts += _counts_through_training(planned, run, settings)
-                epochs = epochs_to_measure(planned.config, run.epochs_trained)
-                for epoch in epochs if len(epochs) > 1 else ():
-                    at_epoch = measured_values(run, planned.config, planned.dataset, epoch)
-                    snapshots.append(settings | {"epoch": epoch} | at_epoch)
-        failure = plans.failure_path(plan.directory, planned.identity, planned.varied)
-        if (reason := plans.read_failure(failure)) is not None:
-            row |= {"status": "failed", "error": reason}
-        rows.append(row)
-    _add_seed_agreement(rows, plan)
+    runs, table = collect_runs(plan)
+    for planned, names, run in zip(plan.runs, plan.names, runs, strict=True):
+        if run is None:
+            continue
+        environments += _environments(planned, run)
+        if run.status == "finished":
+            settings = _settings(planned, names)
+            finished.append((planned, run))
+            counts += _counts_through_training(planned, run, settings)
+            epochs = epochs_to_measure(planned.config, run.epochs_trained)
+            for epoch in epochs if len(epochs) > 1 else ():
+                at_epoch = measured_values(run, planned.config, planned.dataset, epoch)
+                snapshots.append(settings | {"epoch": epoch} | at_epoch)
     columns = result_columns(plan, finished)
-    table, snapshot_table = _as_table(rows), pd.DataFrame(snapshots)
+    snapshot_table = pd.DataFrame(snapshots)
     groups = find_groups(table, plan)
     correlations = statistics.correlations(groups, columns, plan)
     return SweepResults(
@@ -124,6 +111,35 @@ def collect(plan: Plan) -> SweepResults:
         statistics.early(groups, snapshot_table, columns, plan),
         statistics.regression(groups, plan),
     )
+
+
+def collect_runs(plan: Plan) -> tuple[list[Run | None], pd.DataFrame]:
+    """Read a sweep's runs from disk.
+
+    Returns:
+        The runs whose training has ended, None for the others; and the table of all runs, as in runs.csv.
+    """
+    runs, rows = [], []
+    unfinished = store.unfinished_names(Path(plan.runs[0].config.results))
+    for planned, names in zip(plan.runs, plan.names, strict=True):
+        run, status, error = _find_run(planned, unfinished)
+        row = _settings(planned, names) | {"status": status, "num_classes": planned.dataset.num_classes}
+        if error:
+            row["error"] = error
+        if run is not None:
+            row |= {"epochs_trained": run.epochs_trained, "precision": planned.precision}
+            row |= {"seconds": run.summary.get("seconds"), "directory": str(run.directory)}
+            if run.status == "finished":
+                row |= (values := measured_values(run, planned.config, planned.dataset))
+                if not values and (planned.config.measures or planned.config.regions.subspaces) and not error:
+                    row |= {"status": "damaged", "error": f"{run.directory} has no measurements: rerun the sweep"}
+        failure = plans.failure_path(plan.directory, planned.identity, planned.varied)
+        if (reason := plans.read_failure(failure)) is not None:
+            row |= {"status": "failed", "error": reason}
+        runs.append(run)
+        rows.append(row)
+    _add_seed_agreement(rows, plan)
+    return runs, _as_table(rows)
 
 
 def _settings(planned: PlannedRun, names: dict[str, str]) -> dict[str, Any]:

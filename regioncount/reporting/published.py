@@ -19,7 +19,7 @@ from regioncount.analysis.intervals import compare as compare_correlations
 from regioncount.analysis.observations import HYPERPARAMETERS
 from regioncount.columns import Column
 from regioncount.errors import InputError
-from regioncount.registry import suggest, unknown_choice
+from regioncount.suggestions import suggest, unknown_choice
 
 # One row per experiment and network. Correlations are between region count and generalization gap; in the last rows,
 # between the measure that the experiment is named after and the gap. pearson_error and kendall_error are standard errors of

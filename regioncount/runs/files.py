@@ -16,13 +16,15 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
-import pandas as pd
 
 from regioncount.errors import DISK_ERRORS, InputError
 from regioncount.spreadsheet import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT_LIMIT = 64 * 2**20  # bytes
 BINARY_LIMIT = 16 * 2**30
@@ -140,7 +142,7 @@ def write_text(path: Path, text: str) -> None:
     write(path, text.encode())
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a table atomically, without its index; see `spreadsheet.to_csv`."""
     write(path, to_csv(table).encode())
 

@@ -71,7 +71,7 @@ def plan_sweep(
     plan = Plan(
         name,
         Path(prepared_runs[0].config.results) / "sweeps" / f"{name}-{grid_hash}",
-        [_planned_run(prepared, varied) for prepared, varied in zip(prepared_runs, _varied_options(cells), strict=True)],
+        [planned_run(prepared, varied) for prepared, varied in zip(prepared_runs, _varied_options(cells), strict=True)],
         [*overrides.task, *(override for override in overrides.hydra if not override.startswith("hydra.mode="))],
         experiment,
         environment(prepared_runs[0].device, prepared_runs[0].precision),
@@ -191,7 +191,8 @@ def _prepare(cell: Cell, composed: DictConfig) -> PreparedRun:
         raise InputError(f"{error} (in the cell {' '.join(lines(cell))})") from error
 
 
-def _planned_run(prepared: PreparedRun, varied: dict[str, str]) -> PlannedRun:
+def planned_run(prepared: PreparedRun, varied: dict[str, str]) -> PlannedRun:
+    """Return the run of a cell, given the values of the options that the sweep varies."""
     data = prepared.dataset
     facts = DataFacts(data.name, data.fingerprints, data.classes, len(data.train), len(data.test))
     return PlannedRun(prepared.identity, prepared.name, varied, prepared.config, facts, prepared.precision)

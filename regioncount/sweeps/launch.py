@@ -41,7 +41,7 @@ def run_sweep(
     config: DictConfig,
     hydra_context: HydraContext,
     task_function: TaskFunction,
-) -> int:
+) -> tuple[Plan, int]:
     """Check the whole grid, run its cells, and write the report.
 
     Args:
@@ -52,12 +52,13 @@ def run_sweep(
         task_function: The function that the launcher calls with the configuration of each cell.
 
     Returns:
-        The exit status: 0, or 1 if runs are missing or failed.
+        The plan of the sweep, and the exit status: 0, or 1 if runs are missing or failed.
 
     Raises:
-        InputError: The grid is invalid. Nothing has been written.
+        InputError: The grid is invalid, or the launcher cannot be used. Nothing has been written.
         KeyboardInterrupt: The sweep was interrupted. Its report has been written.
     """
+    check_launcher(config)
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
     say(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}")
     hydra_directory = plan.directory / "hydra"
@@ -90,8 +91,8 @@ def run_sweep(
         reason = one_line(f"{type(error).__name__}: {error}")
         say(f"the launcher stopped early ({reason}; traceback in {log}); reporting the runs so far", sys.stderr)
         _report(plan)
-        return 1
-    return _report(plan)
+        return plan, 1
+    return plan, _report(plan)
 
 
 def launch(plan: Plan, jobs: dict[int, list[str]], launcher: Launcher) -> None:
@@ -120,10 +121,8 @@ def launch(plan: Plan, jobs: dict[int, list[str]], launcher: Launcher) -> None:
             _return_value(plan, number, result)
 
 
-def _create_launcher(
-    config: DictConfig, directory: Path, hydra_context: HydraContext, task_function: TaskFunction
-) -> Launcher:
-    """Return the configured launcher, which keeps its files in `directory`.
+def check_launcher(config: DictConfig) -> None:
+    """Check that this machine has what the configured launcher needs.
 
     Raises:
         InputError: The launcher needs Slurm, which is not installed, or would start no process.
@@ -135,6 +134,12 @@ def _create_launcher(
         )
     if config.hydra.launcher.get("n_jobs") == 0:
         raise InputError("hydra.launcher.n_jobs=0: give the number of runs at a time, or -1 for one per core")
+
+
+def _create_launcher(
+    config: DictConfig, directory: Path, hydra_context: HydraContext, task_function: TaskFunction
+) -> Launcher:
+    """Return the configured launcher, which keeps its files in `directory`."""
     with open_dict(config):
         config.hydra.sweep.dir = str(directory)
         config.hydra.launcher._target_ = REPLACED_LAUNCHERS.get(

@@ -18,14 +18,18 @@ class OptimizerOptions(Options):
     """The options common to all optimizers. An optimizer adds its own in a subclass."""
 
     learning_rate: NonNegative
+    """The learning rate at the start of the schedule."""
     weight_decay: NonNegative = 0.0
+    """The weight decay."""
 
 
 class SGDOptions(OptimizerOptions):
     """The supported options of `torch.optim.SGD`."""
 
     momentum: Decay = 0.0
+    """The momentum."""
     nesterov: StrictBool = False
+    """Use Nesterov momentum."""
 
     @model_validator(mode="after")
     def _check_nesterov(self) -> "SGDOptions":
@@ -45,19 +49,23 @@ class AdamOptions(OptimizerOptions):
     """The supported options of `torch.optim.Adam` and `torch.optim.AdamW`."""
 
     betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    """The decay rates of the averages of the gradient and of its square."""
 
 
 class RMSpropOptions(OptimizerOptions):
     """The supported options of `torch.optim.RMSprop`."""
 
     alpha: Decay = 0.99
+    """The decay rate of the average of the squared gradient."""
     momentum: Decay = 0.0
+    """The momentum."""
 
 
 class AdadeltaOptions(OptimizerOptions):
     """The supported options of `torch.optim.Adadelta`."""
 
     rho: Decay = 0.9
+    """The decay rate of the averages."""
 
 
 # fused: one kernel updates all weights, which trains narrow networks on a CPU a quarter faster.
@@ -91,7 +99,7 @@ class ConstantOptions(Options):
     later: ClassVar[frozenset[str]] = frozenset({"warmup"})
 
     warmup: Annotated[StrictInt, Field(ge=0)] = 0
-    """The first epochs, in which the learning rate rises linearly."""
+    """The number of first epochs in which the learning rate rises linearly; null: 0."""
 
 
 class CosineOptions(ConstantOptions):
@@ -100,29 +108,34 @@ class CosineOptions(ConstantOptions):
     later: ClassVar[frozenset[str]] = frozenset({"epochs", "final"})
 
     epochs: Epochs | None = None
-    """The epochs of the schedule; None for those of the run. A run with fewer epochs stops early on the curve."""
+    """The epochs of the schedule; null: those of the run. A run with fewer epochs stops early on the curve."""
     final: NonNegative = 0.0
-    """The learning rate at the end of the schedule."""
+    """The learning rate at the end of the schedule; null: 0."""
 
 
 class StepOptions(Options):
     """Multiply the learning rate by gamma every `step_size` epochs."""
 
     step_size: Epochs
+    """The epochs between two steps."""
     gamma: Factor
+    """The factor on the learning rate. growing_batch divides the batch size by it instead."""
 
 
 class MultistepOptions(Options):
     """Multiply the learning rate by gamma after each epoch in `milestones`."""
 
     milestones: list[Epochs]
+    """The epochs after which the learning rate changes."""
     gamma: Factor
+    """The factor on the learning rate."""
 
 
 class ExponentialOptions(Options):
     """Multiply the learning rate by gamma every epoch."""
 
     gamma: Factor
+    """The factor on the learning rate."""
 
 
 # batch_size: a function of the run's batch size, the epoch, counted from 1, and the schedule's options, which returns the

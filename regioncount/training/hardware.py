@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from functools import lru_cache
 
 import torch
 
@@ -18,7 +20,9 @@ def choose_device(device: str) -> torch.device:
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA if available, else the CPU. Joblib's worker processes share
-            the GPUs: worker i gets GPU i modulo the number of GPUs.
+            the GPUs: worker i gets GPU i modulo the number of GPUs. Any other process takes, and keeps, the GPU with the
+            most free memory among those of the same model as the first one, so that the choice changes neither the
+            precision nor the recorded hardware.
 
     Returns:
         The device.
@@ -29,7 +33,8 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        return torch.device("cuda", _worker_index() % torch.cuda.device_count())
+        index = _worker_index()
+        return torch.device("cuda", _freest_gpu() if index is None else index % torch.cuda.device_count())
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -78,9 +83,29 @@ def choose_compilation(compilation: bool | str, device: torch.device, work: floa
     return possible
 
 
-def _worker_index() -> int:
-    """Return the index of this process among joblib's workers (LokyProcess-1, ...); 0 in any other process."""
+def _worker_index() -> int | None:
+    """Return the index of this process among joblib's workers (LokyProcess-1, ...); None in any other process."""
     import multiprocessing
 
     _, _, number = multiprocessing.current_process().name.rpartition("LokyProcess-")
-    return int(number) - 1 if number.isdigit() else 0
+    return int(number) - 1 if number.isdigit() else None
+
+
+@lru_cache(maxsize=1)
+def _freest_gpu() -> int:
+    """Return the index of the GPU with the most free memory among those of the same model as GPU 0.
+
+    The memory is that which nvidia-smi reports: `torch.cuda.mem_get_info` would occupy memory of every GPU until the process
+    ends. Without nvidia-smi, return 0.
+    """
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    alike = [index for index, gpu in enumerate(gpus) if gpu.name == gpus[0].name]
+    if len(alike) == 1:
+        return alike[0]
+    try:
+        command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        free = {uuid: int(memory) for uuid, memory in (line.split(", ") for line in printed.splitlines())}
+        return max(alike, key=lambda index: free[f"GPU-{gpus[index].uuid}"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, AttributeError):
+        return alike[0]

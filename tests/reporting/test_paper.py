@@ -11,8 +11,9 @@ from scipy import stats
 
 from regioncount import models, registry
 from regioncount.analysis import correlations
-from regioncount.commands import CONFIGS, compose, hydra_ready
+from regioncount.composition import compose, hydra_ready
 from regioncount.config import parse_run, parse_sweep
+from regioncount.config_files import CONFIGS
 from regioncount.errors import InputError
 from regioncount.models.kinds import title
 from regioncount.reporting import published

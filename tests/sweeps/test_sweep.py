@@ -24,8 +24,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from wandb_log import history, read_runs
 
-from regioncount.commands import CONFIGS, compose, hydra_ready
+from regioncount.composition import compose, hydra_ready
 from regioncount.config import as_mapping
+from regioncount.config_files import CONFIGS
 from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.reporting.collect import collect

@@ -8,16 +8,18 @@ from tiny_training import CPU
 
 from regioncount import training
 from regioncount.errors import InputError
+from regioncount.training import hardware
 
 
 def test_workers_share_the_gpus_evenly(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(hardware, "_freest_gpu", lambda: 1)
     chosen = []
     for name in ("MainProcess", "LokyProcess-1", "LokyProcess-2", "LokyProcess-3"):
         monkeypatch.setattr("multiprocessing.current_process", lambda name=name: SimpleNamespace(name=name))
         chosen.append(training.choose_device("auto").index)
-    assert chosen == [0, 0, 1, 0]
+    assert chosen == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "mps", "cuda:x"])
@@ -38,3 +40,57 @@ def test_auto_compiles_long_runs_on_a_cpu_with_a_compiler(monkeypatch):
     assert training.choose_compilation(True, cuda, 0)
     with pytest.raises(InputError, match="compile=true"):
         training.choose_compilation(True, CPU, 0)
+
+
+NVIDIA_SMI = """#!/bin/sh
+[ "$*" = "--query-gpu=uuid,memory.free --format=csv,noheader,nounits" ] || exit 9
+printf 'GPU-%s, %s\\n' {lines}
+"""
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Return a function that gives this machine GPUs: their models, and the free memory by UUID."""
+
+    def install(names, free):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name=names[index], uuid=f"uuid-{index}")
+        )
+        program = tmp_path / "nvidia-smi"
+        program.write_text(NVIDIA_SMI.format(lines=" ".join(f"{uuid} {memory}" for uuid, memory in free.items())))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        hardware._freest_gpu.cache_clear()
+
+    yield install
+    hardware._freest_gpu.cache_clear()
+
+
+def test_a_process_takes_the_gpu_with_the_most_free_memory(machine):
+    # nvidia-smi lists all GPUs of the machine in an order of its own; CUDA sees some of them.
+    machine(["A100"] * 3, {"uuid-9": 90000, "uuid-2": 300, "uuid-1": 80000, "uuid-0": 9000})
+    assert training.choose_device("auto") == torch.device("cuda", 1)
+    machine(["A100"] * 3, {"uuid-0": 9001, "uuid-1": 9000, "uuid-2": 300})
+    assert training.choose_device("auto") == torch.device("cuda", 0)
+
+
+def test_the_choice_is_kept(machine, monkeypatch):
+    machine(["A100"] * 2, {"uuid-0": 1, "uuid-1": 2})
+    chosen = training.choose_device("auto")
+    monkeypatch.setenv("PATH", "")
+    assert training.choose_device("auto") == chosen == torch.device("cuda", 1)
+
+
+def test_the_model_of_the_gpu_does_not_depend_on_free_memory(machine):
+    machine(["A100", "T4", "A100"], {"uuid-0": 100, "uuid-1": 16000, "uuid-2": 101})
+    assert training.choose_device("auto").index == 2
+    machine(["A100", "T4"], {"uuid-0": 0, "uuid-1": 16000})
+    assert training.choose_device("auto").index == 0
+
+
+@pytest.mark.parametrize("free", [{}, {"uuid-0": "[N/A]", "uuid-1": 3}, {"other": 3}])
+def test_without_known_memory_the_first_gpu_is_taken(machine, free):
+    machine(["A100"] * 2, free)
+    assert training.choose_device("auto").index == 0
