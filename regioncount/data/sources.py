@@ -1,7 +1,8 @@
 """Registration of the built-in data sets with their options and sources.
 
 A source is a function of the options that returns the training split, the test split and the class names. A split is a
-`StreamedSplit` or a pair of images, uint8 (N, C, H, W), and labels, integers (N,). A source without an official test
+`StreamedSplit` or a pair of inputs and labels, integers (N,). Inputs are images, uint8 or floating point (N, C, H, W), or
+features, (N, F). A source without an official test
 split returns None instead; a training split is then drawn, and the remaining images form the test split.
 
 This module does not import torch, so that configurations can be read without it.
@@ -31,7 +32,7 @@ DOWNLOADS = {
 }
 
 
-Channels = Annotated[list[Float], Field(min_length=1, max_length=64)]
+Channels = Annotated[list[Float], Field(min_length=1, max_length=2**16)]
 
 
 class DatasetOptions(Options):
@@ -57,10 +58,17 @@ class DatasetOptions(Options):
     workers: NonNegativeInt | None = None
     """The number of processes that decode streamed images; None for one per processor core, at most 8."""
     mean: Channels | None = None
-    """The mean of each channel with which images are normalized, for pixels from 0 to 1; None for the registered one or,
-    without one, that of the training images."""
+    """The mean of each channel with which images are normalized, for uint8 pixels scaled to [0, 1]; of each feature, or a
+    single number for all features. None for the registered one or, without one, that of the training images."""
     std: Channels | None = None
-    """The standard deviation of each channel, as `mean`."""
+    """The standard deviation of each channel or feature, as `mean`."""
+
+
+class FileOptions(DatasetOptions):
+    """The options of a data set in one file of arrays."""
+
+    path: Str | None = None
+    """The file."""
 
 
 class FolderOptions(DatasetOptions):
@@ -192,6 +200,23 @@ def read_folder(options: FolderOptions) -> tuple[Arrays, Arrays, tuple[str, ...]
     train, test, classes = list_folder(root)
     train_images, test_images = read_images(root, train, test, options.resize, options.squash)
     return (train_images, np.array(train.labels)), (test_images, np.array(test.labels)), classes
+
+
+@register_dataset("arrays", options=FileOptions)
+def read_file(options: FileOptions) -> tuple[Arrays, Arrays | None, tuple[str, ...]]:
+    """Return the images or features in a file of NumPy (.npz) or torch (.pt)."""
+    from regioncount.data.array_files import SUFFIXES, read_arrays
+
+    if options.root is not None:
+        raise InputError(f"dataset.root={options.root}: dataset=arrays reads one file; pass dataset.path=FILE instead")
+    if options.path is None:
+        raise InputError("dataset=arrays needs dataset.path=FILE: an .npz file, or a .pt file with a dictionary of tensors")
+    path = Path(options.path).expanduser()
+    if not path.is_file():
+        raise InputError(f"dataset.path={path} is not a file")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"dataset.path={path}: the file's name must end in {', '.join(SUFFIXES)}")
+    return read_arrays(path)
 
 
 def _existing_root(options: DatasetOptions) -> Path:
