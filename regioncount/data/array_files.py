@@ -95,7 +95,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                     if "allow_pickle" not in str(error):
                         raise
                     raise InputError(
-                        f"{path}: {name} holds Python objects, which are not loaded; save numbers, or strings with astype(str)"
+                        f"{path}: {name} holds Python objects, which are not loaded; save numbers, or text with astype(str)"
                     ) from error
             return arrays
     except InputError:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regioncount.data import targets
 from regioncount.data.conversion import as_inputs
 from regioncount.data.normalization import Constants, constants_of, given_constants, normalize
 from regioncount.data.sources import Arrays, DatasetOptions, FileOptions
@@ -62,7 +63,7 @@ class Dataset:
         return moved
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return (images - mean) / std, float32, of images (B, C, H, W) or features (B, F); uint8 is divided by 255 before."""
+        """Return (images - mean) / std, float32, of images (B, C, H, W) or features (B, F); uint8 is divided by 255."""
         return normalize(images, self.mean, self.std)
 
 
@@ -89,7 +90,7 @@ def load(name: str, **options: Any) -> Dataset:
 
 def load_checked(options: DatasetOptions) -> Dataset:
     """Load the data set described by validated options; see `load`."""
-    entry = datasets[options.name]
+    entry = targets.entry(options)
     # Independent random streams: label noise and the test subset do not depend on the size of the training subset.
     train_generator, test_generator, noise_generator = (np.random.default_rng([options.seed, i]) for i in range(3))
     train_source, test_source, classes = _read(entry, options)
@@ -263,11 +264,7 @@ def noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: n
 
 
 def _resize(split: Split | StreamedSplit, size: int) -> Split | StreamedSplit:
-    """Resize images in memory to `size` x `size` pixels; streamed images are resized when they are decoded.
-
-    Raises:
-        InputError: The inputs are features.
-    """
+    """Resize images in memory to `size` x `size` pixels; streamed images are resized when they are decoded."""
     if isinstance(split, StreamedSplit) or split.image_shape[1:] == (size, size):
         return split
     if len(split.image_shape) == 1:

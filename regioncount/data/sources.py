@@ -177,7 +177,7 @@ def stream_folder(options: FolderOptions) -> "tuple[StreamedSplit, StreamedSplit
     """Return the images of a folder. They are decoded when a batch needs them."""
     import torch
 
-    from regioncount.data.image_folder import list_folder
+    from regioncount.data.image_listing import list_folder
     from regioncount.data.splits import StreamedSplit
 
     *listings, classes = list_folder(_existing_root(options))
@@ -192,7 +192,8 @@ def stream_folder(options: FolderOptions) -> "tuple[StreamedSplit, StreamedSplit
 @register_dataset("image_folder", options=FolderOptions)
 def read_folder(options: FolderOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Return the images in root/train/<class>/* and root/test/<class>/*, decoded into memory."""
-    from regioncount.data.image_folder import list_folder, read_images
+    from regioncount.data.image_folder import read_images
+    from regioncount.data.image_listing import list_folder
 
     if options.squash and options.resize is None:
         raise InputError("dataset.squash=true needs dataset.resize, the side of the squares in pixels, such as 32")

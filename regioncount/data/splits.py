@@ -82,7 +82,7 @@ class Split:
         digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
         for images in self.images.split(1024):
             array = images.cpu().contiguous().numpy()
-            digest.update(array if array.dtype == np.uint8 else array.astype("<f4"))
+            digest.update(array.data if array.dtype == np.uint8 else array.astype("<f4").tobytes())
         return digest.hexdigest()
 
 

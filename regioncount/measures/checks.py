@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from regioncount.errors import InputError
 from regioncount.measures.measured_model import MeasuredModel
+from regioncount.regions.checks import native
 from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, true_float32
 from regioncount.regions.model_check import check_function
 from regioncount.regions.outputs import as_output, to_labels
@@ -30,7 +31,9 @@ def as_pair(data: Any, name: str) -> tuple[Tensor, Tensor]:
         inputs, labels = data
         if isinstance(inputs, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
             raise InputError(f"the {name} data are masked arrays: pass values without a mask")
-        inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
+        inputs, labels = (
+            torch.as_tensor(native(part) if isinstance(part, np.ndarray) else part) for part in (inputs, labels)
+        )
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:

@@ -88,8 +88,8 @@ def build_model(
     if size == () and entry.plugin is None and not entry.traits.get("takes_features"):
         takers = ", ".join(name for name in names() if models[name].traits.get("takes_features"))
         raise InputError(
-            f"model={entry.name}: it takes images, but the inputs are {in_channels} features; pass model={takers}, a classical "
-            "classifier such as model=random_forest, or your own network (model._target_=my_module.MyNet)"
+            f"model={entry.name}: it takes images, but the inputs are {in_channels} features; pass model={takers}, a "
+            "classical classifier such as model=random_forest, or your own network (model._target_=my_module.MyNet)"
         )
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}
     parameters = inspect.signature(entry.load()).parameters
