@@ -71,6 +71,15 @@ class FileOptions(DatasetOptions):
     """The file."""
 
 
+class SavedOptions(DatasetOptions):
+    """The options of a data set of Hugging Face's package `datasets`."""
+
+    inputs: Annotated[list[Str], Field(min_length=1)] | None = None
+    """The columns of the inputs; see `read_saved`."""
+    labels: Str | None = None
+    """The column of the labels."""
+
+
 class FolderOptions(DatasetOptions):
     """The options of a data set of image files, whose images may have different sizes."""
 
@@ -220,9 +229,17 @@ def read_file(options: FileOptions) -> tuple[Arrays, Arrays | None, tuple[str, .
     return read_arrays(path)
 
 
-def _existing_root(options: DatasetOptions) -> Path:
+@register_dataset("hugging_face", options=SavedOptions)
+def read_hugging_face(options: SavedOptions) -> tuple[Arrays, Arrays | None, tuple[str, ...]]:
+    """Return the images or features of a folder that `datasets.Dataset.save_to_disk` has written."""
+    from regioncount.data.hugging_face import read_saved
+
+    return read_saved(_existing_root(options, "a folder written by save_to_disk"), options.inputs, options.labels)
+
+
+def _existing_root(options: DatasetOptions, content: str = "a folder with train/<class>/*, test/<class>/*") -> Path:
     if options.root is None:
-        raise InputError(f"dataset={options.name} needs dataset.root=DIR: a folder with train/<class>/*, test/<class>/*")
+        raise InputError(f"dataset={options.name} needs dataset.root=DIR: {content}")
     root = Path(options.root).expanduser()
     if not root.is_dir():
         raise InputError(f"dataset.root={root} is not a folder")

@@ -1,7 +1,7 @@
 """Data sets of classes and functions that no registry lists: `dataset._target_=my_module.MyDataset`."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -152,20 +152,17 @@ def _read_examples(source: Any, name: str) -> "tuple[np.ndarray, np.ndarray]":
     number = len(source)
     if number == 0:
         raise InputError(f"{name}: it has no examples")
-    stacked, is_tensor = np.empty(0), False
-    labels = []
-    for index in tqdm(range(number), "reading examples", disable=None, leave=False):
-        value, label = _example(source, index, name)
-        array = _as_array(value)
-        if index == 0:
-            stacked, is_tensor = np.empty((number, *array.shape), array.dtype), _is_tensor(value)
-        if array.shape != stacked.shape[1:] or array.dtype != stacked.dtype:
-            raise InputError(
-                f"{name}: example 0 is {stacked.dtype} {stacked.shape[1:]} and example {index} {array.dtype} {array.shape}; "
-                "give all the same shape and type"
-            )
-        stacked[index] = array
-        labels.append(label.item() if hasattr(label, "item") else label)
+    labels: list[Any] = []
+    is_tensor: list[bool] = []
+
+    def values() -> Iterator[Any]:
+        for index in tqdm(range(number), "reading examples", disable=None, leave=False):
+            value, label = _example(source, index, name)
+            labels.append(label.item() if hasattr(label, "item") else label)
+            is_tensor[:] = [_is_tensor(value)]
+            yield value
+
+    stacked = stack_examples(values(), number, name)
     for index in range(min(number, REPEATED)):
         again = _as_array(_example(source, index, name)[0])
         if again.tobytes() != stacked[index].tobytes():
@@ -173,7 +170,37 @@ def _read_examples(source: Any, name: str) -> "tuple[np.ndarray, np.ndarray]":
                 f"{name}: example {index} differs when it is read again; remove random transforms; pass augmentation=NAME"
             )
     # Tensors of torch have their channels first.
-    return stacked if is_tensor and stacked.ndim == 4 else channels_first(stacked, name), np.asarray(labels)
+    return stacked if is_tensor[0] and stacked.ndim == 4 else channels_first(stacked, name), np.asarray(labels)
+
+
+def stack_examples(values: Iterable[Any], number: int, name: str) -> "np.ndarray":
+    """Return images or features of one shape and type as an array.
+
+    Args:
+        values: Tensors, arrays or pictures of Pillow.
+        number: How many there are.
+        name: What they are, for the message.
+
+    Raises:
+        InputError: Their shapes or types differ, or a picture cannot be converted.
+    """
+    import numpy as np
+
+    stacked = np.empty(0)
+    for index, value in enumerate(values):
+        try:
+            array = _as_array(value)
+        except (TypeError, ValueError, OSError) as error:
+            raise InputError(f"{name}: example {index} cannot be read ({one_line(error)})") from error
+        if index == 0:
+            stacked = np.empty((number, *array.shape), array.dtype)
+        if array.shape != stacked.shape[1:] or array.dtype != stacked.dtype:
+            raise InputError(
+                f"{name}: example 0 is {stacked.dtype} {stacked.shape[1:]} and example {index} {array.dtype} {array.shape}; "
+                "give all the same shape and type"
+            )
+        stacked[index] = array
+    return stacked
 
 
 def _example(source: Any, index: int, name: str) -> tuple[Any, Any]:
