@@ -12,9 +12,7 @@ from regioncount.errors import InputError, one_line
 from regioncount.options import abbreviate
 
 
-def read_saved(
-    folder: Path, inputs: Sequence[str] | None, labels: str | None
-) -> tuple[Pair, Pair | None, tuple[str, ...]]:
+def read_saved(folder: Path, inputs: Sequence[str] | None, labels: str | None) -> tuple[Pair, Pair | None, tuple[str, ...]]:
     """Return the training set, the test set and the class names of a saved data set.
 
     The test set is the split "test" or, without one, "validation".

@@ -143,10 +143,10 @@ def _read_examples(source: Any, name: str) -> "tuple[np.ndarray, np.ndarray]":
     from regioncount.data.conversion import channels_first
 
     if isinstance(source, tuple) and len(source) == 2 and all(hasattr(part, "shape") for part in source):
-        inputs, labels = (_as_array(part) for part in source)
-        if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
-            raise InputError(f"{name}: the pair is {inputs.shape} and {labels.shape}; give one label for each example")
-        return channels_first(inputs, name), labels
+        inputs, targets = (_as_array(part) for part in source)
+        if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+            raise InputError(f"{name}: the pair is {inputs.shape} and {targets.shape}; give one label for each example")
+        return channels_first(inputs, name), targets
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise InputError(f"{name}: {type(source).__name__} is no torch Dataset with a length and an index")
     number = len(source)
