@@ -44,6 +44,8 @@ def read_saved(folder: Path, inputs: Sequence[str] | None, labels: str | None) -
     parts = [splits["train"], *[splits[name] for name in ("test", "validation") if name in splits][:1]]
     features = parts[0].features
     label_column = labels or _label_column(folder, features)
+    if label_column not in features:
+        raise InputError(f"{folder} has no column {abbreviate(label_column)}; it has {', '.join(features)}")
     input_columns = list(inputs) if inputs else _input_columns(folder, features, label_column)
     for part in parts:
         if missing := [name for name in (label_column, *input_columns) if name not in part.features]:
