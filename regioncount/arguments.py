@@ -54,8 +54,8 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     """Split a command line into flags and normalized overrides.
 
     The flags are Hydra's; those that the command does not support are rejected. --config-dir becomes an override, as does
-    --OPTION=VALUE, and model._target_=... without a model adds the override model=custom. Paths, and other values that are
-    not valid in Hydra's grammar, are quoted.
+    --OPTION=VALUE, and model._target_=... without a model adds the override model=custom; likewise for dataset._target_.
+    Paths, and other values that are not valid in Hydra's grammar, are quoted.
 
     Returns:
         The flags, and the overrides.
@@ -108,7 +108,8 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
         if "=" not in override and not override.startswith("~"):
             example = shlex.join([f"run={override}"]) if config_name == "measure" else f"{override}=VALUE"
             raise InputError(f"'{override}' has no value; write for example {example}")
-    overrides = [_quote(override) for override in _choose_custom_model(flags.overrides)]
+    custom = _choose_custom("dataset", _choose_custom("model", flags.overrides))
+    overrides = [_quote(override) for override in custom]
     is_sweep = config_name == "sweep" or bool(flags.multirun)
     _check_hydra_options(overrides, is_sweep)
     return flags, _add_search_path(overrides, flags.config_dir)
@@ -165,18 +166,18 @@ def _quote(override: str) -> str:
     return override
 
 
-def _choose_custom_model(overrides: list[str]) -> list[str]:
-    """Add model=custom if model._target_ is set; prefix the model's other options with ++, as no file lists them."""
-    model_choices = [override for override in overrides if override.startswith("model=")]
-    has_target = any(override.startswith("model._target_=") for override in overrides)
-    if not has_target or model_choices not in ([], ["model=custom"]):
+def _choose_custom(group: str, overrides: list[str]) -> list[str]:
+    """Add GROUP=custom if GROUP._target_ is set; prefix the group's other options with ++, as no file lists them."""
+    choices = [override for override in overrides if override.startswith(f"{group}=")]
+    has_target = any(override.startswith(f"{group}._target_=") for override in overrides)
+    if not has_target or choices not in ([], [f"{group}=custom"]):
         return overrides
     options = [
-        f"++{override}" if re.match(r"model\.(?!_target_=)", override) else override
+        f"++{override}" if re.match(rf"{group}\.(?!_target_=)", override) else override
         for override in overrides
-        if override != "model=custom"
+        if override != f"{group}=custom"
     ]
-    return ["model=custom", *options]
+    return [f"{group}=custom", *options]
 
 
 def _add_search_path(overrides: list[str], directory: str | None) -> list[str]:

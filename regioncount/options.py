@@ -224,7 +224,7 @@ def validate_options(entry: Entry, options: Mapping[str, Any], group: str) -> Op
     option = f"{group}.{location[0]}"
     match first["type"]:
         case "extra_forbidden":
-            known = _list_options(location[0], [*model.model_fields])
+            known = _list_options(location[0], [field.alias or name for name, field in model.model_fields.items()])
             raise InputError(f"{option}: {entry.name} has no such option; {known}")
         case "missing":
             raise InputError(f"{option} is missing: {entry.name} requires it")

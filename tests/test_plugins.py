@@ -273,8 +273,8 @@ def test_a_data_set_of_a_plugin_may_have_an_option_std(plugin):
 
 
 BAD_DATA = {
-    "three_axes": ("(images[:, 0], labels), (images, labels), names", r"images uint8 \(60, 8, 8\); give uint8 \(N, C"),
-    "floats": ("(images / 255, labels), (images, labels), names", "images float64"),
+    "three_axes": ("(images[:, 0], labels), (images, labels), names", r"images uint8 \(60, 8, 8\); give numbers \(N, C"),
+    "text": ("(images.astype(str), labels), (images, labels), names", "images <U"),
     "empty": ("(images[:0], labels[:0]), (images, labels), names", "training split has images uint8"),
     "float_labels": ("(images, labels + 0.5), (images, labels), names", "labels float64"),
     "text_labels": ("(images, labels.astype(str)), (images, labels), names", "labels <U"),

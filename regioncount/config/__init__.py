@@ -1,8 +1,8 @@
 """Configurations: schemas built from the registries, and their parsing with one-line errors."""
 
+from regioncount.config.datasets import parse_dataset
 from regioncount.config.parsing import (
     SWEEP_NAME,
-    parse_dataset,
     parse_measuring,
     parse_model,
     parse_run,

@@ -7,19 +7,20 @@ as recorded.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import ConfigDict
 
 from regioncount import registry
 from regioncount.columns import PARTS, Column
+from regioncount.config.datasets import validate_dataset
 from regioncount.config.exact import check_exact
 from regioncount.config.schemas import MeasuringConfig, Pruning, RunConfig, Snapshots, Stop, SweepOptions
 from regioncount.config.training import check_training
-from regioncount.config.values import plain, validate
-from regioncount.data.sources import DatasetOptions
+from regioncount.config.values import import_advice, named_part, plain, validate
+from regioncount.data import targets
 from regioncount.data.subspaces import SubspaceOptions
 from regioncount.errors import InputError
 from regioncount.models import kinds
@@ -36,12 +37,6 @@ TARGET_COLUMNS = ("generalization_gap", "test_error", "test_accuracy")
 OTHER_KINDS_OPTIONS = ("dimension", "scale", "start", "stop")
 
 AnyConfig = TypeVar("AnyConfig", RunConfig, MeasuringConfig)
-
-
-class RecordedDataset(DatasetOptions):
-    """A recorded data set of a plugin that is not loaded."""
-
-    model_config = ConfigDict(extra="allow")
 
 
 class RecordedSubspace(SubspaceOptions):
@@ -146,33 +141,16 @@ def _has_several_columns(measure: str) -> bool:
     return entry is None or entry.plugin is not None or bool(entry.traits.get("suite"))
 
 
-def parse_dataset(recorded: Mapping[str, Any], changes: Sequence[str] = ()) -> DatasetOptions:
-    """Return the checked data set of a run's record, with changes such as "dataset.root=DIR" applied.
-
-    Raises:
-        InputError: The data set is unknown, or an option is invalid.
-    """
-    changed = OmegaConf.from_dotlist([change.removeprefix("dataset.") for change in changes])
-    options = _without_workers(plain(recorded, "dataset")) | plain(cast(DictConfig, changed), "dataset")
-    return cast(DatasetOptions, _validate_part(registry.datasets, options, "dataset", options.get("name"), None))
-
-
-def _without_workers(dataset: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded data set without its number of worker processes, which suits the machine of the record."""
-    return {key: value for key, value in dataset.items() if key != "workers"}
-
-
 def parse_model(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's name and options from a run's record. The options are checked when the model is built.
 
     Raises:
         InputError: The record has no model, or the model is from a plugin that the command line does not name.
     """
-    model = _named(plain(recorded, "model"), "model")
+    model = named_part(plain(recorded, "model"), "model")
     if not kinds.is_available(model):
         if "_target_" in model:
-            module = str(model["_target_"]).rpartition(".")[0]
-            raise InputError(f"model._target_={model['_target_']}: pass plugins=[{module}] to import it")
+            raise InputError(import_advice("model", model["_target_"]))
         raise InputError(unknown_choice("model", model["name"], registry.models.names()))
     return model
 
@@ -187,10 +165,10 @@ def require_plugins(record: Mapping[str, Any]) -> None:
         InputError: A plugin must be named on the command line, or its source differs from the recorded one.
     """
     sources = record.get("plugin_sources")
-    model = record.get("model")
-    if isinstance(model, Mapping) and "_target_" in model and not (isinstance(sources, Mapping) and "model" in sources):
-        raise InputError("the run's record names a class without its plugin's source: the record has been edited")
     for part in ("model", "dataset"):
+        named = record.get(part)
+        if isinstance(named, Mapping) and "_target_" in named and not (isinstance(sources, Mapping) and part in sources):
+            raise InputError("the run's record names a class without its plugin's source: the record has been edited")
         source = sources.get(part) if isinstance(sources, Mapping) else None
         if not isinstance(source, str):
             continue
@@ -219,23 +197,9 @@ def _load_plugins(mapping: dict[str, Any], recorded: bool) -> list[str]:
     return names
 
 
-def _named(options: object, group: str) -> dict[str, Any]:
-    """Return a group's options without those that are None, after checking that they include a name."""
-    if not isinstance(options, Mapping):
-        raise InputError(f"{group}={abbreviate(options)}: give a mapping of options")
-    named = {key: value for key, value in options.items() if value is not None}
-    if isinstance(target := named.get("_target_"), str):
-        attribute = target.rpartition(".")[2]
-        if named.setdefault("name", attribute) != attribute:
-            raise InputError(f"{group}.name={abbreviate(named['name'])}: the name is that of {group}._target_; omit it")
-    if not isinstance(named.get("name"), str):
-        raise InputError(f"{group}.name is missing: choose a file of configs/{group} with {group}=NAME")
-    return named
-
-
 def _parse_part(table: registry.Registry, options: object, group: str, recorded: bool) -> dict[str, Any]:
     """Return the name and the checked options of a model, optimizer or schedule, as they were given."""
-    part = _named({} if options is None else options, group)
+    part = named_part({} if options is None else options, group)
     if table is registry.models and recorded and not kinds.is_available(part):
         return part
     if table is not registry.models and recorded and part["name"] not in table:
@@ -254,24 +218,10 @@ def _parse_part(table: registry.Registry, options: object, group: str, recorded:
     return named | {key: value for key, value in own.items() if key in known}
 
 
-def _validate_part(
-    table: registry.Registry, options: Mapping[str, Any], group: str, name: object, unknown: type[Any] | None
-) -> Any:
-    """Return the options of a data set or subspace as an instance of their model; of `unknown` if it is not registered."""
-    entry = table.get(name) if isinstance(name, str) else None
-    if entry is None and unknown is not None and isinstance(name, str):
-        entry = registry.Entry(table.kind, name, "", unknown)
-    if entry is None:
-        option = "dataset" if table is registry.datasets else f"{group}.kind"
-        raise InputError(unknown_choice(option, abbreviate(name), table.names()))
-    return validate_options(entry, options, group)
-
-
 def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool) -> AnyConfig:
     """Return the checked configuration, after checking its data set, subspaces and measures."""
     dataset = plain(mapping.get("dataset") or {"name": "digits"}, "dataset")
-    dataset, unknown = (_without_workers(dataset), RecordedDataset) if recorded else (dataset, None)
-    options = _validate_part(registry.datasets, dataset, "dataset", dataset.get("name", "digits"), unknown)
+    options = validate_dataset(dataset, recorded)
     regions = mapping.get("regions") or {}
     if not isinstance(regions, dict):
         raise InputError(f"regions={abbreviate(regions)}: give subspaces of configs/regions, for example regions=[line]")
@@ -319,8 +269,14 @@ def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions
     if recorded and entry is not None:
         own = type(validate_options(entry, {"kind": entry.name}, group)).model_fields
         options = {key: item for key, item in options.items() if key in own or key not in OTHER_KINDS_OPTIONS}
-    unknown = RecordedSubspace if recorded else None
-    subspace = _validate_part(registry.subspaces, options, group, options["kind"], unknown)
+    kind = options["kind"]
+    if entry is None and recorded and isinstance(kind, str):
+        entry_or_recorded = registry.Entry("subspace", kind, "", RecordedSubspace)
+    elif entry is None:
+        raise InputError(unknown_choice(f"{group}.kind", abbreviate(kind), registry.subspaces.names()))
+    else:
+        entry_or_recorded = entry
+    subspace = cast(SubspaceOptions, validate_options(entry_or_recorded, options, group))
     if not recorded:
         check_lattice(subspace.dimension_counted, subspace.points_per_axis, subspace.lattice, f"{group}.resolution")
     if entry is not None and entry.plugin:  # reports read the record only, without the plugin's default resolution
@@ -337,7 +293,7 @@ def _without_training(mapping: dict[str, Any]) -> dict[str, Any]:
 
 def _plugin_sources(config: RunConfig | MeasuringConfig) -> dict[str, str]:
     """Return the source, as "module:hash", of the plugin that supplies each part."""
-    entries = {"dataset": registry.datasets[config.dataset.name]}
+    entries = {"dataset": targets.entry(config.dataset)}
     if config.model:
         entries["model"] = kinds.entry(config.model)
     if isinstance(config, RunConfig) and config.optimizer:

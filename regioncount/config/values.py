@@ -41,6 +41,29 @@ def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str
     return cast("dict[str, Any]", _copy(container, group))
 
 
+def named_part(options: object, group: str) -> dict[str, Any]:
+    """Return a group's options without those that are None, with its name; that of a `_target_` is its last part.
+
+    Raises:
+        InputError: They are no mapping or have no name, or another name than the `_target_`.
+    """
+    if not isinstance(options, Mapping):
+        raise InputError(f"{group}={abbreviate(options)}: give a mapping of options")
+    named = {key: value for key, value in options.items() if value is not None}
+    if isinstance(target := named.get("_target_"), str):
+        attribute = target.rpartition(".")[2]
+        if named.setdefault("name", attribute) != attribute:
+            raise InputError(f"{group}.name={abbreviate(named['name'])}: the name is that of {group}._target_; omit it")
+    if not isinstance(named.get("name"), str):
+        raise InputError(f"{group}.name is missing: choose a file of configs/{group} with {group}=NAME")
+    return named
+
+
+def import_advice(group: str, target: object) -> str:
+    """Return the message for a recorded `_target_` whose module is not among the plugins."""
+    return f"{group}._target_={abbreviate(target)}: pass plugins=[{abbreviate(str(target).rpartition('.')[0])}] to import it"
+
+
 def validate(schema: type[Schema], mapping: Mapping[str, Any], group: str = "") -> Schema:
     """Return options as an instance of a schema.
 

@@ -19,9 +19,9 @@ from regioncount.data.splits import StreamedSplit
 from regioncount.errors import InputError
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""A function of images, uint8 (B, C, H, W), labels (B,) and a generator on the CPU.
+"""A function of inputs, not normalized, (B, C, H, W) or (B, F), labels (B,) and a generator on the CPU.
 
-It returns normalized inputs (B, C, H, W) in channels-last layout, and targets: labels (B,) or probabilities (B, classes).
+It returns normalized inputs, images in channels-last layout, and targets: labels (B,) or probabilities (B, classes).
 """
 
 
@@ -36,7 +36,7 @@ def build_augmentation(name: str, dataset: Dataset) -> Augmentation:
         else:
             augmented = images if cropped else entry.build(images, generator)
             inputs, targets = dataset.normalize(augmented), labels
-        return inputs.contiguous(memory_format=torch.channels_last), targets
+        return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs, targets
 
     return augment
 
@@ -54,7 +54,7 @@ def training_batches(
         generator: The epoch's generator, on the CPU.
 
     Yields:
-        Images, uint8 (B, C, H, W), and labels, int64 (B,), to be augmented by `build_augmentation(name, dataset)`.
+        Inputs (B, C, H, W) or (B, F), and labels, int64 (B,), to be augmented by `build_augmentation(name, dataset)`.
     """
     train = dataset.train
     if isinstance(train, StreamedSplit) and crops_files(name, dataset):
@@ -76,12 +76,15 @@ def mixes(name: str) -> bool:
 
 
 def check_augmentation(name: str, dataset: Dataset) -> None:
-    """Apply a plugin's augmentation to two training images, and check its result. Others are not checked.
+    """Check that an augmentation fits the data. A plugin's is applied to two training images, and its result is checked.
 
     Raises:
-        InputError: The augmentation raises an exception, or its result has the wrong shape or type.
+        InputError: The augmentation is one of images and the inputs are features, it raises an exception, or its result
+            has the wrong shape or type.
     """
     entry = registry.augmentations[name]
+    if entry.traits.get("needs_images") and not dataset.image_size:
+        raise InputError(f"augmentation={name}: the inputs are features, not images; choose none or mixup")
     if entry.plugin is None:
         return
     images, labels, generator = (
@@ -96,8 +99,9 @@ def check_augmentation(name: str, dataset: Dataset) -> None:
         shapes = [images.shape, (len(labels), dataset.num_classes)]
         types = [torch.float32, torch.float32]
     else:
-        expected = f"images uint8 {tuple(images.shape)}"
-        tensors, shapes, types = (entry.build(images.clone(), generator),), [images.shape], [torch.uint8]
+        dtype = str(images.dtype).removeprefix("torch.")
+        expected = f"{'images' if dataset.image_size else 'features'} {dtype} {tuple(images.shape)}"
+        tensors, shapes, types = (entry.build(images.clone(), generator),), [images.shape], [images.dtype]
     valid = len(tensors) == len(shapes) and all(
         isinstance(tensor, Tensor) and tensor.shape == shape and tensor.dtype == dtype
         for tensor, shape, dtype in zip(tensors, shapes, types, strict=True)
@@ -117,11 +121,11 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     The padding on each side is an eighth of the image size: 4 pixels for images of 32 x 32.
 
     Args:
-        images: uint8 (B, C, H, W), not normalized, on any device.
+        images: uint8 or float32 (B, C, H, W), not normalized, on any device.
         generator: A generator on the CPU, so that every device gets the same crops.
 
     Returns:
-        The augmented images, uint8 (B, C, H, W), on the same device. The host does not synchronize with the device.
+        The augmented images, of the same shape, type and device. The host does not synchronize with the device.
     """
     batch, channels, height, width = images.shape
     pad_y, pad_x = height // 8, width // 8
@@ -143,11 +147,11 @@ def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     bilinear with antialiasing); see `crop_boxes`. Some pixels differ from its pixels by one level, because of rounding.
 
     Args:
-        images: uint8 (B, C, H, W), not normalized, on any device.
+        images: uint8 or float32 (B, C, H, W), not normalized, on any device.
         generator: A generator on the CPU, so that every device gets the same crops.
 
     Returns:
-        The augmented images, uint8 (B, C, H, W), on the same device. The host does not synchronize with the device.
+        The augmented images, of the same shape, type and device. The host does not synchronize with the device.
     """
     batch, _, height, width = images.shape
     draws = torch.rand(batch, DRAWS, generator=generator, dtype=torch.float64)
@@ -158,7 +162,8 @@ def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     horizontal = _resampling_weights(left, crop_width, width)
     horizontal = torch.where(flipped.bool()[:, None, None], horizontal.flip(1), horizontal)
     # Resampling is separable. One product of matrices resamples the crops of a batch, which have different sizes.
-    return (vertical[:, None] @ images.float() @ horizontal[:, None].mT).round_().to(torch.uint8)
+    crops = vertical[:, None] @ images.float() @ horizontal[:, None].mT
+    return crops.round_().to(torch.uint8) if images.dtype == torch.uint8 else crops
 
 
 def _resampling_weights(start: Tensor, length: Tensor, size: int) -> Tensor:
@@ -188,14 +193,14 @@ def mixup(
     All pairs of a batch have the same weight, drawn from Beta(alpha, alpha).
 
     Args:
-        images: float (B, C, H, W), normalized.
+        images: float (B, C, H, W) or (B, F), normalized.
         labels: int64 (B,).
         num_classes: The number of classes.
         generator: A generator on the CPU.
         alpha: The parameter of the Beta distribution.
 
     Returns:
-        The images, float (B, C, H, W), and the class probabilities, float32 (B, num_classes), as targets for
+        The images, of the same shape, and the class probabilities, float32 (B, num_classes), as targets for
         `torch.nn.functional.cross_entropy`. The host does not synchronize with the device.
     """
     order = _copy_to(images.device, torch.randperm(len(images), generator=generator))

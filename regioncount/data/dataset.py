@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regioncount.data.sources import Arrays, DatasetOptions
+from regioncount.data import targets
+from regioncount.data.conversion import as_inputs
+from regioncount.data.normalization import Constants, constants_of, given_constants, normalize
+from regioncount.data.sources import Arrays, DatasetOptions, FileOptions
 from regioncount.data.splits import Split, StreamedSplit
 from regioncount.errors import InputError
 from regioncount.options import abbreviate, validate_options
@@ -28,9 +31,9 @@ class Dataset:
     test: Split | StreamedSplit
     classes: tuple[str, ...]
     mean: tuple[float, ...]
-    """The mean of each channel, for pixels scaled to [0, 1]."""
+    """The mean of each channel or feature; for uint8 images, that of pixels scaled to [0, 1]."""
     std: tuple[float, ...]
-    """The standard deviation of each channel, for pixels scaled to [0, 1]."""
+    """The standard deviation of each channel or feature, as `mean`."""
 
     @property
     def num_classes(self) -> int:
@@ -39,12 +42,12 @@ class Dataset:
 
     @property
     def in_channels(self) -> int:
-        """The number of channels of an image."""
+        """The number of channels of an image, or of features."""
         return self.train.image_shape[0]
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+    def image_size(self) -> tuple[int, ...]:
+        """Height and width in pixels; empty if the inputs are features."""
         return self.train.image_shape[1:]
 
     @functools.cached_property
@@ -61,25 +64,18 @@ class Dataset:
         return moved
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return (images / 255 - mean) / std, float32 (B, C, H, W), for uint8 images (B, C, H, W)."""
-        mean, std = _channel_constants(self.mean, self.std, images.device)
-        return images.float().div_(255).sub_(mean).div_(std)
-
-
-@functools.lru_cache
-def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    # Cached, because a copy from the host for each batch would synchronize with the device.
-    return torch.tensor(mean, device=device).view(-1, 1, 1), torch.tensor(std, device=device).view(-1, 1, 1)
+        """Return (images - mean) / std, float32, of images (B, C, H, W) or features (B, F); uint8 is divided by 255."""
+        return normalize(images, self.mean, self.std)
 
 
 def load(name: str, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:
-        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, two_points, three_points, or
-            one from a plugin.
+        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, arrays, two_points,
+            three_points, or one from a plugin.
         **options: Fields of `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
-            label_noise, title, workers, mean, std; and for folders of images, squash.
+            label_noise, title, workers, mean, std; for folders of images, squash; for files of arrays, path.
 
     Returns:
         The data set, on the CPU.
@@ -95,7 +91,7 @@ def load(name: str, **options: Any) -> Dataset:
 
 def load_checked(options: DatasetOptions) -> Dataset:
     """Load the data set described by validated options; see `load`."""
-    entry = datasets[options.name]
+    entry = targets.entry(options)
     # Independent random streams: label noise and the test subset do not depend on the size of the training subset.
     train_generator, test_generator, noise_generator = (np.random.default_rng([options.seed, i]) for i in range(3))
     train_source, test_source, classes = _read(entry, options)
@@ -115,12 +111,16 @@ def load_checked(options: DatasetOptions) -> Dataset:
     if options.resize is not None:
         train, test = _resize(train, options.resize), _resize(test, options.resize)
     train = replace(train, labels=noisy_labels(train.labels, options.label_noise, len(classes), noise_generator))
-    title = (
-        options.title
-        or entry.traits.get("title")
-        or (Path(options.root).expanduser().resolve().name if options.root else options.name)
-    )
-    return Dataset(title, train, test, classes, mean, std)
+    return Dataset(_title(entry, options), train, test, classes, mean, std)
+
+
+def _title(entry: Entry, options: DatasetOptions) -> str:
+    """Return the given or registered name in tables or, without one, that of the folder or file."""
+    if options.title or entry.traits.get("title"):
+        return options.title or entry.traits["title"]
+    if isinstance(options, FileOptions) and options.path:
+        return Path(options.path).stem
+    return Path(options.root).expanduser().resolve().name if options.root else options.name
 
 
 def _read(entry: Entry, options: DatasetOptions) -> tuple[Any, Any, tuple[str, ...]]:
@@ -141,7 +141,7 @@ def _as_split(source: Arrays | StreamedSplit, num_classes: int, name: str) -> Sp
     """Convert the arrays of a source to tensors; a streamed split is returned as it is.
 
     Args:
-        source: Images, uint8 (N, C, H, W), and labels, integers (N,); or a streamed split.
+        source: Images (N, C, H, W) or features (N, F), see `as_inputs`, and labels, integers (N,); or a streamed split.
         num_classes: The number of classes.
         name: The data set and the split, for messages.
 
@@ -149,7 +149,7 @@ def _as_split(source: Arrays | StreamedSplit, num_classes: int, name: str) -> Sp
         The split.
 
     Raises:
-        InputError: The arrays are not uint8 images (N, C, H, W) and one label from 0 to num_classes - 1 for each.
+        InputError: The arrays are not inputs and one label from 0 to num_classes - 1 for each.
     """
     if isinstance(source, StreamedSplit):
         return source
@@ -157,14 +157,13 @@ def _as_split(source: Arrays | StreamedSplit, num_classes: int, name: str) -> Sp
         images, labels = map(np.asarray, source)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not a pair of images and labels") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
-        raise InputError(f"{name} has images {images.dtype} {images.shape}; give uint8 (N, C, H, W)")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
-        raise InputError(f"{name} has labels {labels.dtype} {labels.shape}; give integers ({len(images)},)")
+    inputs = as_inputs(images, f"{name} has {'features' if images.ndim == 2 else 'images'}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != inputs.shape[:1]:
+        raise InputError(f"{name} has labels {labels.dtype} {labels.shape}; give integers ({len(inputs)},)")
     if labels.min() < 0 or labels.max() >= num_classes:
         label = labels.min() if labels.min() < 0 else labels.max()
         raise InputError(f"{name} has the label {label}; with {num_classes} classes, labels are 0 to {num_classes - 1}")
-    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
+    return Split(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _draw_training_split(
@@ -181,40 +180,19 @@ def _draw_training_split(
     return split.select(torch.from_numpy(train)), split.select(torch.from_numpy(test))
 
 
-def _normalization(
-    entry: Entry, train: Split | StreamedSplit, options: DatasetOptions
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(entry: Entry, train: Split | StreamedSplit, options: DatasetOptions) -> Constants:
     """Return the given or registered mean and standard deviation of each channel, or those of the training images.
 
     Raises:
         InputError: The given ones do not fit the images, or the images are streamed and there are none.
     """
-    # A plugin's data set may have options of its own with these names.
-    mean, std = (value if isinstance(value, list) else None for value in (options.mean, options.std))
-    if mean is not None or std is not None:
-        channels = train.image_shape[0]
-        if mean is None or std is None or not len(mean) == len(std) == channels or min(std) <= 0:
-            advice = f"give both, one number for each of {channels} channels, and deviations above 0"
-            raise InputError(f"dataset.mean={mean}, dataset.std={std}: {advice}")
-        return tuple(mean), tuple(std)
+    if (given := given_constants(options.mean, options.std, train.image_shape)) is not None:
+        return given
     if entry.traits.get("mean") is not None:
         return entry.traits["mean"], entry.traits["std"]
     if isinstance(train, StreamedSplit):
         raise InputError(f"dataset={entry.name} is streamed: register it with its mean and std")
-    return _channel_statistics(train.images)
-
-
-def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of uint8 images scaled to [0, 1], rounded to 4 decimals."""
-    # Computed from histograms, because the last digits of a direct sum depend on the number of threads.
-    levels = np.arange(256) / 255
-    mean, std = [], []
-    for channel in images.unbind(1):
-        frequencies = torch.bincount(channel.flatten(), minlength=256).numpy() / channel.numel()
-        mean.append(float(frequencies @ levels))
-        std.append(float(np.sqrt(frequencies @ (levels - mean[-1]) ** 2)))
-    # A constant channel is centred but not scaled.
-    return tuple(round(value, 4) for value in mean), tuple(round(value, 4) or 1.0 for value in std)
+    return constants_of(train.images)
 
 
 def _subset(
@@ -290,4 +268,6 @@ def _resize(split: Split | StreamedSplit, size: int) -> Split | StreamedSplit:
     """Resize images in memory to `size` x `size` pixels; streamed images are resized when they are decoded."""
     if isinstance(split, StreamedSplit) or split.image_shape[1:] == (size, size):
         return split
+    if len(split.image_shape) == 1:
+        raise InputError(f"dataset.resize={size}: the inputs are features, not images; leave it at null")
     return replace(split, images=F.interpolate(split.images, size=(size, size), mode="bilinear", antialias=True))

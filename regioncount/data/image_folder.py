@@ -1,4 +1,8 @@
-"""Image folders in the layout root/train/<class>/* and root/test/<class>/* (or root/val/...), with a cache of the pixels."""
+"""Decoding of image files, with a cache of the pixels of a folder.
+
+Images are decoded as by torchvision's `ImageFolder`: as RGB, without transparency, in the orientation in which they are
+stored (EXIF's is not applied), and the first frame alone.
+"""
 
 import hashlib
 import os
@@ -6,115 +10,21 @@ import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from regioncount.data.image_listing import ImageFiles
+from regioncount.data.pixels import as_eight_bits
 from regioncount.data.random_crops import crop_boxes
 from regioncount.errors import InputError, one_line
-from regioncount.options import abbreviate
 from regioncount.runs.files import check_unpacked_size, open_regular, remove_partial_files
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-SYSTEM_FILES = ("Thumbs.db", "desktop.ini")  # Windows writes them into folders of images
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS is left out: Pillow decodes it with Ghostscript
 MAX_PIXELS = 2**26  # a small compressed file can decode to an image that exhausts the memory
 CACHE_VERSION = 1  # increment when decoding changes, to invalidate existing caches
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The image files of one split, sorted by class and then by name."""
-
-    paths: list[str]
-    labels: list[int]
-    sizes: list[int]
-    """File sizes in bytes."""
-    changed: list[tuple[int, int]]
-    """Times of the last change of the content and of the file's attributes in nanoseconds. Programs that unpack or copy
-    files may set the first one."""
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-def list_folder(root: Path) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
-    """List the images of both splits.
-
-    Hidden files and `SYSTEM_FILES` are ignored.
-
-    Args:
-        root: A folder with train/<class>/* and test/<class>/* or val/<class>/*.
-
-    Returns:
-        The training files, the test files, and the class names in sorted order. A label is an index into the names.
-
-    Raises:
-        InputError: The layout differs, there are fewer than two classes, the splits have different classes, a class has no
-            images, or a class folder has a file that is not an image.
-    """
-    layout = "expected train/<class>/* and test/<class>/* (or val/<class>/*)"
-    train = root / "train"
-    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if not train.is_dir():
-        raise InputError(f"{root} has no folder 'train'; {layout}")
-    if test is None:
-        raise InputError(f"{root} has no folder 'test' or 'val'; {layout}")
-    classes = _list_classes(train)
-    if len(classes) < 2:
-        raise InputError(
-            f"{train} has {len(classes) or 'no'} class folder{'s' * (len(classes) != 1)}; {layout}, two or more classes"
-        )
-    if unmatched := set(classes) ^ set(_list_classes(test)):
-        name = min(unmatched)
-        present, absent = (train, test) if name in classes else (test, train)
-        raise InputError(f"class '{name}' is in {present} but not in {absent}; both need the same class folders")
-    return _list_files(train, classes), _list_files(test, classes), classes
-
-
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder that are not hidden, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({error.strerror})") from error
-
-
-def _list_classes(folder: Path) -> tuple[str, ...]:
-    entries = _scan(folder)
-    names = tuple(entry.name for entry in entries if entry.is_dir())
-    others = [entry for entry in entries if not entry.is_dir() and entry.name not in SYSTEM_FILES]
-    if broken := [entry.name for entry in others if not Path(entry).exists()]:
-        raise InputError(f"{folder}: {abbreviate(broken[0])} is a broken link; remove it")
-    if misplaced := [entry.name for entry in others if entry.name.lower().endswith(EXTENSIONS)]:
-        raise InputError(f"{folder}: {abbreviate(misplaced[0])} is in no class folder; move or remove it")
-    if unprintable := [name for name in names if not name.isprintable()]:
-        raise InputError(f"{folder}: the class folder {unprintable[0]!r} has unprintable characters in its name; rename it")
-    return names
-
-
-def _list_files(folder: Path, classes: tuple[str, ...]) -> ImageFiles:
-    files = ImageFiles([], [], [], [])
-    for label, name in enumerate(classes):
-        entries = [entry for entry in _scan(folder / name) if entry.name not in SYSTEM_FILES]
-        if others := [e.name for e in entries if not (e.name.lower().endswith(EXTENSIONS) and e.is_file())]:
-            raise InputError(
-                f"{folder / name}: {abbreviate(others[0])} is not an image file ({' '.join(EXTENSIONS)}), or a broken link; "
-                "remove it"
-            )
-        if not entries:
-            raise InputError(f"{folder / name} has no images ({' '.join(EXTENSIONS)}); add some or remove the folder")
-        for entry in entries:
-            status = entry.stat()
-            files.paths.append(entry.path)
-            files.labels.append(label)
-            files.sizes.append(status.st_size)
-            files.changed.append((status.st_mtime_ns, status.st_ctime_ns))
-    return files
 
 
 def decode(path: str, size: int | None = None, fraction: float | None = 1.0) -> np.ndarray:
@@ -180,9 +90,7 @@ def _open_rgb(path: str) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too many; the limit is {MAX_PIXELS}")
-        if image.mode.startswith(("I", "F")):  # conversion to 8 bits would clip these values
-            raise ValueError(f"its pixels are of more than 8 bits (mode {image.mode}); convert it to 8 bits")
-        return image.convert("RGB")
+        return as_eight_bits(image).convert("RGB")
 
 
 def decode_all(paths: Sequence[str], size: int | None, fraction: float | None = 1.0, progress: bool = False) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Registration of the built-in data sets with their options and sources.
 
 A source is a function of the options that returns the training split, the test split and the class names. A split is a
-`StreamedSplit` or a pair of images, uint8 (N, C, H, W), and labels, integers (N,). A source without an official test
+`StreamedSplit` or a pair of inputs and labels, integers (N,). Inputs are images, uint8 or floating point (N, C, H, W), or
+features, (N, F). A source without an official test
 split returns None instead; a training split is then drawn, and the remaining images form the test split.
 
 This module does not import torch, so that configurations can be read without it.
@@ -31,7 +32,7 @@ DOWNLOADS = {
 }
 
 
-Channels = Annotated[list[Float], Field(min_length=1, max_length=64)]
+Channels = Annotated[list[Float], Field(min_length=1, max_length=2**16)]
 
 
 class DatasetOptions(Options):
@@ -57,10 +58,27 @@ class DatasetOptions(Options):
     workers: NonNegativeInt | None = None
     """The number of processes that decode streamed images (imagenet); null: one per processor core, at most 8."""
     mean: Channels | None = None
-    """The mean of each channel with which images are normalized, for pixels from 0 to 1; null: that of the data set or, for
-    digits and image_folder, of the training images."""
+    """The mean of each channel with which images are normalized, for uint8 pixels scaled to [0, 1]; of each feature, or a
+    single number for all features. null: that of the data set or, without one, of
+    the training images."""
     std: Channels | None = None
-    """The standard deviation of each channel, as dataset.mean."""
+    """The standard deviation of each channel or feature, as `mean`."""
+
+
+class FileOptions(DatasetOptions):
+    """The options of a data set in one file of arrays."""
+
+    path: Str | None = None
+    """The file."""
+
+
+class SavedOptions(DatasetOptions):
+    """The options of a data set of Hugging Face's package `datasets`."""
+
+    inputs: Annotated[list[Str], Field(min_length=1)] | None = None
+    """The columns of the inputs; see `read_saved`."""
+    labels: Str | None = None
+    """The column of the labels."""
 
 
 class FolderOptions(DatasetOptions):
@@ -169,7 +187,7 @@ def stream_folder(options: FolderOptions) -> "tuple[StreamedSplit, StreamedSplit
     """Return the images of a folder. They are decoded when a batch needs them."""
     import torch
 
-    from regioncount.data.image_folder import list_folder
+    from regioncount.data.image_listing import list_folder
     from regioncount.data.splits import StreamedSplit
 
     *listings, classes = list_folder(_existing_root(options))
@@ -184,7 +202,8 @@ def stream_folder(options: FolderOptions) -> "tuple[StreamedSplit, StreamedSplit
 @register_dataset("image_folder", options=FolderOptions)
 def read_folder(options: FolderOptions) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Return the images in root/train/<class>/* and root/test/<class>/*, decoded into memory."""
-    from regioncount.data.image_folder import list_folder, read_images
+    from regioncount.data.image_folder import read_images
+    from regioncount.data.image_listing import list_folder
 
     if options.squash and options.resize is None:
         raise InputError("dataset.squash=true needs dataset.resize, the side of the squares in pixels, such as 32")
@@ -194,9 +213,34 @@ def read_folder(options: FolderOptions) -> tuple[Arrays, Arrays, tuple[str, ...]
     return (train_images, np.array(train.labels)), (test_images, np.array(test.labels)), classes
 
 
-def _existing_root(options: DatasetOptions) -> Path:
+@register_dataset("arrays", options=FileOptions)
+def read_file(options: FileOptions) -> tuple[Arrays, Arrays | None, tuple[str, ...]]:
+    """Return the images or features in a file of NumPy (.npz) or torch (.pt)."""
+    from regioncount.data.array_files import SUFFIXES, read_arrays
+
+    if options.root is not None:
+        raise InputError(f"dataset.root={options.root}: dataset=arrays reads one file; pass dataset.path=FILE instead")
+    if options.path is None:
+        raise InputError("dataset=arrays needs dataset.path=FILE: an .npz file, or a .pt file with a dictionary of tensors")
+    path = Path(options.path).expanduser()
+    if not path.is_file():
+        raise InputError(f"dataset.path={path} is not a file")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"dataset.path={path}: the file's name must end in {', '.join(SUFFIXES)}")
+    return read_arrays(path)
+
+
+@register_dataset("hugging_face", options=SavedOptions)
+def read_hugging_face(options: SavedOptions) -> tuple[Arrays, Arrays | None, tuple[str, ...]]:
+    """Return the images or features of a folder that `datasets.Dataset.save_to_disk` has written."""
+    from regioncount.data.hugging_face import read_saved
+
+    return read_saved(_existing_root(options, "a folder written by save_to_disk"), options.inputs, options.labels)
+
+
+def _existing_root(options: DatasetOptions, content: str = "a folder with train/<class>/*, test/<class>/*") -> Path:
     if options.root is None:
-        raise InputError(f"dataset={options.name} needs dataset.root=DIR: a folder with train/<class>/*, test/<class>/*")
+        raise InputError(f"dataset={options.name} needs dataset.root=DIR: {content}")
     root = Path(options.root).expanduser()
     if not root.is_dir():
         raise InputError(f"dataset.root={root} is not a folder")

@@ -34,7 +34,7 @@ class Split:
     """A split in the memory of one device. Batches are taken by indexing."""
 
     images: Tensor
-    """uint8 (N, C, H, W)."""
+    """The inputs: images, uint8 or float32 (N, C, H, W), or features, float32 (N, F)."""
     labels: Tensor
     """int64 (N,)."""
 
@@ -42,10 +42,9 @@ class Split:
         return len(self.labels)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width."""
-        _, channels, height, width = self.images.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image; or the number of features."""
+        return tuple(self.images.shape[1:])
 
     def to(self, device: torch.device | str) -> "Split":
         """Return the split on a device."""
@@ -56,7 +55,7 @@ class Split:
         return Split(self.take(indices), self.labels[indices.to(self.labels.device)])
 
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """Return the images at k indices, uint8 (k, C, H, W)."""
+        """Return the inputs at k indices, (k, C, H, W) or (k, F)."""
         return self.images[torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)]
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,7 +66,7 @@ class Split:
             order: The indices of the images, int64 (k,); None for all images in stored order.
 
         Yields:
-            Images, uint8 (B, C, H, W), and labels, int64 (B,).
+            Inputs, (B, C, H, W) or (B, F), and labels, int64 (B,).
         """
         if order is None:
             yield from zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
@@ -76,11 +75,14 @@ class Split:
                 yield self.images[indices], self.labels[indices]
 
     def fingerprint(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> str:
-        """Return a SHA-256 hash of the shape, all pixels, all labels and the normalization, the same on all devices."""
+        """Return a SHA-256 hash of the shape, all values, all labels and the normalization, the same on all devices."""
         digest = _begin_fingerprint(self.images.shape, num_classes, mean, std)
+        if self.images.dtype != torch.uint8:
+            digest.update(str(self.images.dtype).encode())
         digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
         for images in self.images.split(1024):
-            digest.update(images.cpu().contiguous().numpy().data)
+            array = images.cpu().contiguous().numpy()
+            digest.update(array.data if array.dtype == np.uint8 else array.astype("<f4").tobytes())
         return digest.hexdigest()
 
 

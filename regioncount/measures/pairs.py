@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from regioncount.errors import InputError, one_line
 from regioncount.regions.callables import is_text
+from regioncount.regions.checks import native
 
 BATCH_SIZE = 256  # examples that are read from a data set at a time
 READ_TWICE = 4  # examples that are read twice, to detect random augmentation
@@ -44,7 +45,9 @@ def as_pair(data: Any, name: str, class_numbers: dict[str, int]) -> tuple[Tensor
             raise InputError(
                 f"the {name} labels are numbers, but the classes have names, such as {next(iter(class_numbers))!r}"
             )
-        inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
+        inputs, labels = (
+            torch.as_tensor(native(part) if isinstance(part, np.ndarray) else part) for part in (inputs, labels)
+        )
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:

@@ -91,7 +91,8 @@ class TorchvisionOptions(Options):
     """Any classifier in torchvision.models.list_models()."""
 
 
-register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions)
+# takes_features: the inputs may be features (B, F) instead of images.
+register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions, takes_features=True)
 register_model("vision_transformer", "regioncount.models.vision_transformer:vision_transformer", options=TransformerOptions)
 # reads_values: the constructor reads values of tensors, as those of torchvision's RegNets do. It cannot run on the meta
 #     device, on which the size of other networks is checked.

@@ -52,7 +52,7 @@ def build(
     num_classes: int = 10,
     in_channels: int = 3,
     *,
-    image_size: int | tuple[int, int] = 32,
+    image_size: int | tuple[int, ...] = 32,
     **options: Any,
 ) -> nn.Module:
     """Build a network from images (B, in_channels, H, W) to logits (B, num_classes), with random weights.
@@ -60,8 +60,9 @@ def build(
     Args:
         name: The name of a network; see `names`.
         num_classes: The number of classes.
-        in_channels: The number of channels of an image.
-        image_size: Height and width in pixels, or one number for both. Only networks with a fixed input size use it.
+        in_channels: The number of channels of an image; for inputs that are features, their number.
+        image_size: Height and width in pixels, or one number for both; () for features, which `mlp` takes. Only networks
+            with a fixed input size use it.
         **options: The options of the network; see `default_options`. The `width` of a convolutional network is the number
             of channels of its first convolution; all other channel counts scale with it.
 
@@ -77,7 +78,7 @@ def build(
 
 
 def build_model(
-    model: Mapping[str, Any], num_classes: int, in_channels: int, image_size: int | tuple[int, int]
+    model: Mapping[str, Any], num_classes: int, in_channels: int, image_size: int | tuple[int, ...]
 ) -> nn.Module:
     """Build a network from its configuration: a name or a `_target_`, and options; see `build`."""
     entry = kinds.entry(model)
@@ -85,7 +86,14 @@ def build_model(
     options = validate_options(entry, raw_options, "model").model_dump()
     for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         _require_size(option, value)
-    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": _height_and_width(image_size)}
+    size = () if image_size == () else _height_and_width(image_size)
+    if size == () and entry.plugin is None and not entry.traits.get("takes_features"):
+        takers = ", ".join(name for name in names() if models[name].traits.get("takes_features"))
+        raise InputError(
+            f"model={entry.name}: it takes images, but the inputs are {in_channels} features; pass model={takers}, a "
+            "classical classifier such as model=random_forest, or your own network (model._target_=my_module.MyNet)"
+        )
+    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}
     parameters = inspect.signature(entry.load()).parameters
     network = entry.build(**{key: value for key, value in sizes.items() if key in parameters}, **options)
     if not isinstance(network, nn.Module):
@@ -147,7 +155,7 @@ def adapt_for_measures(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, D
 
 # Cached, because each check runs a forward pass and most runs of a sweep share their model.
 @lru_cache(maxsize=64)
-def _check_network(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> int:
+def _check_network(model: str, num_classes: int, in_channels: int, image_size: tuple[int, ...]) -> int:
     """Check the size of a network's weights and the shape of its logits; return the multiply-adds for one image."""
     options = json.loads(model)
     name = options["name"]
@@ -186,7 +194,8 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
         if kinds.entry(options).plugin is None and not isinstance(error, (RuntimeError, ValueError)):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"model={name} does not take images of shape {shape[1:]}: {reason}") from None
+        what = "images" if image_size else "features"
+        raise InputError(f"model={name} does not take {what} of shape {shape[1:]}: {reason}") from None
     if not isinstance(output, Tensor) or output.shape != (2, num_classes):
         returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"model={name} returns {returned}, not logits of shape (2, {num_classes})")
@@ -237,7 +246,7 @@ def check_last_batch(
 
 
 @lru_cache(maxsize=64)
-def _single_image_error(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> str | None:
+def _single_image_error(model: str, num_classes: int, in_channels: int, image_size: tuple[int, ...]) -> str | None:
     """Return why a network cannot be trained on a single image; None if it can."""
     network = build_model(json.loads(model), num_classes, in_channels, image_size).train()
     try:
@@ -249,7 +258,7 @@ def _single_image_error(model: str, num_classes: int, in_channels: int, image_si
 
 
 @lru_cache(maxsize=64)
-def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tuple[int, int], method: str) -> None:
+def _check_exact(model: str, num_classes: int, in_channels: int, image_size: tuple[int, ...], method: str) -> None:
     options = json.loads(model)
     try:
         network = build_model(options, num_classes, in_channels, image_size)

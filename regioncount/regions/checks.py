@@ -43,7 +43,7 @@ def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
-    """Return an array or nested list as an array.
+    """Return an array or nested list as an array in the machine's byte order.
 
     Args:
         name: Name of the argument, for the message.
@@ -55,9 +55,14 @@ def as_array(name: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array: pass values without a mask, for example array.filled(value)")
     try:
-        return np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
+        return native(np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values))
     except ValueError as error:  # rows of different lengths
         raise InputError(f"{name} is not an array of one shape: {one_line(error)}") from None
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """Return an array in the machine's byte order, which torch needs. Files of other machines may have another one."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def require_type(name: str, value: Any, kind: type) -> None:

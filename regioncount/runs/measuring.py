@@ -198,7 +198,9 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     dataset = load_dataset(options)
     check(config, dataset)
     if run.data != dataset.fingerprints["train"]:
-        raise InputError(f"{run.directory} was trained on different data; pass its own data set (dataset.root=DIR)")
+        raise InputError(
+            f"{run.directory} was trained on different data; pass its own (dataset.root=DIR or dataset.path=FILE)"
+        )
     return run, dataset
 
 

@@ -12,6 +12,7 @@ import torch
 
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
+from regioncount.data.augmentation import check_augmentation
 from regioncount.data.dataset import Dataset
 from regioncount.errors import say
 from regioncount.models.kinds import kind_of, title, trained_in_epochs
@@ -82,6 +83,7 @@ def prepare(config: RunConfig) -> PreparedRun:
         for batch_size in {batch_size_at(config, epoch, len(dataset.train)) for epoch in range(1, config.epochs + 1)}:
             check_last_batch(config.model, dataset, batch_size, config.ghost_batch_size)
         check_layers(config, dataset)
+        check_augmentation(config.augmentation, dataset)
         try_training_step(config, dataset)
     work = multiply_adds * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)

@@ -153,11 +153,14 @@ register_schedule(
 )
 
 
-# By default, a function of images, uint8 (B, C, H, W), and a generator, which returns such images.
+# By default, a function of images, uint8 or float32 (B, C, H, W), and a generator, which returns such images.
+# needs_images: it does not apply to features (B, F).
 # mixes_labels: a function of normalized images, float (B, C, H, W), labels (B,), the number of classes and a generator. It
 #     returns such images and class probabilities (B, classes).
 # crops_files: `data.image_folder.decode_random_crop` replaces it for streamed images. Plugins cannot have this trait.
 register_augmentation("none", "regioncount.data.augmentation:unchanged")
-register_augmentation("crop_flip", "regioncount.data.augmentation:crop_flip")
-register_augmentation("random_resized_crop", "regioncount.data.augmentation:random_resized_crop", crops_files=True)
+register_augmentation("crop_flip", "regioncount.data.augmentation:crop_flip", needs_images=True)
+register_augmentation(
+    "random_resized_crop", "regioncount.data.augmentation:random_resized_crop", crops_files=True, needs_images=True
+)
 register_augmentation("mixup", "regioncount.data.augmentation:mixup", mixes_labels=True)

@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from regioncount import registry
 from regioncount.config import RunConfig
-from regioncount.data.augmentation import build_augmentation, check_augmentation
+from regioncount.data.augmentation import build_augmentation
 from regioncount.data.dataset import Dataset
 from regioncount.errors import InputError, one_line
 from regioncount.models import kinds
@@ -83,7 +83,6 @@ def try_training_step(config: RunConfig, dataset: Dataset) -> None:
     supplied = [entry for entry in entries if entry.plugin]
     if not supplied:
         return
-    check_augmentation(config.augmentation, dataset)
     device = torch.device("cpu")
     model = initialize(lambda: build_for(config.model, dataset), config.seed)
     optimizer = build_optimizer(model, config.optimizer)

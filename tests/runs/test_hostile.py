@@ -18,7 +18,7 @@ from PIL import Image
 from test_runner import configuration
 
 from regioncount.config import as_mapping, parse_dataset, parse_measuring, parse_run
-from regioncount.data import image_folder
+from regioncount.data import image_folder, image_listing
 from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.runs import describe, files, measuring, plans, runner, store, weights
@@ -349,7 +349,7 @@ def test_unprintable_class_names_are_refused(tmp_path, name):
         (tmp_path / split / name).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(Path(tmp_path, split, name, "image.png"))
     with pytest.raises(InputError, match="rename it") as caught:
-        image_folder.list_folder(tmp_path)
+        image_listing.list_folder(tmp_path)
     assert str(caught.value).isprintable()
 
 
