@@ -17,9 +17,10 @@ from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
 from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
-from regioncount.models.networks import build_for, load_state
+from regioncount.models.networks import build_for
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
 from regioncount.runs import files, store, weights
+from regioncount.runs.checkpoints import load_checkpoint
 from regioncount.runs.environment import device_name, environment
 from regioncount.runs.identity import identity_of, measurement_key
 from regioncount.runs.loading import check, load_dataset
@@ -220,9 +221,8 @@ def _advise_on_damage(directory: Path) -> Iterator[None]:
 
 def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
     """Import a file of weights as a run, so that its measurements are stored like those of any other run."""
-    state = weights.load_weights(checkpoint)
     dataset = load_dataset(config.dataset)
-    load_state(build_for(config.model, dataset), state, checkpoint)
+    state = load_checkpoint(checkpoint, build_for(config.model, dataset))
     parts = {"weights": weights.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     if "model" in config.plugin_sources:
         parts["plugins"] = {"model": config.plugin_sources["model"]}

@@ -5,18 +5,13 @@ This module imports torch. `regioncount.runs.record` imports it only when weight
 
 import hashlib
 import io
-import os
 import zipfile
 from pathlib import Path
 
 import torch
 
-from regioncount.errors import InputError
 from regioncount.runs import files
 from regioncount.runs.files import Damaged
-
-# The keys under which other programs store the weights in a checkpoint.
-WRAPPING_KEYS = ("state_dict", "model", "net")
 
 
 def tensor_bytes(state: dict) -> bytes:
@@ -44,31 +39,6 @@ def load_tensors(content: bytes, path: Path) -> dict:
         raise Damaged(f"{path} is not a file of weights, or is truncated ({type(error).__name__})") from error
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise Damaged(f"{path} is not a state dictionary")
-    return state
-
-
-def load_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Return the state dictionary in a file, which another program may have written.
-
-    Args:
-        path: The file. Weights under one of `WRAPPING_KEYS` are recognized.
-
-    Raises:
-        InputError: The file is missing, truncated, or not a state dictionary.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint={path}: no such file")
-    state = load_tensors(path.read_bytes(), path)
-    for key in WRAPPING_KEYS:
-        if isinstance(state.get(key), dict):
-            state = state[key]
-    tensors = all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
-    if not state or not tensors:
-        raise InputError(f"{path} is not a state dictionary of tensors")
-    for name, tensor in state.items():
-        if tensor.is_complex():
-            raise InputError(f"checkpoint={path}: {name} is {tensor.dtype}; save real weights")
     return state
 
 

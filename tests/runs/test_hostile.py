@@ -21,7 +21,8 @@ from regioncount.config import as_mapping, parse_dataset, parse_measuring, parse
 from regioncount.data import image_folder, image_listing
 from regioncount.errors import InputError
 from regioncount.reporting import report
-from regioncount.runs import describe, files, measuring, plans, runner, store, weights
+from regioncount.runs import describe, files, measuring, plans, runner, store
+from regioncount.runs.checkpoints import load_checkpoint
 from regioncount.runs.measurements import measured_values
 
 SECRET = "a-value-that-must-not-be-shown"
@@ -222,13 +223,13 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path, number):
 def test_a_checkpoint_that_is_not_a_state_dictionary_is_refused(tmp_path, state):
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"weights\.pt is not a state dictionary"):
-        weights.load_weights(tmp_path / "weights.pt")
+        load_checkpoint(tmp_path / "weights.pt", torch.nn.Linear(1, 1))
 
 
 def test_a_complex_checkpoint_is_refused(tmp_path):
     torch.save({"layer.weight": torch.ones(2, dtype=torch.complex64)}, tmp_path / "weights.pt")
     with pytest.raises(InputError, match=r"layer\.weight is torch\.complex64"):
-        weights.load_weights(tmp_path / "weights.pt")
+        load_checkpoint(tmp_path / "weights.pt", torch.nn.Linear(1, 1))
 
 
 def test_measurements_of_another_run_are_damage(tmp_path):

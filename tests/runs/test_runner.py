@@ -14,7 +14,8 @@ import regioncount as rc
 from regioncount.composition import compose, hydra_ready
 from regioncount.config import parse_measuring, parse_run
 from regioncount.models.networks import build_for
-from regioncount.runs import describe, loading, measuring, runner, store, trackers, weights
+from regioncount.runs import describe, loading, measuring, runner, store, trackers
+from regioncount.runs.checkpoints import load_checkpoint
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measured_values, measurement_settings, snapshot_epochs
 
@@ -250,7 +251,7 @@ def test_a_truncated_checkpoint_raises_an_error_with_its_name(tmp_path, content)
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(rc.InputError, match=r"weights\.pt"):
-        weights.load_weights(path)
+        load_checkpoint(path, torch.nn.Linear(1, 1))
 
 
 def test_pickled_code_in_weights_is_not_executed(tmp_path):
@@ -260,7 +261,7 @@ def test_pickled_code_in_weights_is_not_executed(tmp_path):
 
     torch.save({"weight": TouchesFile()}, tmp_path / "weights.pt")
     with pytest.raises(rc.InputError, match=r"weights\.pt"):
-        weights.load_weights(tmp_path / "weights.pt")
+        load_checkpoint(tmp_path / "weights.pt", torch.nn.Linear(1, 1))
     assert not (tmp_path / "touched").exists()
 
 

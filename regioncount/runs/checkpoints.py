@@ -1,0 +1,146 @@
+"""Read the weights of a network from a checkpoint that another program wrote. No code in the file is executed."""
+
+import argparse
+import io
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regioncount.errors import InputError, one_line, say
+from regioncount.runs.files import Damaged, check_unpacked_size
+
+# The keys under which programs store the weights in a checkpoint. The first one that is there is read.
+WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
+# Prefixes of wrappers and of modules that hold the network: DataParallel, torch.compile, Lightning.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+OUTSIDE = "\0"  # marks names that do not have the prefix which was removed from the others
+LISTED = 5  # keys in a message
+# Numbers of numpy and the options of argparse beside the weights; creating them runs no code of the file.
+SAFE_TYPES: list[Any] = [
+    *(argparse.Namespace, np.dtype, np.ndarray),
+    *(type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")),
+    *(
+        (function, f"numpy.{core}.multiarray.{name}")  # the names in files of numpy 1 and 2
+        for core in ("core", "_core")
+        for name, function in (("scalar", np.float64(0).__reduce__()[0]), ("_reconstruct", np.zeros(1).__reduce__()[0]))
+    ),
+]
+
+
+def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[str, Tensor]:
+    """Load the weights in a checkpoint into a network, and return them.
+
+    The file was written by `torch.save` or by safetensors. The weights are the whole file, or under one of `WEIGHT_KEYS`. A
+    prefix of `PREFIXES` that the network's names do not have is removed. What is not loaded is printed on standard error.
+
+    Args:
+        path: The file.
+        network: The network, which is changed.
+
+    Returns:
+        The state dictionary, with the names of the network.
+
+    Raises:
+        InputError: The file is missing or damaged, contains other objects than tensors and plain values, or its weights are
+            not those of the network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint={path}: no such file")
+    content = _read(path)
+    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
+    state = dict(content if key is None else content[key])
+    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+        raise InputError(f"{path} is not a state dictionary of tensors; save one with torch.save(model.state_dict(), FILE)")
+    for name, tensor in state.items():
+        if tensor.is_complex():
+            raise InputError(f"checkpoint={path}: {name} is {tensor.dtype}; save real weights")
+    own = network.state_dict()
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}  # not in files of torch before 0.4.1
+    loaded = next((named for named in _renamed(state) if needed <= named.keys()), None)
+    if loaded is None:
+        raise InputError(_difference(path, own, state))
+    left = [name for name in loaded if name not in own]
+    if inside := [name for name in left if not name.startswith(OUTSIDE)]:
+        raise InputError(f"checkpoint={path}: the model has no {_listed(inside)}; choose the model that was trained")
+    loaded = {name: loaded.get(name, own[name]) for name in own}
+    if wrong := [name for name in own if loaded[name].shape != own[name].shape]:
+        shapes = f"{tuple(loaded[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)} as in the model"
+        raise InputError(f"checkpoint={path}: the weights do not fit the model: {wrong[0]} has the shape {shapes}")
+    others = [*(name for name in content if key and name != key), *(name.removeprefix(OUTSIDE) for name in left)]
+    if others:
+        source = f"the weights under {key!r}" if key else "the weights"
+        say(f"checkpoint={path}: read {source}; not loaded: {_listed(others)}", sys.stderr)
+    network.load_state_dict(loaded)
+    return loaded
+
+
+def _renamed(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the weights under their own names, and without each sequence of prefixes that some of them have."""
+    yield dict(state)
+    for prefix in PREFIXES:
+        inner = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+        outside = {f"{OUTSIDE}{name}": value for name, value in state.items() if not name.startswith(prefix)}
+        if inner:
+            yield from ({**named, **outside} for named in _renamed(inner))
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    """Return the dictionary in a file.
+
+    Raises:
+        Damaged: The file cannot be read.
+        InputError: It contains other objects, or the package that reads it is not installed.
+    """
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        return _read_safetensors(content, path)
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            check_unpacked_size(io.BytesIO(content), len(content))  # torch does not compress
+        with torch.serialization.safe_globals(SAFE_TYPES):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler and the archive reader raise many types of exceptions
+        if named := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
+            raise InputError(
+                f"checkpoint={path} contains Python objects ({named[1]}), which are not loaded because they can run code; "
+                "save the weights alone: torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise Damaged(f"{path} is not a file of weights, or is truncated ({type(error).__name__})") from error
+    if isinstance(state, nn.Module) or not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise InputError(f"{path} is not a state dictionary; save one with torch.save(model.state_dict(), FILE)")
+    return dict(state)
+
+
+def _read_safetensors(content: bytes, path: Path) -> dict[Any, Any]:
+    try:
+        from safetensors.torch import load
+    except ImportError as error:
+        raise InputError(f"checkpoint={path}: install the package safetensors to read it") from error
+    try:
+        return dict(load(content))
+    except Exception as error:
+        raise Damaged(f"{path} is not a file of safetensors, or is truncated ({one_line(error):.100})") from error
+
+
+def _difference(path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Return a message that names the weights which are only in the model or only in the file."""
+    candidates = list(_renamed(state))
+    closest = max(candidates, key=lambda named: len(own.keys() & named.keys()))
+    missing = [name for name in own if name not in closest and not name.endswith("num_batches_tracked")]
+    message = f"checkpoint={path}: the weights do not fit the model: the file has no {_listed(missing)}"
+    other = [name.removeprefix(OUTSIDE) for name in closest if name not in own]
+    return f"{message}; the model has no {_listed(other)}" if other else message
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

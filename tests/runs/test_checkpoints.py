@@ -1,0 +1,118 @@
+"""Weights are read from checkpoints as other programs write them, and what is not loaded is named."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from regioncount.errors import InputError
+from regioncount.runs.checkpoints import load_checkpoint
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+
+
+def trained():
+    torch.manual_seed(0)
+    model = network()
+    model(torch.randn(5, 1, 4, 4))
+    return model
+
+
+class Lightning(nn.Module):
+    """A module that holds the network and a loss with weights, as those of Lightning do."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.criterion = model, nn.CrossEntropyLoss(weight=torch.ones(3))
+
+
+def without_counters(state):
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+OTHERS = {"epoch": 3, "best": np.float64(0.9), "loss": np.float32(1), "args": argparse.Namespace(lr=0.1), "log": np.zeros(3)}
+# What is saved, from the trained network, and what is named as not loaded.
+FILES = {
+    "the state dictionary": (lambda model: model.state_dict(), None),
+    "state_dict": (lambda model: {"state_dict": model.state_dict(), **OTHERS}, "epoch, best, loss, args, log"),
+    "model_state_dict": (lambda model: {"epoch": 1, "model_state_dict": model.state_dict()}, "epoch"),
+    "model": (lambda model: {"model": model.state_dict(), "model_ema": network().state_dict()}, "model_ema"),
+    "model_ema": (lambda model: {"model_ema": model.state_dict()}, None),
+    "state_dict_ema": (lambda model: {"state_dict_ema": model.state_dict(), "epoch": 1}, "epoch"),
+    "many others": (
+        lambda model: {"net": model.state_dict(), **{f"o{i}": i for i in range(7)}},
+        "o0, o1, o2, o3, o4 and 2 more",
+    ),
+    "DataParallel": (lambda model: nn.DataParallel(model).state_dict(), None),
+    "torch.compile": (lambda model: torch.compile(model).state_dict(), None),
+    "DataParallel and torch.compile": (lambda model: nn.DataParallel(torch.compile(model)).state_dict(), None),
+    "AveragedModel": (lambda model: AveragedModel(model).state_dict(), "n_averaged"),
+    "Lightning": (lambda model: {"state_dict": Lightning(model).state_dict(), "epoch": 1}, "epoch, criterion.weight"),
+    "an old version of torch": (lambda model: without_counters(model.state_dict()), None),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_checkpoints_of_other_programs_are_read(tmp_path, kind, capsys):
+    model = trained()
+    content, left = FILES[kind]
+    torch.save(content(model), tmp_path / "weights.pt")
+    loaded = network()
+    state = load_checkpoint(tmp_path / "weights.pt", loaded)
+    for values in (state, loaded.state_dict()):
+        assert list(values) == list(model.state_dict())
+        for name, value in without_counters(model.state_dict()).items():
+            assert torch.equal(values[name], value)
+    message = capsys.readouterr().err
+    assert message.partition("not loaded: ")[2].strip() == (left or "")
+
+
+def test_safetensors_are_read(tmp_path):
+    model = trained()
+    save_file({name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "weights.safetensors")
+    loaded = network()
+    load_checkpoint(tmp_path / "weights.safetensors", loaded)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    (tmp_path / "weights.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="is not a file of safetensors"):
+        load_checkpoint(tmp_path / "weights.safetensors", loaded)
+
+
+def test_a_network_whose_own_names_have_a_prefix_keeps_it(tmp_path):
+    model = Lightning(trained())
+    torch.save(nn.DataParallel(model).state_dict(), tmp_path / "weights.pt")
+    loaded = Lightning(network())
+    load_checkpoint(tmp_path / "weights.pt", loaded)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+class Custom:
+    """An object of a user's own class."""
+
+
+REFUSED = {
+    "a missing weight": ({"0.weight": torch.ones(2, 1, 3, 3)}, "the file has no 0.bias, 1.weight, .* and 2 more"),
+    "another name": ({f"a.{name}": value for name, value in network().state_dict().items()}, "the model has no a.0.weight"),
+    "more weights": ({**network().state_dict(), "4.weight": torch.ones(1)}, "the model has no 4.weight; choose the model"),
+    "another shape": ({**network().state_dict(), "3.bias": torch.ones(4)}, r"3.bias has the shape \(4,\), not \(3,\)"),
+    "a module": (network(), "contains Python objects .torch.nn.modules.container.Sequential.*state_dict"),
+    "an object": ({"state_dict": network().state_dict(), "own": Custom()}, "contains Python objects .*Custom"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_weights_are_refused_in_one_line(tmp_path, kind):
+    content, message = REFUSED[kind]
+    torch.save(content, tmp_path / "weights.pt")
+    before = trained()
+    model = trained()
+    with pytest.raises(InputError, match=message) as refused:
+        load_checkpoint(tmp_path / "weights.pt", model)
+    assert "\n" not in str(refused.value)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.state_dict().items())
