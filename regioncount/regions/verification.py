@@ -33,6 +33,8 @@ def verify(program: Program, vertices: Tensor, subspace: np.ndarray, weights: np
         InputError: If the network predicts another label at a point: its operations are not what they seem. If an output is
             not a number, as that of a softmax of infinite logits.
     """
+    if not len(label):  # a budget may prove nothing, and a network may not support an empty batch
+        return 0
     size = evaluation_batch(program.device, vertices[0, 0].numel())
     columns = (torch.from_numpy(np.ascontiguousarray(column)).to(program.device) for column in (subspace, weights, label))
     lines, coordinates, labels = columns
