@@ -51,6 +51,8 @@ def output_tensor(output: Any) -> Tensor:
         output = output["logits"]
     if isinstance(output, tuple | list) and len(output) and isinstance(output[0], Tensor) and output[0].dim() == 2:
         output = _first_part(output)
+    if isinstance(output, list | tuple) and any(isinstance(value, str) for value in output):
+        raise InputError("the model returned text: number the classes, and return integer labels (batch,)")
     if isinstance(output, tuple | list | Mapping) and not _are_numbers(output):
         part = "key" if isinstance(output, Mapping) else "0"
         raise InputError(

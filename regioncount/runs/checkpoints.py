@@ -71,16 +71,16 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
     left = [name for name in loaded if name not in own]
     if inside := [name for name in left if not name.startswith(OUTSIDE)]:
         raise InputError(f"checkpoint={path}: the model has no {_listed(inside)}; choose the model that was trained")
-    loaded = {name: loaded.get(name, own[name]) for name in own}
-    if wrong := [name for name in own if loaded[name].shape != own[name].shape]:
-        shapes = f"{tuple(loaded[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)} as in the model"
+    weights = own | {name: loaded[name] for name in own if name in loaded}
+    if wrong := [name for name in own if weights[name].shape != own[name].shape]:
+        shapes = f"{tuple(weights[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)} as in the model"
         raise InputError(f"checkpoint={path}: the weights do not fit the model: {wrong[0]} has the shape {shapes}")
     others = [*(name for name in content if key and name != key), *(name.removeprefix(OUTSIDE) for name in left)]
     if others:
         source = f"the weights under {key!r}" if key else "the weights"
         say(f"checkpoint={path}: read {source}; not loaded: {_listed(others)}", sys.stderr)
-    network.load_state_dict(loaded)
-    return loaded
+    network.load_state_dict(weights)
+    return weights
 
 
 def _renamed(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import regioncount as rc
-from regioncount.regions import methods, model_check, outputs, piecewise
+from regioncount.regions import methods, model_check, operations, outputs
 
 ANY_METHOD = [*methods.LATTICE_METHODS, *methods.EXACT_METHODS]
 SEGMENTS = torch.randn(20, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -519,9 +519,9 @@ def test_a_wrong_list_of_operations_is_noticed(monkeypatch):
     """A threshold that is missing from the table gives too few pieces; the network itself disagrees."""
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU6(), nn.Linear(12, 4)).eval()
-    monkeypatch.setitem(piecewise.THRESHOLDS, "relu6", lambda: (0.5,))
-    monkeypatch.setitem(piecewise.THRESHOLDS, "hardtanh", lambda low, high: (0.5,))
-    monkeypatch.setitem(piecewise.THRESHOLDS, "clamp", lambda low, high: (0.5,))
+    monkeypatch.setitem(operations.THRESHOLDS, "relu6", lambda: (0.5,))
+    monkeypatch.setitem(operations.THRESHOLDS, "hardtanh", lambda low, high: (0.5,))
+    monkeypatch.setitem(operations.THRESHOLDS, "clamp", lambda low, high: (0.5,))
     with pytest.raises(rc.InputError, match="disagrees with the network"):
         rc.count_regions(model, 3 * VECTORS, method="exact")
 
