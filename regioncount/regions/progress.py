@@ -3,9 +3,8 @@
 import time
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-
-from tqdm import tqdm
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 # The time of a count is estimated after so many seconds, and a warning given if it is longer than so many.
 ESTIMATED_AFTER = 10.0
@@ -29,11 +28,12 @@ def progress(total: int, unit: str, advice: str) -> Generator[Advance]:
         is complete after `LONG` / 10, it warns without an estimate.
     """
     start, warned = time.monotonic(), False
-    with tqdm(total=total, unit=f" {unit}", unit_scale=True, disable=None, leave=False) as bar:
+    with _bar(total, unit) as bar:
 
         def advance(done: float, description: str = "") -> None:
             nonlocal warned
-            bar.update(done - bar.n)
+            if bar is not None:
+                bar.update(done - bar.n)
             elapsed = time.monotonic() - start
             if warned or done >= total or elapsed < ESTIMATED_AFTER:
                 return
@@ -47,6 +47,15 @@ def progress(total: int, unit: str, advice: str) -> Generator[Advance]:
             warnings.warn(f"the exact count of {total} {unit} needs {needed}; {advice}", stacklevel=2)
 
         yield advance
+
+
+def _bar(total: int, unit: str) -> Any:
+    """Return a progress bar as a context; an empty context if tqdm is not installed, which counting does not need."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return nullcontext()
+    return tqdm(total=total, unit=f" {unit}", unit_scale=True, disable=None, leave=False)
 
 
 def _duration(seconds: float) -> str:
