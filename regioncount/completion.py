@@ -8,11 +8,10 @@ from pathlib import Path
 
 from regioncount.composition import option_names
 from regioncount.config.descriptions import choices_of
-from regioncount.config_files import CONFIGS, group_choices, group_names
+from regioncount.config_files import CONFIGS, LAUNCHERS, group_choices, group_names
 from regioncount.errors import InputError
 
 COMMANDS = ("train", "measure", "sweep")
-LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
 
 # The function asks the command itself. Bash replaces only what follows the last of COMP_WORDBREAKS, such as "=", so that
 # much of each candidate is removed. Python and uv get it only if they have no completion of their own.

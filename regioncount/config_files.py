@@ -7,6 +7,9 @@ PACKAGE = Path(__file__).resolve().parent
 # In a wheel, the configuration files are inside the package; in a checkout, they are beside it.
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 
+LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
+"""The documented choices of hydra/launcher."""
+
 
 def group_names(folders: Sequence[Path] = (CONFIGS,)) -> list[str]:
     """Return the names of the config groups, without Hydra's own."""

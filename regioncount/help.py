@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from regioncount.config.descriptions import TABLES, Description, describe_options, describe_parts
-from regioncount.config_files import CONFIGS, group_choices
+from regioncount.config_files import CONFIGS, LAUNCHERS, group_choices
 
 EXAMPLES = {
     "train": """\
@@ -59,7 +59,6 @@ SECTIONS = {
     "Experiments": ("experiment", "scale", "sweep", "hydra/launcher"),
     "Results": ("results", "tracker", "plugins"),
 }
-LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
 LAUNCHER = Description(
     "How the runs are launched: one after another (basic), hydra.launcher.n_jobs at a time (joblib), or on a cluster "
     "(docs/cluster.md).",
