@@ -1,7 +1,9 @@
 """How well a model fits its training set and generalizes, and how fast training fitted it."""
 
+import math
+
 from regioncount.errors import InputError
-from regioncount.measures.measured_model import LABELS_ALONE, MeasuredModel
+from regioncount.measures.measured_model import LABELS_ALONE, MeasuredModel, Outputs
 from regioncount.registry import register_measure
 
 FITTED_ACCURACY = 0.99
@@ -17,7 +19,7 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
         train_accuracy and test_accuracy (fractions), train_loss and test_loss (mean cross-entropy in nats),
         generalization_gap = train_accuracy - test_accuracy and test_error = 1 - test_accuracy (Li et al. 2025, section 3).
     """
-    train, test = measured.train_outputs, measured.test_outputs
+    train, test = _outputs_of_stop_rule(measured) or measured.train_outputs, measured.test_outputs
     values: dict[str, float | str] = {
         "train_accuracy": train.accuracy,
         "test_accuracy": test.accuracy,
@@ -26,9 +28,19 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
         "generalization_gap": train.accuracy - test.accuracy,
         "test_error": 1 - test.accuracy,
     }
-    if train.margins is None:
+    if test.margins is None:
         values |= {f"{name}_error": f"it needs logits: {LABELS_ALONE}" for name in ("train_loss", "test_loss")}
     return values
+
+
+def _outputs_of_stop_rule(measured: MeasuredModel) -> Outputs | None:
+    """Return loss and accuracy on the training set if the stop rule evaluated these weights; see `training.stopping`."""
+    last = measured.history()[-1:] if measured.history else []
+    for row in last:
+        loss, accuracy = row.get("stop_loss", math.nan), row["train_accuracy"]
+        if math.isfinite(loss) and math.isfinite(accuracy):
+            return Outputs(loss, accuracy, None)
+    return None
 
 
 @register_measure(scale_invariant=True)

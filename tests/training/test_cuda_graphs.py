@@ -57,6 +57,7 @@ def train(monkeypatch, capture: bool, optimizer: dict, network: dict, precision:
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
 def test_training_with_cuda_graphs_equals_training_without(monkeypatch, optimizer, augmentation):
     network = {"name": "small_cnn", "width": 8}
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     logits, history, calls = train(monkeypatch, True, OPTIMIZERS[optimizer], network, "float32", augmentation)
     expected, plain, _ = train(monkeypatch, False, OPTIMIZERS[optimizer], network, "float32", augmentation)
     assert calls == [False] * cuda_graphs.WARM_UP + [True]  # later batches replay the graph

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from regioncount import training
 from regioncount.config import Stop
+from regioncount.measures import from_dataset, value
 from regioncount.measures.measured_model import evaluate, split_batches
 from regioncount.training.stopping import meets_target, near_target, screened_accuracy
 
@@ -102,6 +103,36 @@ def test_evaluation_averages_over_every_image(monkeypatch):
         logits = torch.cat([model(DIGITS.normalize(DIGITS.train.images[i : i + 1])) for i in range(130)])
     assert outputs.loss == pytest.approx(cross_entropy(logits, DIGITS.train.labels).item(), rel=1e-5)
     assert outputs.accuracy == (logits.argmax(1) == DIGITS.train.labels).double().mean().item()
+
+
+def test_padding_of_batches_changes_no_output_and_leaves_few_sizes(monkeypatch):
+    model = new_model(configuration(model={"name": "small_cnn", "width": 8}))
+    monkeypatch.setattr("regioncount.measures.measured_model.evaluation_batch", lambda device, values: 40)
+    expected = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
+    sizes = []
+    model.register_forward_hook(lambda module, inputs, logits: sizes.append(len(logits)))
+    monkeypatch.setattr("regioncount.measures.measured_model.PADDED_DEVICES", ("cpu",))
+    for number in (130, 117, 40, 3):
+        split = DIGITS.train.select(torch.arange(number))
+        outputs = evaluate(model, split_batches(DIGITS, split, CPU))
+        torch.testing.assert_close(outputs.margins, expected.margins[:number])
+        assert outputs.accuracy == (expected.margins[:number] > 0).double().mean().item()
+    assert set(sizes) == {40, 10}
+
+
+@pytest.mark.parametrize("stop", [{"train_accuracy": 0.97}, {"train_loss": 0.2}])
+def test_the_measured_accuracy_is_that_of_the_stop_rule_without_another_evaluation(stop):
+    model, history = train(configuration(epochs=200, stop=stop, schedule={"name": "constant"}))
+    measured = from_dataset(model, DIGITS, CPU, history=lambda: history)
+    inputs, evaluated = [], from_dataset(model, DIGITS, CPU)
+    expected = value("accuracy", evaluated)
+    model.register_forward_hook(lambda module, args, logits: inputs.append(len(logits)))
+    assert value("accuracy", measured) == pytest.approx(expected, rel=1e-12)
+    assert sum(inputs) == len(DIGITS.test)
+    # After another epoch, the stop rule's values would be those of other weights.
+    later = from_dataset(model, DIGITS, CPU, history=lambda: [*history, history[0]])
+    assert value("accuracy", later) == expected
+    assert sum(inputs) == 2 * len(DIGITS.test) + 130
 
 
 @pytest.mark.parametrize(
