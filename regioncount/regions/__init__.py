@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from regioncount.regions.exact import ExactLines, exact_lines
     from regioncount.regions.methods import default_resolution
     from regioncount.regions.planes import label_planes, plane_grid
+    from regioncount.regions.screening import Preparation
     from regioncount.regions.subspaces import (
         extend_segments,
         random_directions,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULE_OF_NAME = {
     "ExactLines": "exact",
     "ExactPlane": "triangles",
+    "Preparation": "screening",
     "RegionCount": "counting",
     "bounded_lines": "bounds",
     "count_components": "components",
@@ -46,6 +48,7 @@ _MODULE_OF_NAME = {
 __all__ = [
     "ExactLines",
     "ExactPlane",
+    "Preparation",
     "RegionCount",
     "bounded_lines",
     "count_components",

@@ -32,6 +32,7 @@ from regioncount.regions.methods import (
     require_connectivity,
     require_method,
 )
+from regioncount.regions.screening import Preparation
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
 COMPARED_SHARE = 100  # "auto" is compared with "grid" in one of so many subspaces
@@ -138,6 +139,7 @@ def count_regions(
     batch_size: int | None = None,
     budget: int | None = None,
     lattice: str = "simplex",
+    preparation: Preparation | None = None,
 ) -> RegionCount:
     """Count the connected regions of constant predicted label in each of S simplices.
 
@@ -168,6 +170,8 @@ def count_regions(
         budget: For "exact" and "bounds" on lines, the number of evaluations after which the proof stops.
         lattice: "simplex": the points of the simplex itself. "box": those of the box that its edges from the first vertex
             span, the parallelogram of a triangle, as in the paper's first experiments with planes. On lines, both are equal.
+        preparation: `Preparation(model)`, which several counts of one network share: the check that it is a function of its
+            input, and its faster copies. The weights must not change in between. Exact methods do not use it.
 
     Returns:
         Counts and entropies of the subspaces, with their mean and its standard error.
@@ -199,7 +203,9 @@ def count_regions(
     points = (box_lattice if lattice == "box" else simplex_lattice)(dimension, resolution)
     pairs = neighbour_pairs(points, neighbour_offsets(dimension, connectivity))
     weights = barycentric(points, resolution)
-    labeller = Labeller(model, vertices, weights, index_grid(points, resolution), method, batch_size)
+    if preparation is not None:
+        preparation.require(model)
+    labeller = Labeller(model, vertices, weights, index_grid(points, resolution), method, batch_size, preparation)
     counts: list[np.ndarray] = []
     entropies: list[np.ndarray] = []
     for block in vertices.split(labeller.block_size):

@@ -19,7 +19,7 @@ from regioncount.regions.evaluation import (
 from regioncount.regions.methods import LATTICE_METHODS, require_method
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import as_output, refuse_nan, to_labels
-from regioncount.regions.screening import Prepared, prepare
+from regioncount.regions.screening import Preparation, Prepared, prepare
 
 # Largest number of labels or logits in memory at a time.
 BLOCK_VALUES = 2**21
@@ -38,6 +38,7 @@ class Labeller:
         index_grid: Index of the lattice point at each integer coordinate; see `adaptive_labels`.
         method: A name in `LATTICE_METHODS`.
         batch_size: Inputs evaluated at once; None chooses it from the input's shape and the device.
+        preparation: The check and the copies of a model that several counts share.
 
     Attributes:
         method: "grid" or "adaptive"; what "auto" was resolved to.
@@ -58,6 +59,7 @@ class Labeller:
         index_grid: np.ndarray,
         method: str,
         batch_size: int | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         require_method(method, LATTICE_METHODS)
         if batch_size is not None and batch_size < 1:
@@ -68,8 +70,16 @@ class Labeller:
         total = len(vertices) * len(weights)
         self.batch_size = min(total, int(batch_size or 0) or evaluation_batch(self.device, vertices[0, 0].numel()))
         sample = sample_points(vertices).to(self.device, self.dtype)
-        self.layout, self.evaluations = check_function(model, sample, self.batch_size)
-        self.prepared = Prepared(model)
+        if preparation is None and isinstance(model, nn.Module):
+            preparation = Preparation(model)
+        self.evaluations = 0
+        if preparation is not None and preparation.layout is not None:
+            self.layout = preparation.layout
+        else:
+            self.layout, self.evaluations = check_function(model, sample, self.batch_size)
+        if preparation is not None:
+            preparation.layout = self.layout
+        self.preparation, self.prepared = preparation, Prepared(model)
         self.method, self.classes, self.logit_dtype = "grid", 1, self.dtype
         if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
             self._choose_method(method, vertices)
@@ -126,8 +136,8 @@ class Labeller:
                 return
             self.method, self.classes = "adaptive", output.shape[1]
             self.logit_dtype = torch.promote_types(output.dtype, self.dtype)
-            if method == "auto" and isinstance(self.model, nn.Module):
-                self.prepared = prepare(self.model, inputs, output, self.batch_size, self.layout)
+            if method == "auto" and self.preparation is not None:
+                self.prepared = prepare(self.preparation, inputs, output, self.batch_size, self.layout)
                 self.evaluations += self.prepared.evaluations
 
     def _evaluate_all(self, vertices: Tensor) -> Tensor:

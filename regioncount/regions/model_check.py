@@ -228,7 +228,8 @@ def _watch_modules(model: Model) -> Generator[None]:
                     state.append(_Stored(module, own, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
 
     def before_forward(module: nn.Module, _: Any) -> None:
-        require_values(module)
+        if module not in seen:
+            require_values(module)
         if getattr(module, "training", False) and _depends_on_mode(module):
             raise InputError(f"the model calls a {type(module).__name__} in training mode; {ADVICE}")
         remember(module)

@@ -18,7 +18,7 @@ from regioncount.errors import InputError, one_line
 from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for
-from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
+from regioncount.regions import Preparation, RegionCount, count_regions, label_planes, sample_indices
 from regioncount.runs import files, store, weights
 from regioncount.runs.checkpoints import load_checkpoint
 from regioncount.runs.environment import device_name, environment
@@ -56,19 +56,20 @@ def measure(
         for epoch in epochs:
             entries: dict[str, dict[str, Any]] = {}
             arrays: dict[str, np.ndarray] = {}
-            restored: tuple[Callable[..., Any], MeasuredModel] | None = None
+            restored: tuple[Callable[..., Any], MeasuredModel, Preparation | None] | None = None
             last_save = time.perf_counter()
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
                 if key not in run.measures:
                     if restored is None:
                         model = restore(lambda epoch=epoch: run.weights(epoch))
-                        restored = model, _measured_model(run, model, device_dataset, device, epoch)
-                    model, measured_model = restored
+                        preparation = Preparation(model) if isinstance(model, torch.nn.Module) else None
+                        restored = model, _measured_model(run, model, device_dataset, device, epoch), preparation
+                    model, measured_model, preparation = restored
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
                     if name in config.regions.subspaces:
-                        values, new_arrays, details = _count(model, name, setting, device_dataset, config)
+                        values, new_arrays, details = _count(model, name, setting, device_dataset, config, preparation)
                     else:
                         values, new_arrays, details = _measure_one(name, setting, model, measured_model, device_dataset)
                         if "initial.pt" in run.damaged:
@@ -127,7 +128,14 @@ def _described_columns(name: str, values: dict[str, Any]) -> dict[str, dict[str,
     return {column: described for column in values if not column.endswith("_error")} if described else {}
 
 
-def _count(model: Callable, name: str, setting: dict, dataset: Dataset, config: RunConfig | MeasuringConfig) -> Measurement:
+def _count(
+    model: Callable,
+    name: str,
+    setting: dict,
+    dataset: Dataset,
+    config: RunConfig | MeasuringConfig,
+    preparation: Preparation | None,
+) -> Measurement:
     """Count regions in one kind of subspace. If they cannot be counted, only this measurement is undefined."""
     subspace = config.regions.subspaces[name]
     try:
@@ -139,6 +147,7 @@ def _count(model: Callable, name: str, setting: dict, dataset: Dataset, config: 
             connectivity=setting["connectivity"],
             budget=setting.get("budget"),
             lattice=subspace.lattice,
+            preparation=preparation,
         )
     except InputError as error:
         return {"error": one_line(error)}, {}, {}

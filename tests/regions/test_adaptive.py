@@ -170,7 +170,7 @@ def test_folding_does_not_change_the_function(name):
     inputs = torch.randn(8, 3, 32, 32)
     with torch.no_grad():
         logits = model(inputs)
-        prepared = screening.prepare(model, inputs, logits, batch_size=8)
+        prepared = screening.prepare(screening.Preparation(model), inputs, logits, batch_size=8)
         assert prepared.float32 is not model
         assert torch.allclose(prepared.float32(inputs), logits, rtol=1e-3, atol=1e-5 * logits.abs().max().item())
     normalizations = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (model, prepared.float32)]
@@ -187,7 +187,7 @@ def test_auto_agrees_with_grid_for_folded_convolutions_of_any_dimension(dimensio
     model(inputs)  # in training mode, which updates the running statistics
     model.eval()
     with torch.no_grad():
-        prepared = screening.prepare(model, inputs, model(inputs), batch_size=16)
+        prepared = screening.prepare(screening.Preparation(model), inputs, model(inputs), batch_size=16)
     assert not any(isinstance(module, normalization) for module in prepared.float32.modules())
     vertices = rc.sample_simplices(3 * inputs, 1, 20, torch.Generator().manual_seed(0))
     auto, grid = (rc.count_regions(model, vertices, method=method) for method in ("auto", "grid"))
