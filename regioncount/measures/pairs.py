@@ -128,9 +128,10 @@ def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         return loader
     options: dict[str, Any] = {}
     if not isinstance(loader.dataset, IterableDataset):
-        is_shuffled = type(loader.sampler) is RandomSampler and not loader.sampler.replacement
-        if not (is_shuffled and len(loader.sampler) == len(cast(Any, loader.dataset))):
-            options["sampler"] = loader.sampler
+        sampler: Any = loader.sampler
+        is_shuffled = type(sampler) is RandomSampler and not sampler.replacement
+        if not (is_shuffled and len(sampler) == len(cast(Any, loader.dataset))):
+            options["sampler"] = sampler
     return DataLoader(
         loader.dataset,
         batch_size=loader.batch_size,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.fx import Node
+from torch.nn import functional
 
 from regioncount.errors import InputError
 from regioncount.regions.nodes import Values, bound_arguments, operation_name, tensors_of, value_of
