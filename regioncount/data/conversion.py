@@ -65,7 +65,8 @@ def channels_first(array: np.ndarray, name: str) -> np.ndarray:
     """Return images as (N, C, H, W).
 
     The dimension of the channels is the one of length 1 to 4. If both or neither of the two possible dimensions have such
-    a length, it is the one that leaves square images.
+    a length, it is the one that leaves square images. If only the other one leaves square images, as in maps of 64 x 4 x 4,
+    it is not clear.
 
     Args:
         array: Images (N, H, W), (N, C, H, W) or (N, H, W, C), or an array of another number of dimensions.
@@ -83,11 +84,15 @@ def channels_first(array: np.ndarray, name: str) -> np.ndarray:
         return array
     _, first, middle, last = array.shape
     is_first, is_last = 1 <= first <= 4, 1 <= last <= 4
+    leaves_square = middle == last, first == middle
     if is_first == is_last:
-        is_first, is_last = middle == last, first == middle
+        is_first, is_last = leaves_square
+    elif leaves_square == (is_last, is_first):
+        is_first = is_last
     if is_first == is_last:
         raise InputError(
-            f"{name} {array.shape} may be (N, C, H, W) or (N, H, W, C); give images of 1 to 4 channels, or square ones"
+            f"{name} {array.shape} may be (N, C, H, W) or (N, H, W, C); give square images of 1 to 4 channels, features "
+            "(N, F), or a torch Dataset of tensors (C, H, W) (dataset._target_)"
         )
     return array if is_first else array.transpose(0, 3, 1, 2)
 

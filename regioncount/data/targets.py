@@ -158,23 +158,23 @@ def _read_examples(source: Any, name: str) -> "tuple[np.ndarray, np.ndarray]":
     def values() -> Iterator[Any]:
         for index in tqdm(range(number), "reading examples", disable=None, leave=False):
             value, label = _example(source, index, name)
-            labels.append(label.item() if hasattr(label, "item") else label)
+            labels.append(_as_label(label))
             is_tensor[:] = [_is_tensor(value)]
             yield value
 
     stacked = stack_examples(values(), number, name)
     for index in range(min(number, REPEATED)):
-        again = _as_array(_example(source, index, name)[0])
-        if again.tobytes() != stacked[index].tobytes():
-            raise InputError(
-                f"{name}: example {index} differs when it is read again; remove random transforms; pass augmentation=NAME"
-            )
+        value, label = _example(source, index, name)
+        same_label = repr(_as_label(label)) == repr(labels[index])  # NaN is refused later
+        if not same_label or _like(value, _as_array(value), stacked.shape[1:]).tobytes() != stacked[index].tobytes():
+            advice = "remove random transforms; pass augmentation=NAME" if same_label else "its label is random"
+            raise InputError(f"{name}: example {index} differs when it is read again; {advice}")
     # Tensors of torch have their channels first.
     return stacked if is_tensor[0] and stacked.ndim == 4 else channels_first(stacked, name), np.asarray(labels)
 
 
 def stack_examples(values: Iterable[Any], number: int, name: str) -> "np.ndarray":
-    """Return images or features of one shape and type as an array.
+    """Return images or features of one shape and type as an array. If some pictures are grey, they get three channels.
 
     Args:
         values: Tensors, arrays or pictures of Pillow.
@@ -194,6 +194,9 @@ def stack_examples(values: Iterable[Any], number: int, name: str) -> "np.ndarray
             raise InputError(f"{name}: example {index} cannot be read ({one_line(error)})") from error
         if index == 0:
             stacked = np.empty((number, *array.shape), array.dtype)
+        if _is_picture(value) and array.shape == (*stacked.shape[1:], 3):  # those before are grey
+            stacked = stacked[..., None].repeat(3, axis=-1)
+        array = _like(value, array, stacked.shape[1:])
         if array.shape != stacked.shape[1:] or array.dtype != stacked.dtype:
             raise InputError(
                 f"{name}: example 0 is {stacked.dtype} {stacked.shape[1:]} and example {index} {array.dtype} {array.shape}; "
@@ -209,6 +212,25 @@ def _example(source: Any, index: int, name: str) -> tuple[Any, Any]:
         what = f"{len(example)} values" if isinstance(example, (tuple, list)) else type(example).__name__
         raise InputError(f"{name}: an example is {what}; return a pair of an image or features and a label")
     return example[0], example[1]
+
+
+def _like(value: Any, array: "np.ndarray", shape: tuple[int, ...]) -> "np.ndarray":
+    """Return the array (H, W) of a grey picture with three equal channels, if the shape is (H, W, 3)."""
+    return array[..., None].repeat(3, axis=-1) if _is_picture(value) and (*array.shape, 3) == shape else array
+
+
+def _as_label(label: Any) -> Any:
+    """Return a label in a tensor or an array as a number or text; an array of several values is returned as an array."""
+    if not hasattr(label, "item"):
+        return label
+    array = _as_array(label)
+    return array.item() if array.size == 1 else array
+
+
+def _is_picture(value: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
 
 
 def _is_tensor(value: Any) -> bool:

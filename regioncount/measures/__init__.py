@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ from regioncount.measures.measured_model import (
     from_tensors,
 )
 from regioncount.measures.pairs import as_pair
-from regioncount.regions.callables import as_model, class_numbers_of, unwrapped
+from regioncount.regions.callables import as_model, class_numbers_of
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
 # isort: off
@@ -77,7 +77,8 @@ def measure(
     """
     class_numbers = class_numbers_of(model)
     model = as_model(model, class_numbers)
-    initial = unwrapped(initial) if isinstance(initial, nn.Module) else initial
+    if isinstance(initial, nn.Module):
+        initial = cast(nn.Module, as_model(initial))
     known = _available()
     if isinstance(names, str):
         names = None if names == "all" else [names]

@@ -5,23 +5,23 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from regioncount.errors import InputError, one_line
 from regioncount.regions.callables import is_text
-from regioncount.regions.checks import native
+from regioncount.regions.checks import as_array
 
 BATCH_SIZE = 256  # examples that are read from a data set at a time
-READ_TWICE = 4  # examples that are read twice, to detect random augmentation
+READ_TWICE = 64  # examples that are read twice, to detect random augmentation
 
 
 def as_pair(data: Any, name: str, class_numbers: dict[str, int]) -> tuple[Tensor, Tensor]:
     """Return inputs and labels as tensors.
 
     Args:
-        data: A pair of tensors, arrays or lists; a torch `Dataset` of such pairs, one for each example; or a `DataLoader`. A
-            loader that shuffles is read in the order of its data set, without leaving out a last batch. All examples are
-            read into memory.
+        data: A pair of tensors, arrays, tables of pandas or lists; a torch `Dataset` of such pairs, one for each example; or
+            a `DataLoader`. A loader that shuffles is read in the order of its data set, without leaving out a last batch.
+            All examples are read into memory.
         name: What the data are, for the message.
         class_numbers: The number of each class that has a name. If it is empty and the labels are names, it is filled in
             sorted order; names that are not in it are added.
@@ -39,15 +39,17 @@ def as_pair(data: Any, name: str, class_numbers: dict[str, int]) -> tuple[Tensor
         inputs, labels = data
         if isinstance(inputs, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
             raise InputError(f"the {name} data are masked arrays: pass values without a mask")
+        inputs, labels = (
+            as_array(f"the {name} data", part) if hasattr(part, "__array__") and not isinstance(part, Tensor) else part
+            for part in (inputs, labels)
+        )
         if is_text(labels):
             labels = _numbered(labels, class_numbers)
         elif class_numbers:
             raise InputError(
                 f"the {name} labels are numbers, but the classes have names, such as {next(iter(class_numbers))!r}"
             )
-        inputs, labels = (
-            torch.as_tensor(native(part) if isinstance(part, np.ndarray) else part) for part in (inputs, labels)
-        )
+        inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
@@ -89,26 +91,52 @@ def _read_all(data: "Dataset[Any] | DataLoader[Any]", name: str) -> tuple[Tensor
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {name} data cannot be read: {advice} ({one_line(error):.150})") from error
     if not isinstance(loader.dataset, IterableDataset):
-        again, _ = next(iter(loader))
-        if not torch.equal(torch.as_tensor(again)[:READ_TWICE], together[:READ_TWICE]):
-            raise InputError(f"the {name} data differ each time they are read: remove random augmentation and shuffling")
+        _compare_with_second_reading(loader, together, labels, name)
     return together, labels
+
+
+def _compare_with_second_reading(loader: "DataLoader[Any]", inputs: Tensor, labels: list[Any], name: str) -> None:
+    """Raise an InputError if the first examples differ when they are read again."""
+    start = 0
+    for batch_inputs, batch_labels in loader:
+        again, stop = torch.as_tensor(batch_inputs), start + len(batch_inputs)
+        labels_again = batch_labels if is_text(batch_labels) else torch.as_tensor(batch_labels).tolist()
+        same_inputs = again.shape == inputs[start:stop].shape and _equal(again, inputs[start:stop])
+        if not same_inputs or list(labels_again) != labels[start:stop]:
+            what = "labels" if same_inputs else "data"
+            raise InputError(f"the {name} {what} differ each time they are read: remove random augmentation and shuffling")
+        if (start := stop) >= READ_TWICE:
+            return
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors of one shape are equal, where NaN equals NaN."""
+    return bool(((first == second) | ((first != first) & (second != second))).all())
 
 
 def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     """Return a loader of the same examples that does not shuffle and does not drop a last batch.
 
-    A loader with a sampler of its own, or of an `IterableDataset`, is returned unchanged.
+    A sampler other than those of torch's `shuffle` is kept. So is a sampler of batches, or a data set that yields batches.
+
+    Raises:
+        InputError: A sampler of batches drops a last one.
     """
-    own_sampler = type(loader.sampler) not in (RandomSampler, SequentialSampler)
-    if isinstance(loader.dataset, IterableDataset) or own_sampler or loader.batch_size is None:
+    if loader.batch_size is None:
+        if getattr(loader.batch_sampler, "drop_last", False):
+            raise InputError("the data loader's batch_sampler leaves out a last batch: pass drop_last=False")
         return loader
-    if isinstance(loader.sampler, RandomSampler) and (loader.sampler.replacement or len(loader.sampler) != _size(loader)):
-        return loader
+    options: dict[str, Any] = {}
+    if not isinstance(loader.dataset, IterableDataset):
+        sampler: Any = loader.sampler
+        is_shuffled = type(sampler) is RandomSampler and not sampler.replacement
+        if not (is_shuffled and len(sampler) == len(cast(Any, loader.dataset))):
+            options["sampler"] = sampler
     return DataLoader(
-        loader.dataset, batch_size=loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+        **options,
     )
-
-
-def _size(loader: "DataLoader[Any]") -> int:
-    return len(cast(Any, loader.dataset))

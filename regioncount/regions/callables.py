@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from regioncount.errors import InputError, one_line
-from regioncount.regions.evaluation import Model
+from regioncount.regions.evaluation import HALF, Model
 
-HALF = (torch.float16, torch.bfloat16)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -113,6 +112,9 @@ def _predict(estimator: Any, inputs: Tensor) -> np.ndarray:
             f"the estimator {type(estimator).__name__} predicts {labels.shape} for {len(points)} inputs: evaluate one "
             "output, for example lambda inputs: estimator.predict(inputs.flatten(1))[:, 0]"
         )
+    is_classifier = hasattr(estimator, "classes_")
+    if is_classifier and labels.dtype.kind == "f" and (labels == np.rint(labels)).all():  # trained on whole numbers
+        return labels.astype(np.int64)
     return labels
 
 

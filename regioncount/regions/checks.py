@@ -43,7 +43,7 @@ def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
-    """Return an array or nested list as an array in the machine's byte order.
+    """Return an array or nested list as an array that torch can use: contiguous, writable, in the machine's byte order.
 
     Args:
         name: Name of the argument, for the message.
@@ -55,7 +55,8 @@ def as_array(name: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array: pass values without a mask, for example array.filled(value)")
     try:
-        return native(np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values))
+        array = native(np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values))
+        return array if array.flags.writeable else array.copy()
     except ValueError as error:  # rows of different lengths
         raise InputError(f"{name} is not an array of one shape: {one_line(error)}") from None
 

@@ -16,6 +16,9 @@ Model = Callable[[Tensor], Any]
 Layout = Callable[[Tensor], Tensor]
 """A function that converts inputs to a memory layout, such as `fast_layout`."""
 
+# Labels in half precision change with rounding along decision boundaries, which inflates counts.
+HALF = (torch.float16, torch.bfloat16)
+
 # Number of input values per batch: a CPU's caches hold this many, and a GPU is kept busy by this many. The batch size
 # depends only on the input's shape and the type of device, so that it is the same in every run.
 BATCH_VALUES = {"cpu": 64 * 3072, "cuda": 1024 * 3072}

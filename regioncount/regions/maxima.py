@@ -4,12 +4,13 @@ Each result is the largest (or, with the sign -1, the smallest) of a group of ca
 candidates are elements of one operand, given by a table of indices; for two values, they are the elements of both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.nn import functional
 
 from regioncount.errors import InputError
 from regioncount.regions.nodes import Values, bound_arguments, operation_name, tensors_of, value_of
@@ -32,6 +33,8 @@ class Maximum(NamedTuple):
     """Indices of the candidates among the elements of the operand for one input, int64 (G, K); None for two values."""
     sign: int
     """1 for a maximum, -1 for a minimum."""
+    winners: Callable[[Tensor], Tensor] | None = None
+    """For a pooling: the index of the largest candidate of each group, from the operand."""
 
 
 def returns_indices(node: Node) -> bool:
@@ -58,12 +61,13 @@ def maximum_of(node: Node, device: torch.device) -> Maximum | None:
         return Maximum((arguments[0], arguments[1]), None, PAIRS[name])
     if name not in {*POOLINGS, *REDUCTIONS}:
         return None
-    operand = arguments[0]
+    operand, winners = arguments[0], None
     shape = [int(size) for size in operand.meta["val"].shape[1:]]
     axes = [torch.arange(size).unsqueeze(1) for size in shape]  # indices (outputs, candidates) along each axis
     if name in POOLINGS:
         dimensions = int(name.split("pool")[1][0])
         outputs = [int(size) for size in next(iter(tensors_of(node.meta["val"]))).shape[-dimensions:]]
+        winners = _winners_of_pooling(name, arguments[1:6])
         for axis in range(-dimensions, 0):
             axes[axis] = _pooled(name, [_along(argument, axis) for argument in arguments[1:5]], shape[axis], outputs[axis])
     else:
@@ -73,7 +77,28 @@ def maximum_of(node: Node, device: torch.device) -> Maximum | None:
             raise InputError(f"an exact count cannot follow {name} over the inputs of a batch")
         for axis in reduced:
             axes[axis - 1] = axes[axis - 1].T
-    return Maximum((operand,), _table(axes, shape).to(device), REDUCTIONS.get(name, 1))
+    return Maximum((operand,), _table(axes, shape).to(device), REDUCTIONS.get(name, 1), winners)
+
+
+def winners_of(maximum: Maximum, values: Values, points: int) -> Tensor:
+    """Return which candidate is the result in each group, int64 (P, G), in a numbering of its own.
+
+    Args:
+        maximum: The maximum.
+        values: The values of its operands, (P, ...), and of constants.
+        points: Number of inputs P.
+    """
+    if maximum.winners is None:
+        return candidates(maximum, values, points).argmax(dim=-1)
+    return maximum.winners(value_of(maximum.arguments[0], values, points)).reshape(points, -1)
+
+
+def candidates_at(maximum: Maximum, values: Values, points: int, point: Tensor, group: Tensor) -> Tensor:
+    """Return the candidates, as `candidates` does, of N pairs of an input and a group, (N, K)."""
+    if maximum.windows is None:
+        return candidates(maximum, values, points)[point, group]
+    operand = value_of(maximum.arguments[0], values, points).reshape(points, -1)
+    return maximum.sign * operand[point.unsqueeze(1), maximum.windows[group]]
 
 
 def candidates(maximum: Maximum, values: Values, points: int) -> Tensor:
@@ -99,6 +124,19 @@ def _along(argument: Any, axis: int) -> Any:
     if not isinstance(argument, list | tuple):
         return argument
     return argument[axis if len(argument) > 1 else 0] if argument else None
+
+
+def _winners_of_pooling(name: str, options: Sequence[Any]) -> Callable[[Tensor], Tensor]:
+    """Return a function from the operand of a pooling to the index of the largest value in each window.
+
+    The pooling of torch is faster than a search in the gathered windows, which repeat values if they overlap.
+    """
+    pool = getattr(functional, name.removesuffix("_with_indices"))
+    if name.startswith("adaptive"):
+        return lambda operand: pool(operand, options[0], return_indices=True)[1]
+    kernel, stride, padding, dilation, ceil_mode = options
+    stride = stride or None
+    return lambda operand: pool(operand, kernel, stride, padding, dilation, ceil_mode=ceil_mode, return_indices=True)[1]
 
 
 def _pooled(name: str, options: Sequence[Any], size: int, outputs: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import Layout, Model, evaluation_mode, fast_layout, require_values, true_float32
+from regioncount.regions.evaluation import HALF, Layout, Model, evaluation_mode, fast_layout, require_values, true_float32
 from regioncount.regions.outputs import in_unit_interval, logit_scale, output_tensor, to_labels
 
 SAMPLE_POINTS = 32
@@ -54,6 +54,8 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         inputs: A sample of inputs (B, *input_shape), on the model's device and of its type; see `sample_points`.
         batch_size: The number of inputs that will be evaluated at once; None for that of the sample.
 
+    Logits in half precision give a warning.
+
     Returns:
         The memory layout in which to evaluate the model, and the number of evaluations, in inputs. The layout is
         `fast_layout`, unless the model raises an exception in it: `view` and exported modules require a layout.
@@ -69,6 +71,12 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
         layout, first = _choose_layout(model, inputs.split(size))
         if in_unit_interval(first):
             refuse_probability(model, inputs[:size], layout)
+        if first.dtype in HALF:
+            warnings.warn(
+                f"the model returns logits in {first.dtype}, whose rounding adds regions along decision boundaries: "
+                "compute them in float32",
+                stacklevel=4,
+            )
         kind, tolerance = "logits" if first.is_floating_point() else "labels", _tolerance(first, inputs.dtype)
         repeated = torch.arange(max(len(inputs), batch_size), device=inputs.device) % len(inputs)
         every = torch.arange(len(inputs), device=inputs.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from regioncount.regions.intervals import MIN_LENGTH
-from regioncount.regions.maxima import Maximum, candidates
+from regioncount.regions.maxima import Maximum, candidates_at, winners_of
 from regioncount.regions.nodes import Values, call
 from regioncount.regions.operations import Operation, crossed
 
@@ -134,10 +134,12 @@ def _zero_crossings(functions: Sequence[Tensor], joined: Tensor) -> list[tuple[T
 
 def _maximum_crossings(maximum: Maximum, values: Values, joined: Tensor) -> tuple[Tensor, Tensor]:
     """Return the intervals (K,) on which the largest candidate of a group changes, and the fraction at which it does."""
-    options = candidates(maximum, values, len(joined) + 1)
-    winners = options.argmax(dim=-1)
+    points = len(joined) + 1
+    winners = winners_of(maximum, values, points)
     interval, group = ((winners[1:] != winners[:-1]) & joined.unsqueeze(1)).nonzero().unbind(1)
-    row, share, _ = upper_envelope(options[interval, group], options[interval + 1, group])
+    ends = candidates_at(maximum, values, points, torch.cat([interval, interval + 1]), group.repeat(2))
+    first, last = ends.chunk(2)
+    row, share, _ = upper_envelope(first, last)
     return interval[row[share > 0]], share[share > 0]
 
 

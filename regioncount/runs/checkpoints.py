@@ -56,13 +56,10 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
     if not path.is_file():
         raise InputError(f"checkpoint={path}: no such file")
     content = _read(path)
-    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
+    key = next((key for key in WEIGHT_KEYS if _is_state(content.get(key))), None)
     state = dict(content if key is None else content[key])
-    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+    if not _is_state(state):
         raise InputError(f"{path} is not a state dictionary of tensors; save one with torch.save(model.state_dict(), FILE)")
-    for name, tensor in state.items():
-        if tensor.is_complex():
-            raise InputError(f"checkpoint={path}: {name} is {tensor.dtype}; save real weights")
     own = network.state_dict()
     needed = {name for name in own if not name.endswith("num_batches_tracked")}  # not in files of torch before 0.4.1
     loaded = next((named for named in _renamed(state) if needed <= named.keys()), None)
@@ -75,12 +72,30 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
     if wrong := [name for name in own if weights[name].shape != own[name].shape]:
         shapes = f"{tuple(weights[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)} as in the model"
         raise InputError(f"checkpoint={path}: the weights do not fit the model: {wrong[0]} has the shape {shapes}")
+    for name, tensor in own.items():
+        _require_values(path, name, weights[name], tensor.is_floating_point())
     others = [*(name for name in content if key and name != key), *(name.removeprefix(OUTSIDE) for name in left)]
     if others:
         source = f"the weights under {key!r}" if key else "the weights"
         say(f"checkpoint={path}: read {source}; not loaded: {_listed(others)}", sys.stderr)
     network.load_state_dict(weights)
     return weights
+
+
+def _is_state(content: Any) -> bool:
+    """Return whether an object is a dictionary of tensors by name, and not empty."""
+    if not isinstance(content, Mapping) or not content:
+        return False
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+
+
+def _require_values(path: Path, name: str, tensor: Tensor, is_floating_point: bool) -> None:
+    """Raise an InputError if a weight has no values, or if loading it would change them, as those of quantized networks."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        kind = "without values" if tensor.is_meta else "complex" if tensor.is_complex() else "sparse or quantized"
+        raise InputError(f"checkpoint={path}: {name} is {kind} ({tensor.dtype}); save dense floating point weights")
+    if is_floating_point and not (tensor.is_floating_point() and tensor.itemsize > 1):  # quantized, with a scale elsewhere
+        raise InputError(f"checkpoint={path}: {name} is {tensor.dtype}; save floating point weights (float16 or larger)")
 
 
 def _renamed(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -138,6 +153,9 @@ def _difference(path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tenso
     missing = [name for name in own if name not in closest and not name.endswith("num_batches_tracked")]
     message = f"checkpoint={path}: the weights do not fit the model: the file has no {_listed(missing)}"
     other = [name.removeprefix(OUTSIDE) for name in closest if name not in own]
+    if same := [name for name in other if name in missing]:
+        message += f" ({_listed(same)} only without the prefix of the others)"
+    other = [name for name in other if name not in missing]
     return f"{message}; the model has no {_listed(other)}" if other else message
 
 

@@ -72,6 +72,23 @@ class Random(Pictures):
     def __getitem__(self, index):
         return torch.rand(1, 8, 8), index % 2
 
+class RandomLabels(Pictures):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], torch.rand(()).item() < 0.5
+
+class OneHot(Pictures):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], torch.eye(2)[index % 2]
+
+class SomeGrey(Pictures):
+    modes = "RGB", "L"
+    def __getitem__(self, index):
+        picture, label = super().__getitem__(index)
+        return picture.convert(self.modes[index % 3 == 1]), label
+
+class SomeColour(SomeGrey):
+    modes = "L", "RGB"
+
 class Dictionaries(Pictures):
     def __getitem__(self, index):
         return {"image": 1}
@@ -253,6 +270,8 @@ REFUSED = {
     "no path": (lambda root: {"name": "arrays"}, {}, "needs dataset.path=FILE"),
     "a root": (lambda root: {"name": "arrays", "root": "x"}, {}, "pass dataset.path=FILE instead"),
     "random transforms": (target("Random"), {}, "example 0 differs when it is read again"),
+    "random labels": (target("RandomLabels"), {}, "differs when it is read again; its label is random"),
+    "one-hot tensors": (target("OneHot"), {}, r"\(40, 2\) is not one label for each example; save the classes"),
     "dictionaries": (target("Dictionaries"), {}, "an example is dict; return a pair"),
     "different sizes": (target("Sizes"), {}, r"example 7 float64 \(8, 9\)"),
     "without an index": (target("Endless"), {}, "Endless is no torch Dataset with a length and an index"),
@@ -339,6 +358,10 @@ def test_fingerprints_are_those_of_the_content(tmp_path):
         ((2, 3, 4, 4), (3, 4, 4)),
         ((2, 4, 4, 3), (3, 4, 4)),
         ((2, 3, 4, 2), None),
+        ((2, 64, 4, 4), None),
+        ((2, 4, 4, 64), None),
+        ((2, 9, 1, 1), None),
+        ((2, 9, 4, 1), (1, 9, 4)),
         ((2, 5, 5, 5), None),
         ((2, 1, 1, 1), None),
     ],
@@ -441,6 +464,15 @@ def test_class_names_are_those_of_the_data_set(module, tmp_path):
     assert np.array_equal(dataset.train.images[3, 0].numpy(), pixels)
     flowers = parse_run(PLAIN | {"dataset": target("everything")(tmp_path)}).dataset
     assert data.dataset.load_checked(flowers).classes == ("setosa", "versicolor", "virginica")
+
+
+@pytest.mark.parametrize("name", ["SomeGrey", "SomeColour"])
+def test_grey_pictures_among_coloured_ones_have_three_channels(name, module, tmp_path):
+    grey, mixed = (
+        data.dataset.load_checked(parse_run(PLAIN | {"dataset": target(kind)(tmp_path)}).dataset)
+        for kind in ("Pictures", name)
+    )
+    assert torch.equal(mixed.train.images, grey.train.images.expand(-1, 3, -1, -1))
 
 
 # Folders of images

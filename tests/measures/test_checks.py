@@ -3,16 +3,18 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
 
 import regioncount as rc
 from regioncount.measures.layer_norms import spectral_norms
 from regioncount.measures.measured_model import from_tensors
+from regioncount.measures.pairs import as_pair
 
 IMAGES = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(40) % 3
@@ -225,6 +227,7 @@ def test_logits_that_are_not_numbers_have_no_accuracy():
     assert "not a finite number" in values["accuracy_error"]
 
 
+@pytest.mark.filterwarnings("ignore:the model returns logits in torch.bfloat16")
 def test_losses_and_margins_of_half_precision_logits_are_summed_in_float32():
     torch.manual_seed(0)
     network = nn.Linear(6, 3)
@@ -267,7 +270,8 @@ def test_an_initial_model_that_is_no_module_is_refused():
 
 
 def test_arrays_are_measured_as_tensors_and_no_names_give_no_values():
-    assert rc.measure(NETWORK, (IMAGES.numpy(), LABELS.tolist()), ["accuracy"]) == rc.measure(NETWORK, DATA, ["accuracy"])
+    names = ["output_margin"]
+    assert rc.measure(NETWORK, (IMAGES.numpy(), LABELS.tolist()), names) == rc.measure(NETWORK, DATA, names)
     assert rc.measure(NETWORK, DATA, []) == {}
 
 
@@ -283,7 +287,13 @@ def test_norms_of_a_layer_with_a_hook_are_undefined():
 
 SMALL = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
 FEATURES = TensorDataset(VECTORS, LABELS)
+IN_ORDER = range(len(VECTORS))
+BACKWARDS = VECTORS.numpy()[::-1].copy(), LABELS.numpy()[::-1].copy()
 SAME_DATA = {
+    "views with negative strides": tuple(array[::-1] for array in BACKWARDS),
+    "tables of pandas": (pd.DataFrame(VECTORS.numpy()), pd.Series(LABELS.numpy())),
+    "a loader with a sampler that leaves out a batch": DataLoader(FEATURES, 7, sampler=IN_ORDER, drop_last=True),
+    "a loader of batches": DataLoader(FEATURES, batch_sampler=BatchSampler(IN_ORDER, 7, drop_last=False)),
     "arrays of other types": (VECTORS.double().numpy(), LABELS.numpy().astype(np.uint8)),
     "a data set": FEATURES,
     "a loader": DataLoader(FEATURES, batch_size=7),
@@ -297,17 +307,42 @@ def test_data_are_the_same_in_any_form(kind):
     assert repr(rc.measure(SMALL, SAME_DATA[kind], test=SAME_DATA[kind])) == repr(expected)
 
 
-class Augmented(Dataset):
+class Random(Dataset):
+    """Examples whose inputs or labels are random from some index on."""
+
+    def __init__(self, inputs_from=99, labels_from=99):
+        self.inputs_from, self.labels_from = inputs_from, labels_from
+
     def __len__(self):
-        return 5
+        return 50
 
     def __getitem__(self, index):
-        return torch.randn(8), 0
+        inputs = torch.randn(8) if index >= self.inputs_from else torch.full((8,), torch.nan)
+        return inputs, int(torch.randint(1000, ())) if index >= self.labels_from else 0
 
 
-def test_random_augmentation_is_refused():
-    with pytest.raises(rc.InputError, match="differ each time"):
-        rc.measure(SMALL, Augmented())
+@pytest.mark.parametrize(("options", "what"), [({"inputs_from": 30}, "data"), ({"labels_from": 30}, "labels")])
+def test_random_examples_are_refused(options, what):
+    for data in (Random(**options), DataLoader(Random(**options), 7)):
+        with pytest.raises(rc.InputError, match=f"the training {what} differ each time"):
+            rc.measure(SMALL, data)
+    as_pair(Random(), "training", {})  # NaN equals NaN
+
+
+def test_a_sampler_that_leaves_out_a_batch_is_refused():
+    loader = DataLoader(FEATURES, batch_sampler=BatchSampler(IN_ORDER, 7, drop_last=True))
+    with pytest.raises(rc.InputError, match="drop_last=False"):
+        rc.measure(SMALL, loader)
+
+
+@pytest.mark.filterwarnings("ignore:the model is in torch.bfloat16")
+def test_an_initial_model_in_half_precision_is_converted():
+    initial = linear().bfloat16()
+    names = ["distance_from_initialization", "frobenius_distance"]
+    values = rc.measure(SMALL, (VECTORS, LABELS), names, initial=initial)
+    assert values == rc.measure(SMALL, (VECTORS, LABELS), names, initial=linear().bfloat16().float())
+    assert values["frobenius_distance"] > 0
+    assert initial[0].weight.dtype == torch.bfloat16
 
 
 WRAPPED = {

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import regioncount as rc
@@ -374,6 +374,31 @@ def test_a_module_in_half_precision_is_counted_as_its_float32_copy_with_a_warnin
     with pytest.warns(UserWarning, match="a copy in float32"):
         assert rc.count_regions(half, SEGMENTS).counts.tolist() == expected
     assert {parameter.dtype for parameter in half.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("method", ["grid", "auto"])
+def test_logits_in_half_precision_are_counted_with_a_warning(method):
+    model = network()
+
+    def half(inputs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(inputs)
+
+    for function in (half, nn.Sequential(model, Function(Tensor.half))):
+        with pytest.warns(UserWarning, match="returns logits in torch.*float16"):
+            rc.count_regions(function, SEGMENTS, method=method)
+
+
+def test_an_estimator_of_classes_that_are_whole_floats_is_counted():
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    points = np.random.default_rng(0).normal(size=(60, VECTORS[0, 0].numel()))
+    labels = np.abs(points).argmax(1) % 3
+    expected = rc.count_regions(DecisionTreeClassifier(random_state=0).fit(points, labels), VECTORS).counts.tolist()
+    floats = DecisionTreeClassifier(random_state=0).fit(points, labels.astype(float))
+    assert rc.count_regions(floats, VECTORS).counts.tolist() == expected
+    with pytest.raises(rc.InputError, match="float64"):
+        rc.count_regions(DecisionTreeRegressor(random_state=0).fit(points, labels), VECTORS)
 
 
 def test_an_estimator_with_named_classes_is_counted():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from regioncount.errors import InputError
@@ -43,6 +43,7 @@ FILES = {
     "state_dict": (lambda model: {"state_dict": model.state_dict(), **OTHERS}, "epoch, best, loss, args, log"),
     "model_state_dict": (lambda model: {"epoch": 1, "model_state_dict": model.state_dict()}, "epoch"),
     "model": (lambda model: {"model": model.state_dict(), "model_ema": network().state_dict()}, "model_ema"),
+    "options named as weights": (lambda model: {"model": {"width": 3}, "net": model.state_dict()}, "model"),
     "model_ema": (lambda model: {"model_ema": model.state_dict()}, None),
     "state_dict_ema": (lambda model: {"state_dict_ema": model.state_dict(), "epoch": 1}, "epoch"),
     "many others": (
@@ -92,6 +93,11 @@ def test_a_network_whose_own_names_have_a_prefix_keeps_it(tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def converted(function):
+    state = network().state_dict()
+    return {name: function(value) if value.is_floating_point() else value for name, value in state.items()}
+
+
 class Custom:
     """An object of a user's own class."""
 
@@ -101,11 +107,25 @@ REFUSED = {
     "another name": ({f"a.{name}": value for name, value in network().state_dict().items()}, "the model has no a.0.weight"),
     "more weights": ({**network().state_dict(), "4.weight": torch.ones(1)}, "the model has no 4.weight; choose the model"),
     "another shape": ({**network().state_dict(), "3.bias": torch.ones(4)}, r"3.bias has the shape \(4,\), not \(3,\)"),
+    "integers": (converted(lambda weight: (weight * 10).to(torch.int8)), "0.weight is torch.int8; save floating point"),
+    "float8": (converted(lambda weight: weight.to(torch.float8_e4m3fn)), "0.weight is torch.float8_e4m3fn; save floating"),
+    "quantized": (
+        converted(lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)),
+        "0.weight is sparse or quantized",
+    ),
+    "sparse": (converted(Tensor.to_sparse), "0.weight is sparse or quantized"),
+    "meta": (converted(lambda weight: weight.to("meta")), "0.weight is without values"),
+    "complex": (converted(lambda weight: weight + 0j), "0.weight is complex"),
+    "a prefix of all names but one": (
+        {"3.bias" if name == "3.bias" else f"module.{name}": value for name, value in network().state_dict().items()},
+        r"the file has no 3.bias \(3.bias only without the prefix of the others\)$",
+    ),
     "a module": (network(), "contains Python objects .torch.nn.modules.container.Sequential.*state_dict"),
     "an object": ({"state_dict": network().state_dict(), "own": Custom()}, "contains Python objects .*Custom"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated", "ignore:Validating sparse tensor")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_other_weights_are_refused_in_one_line(tmp_path, kind):
     content, message = REFUSED[kind]
