@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -9,7 +10,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from regioncount.data.sources import Arrays, DatasetOptions
 from regioncount.errors import InputError, one_line
 from regioncount.options import Options, Str, model_of_signature
-from regioncount.registry import Entry, datasets, is_loaded, load_plugins
+from regioncount.registry import Entry, datasets, is_loaded
+from regioncount.targets import load_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,24 +47,13 @@ def entry(options: Mapping[str, Any] | DatasetOptions) -> Entry:
         target, name = options.get("_target_"), options.get("name", "digits")
     if target is None:
         return datasets[name]
-    module, _, attribute = str(target).rpartition(".")
-    if not module:
-        raise InputError(f"dataset._target_={target}: pass a module and a class, such as my_module.MyDataset")
-    load_plugins([module])
-    named = Entry("dataset", attribute, f"{module}:{attribute}")
-    try:
-        factory = named.load()
-    except AttributeError as error:
-        raise InputError(f"dataset._target_={target}: {one_line(error)}") from error
-    if not callable(factory):
-        raise InputError(f"dataset._target_={target}: name a class or a function that returns a torch Dataset")
-    return Entry(
-        "dataset",
-        attribute,
-        lambda checked: read(factory, checked),
-        options=_options_model(attribute, factory),
-        traits={"title": attribute},
-        plugin=module,
+    named = load_target("dataset", str(target), "MyDataset", "a torch Dataset")
+    factory = named.load()
+    return replace(
+        named,
+        factory=lambda checked: read(factory, checked),
+        options=_options_model(named.name, factory),
+        traits={"title": named.name},
     )
 
 

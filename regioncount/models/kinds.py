@@ -4,12 +4,14 @@ Each kind is a module that implements the functions of `ModelKind`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from regioncount.errors import InputError, one_line
-from regioncount.registry import Entry, is_loaded, load_plugins, models
+from regioncount.errors import InputError
+from regioncount.registry import Entry, is_loaded, models
 from regioncount.suggestions import unknown_choice
+from regioncount.targets import load_target
 
 if TYPE_CHECKING:
     import torch
@@ -82,18 +84,7 @@ def entry(model: Mapping[str, Any]) -> Entry:
     target = model.get("_target_")
     if target is None:
         return models[model["name"]]
-    module, _, attribute = str(target).rpartition(".")
-    if not module:
-        raise InputError(f"model._target_={target}: pass a module and a class, such as my_module.MyNet")
-    load_plugins([module])
-    target_entry = Entry("model", attribute, f"{module}:{attribute}", plugin=module, passed=models.passed)
-    try:
-        factory = target_entry.load()
-    except AttributeError as error:
-        raise InputError(f"model._target_={target}: {one_line(error)}") from error
-    if not callable(factory):
-        raise InputError(f"model._target_={target}: name a class or a function that returns a network")
-    return target_entry
+    return replace(load_target("model", str(target), "MyNet", "a network"), passed=models.passed)
 
 
 def title(model: Mapping[str, Any]) -> str:
