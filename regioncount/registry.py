@@ -265,11 +265,12 @@ _importing: ContextVar[str | None] = ContextVar("importing", default=None)
 _plugins: dict[str, ModuleType] = {}
 
 
-def load_plugins(names: Sequence[str]) -> None:
+def load_plugins(names: Sequence[str], option: str | None = None) -> None:
     """Import the modules that register a user's parts. The current directory is searched, too.
 
     Args:
         names: Dotted names of modules.
+        option: The option that names them, for messages; by default plugins=[NAME].
 
     Raises:
         InputError: A module cannot be imported.
@@ -278,8 +279,9 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         if name in _plugins:
             continue
+        given = option or f"plugins=[{name}]"
         if not all(part.isidentifier() for part in name.split(".")):
-            raise InputError(f"plugins=[{name}]: give the name of a module, such as my_plugin for my_plugin.py")
+            raise InputError(f"{given}: give the name of a module, such as my_plugin for my_plugin.py")
         token = _importing.set(name)
         try:
             if str(Path.cwd()) not in sys.path:
@@ -291,7 +293,7 @@ def load_plugins(names: Sequence[str]) -> None:
             if raised_by_signal(error):
                 raise
             reason = one_line(f"{type(error).__name__}: {error}")
-            raise InputError(f"plugins=[{name}]: the module cannot be imported ({reason})") from error
+            raise InputError(f"{given}: the module {name} cannot be imported ({reason})") from error
         finally:
             _importing.reset(token)
 

@@ -22,7 +22,7 @@ def load_target(kind: str, target: str, example: str, result: str) -> Entry:
     module, _, attribute = target.rpartition(".")
     if not module:
         raise InputError(f"{kind}._target_={target}: pass a module and a class, such as my_module.{example}")
-    load_plugins([module])
+    load_plugins([module], f"{kind}._target_={target}")
     try:
         factory = resolve(f"{module}:{attribute}")
     except AttributeError as error:

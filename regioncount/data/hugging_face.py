@@ -8,6 +8,7 @@ import numpy as np
 
 from regioncount.data.array_files import LABEL_WORDS, Pair
 from regioncount.data.conversion import as_labels, channels_first
+from regioncount.data.examples import stack_examples
 from regioncount.errors import InputError, one_line
 from regioncount.options import abbreviate
 
@@ -90,8 +91,6 @@ def _inputs(part: Any, columns: list[str], name: str) -> np.ndarray:
     if not len(part):
         raise InputError(f"{name}: a split has no examples")
     if len(columns) == 1 and type(part.features[columns[0]]).__name__ == "Image":
-        from regioncount.data.targets import stack_examples
-
         column = part.select_columns(columns)
         return channels_first(stack_examples((row[columns[0]] for row in column), len(part), name), name)
     arrays = [np.asarray(part.with_format("numpy")[column][:]) for column in columns]
