@@ -4,6 +4,7 @@ Failures of W&B do not affect a run: a reason is printed as one line on standard
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,10 +45,16 @@ class WandbTracker(Tracker):
 
     Args:
         run: The run of W&B.
+        address: Its URL, or the command that uploads it.
     """
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    def __init__(self, run: Any, address: str | None) -> None:
+        self._run, self._address = run, address
+
+    @property
+    def address(self) -> str | None:
+        """The run's URL, or the command that uploads it."""
+        return self._address
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of an epoch in one call; steps must ascend within a run."""
@@ -115,10 +122,11 @@ def offline(**options: Any) -> Iterator[Tracker]:
 
 @contextmanager
 def _track(on_server: bool, *, identity: str, directory: Path | str, **options: Any) -> Iterator[Tracker]:
-    run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, Path(directory).absolute())
+    directory = Path(directory).absolute()
+    run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, directory)
     exit_code = 1
     try:
-        yield NoTracker() if run is None else WandbTracker(run)
+        yield NoTracker() if run is None else WandbTracker(run, _address(run, on_server, directory))
         exit_code = 0
     finally:
         if run is not None:
@@ -152,6 +160,14 @@ def _open(on_server: bool, options: dict[str, Any], directory: Path) -> Any:
     except Exception as error:
         _report(f"W&B did not start; the run continues untracked: {_reason(error)}")
         return None
+
+
+def _address(run: Any, on_server: bool, directory: Path) -> str | None:
+    if on_server:
+        return None if run.offline else run.url  # offline although on_server: `_open` has printed how to upload it
+    if run.job_type == "sweep":
+        return f"wandb sync {shlex.quote(str(directory / 'wandb'))}/offline-run-*"
+    return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
 
 
 def _init(mode: Literal["online", "offline"], options: dict[str, Any], directory: Path, settings: Any) -> Any:
