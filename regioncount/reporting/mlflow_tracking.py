@@ -42,24 +42,17 @@ class MLflowTracker(Tracker):
         is_new: Whether nothing has been logged to it yet.
     """
 
+    draws_charts = False  # the pictures are logged
+
     def __init__(self, client: Any, run: Any, address: str, is_new: bool) -> None:
-        self._client, self._id, self._address, self._is_new = client, run.info.run_id, address, is_new
+        self._client, self._id, self._is_new = client, run.info.run_id, is_new
+        self.address = address
         self._known: dict[str, dict[int, float]] = {}
         """The values of each metric by step, as far as they have been logged."""
 
-    @property
-    def address(self) -> str:
-        """The run's URL, or the command that shows the runs in the database."""
-        return self._address
-
-    @property
-    def draws_charts(self) -> bool:
-        """Always false: the pictures are logged."""
-        return False
-
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of an epoch. A value that a continued run has already is not repeated."""
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         now, new = int(time.time() * 1000), []
         for name, value in metrics.items():
@@ -132,6 +125,9 @@ def run(
 
     Yields:
         The tracker.
+
+    Raises:
+        KeyboardInterrupt: It was raised inside the block; the run is marked as killed.
     """
     parameters = {_valid_key(option): str(value) for option, value in hyperparameters(config)}
     labels = {
@@ -165,9 +161,9 @@ def _open(
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:
-        import mlflow
-        from mlflow.entities import Param, RunTag
-        from mlflow.tracking import MlflowClient
+        import mlflow  # pyright: ignore[reportMissingImports]
+        from mlflow.entities import Param, RunTag  # pyright: ignore[reportMissingImports]
+        from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
         is_local = not mlflow.is_tracking_uri_set()
         if not is_local:
@@ -203,7 +199,7 @@ def _open(
 
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
     """Return the id of the experiment of this name, which is created if there is none."""
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
 
     if (experiment := client.get_experiment_by_name(name)) is None:
         try:

@@ -16,24 +16,17 @@ class TensorBoardTracker(Tracker):
     Args:
         directory: The directory of the run's event files.
         config: The configuration.
-        log_directory: The directory that TensorBoard is to show.
+        log_directory: The directory of all runs.
     """
 
+    draws_charts = False  # TensorBoard shows pictures
+
     def __init__(self, directory: Path, config: Mapping[str, Any], log_directory: Path) -> None:
-        self._directory, self._config, self._log_directory = directory, config, log_directory
+        self.address = f"tensorboard --logdir {shlex.quote(str(log_directory))}"
+        self._directory, self._config = directory, config
         self._writer: Any = None
         self._logged: dict[str, int] = {}
         """The last step of each scalar."""
-
-    @property
-    def address(self) -> str:
-        """The command that shows all runs."""
-        return f"tensorboard --logdir {shlex.quote(str(self._log_directory))}"
-
-    @property
-    def draws_charts(self) -> bool:
-        """Always false: TensorBoard shows pictures."""
-        return False
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of an epoch."""

@@ -35,20 +35,15 @@ class Tracker:
     An exception of a method is printed and ends the logging of the run, but not the run.
     """
 
+    address: str | None = None
+    """Where to see the run: its URL, or the command that shows or uploads it. It is printed when the run has ended."""
+    draws_charts: bool = True
+    """Whether `scatter` and `chart` log something. If not, `figure` gets the pictures that they replace."""
+
     @property
     def lost(self) -> bool:
         """Whether logging has stopped. If so, a later process logs the run again."""
         return False
-
-    @property
-    def address(self) -> str | None:
-        """Where to see the run: its URL, or the command that shows or uploads it. It is printed when the run ends."""
-        return None
-
-    @property
-    def draws_charts(self) -> bool:
-        """Whether `scatter` and `chart` log something. If not, `figure` gets the pictures that they replace."""
-        return True
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of an epoch.
@@ -91,6 +86,7 @@ class _Guarded(Tracker):
 
     def __init__(self, tracker: Tracker, mode: str):
         self._tracker, self._mode, self._failed = tracker, mode, False
+        self.draws_charts = getattr(tracker, "draws_charts", True)
 
     @property
     def lost(self) -> bool:
@@ -99,22 +95,6 @@ class _Guarded(Tracker):
         except Exception as error:
             self._fail(error)
             return True
-
-    @property
-    def address(self) -> str | None:
-        try:
-            return None if self._failed else self._tracker.address
-        except Exception as error:
-            self._fail(error)
-            return None
-
-    @property
-    def draws_charts(self) -> bool:
-        try:
-            return self._tracker.draws_charts
-        except Exception as error:
-            self._fail(error)
-            return False
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self._attempt(self._tracker.log, metrics, step)
@@ -214,7 +194,8 @@ def start(
     if not isinstance(manager, AbstractContextManager):
         raise InputError(f"tracker={mode}: its factory returned no context manager; decorate it with @contextmanager")
     try:
-        tracker = _Guarded(manager.__enter__(), mode)
+        inner = manager.__enter__()
+        tracker = _Guarded(inner, mode)
     except InputError:
         raise
     except Exception as error:
@@ -225,9 +206,8 @@ def start(
     except BaseException as error:
         tracker.close(manager, error)
         raise
-    address = tracker.address
     tracker.close(manager, None)
-    if announce and address and tracker.address:
+    if announce and not tracker.lost and (address := getattr(inner, "address", None)):
         say(f"tracker={mode}: {address}", sys.stderr)
 
 

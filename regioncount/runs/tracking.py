@@ -40,6 +40,9 @@ def start_tracker(
         prepared: The run.
         run: The run on disk, if it has been trained.
         varied: The options that the run's sweep varies; None for a single run, which announces where it is logged.
+
+    Returns:
+        The tracker, to be opened by `with`.
     """
     options = prepared.config.tracker
     return start(
@@ -120,11 +123,14 @@ def _config(prepared: "PreparedRun", run: Run | None) -> dict[str, Any]:
     """Return the configuration and, at its top level, what runs are grouped by, and what identifies and produced the run."""
     config = prepared.config
     produced = run.record["environment"] if run else environment(prepared.device, prepared.precision)
-    columns = {"data": prepared.dataset.name, "network": title(config.model), "training_precision": prepared.precision}
+    columns: dict[str, Any] = {"data": prepared.dataset.name, "network": title(config.model)}
+    columns["training_precision"] = prepared.precision
     columns |= {name: config.optimizer[name] for name in ("learning_rate", "weight_decay") if name in config.optimizer}
     columns |= {"identity": prepared.identity, "commit": produced.get("commit"), "hardware": produced.get("device")}
     return as_mapping(config) | columns
 
 
 def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:
-    return {HISTORY_NAMES.get(name, name): value for name, value in row.items() if name != "epoch" and value == value}
+    return {
+        HISTORY_NAMES.get(str(name), str(name)): value for name, value in row.items() if name != "epoch" and value == value
+    }
