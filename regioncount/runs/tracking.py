@@ -71,13 +71,13 @@ def destination(prepared: "PreparedRun") -> str:
 
 
 def run_name(prepared: "PreparedRun", varied: Mapping[str, str] | None) -> str:
-    """Return the name of a run: data, network, and the options that its sweep varies, or else its main options."""
+    """Return the name of a run: the options that its sweep varies, or else data, network and main options; and the seed."""
     config = prepared.config
     shown: dict[str, Any] = {"learning_rate": config.optimizer.get("learning_rate"), "batch_size": config.batch_size}
-    if varied:
-        shown = {name: value for name, value in varied.items() if name not in ("dataset", "model")}
-    shown = {name: value for name, value in shown.items() if value is not None} | {"seed": config.seed}
-    return " ".join([prepared.name, *(f"{name}={value}" for name, value in shown.items())])[:MAX_NAME_LENGTH]
+    shown = dict(varied) if varied else {name: value for name, value in shown.items() if value is not None}
+    shown |= {"seed": config.seed}
+    first = [] if varied else [prepared.name]
+    return " ".join([*first, *(f"{name}={value}" for name, value in shown.items())])[:MAX_NAME_LENGTH]
 
 
 def log_epoch(tracker: Tracker, row: Mapping[Any, Any]) -> None:

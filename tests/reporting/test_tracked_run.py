@@ -112,8 +112,8 @@ def test_marks_are_those_of_tables(monkeypatch, values, fitted, degenerate):
     ("varied", "name"),
     [
         (None, "digits-mlp learning_rate=0.1 batch_size=64 seed=4"),
-        ({"width": "8", "seed": "4"}, "digits-mlp width=8 seed=4"),
-        ({"model": "mlp", "learning_rate": "0.1"}, "digits-mlp learning_rate=0.1 seed=4"),
+        ({"width": "8", "seed": "4"}, "width=8 seed=4"),
+        ({"model": "mlp", "learning_rate": "0.1"}, "model=mlp learning_rate=0.1 seed=4"),
     ],
 )
 def test_a_run_is_named_by_what_varies(varied, name):
