@@ -13,6 +13,7 @@ from wandb_log import history, read_runs
 
 import regioncount as rc
 from regioncount import analysis
+from regioncount.columns import check_measure_name
 from regioncount.composition import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
@@ -203,3 +204,10 @@ def test_the_documented_search_with_optuna_runs(tmp_path, monkeypatch):
     exec(code.replace("n_trials=20", "n_trials=2"), names)
     assert names["study"].best_value in {trial.value for trial in names["study"].trials}
     assert len(list(tmp_path.glob("results/runs/*/run.json"))) == 2
+
+
+@pytest.mark.parametrize("name", [*tracking.HISTORY_NAMES.values(), "running_accuracy", "stop_loss"])
+def test_no_measure_takes_the_name_of_a_column_of_the_history(name):
+    """Its values would be missing in the history at the epochs of this column."""
+    with pytest.raises(InputError, match=f"measures={name}: tables have a column of this name"):
+        check_measure_name(name)
