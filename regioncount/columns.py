@@ -18,6 +18,10 @@ OUTCOME_COLUMNS = (
     *("runs", "epoch", "mean", "subspace", "entropy", "standard_error", "measure", "target", "selection"),
     *("train_accuracy", "test_accuracy", "train_loss", "test_loss", "generalization_gap", "test_error"),
 )
+# What trackers call the columns of a run's history.
+HISTORY_COLUMNS = (
+    *("scheduled_learning_rate", "scheduled_batch_size", "running_loss", "running_accuracy", "epoch_seconds", "stop_loss"),
+)
 
 # Stored as fractions, printed in percent.
 PERCENT = {
@@ -122,7 +126,8 @@ class Column:
 def is_reserved(key: str) -> bool:
     """Return whether a column name is reserved: for a run's identity or outcome, or for the statistics of a subspace."""
     statistics = tuple(f"{statistic}_" for statistic in SUBSPACE_STATISTICS)
-    return key in (*RUN_COLUMNS, *OUTCOME_COLUMNS, *SUBSPACE_STATISTICS) or key.startswith(statistics)
+    names = (*RUN_COLUMNS, *OUTCOME_COLUMNS, *HISTORY_COLUMNS, *SUBSPACE_STATISTICS)
+    return key in names or key.startswith(statistics)
 
 
 def check_measure_name(name: str) -> None:

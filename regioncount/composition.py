@@ -133,6 +133,8 @@ def _unknown_file(group: str, name: str, choices: Sequence[str]) -> str:
     """Return the message for a choice of a config group that does not exist."""
     if group == "hydra/launcher" and name.startswith("submitit"):
         return f"{group}={name} needs hydra-submitit-launcher: run `pip install hydra-submitit-launcher`"
+    if group == "hydra/sweeper" and name == "optuna":
+        return f"{group}={name} needs hydra-optuna-sweeper: run `pip install hydra-optuna-sweeper`"
     end = suggest(name, choices)
     if not end and (same := [choice for choice in choices if choice.rpartition("/")[2].startswith(name)]):
         end = f"; did you mean {same[0]}?"

@@ -242,13 +242,17 @@ def register_measure(
 def require_package(entry: Entry) -> None:
     """Check that the package named by an entry's trait "requires" is installed.
 
+    The message names the extra of regioncount in the trait "extra" that installs it, if there is one.
+
     Raises:
         InputError: The package is not installed.
     """
     package = entry.traits.get("requires")
     # `find_spec` also finds a directory of this name, such as W&B's output, as a namespace package. That has no origin.
     if package and getattr(find_spec(package), "origin", None) is None:
-        raise InputError(f"tracker={entry.name} needs {package}: run `pip install {package}`, or pass tracker=disabled")
+        extra = entry.traits.get("extra")
+        installed = f'"regioncount[{extra}]"' if extra else package
+        raise InputError(f"tracker={entry.name} needs {package}: run `pip install {installed}`, or pass tracker=disabled")
 
 
 def resolve(reference: Any) -> Any:

@@ -22,7 +22,7 @@ CHECKS = {
     "An optimizer": lambda runs, results: set(runs["learning_rate"]) == {0.01, 0.003, 0.001},
     "An augmentation": lambda runs, results: set(runs["learning_rate"]) == {0.1, 0.05, 0.01},
     "A subspace": lambda runs, results: (runs["region_count_halved_segment"] <= runs["region_count_line"]).all(),
-    "A tracker": lambda runs, results: len(list(results.glob("*-mlp-*.log"))) == 3,
+    "A tracker": lambda runs, results: len(list(results.glob("*.log"))) == 3,
     "An experiment": lambda runs, results: set(runs["width"]) == {4, 8, 16},
 }
 

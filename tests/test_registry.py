@@ -55,7 +55,7 @@ def test_options_are_inferred_from_a_signature():
 
 
 def test_a_registry_is_a_collection_of_names():
-    assert list(registry.trackers) == ["disabled", "wandb", "wandb_offline"]
+    assert list(registry.trackers) == ["disabled", "wandb", "wandb_offline", "tensorboard", "mlflow"]
 
 
 def test_every_part_declares_its_options():

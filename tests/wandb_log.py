@@ -44,6 +44,7 @@ def read_run(path: Path) -> dict:
             case "run":
                 run |= {"id": record.run.run_id, "name": record.run.display_name, "group": record.run.run_group}
                 run |= {"project": record.run.project, "job_type": record.run.job_type}
+                run |= {"tags": list(record.run.tags), "notes": record.run.notes}
                 run["config"] |= nested(record.run.config.update)
             case "config":
                 run["config"] |= nested(record.config.update)

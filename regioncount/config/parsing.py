@@ -17,7 +17,7 @@ from regioncount import registry
 from regioncount.columns import PARTS, Column
 from regioncount.config.datasets import validate_dataset
 from regioncount.config.exact import check_exact
-from regioncount.config.schemas import MeasuringConfig, Pruning, RunConfig, Snapshots, Stop, SweepOptions
+from regioncount.config.schemas import MeasuringConfig, Pruning, RunConfig, Snapshots, Stop, SweepOptions, Tracking
 from regioncount.config.training import check_training
 from regioncount.config.values import import_advice, named_part, plain, validate
 from regioncount.data import targets
@@ -235,12 +235,7 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
         return checked
     if isinstance(checked, RunConfig):
         registry.augmentations[checked.augmentation]
-        registry.trackers[checked.tracker.mode]
-        project = checked.tracker.project
-        if checked.tracker.mode.startswith("wandb") and not re.fullmatch(r"[^/\\#?%:]{1,128}", project):
-            raise InputError(
-                f"tracker.project={abbreviate(project)}: W&B accepts 1 to 128 characters other than / \\ # ? % :"
-            )
+        _check_tracking(checked.tracker)
     table = registry.measures
     if "all" in checked.measures:
         checked.measures = [name for name in table.names() if not table[name].traits.get("on_request")]
@@ -254,6 +249,19 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
             raise InputError(f"measures={name}: the columns of {owner} may have this name; choose another one")
     checked.plugin_sources = _plugin_sources(checked)
     return checked
+
+
+def _check_tracking(options: Tracking) -> None:
+    registry.trackers[options.mode]
+    project = options.project
+    if options.mode.startswith("wandb") and not re.fullmatch(r"[^/\\#?%:]{1,128}", project):
+        raise InputError(f"tracker.project={abbreviate(project)}: W&B accepts 1 to 128 characters other than / \\ # ? % :")
+    if options.mode == "mlflow" and not project.strip():
+        raise InputError("tracker.project is empty: give the name of MLflow's experiment")
+    if options.mode == "tensorboard" and (options.tags or options.notes):
+        raise InputError(
+            "tracker.tags and tracker.notes: TensorBoard has neither; omit them, or use tracker=wandb or mlflow"
+        )
 
 
 def _parse_subspace(name: str, value: object, recorded: bool) -> SubspaceOptions:

@@ -94,11 +94,15 @@ class Tracking:
     mode: Str = "disabled"
     """The tracker; chosen with tracker=NAME."""
     project: Str = "regioncount"
-    """The W&B project."""
+    """The project of W&B, or the experiment of MLflow."""
     entity: Str | None = None
     """The W&B user or team; null: the default of the API key."""
     group: Str | None = None
-    """The W&B group of a single run; a sweep groups its runs by its own name."""
+    """The group of a single run; a sweep groups its runs by its own name."""
+    tags: list[Annotated[Str, Field(min_length=1, max_length=64)]] = field(default_factory=list)
+    """Tags of the run in W&B or MLflow, a list."""
+    notes: Str | None = None
+    """A description of the run in W&B or MLflow."""
 
 
 @dataclass

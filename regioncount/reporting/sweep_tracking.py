@@ -54,13 +54,16 @@ def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: S
         entity=config.tracker.entity,
         group=name,
         job_type="sweep",
+        tags=config.tracker.tags,
+        notes=config.tracker.notes,
     ) as tracker:
         for table in TABLES:
             if len(content := getattr(results, table)):
                 tracker.table(table, content)
         titles = [group.title for group in results.groups]
         caption = f"{len(results.runs)} runs: {'; '.join(titles[:3])}{f' and {len(titles) - 3} more' * (len(titles) > 3)}"
-        replaced = {name for group in figures for name in _log_charts(tracker, results, group)}
+        charted = figures if tracker.draws_charts else ()
+        replaced = {name for group in charted for name in _log_charts(tracker, results, group)}
         for file in files:
             if file.stem not in replaced:
                 tracker.figure(file.stem, file, caption)

@@ -4,6 +4,7 @@ Failures of W&B do not affect a run: a reason is printed as one line on standard
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,10 +45,12 @@ class WandbTracker(Tracker):
 
     Args:
         run: The run of W&B.
+        address: Its URL, or the command that uploads it.
     """
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, address: str | None) -> None:
         self._run = run
+        self.address = address
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of an epoch in one call; steps must ascend within a run."""
@@ -115,14 +118,18 @@ def offline(**options: Any) -> Iterator[Tracker]:
 
 @contextmanager
 def _track(on_server: bool, *, identity: str, directory: Path | str, **options: Any) -> Iterator[Tracker]:
-    run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, Path(directory).absolute())
-    exit_code = 1
+    directory = Path(directory).absolute()
+    run = _open(on_server, {"id": identity[:32], "job_type": "run", **options}, directory)
+    if run is None:
+        yield NoTracker()
+        return
+    tracker, exit_code = WandbTracker(run, _address(run, on_server, directory)), 1
     try:
-        yield NoTracker() if run is None else WandbTracker(run)
+        yield tracker
         exit_code = 0
     finally:
-        if run is not None:
-            _finish(run, exit_code)
+        if not _finish(run, exit_code):
+            tracker.address = None  # `_finish` has printed how to upload the run
 
 
 def _open(on_server: bool, options: dict[str, Any], directory: Path) -> Any:
@@ -154,6 +161,14 @@ def _open(on_server: bool, options: dict[str, Any], directory: Path) -> Any:
         return None
 
 
+def _address(run: Any, on_server: bool, directory: Path) -> str | None:
+    if on_server:
+        return None if run.offline else run.url  # offline although on_server: `_open` has printed how to upload it
+    if run.job_type == "sweep":
+        return f"wandb sync {shlex.quote(str(directory / 'wandb'))}/offline-run-*"
+    return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+
+
 def _init(mode: Literal["online", "offline"], options: dict[str, Any], directory: Path, settings: Any) -> Any:
     import wandb
 
@@ -172,16 +187,18 @@ def _init(mode: Literal["online", "offline"], options: dict[str, Any], directory
     return run
 
 
-def _finish(run: Any, exit_code: int) -> None:
+def _finish(run: Any, exit_code: int) -> bool:
+    """End a run of W&B; return False, and print how to upload it, if that fails."""
     global _stay_offline
-    directory = Path(run.dir).parent
+    directory, has_finished = Path(run.dir).parent, True
     try:
         run.finish(exit_code=exit_code)
     except Exception as error:
-        _stay_offline = True
+        _stay_offline, has_finished = True, False
         _report(f"W&B did not finish: {_reason(error)}; upload later with `wandb sync {directory}`")
     # `finish` returns before the log is complete on disk, and a worker process may be killed right after it.
     _stop_service()
+    return has_finished
 
 
 def _stop_service() -> None:

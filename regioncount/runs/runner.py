@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,16 @@ from regioncount.config import RunConfig, as_mapping
 from regioncount.data.augmentation import check_augmentation
 from regioncount.data.dataset import Dataset
 from regioncount.errors import say
-from regioncount.models.kinds import kind_of, title, trained_in_epochs
+from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import build_for, check_last_batch
-from regioncount.runs import files, store
+from regioncount.runs import files, store, tracking
 from regioncount.runs.environment import environment
 from regioncount.runs.identity import measurement_key, run_identity
 from regioncount.runs.loading import check, load_dataset
-from regioncount.runs.measurements import epochs_to_measure, measured_values, measurement_settings, snapshot_epochs
+from regioncount.runs.measurements import epochs_to_measure, measurement_settings, snapshot_epochs
 from regioncount.runs.measuring import measure
 from regioncount.runs.store import Run
-from regioncount.runs.trackers import Tracker, start
+from regioncount.runs.trackers import Tracker
 from regioncount.training.optimizers import batch_size_at
 from regioncount.training.trial import check_layers, try_training_step
 
@@ -92,12 +91,13 @@ def prepare(config: RunConfig) -> PreparedRun:
     return PreparedRun(config, dataset, device, precision, compiled, name, identity)
 
 
-def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
+def run_or_resume(prepared: PreparedRun, wait: bool = True, varied: Mapping[str, str] | None = None) -> Run:
     """Train a run unless it is finished, compute its missing measurements, and log both to the tracker.
 
     Args:
         prepared: The run.
         wait: Whether to wait for another process that holds the run.
+        varied: The options that the run's sweep varies, which name it in the tracker; None for a single run.
 
     Returns:
         The run on disk.
@@ -105,30 +105,27 @@ def run_or_resume(prepared: PreparedRun, wait: bool = True) -> Run:
     Raises:
         Busy: Another process holds the run, and `wait` is false.
     """
-    config = prepared.config
     with store.lock(prepared.directory, wait):
         stored = _find_or_set_aside(prepared)
         if stored is not None and _is_complete(prepared, stored):
             return stored
         run = None if stored is None or _has_missing_snapshots(prepared, stored) else stored
-        with _start_tracker(prepared) as tracker:
+        with tracking.start_tracker(prepared, run, varied) as tracker:
             if run is None:
                 run = train(prepared, tracker, replaces=stored)
             else:
-                for row in run.history().to_dict("records"):
-                    tracker.log(_metrics(row), step=int(row["epoch"]))
+                tracking.log_history(tracker, run)
             try:
                 _measure(prepared, run)
             except files.Damaged as damage:
                 say(f"{damage}; training the run again", sys.stderr)
                 run = train(prepared, tracker, replaces=run)
                 _measure(prepared, run)
-            _log_snapshots(prepared, run, tracker)
-            values = measured_values(run, config, prepared.dataset)
-            tracker.summarize({"status": run.status, **run.summary, **values})
+            tracking.log_snapshots(tracker, prepared, run)
+            tracking.log_summary(tracker, prepared, run)
             lost = tracker.lost
         if not lost:  # otherwise, rerunning the command logs the run again
-            run.record["tracked"] = [*dict.fromkeys([*run.tracked, _destination(prepared)])]
+            run.record["tracked"] = [*dict.fromkeys([*run.tracked, tracking.destination(prepared)])]
         run.save_record()
         run.updated = True
         return run
@@ -224,7 +221,7 @@ def _saver(run: Run, config: RunConfig, tracker: Tracker) -> Callable[[dict[str,
 
     def on_epoch(row: dict[str, Any], state: Callable[[], dict]) -> None:
         nonlocal last_save, cost
-        tracker.log(_metrics(row), step=row["epoch"])
+        tracking.log_epoch(tracker, row)
         if row["epoch"] in snapshots:
             run.save_weights(row["epoch"], state()["model"])
         start = time.monotonic()
@@ -260,27 +257,9 @@ def _measure(prepared: PreparedRun, run: Run) -> None:
             run.remove_snapshot(epoch)
 
 
-def _log_snapshots(prepared: PreparedRun, run: Run, tracker: Tracker) -> None:
-    """Log the numbers that were measured at each of several epochs, except those of the same name in the history."""
-    epochs = epochs_to_measure(prepared.config, run.epochs_trained)
-    if len(epochs) == 1 or run.status != "finished":
-        return
-    logged = set(run.history())
-    for epoch in epochs:
-        values = measured_values(run, prepared.config, prepared.dataset, epoch)
-        numbers = {name: value for name, value in values.items() if not isinstance(value, str) and name not in logged}
-        tracker.log_snapshot(numbers, epoch)
-
-
 def _is_complete(prepared: PreparedRun, run: Run) -> bool:
-    logged = prepared.config.tracker.mode == "disabled" or _destination(prepared) in run.tracked
+    logged = prepared.config.tracker.mode == "disabled" or tracking.destination(prepared) in run.tracked
     return logged and not _has_missing_snapshots(prepared, run) and not _has_missing_measurements(prepared, run)
-
-
-def _destination(prepared: PreparedRun) -> str:
-    """Return where a run is logged, as it is recorded in run.json."""
-    tracker = prepared.config.tracker
-    return ":".join(map(str, [tracker.mode, tracker.project, tracker.group, *filter(None, [tracker.entity])]))
 
 
 def _has_missing_measurements(prepared: PreparedRun, run: Run) -> bool:
@@ -302,29 +281,3 @@ def _has_missing_snapshots(prepared: PreparedRun, run: Run) -> bool:
         and (config.snapshots.keep or any(measurement_key(s, epoch) not in run.measures for s in settings))
         for epoch in snapshot_epochs(config, run.epochs_trained)
     )
-
-
-def _start_tracker(prepared: PreparedRun) -> AbstractContextManager[Tracker]:
-    options = prepared.config.tracker
-    return start(
-        options.mode,
-        identity=prepared.identity,
-        name=f"{prepared.name}-{prepared.identity}",
-        config=_tracked_config(prepared),
-        directory=prepared.results,
-        project=options.project,
-        entity=options.entity,
-        group=options.group,
-    )
-
-
-def _tracked_config(prepared: PreparedRun) -> dict[str, Any]:
-    """Return the configuration and, at its top level, what runs are grouped by, with the names of tables' columns."""
-    config = prepared.config
-    columns = {"data": prepared.dataset.name, "network": title(config.model), "training_precision": prepared.precision}
-    columns |= {name: config.optimizer[name] for name in ("learning_rate", "weight_decay") if name in config.optimizer}
-    return as_mapping(config) | columns
-
-
-def _metrics(row: Mapping[Any, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name != "epoch" and value == value}

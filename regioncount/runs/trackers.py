@@ -7,10 +7,12 @@ with `start`. A plugin adds one by subclassing `Tracker`:
     @contextmanager
     def my_tracker(*, identity, name, config, directory, project, entity, group, job_type):
         yield MyTracker(...)
+
+It is also called with `tags` and `notes` if the options tracker.tags and tracker.notes are set.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,20 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+# Parts of a tracked configuration that describe neither the model nor the measurements.
+NOT_HYPERPARAMETERS = ("tracker", "results", "device", "identity", "commit", "hardware")
+
+
 class Tracker:
     """One run of a tracker. The methods do nothing; a subclass overrides those that it supports.
 
     An exception of a method is printed and ends the logging of the run, but not the run.
     """
+
+    address: str | None = None
+    """Where to see the run: its URL, or the command that shows or uploads it. It is printed when the run has ended."""
+    draws_charts: bool = True
+    """Whether `scatter` and `chart` log something. If not, `figure` gets the pictures that they replace."""
 
     @property
     def lost(self) -> bool:
@@ -75,6 +86,7 @@ class _Guarded(Tracker):
 
     def __init__(self, tracker: Tracker, mode: str):
         self._tracker, self._mode, self._failed = tracker, mode, False
+        self.draws_charts = getattr(tracker, "draws_charts", True)
 
     @property
     def lost(self) -> bool:
@@ -139,6 +151,9 @@ def start(
     entity: str | None = None,
     group: str | None = None,
     job_type: str = "run",
+    tags: Sequence[str] = (),
+    notes: str | None = None,
+    announce: bool = True,
 ) -> Iterator[Tracker]:
     """Track what happens inside the block as one run. An exception that leaves the block marks the run as failed.
 
@@ -152,6 +167,9 @@ def start(
         entity: The user or team that owns the project.
         group: The sweep that the run belongs to.
         job_type: "run" or "sweep".
+        tags: Tags of the run.
+        notes: A description of the run.
+        announce: Whether to print where to see the run, on standard error, when it has ended.
 
     Yields:
         The tracker.
@@ -170,11 +188,14 @@ def start(
         entity=entity,
         group=group,
         job_type=job_type,
+        **({"tags": list(tags)} if tags else {}),
+        **({"notes": notes} if notes else {}),
     )
     if not isinstance(manager, AbstractContextManager):
         raise InputError(f"tracker={mode}: its factory returned no context manager; decorate it with @contextmanager")
     try:
-        tracker = _Guarded(manager.__enter__(), mode)
+        inner = manager.__enter__()
+        tracker = _Guarded(inner, mode)
     except InputError:
         raise
     except Exception as error:
@@ -186,6 +207,28 @@ def start(
         tracker.close(manager, error)
         raise
     tracker.close(manager, None)
+    if announce and not tracker.lost and (address := getattr(inner, "address", None)):
+        say(f"tracker={mode}: {address}", sys.stderr)
+
+
+def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the options of a tracked configuration by their full names, for trackers whose parameters are plain values.
+
+    Options without a value, and those that describe neither the model nor the measurements, are left out.
+
+    Args:
+        config: The configuration, a nested mapping.
+        prefix: The start of all names.
+    """
+    for name, value in config.items():
+        if not prefix and name in NOT_HYPERPARAMETERS:
+            continue
+        if isinstance(value, Mapping):
+            yield from hyperparameters(value, f"{prefix}{name}.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
+        elif value is not None:
+            yield f"{prefix}{name}", value
 
 
 @contextmanager
@@ -197,3 +240,7 @@ def disabled(**_: Any) -> Iterator[Tracker]:
 register_tracker("disabled", disabled)
 register_tracker("wandb", "regioncount.reporting.wandb_tracking:online", requires="wandb")
 register_tracker("wandb_offline", "regioncount.reporting.wandb_tracking:offline", requires="wandb")
+register_tracker(
+    "tensorboard", "regioncount.reporting.tensorboard_tracking:run", requires="tensorboard", extra="tensorboard"
+)
+register_tracker("mlflow", "regioncount.reporting.mlflow_tracking:run", requires="mlflow", extra="mlflow")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from regioncount.columns import Column
@@ -35,11 +36,11 @@ def run(config: DictConfig) -> str | float:
 
     Returns:
         With a plan, "finished"; "failed"; "skipped" if the deadline has passed or another process has taken over the run;
-        or `POSTPONED` if another process has locked the run and `sweep.wait` is false. Without a plan, the run's test error
-        (NaN if unknown), which another sweeper can minimize.
+        or `POSTPONED` if another process has locked the run and `sweep.wait` is false. Without a plan, the run's test error,
+        which another sweeper can minimize: infinity if training diverged, NaN if it was not measured.
 
     Raises:
-        InputError: The configuration is invalid and there is no plan.
+        InputError: There is no plan, and the configuration is invalid or lacks what the sweeper minimizes.
         SystemExit: A handler of a signal raised it: Submitit's, because the job is to be requeued.
     """
     if "directory" not in config.sweep:
@@ -57,7 +58,7 @@ def run(config: DictConfig) -> str | float:
         if is_late and not _exists(prepared):
             say(f"{cell}: not started, the time budget is used up")
             return "skipped"
-        run = runner.run_or_resume(prepared, wait=config.sweep.get("wait", True))
+        run = runner.run_or_resume(prepared, config.sweep.get("wait", True), planned["varied"])
         failure.unlink(missing_ok=True)
         say(f"{cell}: {_outcome(prepared, run)}{'' if run.updated else ' (already complete)'}")
         return "finished"
@@ -98,9 +99,15 @@ def cell_title(number: int, cells: int, varied: Mapping[str, str]) -> str:
 
 
 def _run_unplanned(config: DictConfig) -> float:
-    prepared = runner.prepare(parse_run(config))
+    parsed = parse_run(config)
+    sweeper = HydraConfig.get().runtime.choices.get("hydra/sweeper")
+    if sweeper != "basic" and "accuracy" not in parsed.measures:  # the basic sweeper ignores what a run returns
+        raise InputError(f"hydra/sweeper={sweeper} minimizes the test error: add accuracy to measures=[...]")
+    prepared = runner.prepare(parsed)
     run = runner.run_or_resume(prepared)
-    say(f"{run.directory}: {_outcome(prepared, run)}")
+    say(f"{run.directory}: {_outcome(prepared, run)}{'' if run.updated else ' (already complete)'}")
+    if run.status == "diverged":
+        return math.inf  # Optuna accepts no NaN
     return measured_values(run, prepared.config, prepared.dataset).get("test_error", math.nan)
 
 

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def plan_sweep(
     options = parse_sweep(config.sweep, prepared_runs[0].config)
     if config.tracker.group is not None:
         raise InputError(f"tracker.group={config.tracker.group}: a sweep groups its runs by its own name; pass sweep.name")
+    if config.tracker.mode.startswith("wandb") and os.environ.get("WANDB_SWEEP_ID"):
+        raise InputError(
+            "WANDB_SWEEP_ID is set: a trial of W&B's agent is one run of W&B; use train.py, or unset the variable"
+        )
     subspaces = [name for prepared in prepared_runs for name in prepared.config.regions.subspaces]
     published.check(options.published, [*loader.get_group_options("regions"), *subspaces, *registry.measures])
 

@@ -117,10 +117,14 @@ print("wandb" in sys.modules)
     assert not (tmp_path / "results").exists()
 
 
-def test_offline_mode_prints_nothing_and_writes_only_to_its_directory(tmp_path):
+def test_offline_mode_prints_only_how_to_upload_and_writes_only_to_its_directory(tmp_path):
     results = tmp_path / "results"
     done = python(f"import pathlib, test_tracking as t; t.log_two_runs(0, pathlib.Path({str(results)!r}))", tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, "")
+    directories = sorted(results.glob("wandb/offline-run-*"), key=os.path.getctime)
+    expected = [f"tracker=wandb_offline: wandb sync {directory}" for directory in directories]
+    assert sorted(done.stderr.splitlines()) == sorted(expected)
+    assert len(expected) == 2
     assert [path for path in files(tmp_path) if not path.is_relative_to(results / "wandb")] == []
     check_runs(results, range(2))
 
@@ -328,7 +332,7 @@ def test_missing_wandb_and_unknown_mode_are_input_errors(tmp_path, monkeypatch):
         pass
     assert "\n" not in str(raised.value)
     monkeypatch.undo()
-    unknown = r"tracker\.mode=online: no such choice; choose one of disabled, wandb, wandb_offline"
+    unknown = r"tracker\.mode=online: no such choice; choose one of disabled, wandb, wandb_offline, tensorboard, mlflow"
     with pytest.raises(InputError, match=unknown), start(tmp_path, mode="online"):
         pass
 

@@ -207,6 +207,8 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
     options = [f"results={tmp_path}", *TINY, *GRID, "snapshots.every=1", *several]
     other = subprocess.run([sys.executable, str(REPOSITORY / "sweep.py"), *options], stderr=subprocess.PIPE, text=True)
     assert other.returncode == 0, other.stderr
+    addresses = [line for line in other.stderr.splitlines() if line.startswith("tracker=")]
+    assert addresses == [f"tracker=wandb_offline: wandb sync {tmp_path}/wandb/offline-run-*"]  # once for the whole sweep
     one, two = (pd.read_csv(only_sweep(folder) / "runs.csv") for folder in (results, tmp_path))
     pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.drop(columns=TIMES), check_exact=True)
     assert only_sweep(results).name == only_sweep(tmp_path).name
@@ -222,6 +224,7 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
     for _, row in two.iterrows():
         run = logged.pop(row["identity"])
         assert run["group"] == only_sweep(tmp_path).name
+        assert run["name"] == f"learning_rate={row['learning_rate']} seed={row['seed']}"
         assert run["config"]["optimizer"]["learning_rate"] == row["learning_rate"]
         assert run["config"]["seed"] == row["seed"]
         columns = {"data": "dataset", "network": "model", "learning_rate": "learning_rate", "batch_size": "batch_size"}
@@ -229,11 +232,11 @@ def test_a_tracked_sweep_under_joblib_gives_the_same_table(done, tmp_path):
         assert run["summary"]["test_accuracy"] == pytest.approx(row["test_accuracy"])
         assert run["summary"]["region_count_line"] == pytest.approx(row["region_count_line"])
         written = pd.read_csv(Path(row["directory"]) / "history.csv")
-        assert [epoch for epoch, _ in history(run, "epoch", "train_loss")] == written["epoch"].tolist()
+        assert [epoch for epoch, _ in history(run, "epoch", "running_loss")] == written["epoch"].tolist()
         snapshots = pd.read_csv(only_sweep(tmp_path) / "snapshots.csv").query(f"identity == '{row['identity']}'")
         counts = history(run, "epoch", "region_count_line")  # measured after training
         assert counts == list(snapshots[["epoch", "region_count_line"]].itertuples(index=False, name=None))
-        assert [loss for (loss,) in history(run, "train_loss")] == pytest.approx(written["train_loss"].tolist())
+        assert [loss for (loss,) in history(run, "running_loss")] == pytest.approx(written["train_loss"].tolist())
     (summary,) = logged.values()
     assert summary["job_type"] == "sweep"
     assert (summary["config"]["networks"], summary["config"]["data"]) == ([two["model"][0]], [two["dataset"][0]])
