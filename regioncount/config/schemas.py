@@ -165,7 +165,7 @@ class RunConfig:
 
 @dataclass
 class MeasuringConfig:
-    """Measurements of a finished run, or of a file of weights."""
+    """Measurements of a finished run, of a file of weights, or of a model with pretrained weights."""
 
     dataset: DatasetOptions = field(default_factory=DatasetOptions)
     model: dict[str, Any] = field(default_factory=dict)

@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from regioncount import measures, registry
 from regioncount.config import MeasuringConfig, RunConfig, as_mapping, parse_dataset, parse_model, parse_run, require_plugins
-from regioncount.data.dataset import Dataset
+from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
 from regioncount.measures.measured_model import MeasuredModel, from_dataset
-from regioncount.models.kinds import kind_of, trained_in_epochs
-from regioncount.models.networks import build_for
+from regioncount.models.kinds import kind_of, title, trained_in_epochs
+from regioncount.models.networks import build_for, load_state
+from regioncount.models.pretrained import check_pixels, output_classes_for, pretrained_state
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
 from regioncount.runs import files, store, weights
 from regioncount.runs.checkpoints import load_checkpoint
@@ -171,18 +172,22 @@ def _as_measurement(result: RegionCount) -> Measurement:
 
 
 def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, Dataset]:
-    """Return the run to measure, or the imported file of weights, and its data set.
+    """Return the run to measure, or the imported weights of a file or of a pretrained model, and its data set.
 
     Args:
-        config: What to measure, and the run or the file of weights. For a run, `config.model` is set to the run's model.
+        config: What to measure, and the run, the file of weights or the pretrained model. For a run, `config.model` is set to
+            the run's model; for a pretrained model, `config.dataset.output_classes` to the model's classes.
         dataset_changes: Overrides of the run's own data set, such as "dataset.root=DIR".
 
     Raises:
         InputError: The run has no trained model, was trained on different data, or needs a plugin that was not passed.
     """
-    if config.checkpoint is not None:
-        check(config, load_dataset(config.dataset))
-        return import_checkpoint(config, config.checkpoint), load_dataset(config.dataset)
+    if config.run is None:
+        dataset = load_dataset(config.dataset)
+        if config.checkpoint is None:
+            dataset = _with_classes_of_model(config, dataset)
+        check(config, dataset)
+        return import_weights(config, dataset), dataset
     directory = Path(cast(str, config.run))
     with _advise_on_damage(directory):
         run = store.load(directory)
@@ -219,10 +224,37 @@ def _advise_on_damage(directory: Path) -> Iterator[None]:
         raise InputError(f"{damage}; {again}") from damage
 
 
-def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
-    """Import a file of weights as a run, so that its measurements are stored like those of any other run."""
-    dataset = load_dataset(config.dataset)
-    state = load_checkpoint(checkpoint, build_for(config.model, dataset))
+def _with_classes_of_model(config: MeasuringConfig, dataset: Dataset) -> Dataset:
+    """Return the data set of a pretrained model with labels that are indices into the model's outputs."""
+    check_pixels(dataset, config.model)
+    if config.dataset.output_classes is not None:
+        if (needed := output_classes_for(config.model, dataset)) is not None:
+            raise InputError(f"dataset.output_classes: the model's classes are {needed:.60}; leave the option out")
+        return dataset
+    if (output_classes := output_classes_for(config.model, dataset)) is None:
+        return dataset
+    config.dataset = config.dataset.model_copy(update={"output_classes": output_classes})
+    return with_output_classes(dataset, output_classes)
+
+
+def import_weights(config: MeasuringConfig, dataset: Dataset) -> Run:
+    """Import a file of weights or pretrained weights as a run.
+
+    Their measurements are stored like those of any other run.
+
+    Args:
+        config: What to measure.
+        dataset: The data set, whose classes are those of the model's outputs.
+
+    Raises:
+        InputError: The weights cannot be read, or are not those of the model.
+    """
+    network = build_for(config.model, dataset)
+    if config.checkpoint is not None:
+        state = load_checkpoint(config.checkpoint, network)
+    else:
+        state = pretrained_state(config.model)
+        load_state(network, state, f"model={title(config.model)}")
     parts = {"weights": weights.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     if "model" in config.plugin_sources:
         parts["plugins"] = {"model": config.plugin_sources["model"]}
