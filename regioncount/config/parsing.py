@@ -118,8 +118,8 @@ def _check_source(config: MeasuringConfig) -> None:
         return
     if (config.run is None) == (config.checkpoint is None):
         raise InputError(
-            "give either run=DIR, checkpoint=FILE with model=... and dataset=..., or a model with pretrained weights, such as "
-            "model=torchvision model.weights=DEFAULT with dataset=..."
+            "give either run=DIR, or checkpoint=FILE with model=... and dataset=..., or dataset=... and a pretrained model, "
+            "such as model=torchvision model.weights=DEFAULT"
         )
     if config.run is None and not kinds.trained_in_epochs(config.model):
         raise InputError(f"checkpoint={config.checkpoint}: model={config.model['name']} has no weights; give run=DIR")

@@ -64,7 +64,8 @@ def _prepared(dataset: DatasetOptions, needed: "Preprocessing", name: str) -> Da
         if given not in (None, False) and given != value:
             text = "null" if value is None else str(value).lower()
             raise InputError(
-                f"dataset.{option}={str(given).lower()}: the pretrained weights of model={name} need {text}; leave the option out"
+                f"dataset.{option}={str(given).lower()}: the pretrained weights of model={name} need {text}; "
+                "leave the option out"
             )
     if needed.resampling == "bilinear":
         del changes["resampling"]

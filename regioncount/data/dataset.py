@@ -77,7 +77,8 @@ def load(name: str, **options: Any) -> Dataset:
         name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, arrays, two_points,
             three_points, or one from a plugin.
         **options: Fields of `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
-            label_noise, title, workers, mean, std, shorter_side, resampling, output_classes; for folders of images, squash; for files of arrays, path.
+            label_noise, title, workers, mean, std, shorter_side, resampling, output_classes; for folders of images, squash;
+            for files of arrays, path.
 
     Returns:
         The data set, on the CPU.

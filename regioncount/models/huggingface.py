@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,7 @@ def preprocessing(options: Mapping[str, Any]) -> Preprocessing:
     steps = [getattr(processor, name, False) for name in ("do_resize", "do_rescale", "do_normalize")]
     if resize is None or resampling is None or not all(steps):
         raise InputError(f"{source}: its {type(processor).__name__} is not a resize and a normalization; not supported")
-    ours = Preprocessing(
-        int(resize), shorter_side, resampling, tuple(processor.image_mean), tuple(processor.image_std)
-    )
+    ours = Preprocessing(int(resize), shorter_side, resampling, tuple(processor.image_mean), tuple(processor.image_std))
     check_preprocessing(ours, lambda picture: processor(images=picture, return_tensors="pt")["pixel_values"][0], source)
     return ours
 
@@ -129,9 +128,9 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
 def _load(loader: Any, path: str, file: str, **options: Any) -> Any:
     """Call `from_pretrained` for files on disk or, if they are not there, for a download. No code in them is executed."""
     source = str(Path(path).expanduser())
-    is_folder = Path(source).is_dir()
-    with suppress(OSError if not is_folder else ()):  # not in the cache
-        return _from_pretrained(loader, source, path, file, local_files_only=True, **options)
+    if not Path(source).is_dir():
+        with suppress(OSError):  # not in the cache
+            return _from_pretrained(loader, source, path, file, local_files_only=True, **options)
     return _from_pretrained(loader, source, path, file, **options)
 
 
@@ -147,24 +146,20 @@ def _from_pretrained(loader: Any, source: str, path: str, file: str, **options: 
             raise InputError(f"model.path={path}: {file} in this folder cannot be loaded ({reason:.160})") from error
         cache = _cache()
         raise InputError(
-            f"model.path={path} is no folder, and {file} is not in {cache} and cannot be downloaded ({reason:.100}); download "
-            f"https://huggingface.co/{path} into a folder, and pass model.path=FOLDER"
+            f"model.path={path} is no folder, and {file} is not in {cache} and cannot be downloaded ({reason:.100}); "
+            f"download https://huggingface.co/{path} into a folder, and pass model.path=FOLDER"
         ) from error
 
 
 def _cache() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return HF_HUB_CACHE
+    return str(import_module("huggingface_hub.constants").HF_HUB_CACHE)
 
 
 def _config_digest(path: str) -> str:
     """Return a hash of config.json, 16 hexadecimal digits."""
     transformers = _transformers()
     _load(transformers.AutoConfig, path, "config.json")  # raises the errors, and downloads the file
-    from transformers.utils import cached_file
-
-    file = cached_file(str(Path(path).expanduser()), "config.json", local_files_only=True)
+    file = transformers.utils.cached_file(str(Path(path).expanduser()), "config.json", local_files_only=True)
     return hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()[:16]
 
 

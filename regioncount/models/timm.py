@@ -53,7 +53,9 @@ def timm_classifier(
 def resolve(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with the tag of the weights; see `pretrained.Source`."""
     if options.get("checkpoint_path") and not options.get("pretrained"):
-        raise InputError("model.checkpoint_path needs model.pretrained=true; measure.py reads other files with checkpoint=FILE")
+        raise InputError(
+            "model.checkpoint_path needs model.pretrained=true; measure.py reads other files with checkpoint=FILE"
+        )
     if not options.get("pretrained"):
         return dict(options)
     architecture = options.get("architecture", "resnet18")
@@ -64,21 +66,17 @@ def resolve(options: Mapping[str, Any]) -> dict[str, Any]:
 def preprocessing(options: Mapping[str, Any]) -> Preprocessing:
     """Return the preprocessing that timm uses by default for the weights; see `pretrained.Source`."""
     architecture = options["architecture"]
-    from timm.data.config import resolve_data_config
-    from timm.data.transforms_factory import create_transform
-
+    timm_data = _with_architecture(architecture).data
     source = f"model.architecture={architecture}"
-    settings = resolve_data_config({}, pretrained_cfg=_weights_config(architecture).to_dict())
+    settings = timm_data.resolve_data_config({}, pretrained_cfg=_weights_config(architecture).to_dict())
     (channels, height, width), crop = settings["input_size"], settings["crop_pct"]
     shorter_side: int | None = math.floor(height / crop)
     if settings["crop_mode"] == "squash" and shorter_side == height:
         shorter_side = None
     if channels != 3 or height != width or settings["interpolation"] not in ("bilinear", "bicubic"):
         raise InputError(f"{source}: its preprocessing is not supported ({settings})")
-    ours = Preprocessing(
-        height, shorter_side, settings["interpolation"], tuple(settings["mean"]), tuple(settings["std"])
-    )
-    check_preprocessing(ours, create_transform(**settings, is_training=False), source)
+    ours = Preprocessing(height, shorter_side, settings["interpolation"], tuple(settings["mean"]), tuple(settings["std"]))
+    check_preprocessing(ours, timm_data.create_transform(**settings, is_training=False), source)
     return ours
 
 
@@ -101,7 +99,9 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
     except Exception as error:  # the hub's client raises many types of exceptions without a network
         cause = one_line(f"{type(error).__name__}: {error}")
         if path is not None:
-            raise InputError(f"model.checkpoint_path={path}: not weights of timm's {architecture!r} ({cause:.160})") from error
+            raise InputError(
+                f"model.checkpoint_path={path}: not weights of timm's {architecture!r} ({cause:.160})"
+            ) from error
         origin = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         raise InputError(
             f"model.architecture={architecture}: its weights are not in the cache and cannot be downloaded "

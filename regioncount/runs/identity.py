@@ -20,9 +20,7 @@ OPTIONAL_PARTS = ("ghost_batch_size", "pruning")
 PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule", "augmentation")
 
 
-def run_identity(
-    config: Mapping[str, Any], data: str, precision: str, compiled: bool, pretrained: str | None = None
-) -> str:
+def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool, pretrained: str | None = None) -> str:
     """Return the identity of the run that a configuration trains.
 
     Args:

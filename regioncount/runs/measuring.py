@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from regioncount.models.kinds import kind_of, title, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.models.pretrained import check_pixels, output_classes_for, pretrained_state
 from regioncount.regions import RegionCount, count_regions, label_planes, sample_indices
+from regioncount.regions.evaluation import float64_device
 from regioncount.runs import files, store, weights
 from regioncount.runs.checkpoints import load_checkpoint
 from regioncount.runs.environment import device_name, environment
@@ -50,22 +52,25 @@ def measure(
         Damaged: Weights that are needed cannot be read.
     """
     settings = measurement_settings(config, dataset)
-    epochs = list(epochs)
-    device_dataset = dataset.to(device)
-    restore = _restorer(run, dataset, device)
+    epochs, in_epochs = list(epochs), trained_in_epochs(run.config["model"])
+    on_device = lru_cache(lambda where: (_restorer(run, dataset, where), dataset.to(where)))
     with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
         for epoch in epochs:
             entries: dict[str, dict[str, Any]] = {}
             arrays: dict[str, np.ndarray] = {}
-            restored: tuple[Callable[..., Any], MeasuredModel] | None = None
+            restored: dict[torch.device, tuple[Callable[..., Any], MeasuredModel]] = {}
             last_save = time.perf_counter()
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
                 if key not in run.measures:
-                    if restored is None:
+                    # Most measures need float64, which MPS has not.
+                    fast = in_epochs and (name == "accuracy" or name in config.regions.subspaces)
+                    where = device if fast else float64_device(device)
+                    restore, device_dataset = on_device(where)
+                    if where not in restored:
                         model = restore(lambda epoch=epoch: run.weights(epoch))
-                        restored = model, _measured_model(run, model, device_dataset, device, epoch)
-                    model, measured_model = restored
+                        restored[where] = model, _measured_model(run, model, device_dataset, where, epoch)
+                    model, measured_model = restored[where]
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
                     if name in config.regions.subspaces:
@@ -74,7 +79,7 @@ def measure(
                         values, new_arrays, details = _measure_one(name, setting, model, measured_model, device_dataset)
                         if "initial.pt" in run.damaged:
                             raise files.Damaged(run.damaged["initial.pt"])
-                    how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **details}
+                    how = {"device": device_name(where), "seconds": round(time.perf_counter() - start, 3), **details}
                     entries[key] = {"settings": setting, "epoch": epoch, "values": values, "how": how}
                     if columns := _described_columns(name, values):
                         entries[key]["columns"] = columns
@@ -175,8 +180,8 @@ def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] =
     """Return the run to measure, or the imported weights of a file or of a pretrained model, and its data set.
 
     Args:
-        config: What to measure, and the run, the file of weights or the pretrained model. For a run, `config.model` is set to
-            the run's model; for a pretrained model, `config.dataset.output_classes` to the model's classes.
+        config: What to measure, and the run, the file of weights or the pretrained model. For a run, `config.model` is set
+            to the run's model; for a pretrained model, `config.dataset.output_classes` to the model's classes.
         dataset_changes: Overrides of the run's own data set, such as "dataset.root=DIR".
 
     Raises:
@@ -245,6 +250,9 @@ def import_weights(config: MeasuringConfig, dataset: Dataset) -> Run:
     Args:
         config: What to measure.
         dataset: The data set, whose classes are those of the model's outputs.
+
+    Returns:
+        The run, which is on disk.
 
     Raises:
         InputError: The weights cannot be read, or are not those of the model.
