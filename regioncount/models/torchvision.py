@@ -18,6 +18,8 @@ from regioncount.errors import InputError, one_line
 from regioncount.models.pretrained import Preprocessing, check_preprocessing
 from regioncount.suggestions import unknown_choice
 
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # prefixes of the weights of auxiliary heads, which inception_v3 keeps
+
 
 def torchvision_classifier(
     num_classes: int, in_channels: int, image_size: tuple[int, int], *, architecture: str, weights: str | None = None
@@ -106,7 +108,8 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
         reason = "cannot be read" if file.is_file() else f"is not in {folder} and cannot be downloaded"
         cause = one_line(f"{type(error).__name__}: {error}")
         raise InputError(f"model.weights={weights.name}: {file.name} {reason} ({cause:.120}); {advice}") from error
-    return network.state_dict()
+    state = network.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith(AUXILIARY)}
 
 
 def _weights(options: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,20 @@ def test_one_command_measures_a_pretrained_model_on_a_subset_of_imagenet(tmp_pat
     hub[2].unlink()
     status, printed = measure(capsys, f"run={directory}", *SMALL, "measures=[accuracy,parameter_norm]")
     assert status == 0, printed.err
+
+
+def test_the_network_of_inception_is_built_without_auxiliary_heads(tmp_path, monkeypatch):
+    # The weights' file is not needed: torchvision's constructor is replaced by one of the pretrained network's structure.
+    reference = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=True, transform_input=True)
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights, **options: reference)
+    model = {"name": "torchvision", "architecture": "inception_v3", "weights": "IMAGENET1K_V1"}
+    state = pretrained.pretrained_state(model)
+    monkeypatch.undo()
+    network = build_for(model, replace(pictures(size=75), classes=imagenet_classes()))
+    network.load_state_dict(state)
+    image = torch.randn(1, 3, 75, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(image), reference.eval()(image))
 
 
 def test_a_damaged_or_missing_file_of_weights_is_named(tmp_path, hub, monkeypatch, capsys):
