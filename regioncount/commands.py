@@ -30,7 +30,7 @@ def train() -> int:
 
 
 def measure() -> int:
-    """Measure a finished run or a file of weights, print a table, and draw the model's decision regions."""
+    """Measure a finished run, a file of weights or a pretrained model, print a table, and draw its decision regions."""
     return _run("measure", _measure)
 
 

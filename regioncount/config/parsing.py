@@ -17,6 +17,7 @@ from regioncount import registry
 from regioncount.columns import PARTS, Column
 from regioncount.config.datasets import validate_dataset
 from regioncount.config.exact import check_exact
+from regioncount.config.pretrained import with_preprocessing
 from regioncount.config.schemas import MeasuringConfig, Pruning, RunConfig, Snapshots, Stop, SweepOptions, Tracking
 from regioncount.config.training import check_training
 from regioncount.config.values import import_advice, named_part, plain, validate
@@ -24,7 +25,7 @@ from regioncount.data import targets
 from regioncount.data.subspaces import SubspaceOptions
 from regioncount.errors import InputError
 from regioncount.models import kinds
-from regioncount.models.catalogue import MAX_SEED
+from regioncount.models.catalogue import MAX_SEED, asks_for_weights
 from regioncount.options import abbreviate, validate_options
 from regioncount.regions.methods import check_lattice
 from regioncount.suggestions import unknown_choice
@@ -68,6 +69,8 @@ def parse_run(composed: DictConfig | Mapping[str, Any], *, recorded: bool = Fals
     else:
         mapping = _without_training(mapping)
     config = _parse_rest(RunConfig, mapping | {"model": model, "plugins": plugins}, recorded)
+    if not recorded:
+        config.model, config.dataset = with_preprocessing(config.model, config.dataset)
     if in_epochs:
         check_training(config)
     else:
@@ -94,16 +97,32 @@ def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig
     if mapping.get("run") is None:
         mapping["model"] = _parse_part(registry.models, mapping.get("model"), "model", recorded=False)
     config = _parse_rest(MeasuringConfig, mapping | {"plugins": plugins, "batch_size": None}, recorded=False)
-    if (config.run is None) == (config.checkpoint is None):
-        raise InputError("give either run=DIR, or checkpoint=FILE with model=... and dataset=...")
-    if config.run is None and not kinds.trained_in_epochs(config.model):
-        raise InputError(f"checkpoint={config.checkpoint}: model={config.model['name']} has no weights; give run=DIR")
+    _check_source(config)
+    if config.run is None:
+        config.model, config.dataset = with_preprocessing(config.model, config.dataset)
     if isinstance(config.snapshots, str):
         if config.snapshots not in ("none", "all"):
             raise InputError(unknown_choice("snapshots", config.snapshots, ("none", "all")))
     elif not (isinstance(config.snapshots, list) and all(type(e) is int and e >= 0 for e in config.snapshots)):
         raise InputError(f"snapshots={config.snapshots}: give none, all, or a list of epochs such as [0,10,20]")
     return config
+
+
+def _check_source(config: MeasuringConfig) -> None:
+    """Check that one thing is given to measure: a run, a file of weights, or a model with pretrained weights."""
+    pretrained = config.run is None and "_target_" not in config.model and asks_for_weights(config.model)
+    if pretrained and config.checkpoint is not None:
+        option = "weights=null" if config.model["name"] == "torchvision" else "pretrained=false"
+        raise InputError(f"checkpoint={config.checkpoint}: the model has pretrained weights, too; pass model.{option}")
+    if pretrained:
+        return
+    if (config.run is None) == (config.checkpoint is None):
+        raise InputError(
+            "give either run=DIR, or checkpoint=FILE with model=... and dataset=..., or dataset=... and a pretrained model, "
+            "such as model=torchvision model.weights=DEFAULT"
+        )
+    if config.run is None and not kinds.trained_in_epochs(config.model):
+        raise InputError(f"checkpoint={config.checkpoint}: model={config.model['name']} has no weights; give run=DIR")
 
 
 def parse_sweep(composed: DictConfig | Mapping[str, Any], config: RunConfig) -> SweepOptions:

@@ -153,8 +153,8 @@ class RunConfig:
     """The measures to compute, a list; [all] for all that need no request of their own (docs/measures.md)."""
     tracker: Tracking = field(default_factory=Tracking)
     device: Str = "auto"
-    """The device of training and measuring: auto (the GPU with the most free memory, or else the CPU), cpu, cuda or
-    cuda:N."""
+    """The device of training and measuring: auto (the GPU with the most free memory, or else the CPU), cpu, cuda, cuda:N
+    or mps."""
     precision: Annotated[str, one_of("auto", "float32", "bfloat16")] = "auto"
     """The precision of training; auto: bfloat16 on hardware that multiplies in it."""
     compile: AutoOrFlag = "auto"
@@ -169,7 +169,7 @@ class RunConfig:
 
 @dataclass
 class MeasuringConfig:
-    """Measurements of a finished run, or of a file of weights."""
+    """Measurements of a finished run, of a file of weights, or of a model with pretrained weights."""
 
     dataset: DatasetOptions = field(default_factory=DatasetOptions)
     model: dict[str, Any] = field(default_factory=dict)
@@ -183,7 +183,7 @@ class MeasuringConfig:
     measures: list[Str] = field(default_factory=list)
     """The measures to compute, a list; [all] for all that need no request of their own (docs/measures.md)."""
     device: Str = "auto"
-    """The device of measuring: auto (the GPU with the most free memory, or else the CPU), cpu, cuda or cuda:N."""
+    """The device of measuring: auto (the GPU with the most free memory, or else the CPU), cpu, cuda, cuda:N or mps."""
     results: PathText = "results"
     """The output directory for the measurements of a checkpoint."""
     plugins: list[Str] = field(default_factory=list)

@@ -1,6 +1,7 @@
 """Loading of data sets by name, with class-balanced subsets, label noise and normalization."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from regioncount.data import targets
 from regioncount.data.conversion import as_inputs
+from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.normalization import Constants, constants_of, given_constants, normalize
 from regioncount.data.sources import Arrays, DatasetOptions, FileOptions
 from regioncount.data.splits import Split, StreamedSplit
@@ -75,7 +77,8 @@ def load(name: str, **options: Any) -> Dataset:
         name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, arrays, two_points,
             three_points, or one from a plugin.
         **options: Fields of `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
-            label_noise, title, workers, mean, std; for folders of images, squash; for files of arrays, path.
+            label_noise, title, workers, mean, std, shorter_side, resampling, output_classes; for folders of images, squash;
+            for files of arrays, path.
 
     Returns:
         The data set, on the CPU.
@@ -109,9 +112,36 @@ def load_checked(options: DatasetOptions) -> Dataset:
         train = _subset(train, options.train_size, len(classes), train_generator, "train")
     test = _subset(test, options.test_size, len(classes), test_generator, "test")
     if options.resize is not None:
-        train, test = _resize(train, options.resize), _resize(test, options.resize)
+        train, test = _resize(train, options), _resize(test, options)
     train = replace(train, labels=noisy_labels(train.labels, options.label_noise, len(classes), noise_generator))
-    return Dataset(_title(entry, options), train, test, classes, mean, std)
+    dataset = Dataset(_title(entry, options), train, test, classes, mean, std)
+    return dataset if options.output_classes is None else with_output_classes(dataset, options.output_classes)
+
+
+def with_output_classes(dataset: Dataset, output_classes: str | Sequence[str]) -> Dataset:
+    """Return a data set whose labels are indices into the classes of a model's outputs.
+
+    Args:
+        dataset: The data set.
+        output_classes: The names of the model's classes, in the order of its outputs; "imagenet" for `imagenet_classes`.
+
+    Raises:
+        InputError: A class of the data set is not among them, or two have the same name.
+    """
+    imagenet = output_classes == "imagenet"
+    names = imagenet_classes() if imagenet else tuple(output_classes)
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"dataset.output_classes: two classes have the name {abbreviate(repeated[0])!r}; give each its own")
+    indices = {name: index for index, name in enumerate(names)}
+    if other := [name for name in dataset.classes if name not in indices]:
+        what = "the 1,000 WordNet ids of ImageNet, such as n01440764" if imagenet else abbreviate(", ".join(names))
+        raise InputError(
+            f"dataset.output_classes: the data set has {len(other)} classes that the model has not, such as "
+            f"{abbreviate(other[0])!r}; the model's are {what}"
+        )
+    table = torch.tensor([indices[name] for name in dataset.classes])
+    train, test = (replace(split, labels=table[split.labels]) for split in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test, classes=names)
 
 
 def _title(entry: Entry, options: DatasetOptions) -> str:
@@ -264,10 +294,20 @@ def noisy_labels(labels: Tensor, fraction: float, num_classes: int, generator: n
     return noisy
 
 
-def _resize(split: Split | StreamedSplit, size: int) -> Split | StreamedSplit:
-    """Resize images in memory to `size` x `size` pixels; streamed images are resized when they are decoded."""
-    if isinstance(split, StreamedSplit) or split.image_shape[1:] == (size, size):
+def _resize(split: Split | StreamedSplit, options: DatasetOptions) -> Split | StreamedSplit:
+    """Resize images in memory as the options say; images in files are resized when they are decoded."""
+    size, shorter_side, mode = cast(int, options.resize), options.shorter_side, options.resampling or "bilinear"
+    if isinstance(split, StreamedSplit):
+        if (split.shorter_side, split.resampling) != (shorter_side, mode):
+            raise InputError(f"dataset={options.name} streams its images and has no shorter_side and resampling")
         return split
     if len(split.image_shape) == 1:
         raise InputError(f"dataset.resize={size}: the inputs are features, not images; leave it at null")
-    return replace(split, images=F.interpolate(split.images, size=(size, size), mode="bilinear", antialias=True))
+    if options.name == "image_folder" or (shorter_side is None and split.image_shape[1:] == (size, size)):
+        return split
+    height, width = split.image_shape[1:]
+    shorter = min(height, width)
+    target = (size, size) if shorter_side is None else tuple(shorter_side * side // shorter for side in (height, width))
+    images = F.interpolate(split.images, size=target, mode=mode, antialias=True)
+    top, left = (round((side - size) / 2) for side in target)
+    return replace(split, images=images[..., top : top + size, left : left + size].contiguous())

@@ -23,11 +23,18 @@ from regioncount.errors import InputError, one_line
 from regioncount.runs.files import check_unpacked_size, open_regular, remove_partial_files
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS is left out: Pillow decodes it with Ghostscript
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_PIXELS = 2**26  # a small compressed file can decode to an image that exhausts the memory
 CACHE_VERSION = 1  # increment when decoding changes, to invalidate existing caches
 
 
-def decode(path: str, size: int | None = None, fraction: float | None = 1.0) -> np.ndarray:
+def decode(
+    path: str,
+    size: int | None = None,
+    fraction: float | None = 1.0,
+    shorter_side: int | None = None,
+    resampling: str = "bilinear",
+) -> np.ndarray:
     """Decode an image file as RGB.
 
     Args:
@@ -36,6 +43,9 @@ def decode(path: str, size: int | None = None, fraction: float | None = 1.0) -> 
         fraction: The side of the central square that is resampled to `size`, relative to the image's shorter side.
             Up to rounding, this equals resizing the shorter side to size / fraction and taking the centre crop. None to
             resample the whole image, without keeping its aspect ratio.
+        shorter_side: If given, the shorter side is resized to this length and the central square of `size` pixels is
+            cropped, exactly as by torchvision's `Resize` and `CenterCrop`. `fraction` is then ignored.
+        resampling: The filter, "bilinear" or "bicubic".
 
     Returns:
         The image, uint8 (3, H, W).
@@ -44,13 +54,26 @@ def decode(path: str, size: int | None = None, fraction: float | None = 1.0) -> 
         InputError: The file cannot be decoded, or has more than `MAX_PIXELS` pixels.
     """
     image = _read_rgb(path)
-    if size is not None:
+    if size is not None and shorter_side is not None:
+        image = resize_and_crop(image, size, shorter_side, resampling, path)
+    elif size is not None:
         # Cropping and resizing in one call avoids a huge intermediate image if one side is much longer than the other.
         side = min(image.size) * (fraction or 1.0)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = None if fraction is None else (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((size, size), FILTERS[resampling], box=box)
     return _as_array(image)
+
+
+def resize_and_crop(image: Image.Image, size: int, shorter_side: int, resampling: str, path: str = "image") -> Image.Image:
+    """Resize the shorter side of a picture to `shorter_side` and return the central square of `size` pixels."""
+    shorter = min(image.size)
+    width, height = (shorter_side if side == shorter else int(shorter_side * side / shorter) for side in image.size)
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{path} would be resized to {width} x {height} pixels, more than {MAX_PIXELS}; crop or remove it")
+    resized = image.resize((width, height), FILTERS[resampling])
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
 
 
 def decode_random_crop(path: str, size: int, draws: np.ndarray) -> np.ndarray:
@@ -93,20 +116,29 @@ def _open_rgb(path: str) -> Image.Image:
         return as_eight_bits(image).convert("RGB")
 
 
-def decode_all(paths: Sequence[str], size: int | None, fraction: float | None = 1.0, progress: bool = False) -> np.ndarray:
+def decode_all(
+    paths: Sequence[str],
+    size: int | None,
+    fraction: float | None = 1.0,
+    shorter_side: int | None = None,
+    resampling: str = "bilinear",
+    progress: bool = False,
+) -> np.ndarray:
     """Decode images in parallel threads.
 
     Args:
         paths: At least one image file.
         size: See `decode`.
         fraction: See `decode`.
+        shorter_side: See `decode`.
+        resampling: See `decode`.
         progress: Whether to show a progress bar when the output is a terminal.
 
     Returns:
         The images, uint8 (len(paths), 3, H, W).
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(lambda path: decode(path, size, fraction), paths)
+        decoded = pool.map(lambda path: decode(path, size, fraction, shorter_side, resampling), paths)
         disable = None if progress else True  # None enables the bar on a terminal only
         try:
             return _stack(paths, tqdm(decoded, "decoding images", len(paths), disable=disable))
@@ -132,11 +164,17 @@ def _stack(paths: Sequence[str], images: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def read_images(
-    root: Path, train: ImageFiles, test: ImageFiles, resize: int | None, squash: bool = False
+    root: Path,
+    train: ImageFiles,
+    test: ImageFiles,
+    resize: int | None,
+    squash: bool = False,
+    shorter_side: int | None = None,
+    resampling: str = "bilinear",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the decoded images of both splits, from the cache file in `root` if it is up to date.
 
-    The cache is valid for the file names, file sizes, modification times, `resize` and `squash` with which it was written.
+    The cache is valid for the file names, file sizes, modification times and form of the images with which it was written.
     If it is out of date or damaged, the images are decoded again and the cache is replaced.
 
     Args:
@@ -145,17 +183,23 @@ def read_images(
         test: The test files.
         resize: Height and width of the images in pixels; None for their original size, which must be the same for all.
         squash: Whether the whole image is resampled to `resize`; otherwise, its central square is.
+        shorter_side: See `decode`.
+        resampling: See `decode`.
 
     Returns:
         The training images and the test images, uint8 (N, 3, H, W).
     """
     paths = train.paths + test.paths
     form = f"{resize}-squashed" if squash else resize
+    if shorter_side is not None:
+        form = f"{resize}-of-{shorter_side}"
+    if resampling != "bilinear":
+        form = f"{form or 'original'}-{resampling}"
     cache = root / f"regioncount-{form or 'original'}.npz"
     key = _listing_key(root, (train, test), form)
     images = _read_cache(cache, key, len(paths))
     if images is None:
-        images = decode_all(paths, resize, None if squash else 1.0, progress=True)
+        images = decode_all(paths, resize, None if squash else 1.0, shorter_side, resampling, progress=True)
         _write_cache(cache, key, images)
     return images[: len(train)], images[len(train) :]
 

@@ -11,13 +11,13 @@ This module does not import torch, so that configurations can be read without it
 import http.client
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PlainValidator, model_validator
 
 from regioncount.errors import InputError, one_line
-from regioncount.options import Bool, Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str
+from regioncount.options import Bool, Float, Int, NonNegativeInt, Options, PositiveInt, Seed, Str, wrong_value
 from regioncount.registry import register_dataset
 
 if TYPE_CHECKING:
@@ -35,10 +35,21 @@ DOWNLOADS = {
 Channels = Annotated[list[Float], Field(min_length=1, max_length=2**16)]
 
 
+def _parse_output_classes(value: object) -> str | list[str]:
+    if value == "imagenet":
+        return "imagenet"
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(name, (str, int)) for name in value):
+        return [str(name) for name in value]
+    raise wrong_value("give imagenet, or a list of the names of two or more classes")
+
+
+OutputClasses = Annotated[str | list[str], PlainValidator(_parse_output_classes)]
+
+
 class DatasetOptions(Options):
     """The options of a data set. A plugin's data set may add its own in a subclass."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
+    later: ClassVar[frozenset[str]] = frozenset({"mean", "std", "shorter_side", "resampling", "output_classes"})
 
     name: Str = "digits"
     root: Str | None = None
@@ -63,6 +74,24 @@ class DatasetOptions(Options):
     the training images."""
     std: Channels | None = None
     """The standard deviation of each channel or feature, as `mean`."""
+    shorter_side: Annotated[Int, Field(ge=1, le=4096)] | None = None
+    """The length in pixels to which the shorter side of an image is resized before the central square of `resize` pixels is
+    cropped, as by torchvision's Resize and CenterCrop; null: see `resize`."""
+    resampling: Literal["bilinear", "bicubic"] | None = None
+    """How images are resized; null: bilinear."""
+    output_classes: OutputClasses | None = None
+    """The classes of the model's outputs, in their order, if the data set has only some of them or in another order:
+    imagenet (the WordNet ids of the 1,000 classes of ILSVRC 2012), or a list of names. null: those of the data set."""
+
+    @model_validator(mode="after")
+    def _check_shorter_side(self) -> "DatasetOptions":
+        # A plugin's data set may have options of its own with these names.
+        side, size = self.shorter_side, self.resize
+        if isinstance(side, int) and (size is None or side < size):
+            raise ValueError(f"shorter_side={side} needs dataset.resize, the side of the crop, of at most {side} pixels")
+        if isinstance(side, int) and getattr(self, "squash", False) is True:
+            raise ValueError(f"shorter_side={side}: dataset.squash=true resizes whole images; leave one of the two out")
+        return self
 
 
 class FileOptions(DatasetOptions):
@@ -193,7 +222,16 @@ def stream_folder(options: FolderOptions) -> "tuple[StreamedSplit, StreamedSplit
     *listings, classes = list_folder(_existing_root(options))
     workers = min(8, os.cpu_count() or 1) if options.workers is None else options.workers
     train, test = (
-        StreamedSplit(files.paths, files.sizes, torch.tensor(files.labels), options.resize or 224, workers, options.squash)
+        StreamedSplit(
+            files.paths,
+            files.sizes,
+            torch.tensor(files.labels),
+            options.resize or 224,
+            workers,
+            options.squash,
+            options.shorter_side,
+            options.resampling or "bilinear",
+        )
         for files in listings
     )
     return train, test, classes
@@ -209,7 +247,10 @@ def read_folder(options: FolderOptions) -> tuple[Arrays, Arrays, tuple[str, ...]
         raise InputError("dataset.squash=true needs dataset.resize, the side of the squares in pixels, such as 32")
     root = _existing_root(options)
     train, test, classes = list_folder(root)
-    train_images, test_images = read_images(root, train, test, options.resize, options.squash)
+    resampling = options.resampling or "bilinear"
+    train_images, test_images = read_images(
+        root, train, test, options.resize, options.squash, options.shorter_side, resampling
+    )
     return (train_images, np.array(train.labels)), (test_images, np.array(test.labels)), classes
 
 

@@ -102,6 +102,10 @@ class StreamedSplit:
     """The number of processes that decode batches; 0 to decode in the calling process."""
     squash: bool = False
     """Whether whole images are resampled to squares; otherwise, their central squares are taken."""
+    shorter_side: int | None = None
+    """The length of the resized shorter side of which the central square is cropped; None: 8/7 of `size`."""
+    resampling: str = "bilinear"
+    """The filter, "bilinear" or "bicubic"."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -115,6 +119,11 @@ class StreamedSplit:
     def fraction(self) -> float | None:
         """The side of the central square relative to the image's shorter side; None if images are squashed."""
         return None if self.squash else CROP_FRACTION
+
+    @property
+    def _form(self) -> tuple[int, float | None, int | None, str]:
+        """The arguments of `decode`, after the path."""
+        return self.size, self.fraction, self.shorter_side, self.resampling
 
     def to(self, device: torch.device | str) -> "StreamedSplit":
         """Return the split with its labels on a device, to which batches are then copied."""
@@ -133,7 +142,7 @@ class StreamedSplit:
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return the images at k > 0 indices, uint8 (k, 3, size, size)."""
         paths = [self.paths[i] for i in torch.as_tensor(indices).tolist()]
-        return torch.from_numpy(decode_all(paths, self.size, self.fraction)).to(self.labels.device)
+        return torch.from_numpy(decode_all(paths, *self._form)).to(self.labels.device)
 
     def batches(
         self, batch_size: int, order: Tensor | None = None, crop_seed: int | None = None
@@ -155,7 +164,7 @@ class StreamedSplit:
         order = torch.arange(len(self)) if order is None else order
         pin_memory = self.labels.device.type == "cuda"
         loader = torch_data.DataLoader(
-            _DecodedBatches(self.paths, self.size, self.fraction, crop_seed),
+            _DecodedBatches(self.paths, self._form, crop_seed),
             batch_size=None,  # each element of the sampler is a whole batch
             sampler=[indices.tolist() for indices in order.cpu().split(batch_size)],
             num_workers=self._usable_workers(batch_size),
@@ -188,6 +197,10 @@ class StreamedSplit:
         digest = _begin_fingerprint((len(self), *self.image_shape), num_classes, mean, std)
         if self.squash:
             digest.update(b"squash")
+        if self.shorter_side is not None:
+            digest.update(b"shorter side %d" % self.shorter_side)
+        if self.resampling != "bilinear":
+            digest.update(self.resampling.encode())
         for path, size, label in zip(self.paths, self.file_sizes, self.labels.tolist(), strict=True):
             digest.update(b"\0%d %d %b" % (label, size, os.fsencode(os.path.basename(path))))
         return digest.hexdigest()
@@ -201,8 +214,7 @@ class _DecodedBatches(torch_data.Dataset[Tensor | InputError]):
     """
 
     paths: list[str]
-    size: int
-    fraction: float | None
+    form: tuple[int, float | None, int | None, str]
     crop_seed: int | None
 
     def __getitem__(self, indices: list[int]) -> Tensor | InputError:
@@ -214,8 +226,8 @@ class _DecodedBatches(torch_data.Dataset[Tensor | InputError]):
 
     def _decode(self, index: int) -> np.ndarray:
         if self.crop_seed is None:
-            return decode(self.paths[index], self.size, self.fraction)
-        return decode_random_crop(self.paths[index], self.size, draws_of_image(self.crop_seed, index))
+            return decode(self.paths[index], *self.form)
+        return decode_random_crop(self.paths[index], self.form[0], draws_of_image(self.crop_seed, index))
 
 
 def _begin_fingerprint(shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float]) -> "_Hash":

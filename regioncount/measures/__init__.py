@@ -85,6 +85,8 @@ def measure(
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise InputError(f"measure {unknown[0]!r} is unknown; use one of {', '.join(known)}")
+    if device_of(model, torch.device("cpu")).type == "mps":
+        raise InputError("measures need float64, which MPS has not; pass model.cpu() and data on the CPU")
     if isinstance(data, DatasetLike):
         device = device_of(model, torch.device("cpu"))
         measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)

@@ -12,7 +12,14 @@ from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
 from regioncount.measures.folding import network_for_measures
-from regioncount.regions.evaluation import device_and_dtype, evaluation_batch, evaluation_mode, fast_layout, true_float32
+from regioncount.regions.evaluation import (
+    as_float64,
+    device_and_dtype,
+    evaluation_batch,
+    evaluation_mode,
+    fast_layout,
+    true_float32,
+)
 from regioncount.regions.outputs import as_output
 from regioncount.regions.screening import FOLDING_INPUTS
 
@@ -310,7 +317,7 @@ def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> 
                 continue
             if logits.is_floating_point():  # a sum of losses in half precision has two digits
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            losses.append(cross_entropy(logits, labels, reduction="sum").double())
+            losses.append(as_float64(cross_entropy(logits, labels, reduction="sum")))
             correct.append((logits.argmax(dim=1) == labels).sum())
             margins.append(output_margins(logits, labels))
     accuracy = torch.stack(correct).sum().item() / total

@@ -4,11 +4,12 @@ This module imports neither torch nor scikit-learn, so that configurations can b
 classifiers have scikit-learn's names.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from regioncount.options import Options, PositiveInt, StrictFloat, StrictInt, StrictStr
+from regioncount.options import Options, PositiveInt, StrictBool, StrictFloat, StrictInt, StrictStr
 from regioncount.registry import register_model
 
 MAX_SEED = 2**32 - 1  # the largest random_state of scikit-learn
@@ -87,8 +88,34 @@ class TransformerOptions(Options):
 class TorchvisionOptions(Options):
     """The options of a torchvision classifier."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"weights"})
+
     architecture: StrictStr = "resnet18"
     """Any classifier in torchvision.models.list_models()."""
+    weights: StrictStr | None = None
+    """Pretrained weights, such as DEFAULT or IMAGENET1K_V1; null: random ones."""
+
+
+class TimmOptions(Options):
+    """The options of a classifier of the package timm."""
+
+    architecture: StrictStr = "resnet18"
+    """Any name in timm.list_models(), with or without the tag of the weights, such as resnet18.a1_in1k."""
+    pretrained: StrictBool = False
+    """Whether to begin with pretrained weights."""
+    checkpoint_path: StrictStr | None = None
+    """A file of the pretrained weights; null: timm's cache, or a download."""
+
+
+class HuggingFaceOptions(Options):
+    """The options of an image classifier of the package transformers."""
+
+    path: StrictStr
+    """A folder written by save_pretrained, or a name on the Hugging Face Hub, such as microsoft/resnet-50."""
+    pretrained: StrictBool = True
+    """Whether to begin with pretrained weights; if not, only the configuration is read."""
+    digest: StrictStr | None = None
+    """A hash of the file config.json, which is recorded by the commands."""
 
 
 # takes_features: the inputs may be features (B, F) instead of images.
@@ -102,7 +129,31 @@ register_model(
     options=TorchvisionOptions,
     named_by="architecture",
     reads_values=True,
+    pretrained="regioncount.models.torchvision",
 )
+register_model(
+    "timm",
+    "regioncount.models.timm:timm_classifier",
+    options=TimmOptions,
+    named_by="architecture",
+    reads_values=True,
+    pretrained="regioncount.models.timm",
+)
+register_model(
+    "huggingface",
+    "regioncount.models.huggingface:huggingface_classifier",
+    options=HuggingFaceOptions,
+    named_by="path",
+    reads_values=True,
+    pretrained="regioncount.models.huggingface",
+)
+
+
+def asks_for_weights(model: Mapping[str, Any]) -> bool:
+    """Return whether a model of a configuration, other than of a `_target_`, begins with pretrained weights."""
+    default = {"torchvision": False, "timm": False, "huggingface": True}
+    name = model["name"]
+    return name in default and bool(model.get("weights") or model.get("pretrained", default[name]))
 
 
 Criterion = Literal["gini", "entropy"]  # scikit-learn's log_loss is another name of entropy

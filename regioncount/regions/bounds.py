@@ -79,7 +79,7 @@ def bounded_lines(model: Model, vertices: Tensor, budget: int | None = None) -> 
     program = trace(model, vertices.shape[2:])
     check_relaxable(program)
     with torch.no_grad(), true_float32():
-        return verified(program, ends := vertices.to(program.device, torch.float64), _prove(program, ends, budget))
+        return verified(program, ends := vertices.to(program.device).double(), _prove(program, ends, budget))
 
 
 def check_relaxable(program: Program) -> None:

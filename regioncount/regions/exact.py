@@ -116,7 +116,7 @@ def exact_lines(model: Model, vertices: Tensor, budget: int | None = None) -> Ex
     check_function(model, sample_points(vertices).to(*device_and_dtype(model, vertices)))
     program = trace(model, vertices.shape[2:])
     with torch.no_grad(), true_float32():
-        ends = vertices.to(program.device, torch.float64)
+        ends = vertices.to(program.device).double()
         with progress(len(ends), "lines", ADVICE) as advance:
             lines = propagate(program, ends, budget, advance)
         return verified(program, ends, lines)

@@ -48,7 +48,9 @@ def float64_copy(model: nn.Module) -> Logits:
         InputError: If the module cannot be copied.
     """
     try:
-        return Logits(plain_copy(model).double())
+        copy = plain_copy(model)
+        on_mps = any(parameter.device.type == "mps" for parameter in copy.parameters())  # MPS has no float64
+        return Logits((copy.cpu() if on_mps else copy).double())
     except Exception as error:
         raise InputError(f"an exact count cannot copy the network: {one_line(error)}") from error
 

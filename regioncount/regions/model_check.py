@@ -22,7 +22,16 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
 
 from regioncount.errors import InputError
-from regioncount.regions.evaluation import HALF, Layout, Model, evaluation_mode, fast_layout, require_values, true_float32
+from regioncount.regions.evaluation import (
+    HALF,
+    Layout,
+    Model,
+    as_float64,
+    evaluation_mode,
+    fast_layout,
+    require_values,
+    true_float32,
+)
 from regioncount.regions.outputs import in_unit_interval, logit_scale, output_tensor, to_labels
 
 SAMPLE_POINTS = 32
@@ -188,8 +197,8 @@ def _agree(logits: Tensor, others: Tensor, tolerance: Tensor) -> bool:
         return False
     if not torch.equal(logits[~finite].nan_to_num(nan=0.0), others[~finite].nan_to_num(nan=0.0)):
         return False
-    differences = (logits.double() - others.double()).abs()
-    return bool((differences <= tolerance)[finite].all())
+    differences = (as_float64(logits) - as_float64(others)).abs()
+    return bool((differences <= tolerance)[finite.to(differences.device)].all())
 
 
 def _tolerance(logits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -197,7 +206,8 @@ def _tolerance(logits: Tensor, dtype: torch.dtype) -> Tensor:
     if not logits.is_floating_point():
         return torch.zeros((), dtype=torch.float64)
     eps = max(torch.finfo(logits.dtype).eps, torch.finfo(dtype).eps)
-    largest = logits.double().abs().masked_fill(~logits.isfinite(), 0).amax(dim=0)
+    values = as_float64(logits)
+    largest = values.abs().masked_fill(~values.isfinite(), 0).amax(dim=0)
     return eps**0.5 * logit_scale(logits) + 64 * eps * largest
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
+from regioncount.regions.evaluation import as_float64
 
 EXPECTED = "it must return logits (batch, classes), or (batch, 1) for two classes, or integer labels (batch,)"
 
@@ -110,7 +111,7 @@ def logit_scale(logits: Tensor) -> float:
         The largest range of a class over the inputs, or the largest margin of an input (its highest logit minus the second
         highest) if that is larger. Infinite logits and NaN are left out; 0 if none is left.
     """
-    values = logits.double()
+    values = as_float64(logits)
     absent = ~values.isfinite()
     highest, lowest = values.masked_fill(absent, -torch.inf), values.masked_fill(absent, torch.inf)
     top = highest.topk(min(2, values.shape[1]), dim=1).values

@@ -15,7 +15,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_map
 
 from regioncount.errors import InputError, one_line
-from regioncount.regions.evaluation import Model, device_and_dtype
+from regioncount.regions.evaluation import Model, device_and_dtype, float64_device
 from regioncount.regions.exporting import constants_of, export, float64_copy, live_nodes, logits_of
 from regioncount.regions.maxima import returns_indices
 from regioncount.regions.nodes import Values, call, function_of, is_size, number_of_values, operation_name, tensors_of
@@ -76,7 +76,7 @@ def trace(model: Model, shape: Sequence[int]) -> Program:
     """
     if not isinstance(model, nn.Module):
         raise InputError("an exact count analyses the network's operations: it needs a torch module, not another callable")
-    device, _ = device_and_dtype(model, torch.empty(0))
+    device = float64_device(device_and_dtype(model, torch.empty(0))[0])
     network = float64_copy(model)
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(2, *shape, dtype=torch.float64, generator=generator).to(device)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count
-from regioncount.regions.evaluation import Model
+from regioncount.regions.evaluation import Model, as_float64
 from regioncount.regions.labelling import Labeller
 
 
@@ -52,8 +52,10 @@ def label_planes(
     positions: list[np.ndarray] = []
     for triangle in triangles:
         corners, vertex_positions = _square(triangle)
-        weights = torch.as_tensor(corners, dtype=torch.float64, device=triangle.device)
-        squares.append((weights @ triangle.double().flatten(1)).view(triangle.shape).to(triangle.dtype))
+        exact = as_float64(triangle)
+        weights = torch.as_tensor(corners, dtype=torch.float64, device=exact.device)
+        square = (weights @ exact.flatten(1)).view(triangle.shape)
+        squares.append(square.to(triangle.dtype).to(triangle.device))
         positions.append(vertex_positions * (resolution - 1))
     vertices = torch.stack(squares)
     index_grid = np.arange(resolution**2).reshape(resolution, resolution)
@@ -68,7 +70,7 @@ def _square(triangle: Tensor, margin: float = 0.15) -> tuple[np.ndarray, np.ndar
     The square is given by the barycentric coordinates (3, 3) of its lower left, lower right and upper left corner; the
     vertices (3, 2) as (x, y) in units of its side.
     """
-    first, second, third = triangle.detach().double().flatten(1).cpu().numpy()
+    first, second, third = as_float64(triangle.detach()).flatten(1).cpu().numpy()
     edge, other_edge = second - first, third - first
     width = np.linalg.norm(edge) or 1.0
     along = other_edge @ edge / width

@@ -106,7 +106,7 @@ def exact_planes(model: Model, triangles: Tensor) -> list[ExactPlane]:
     if program.comparison is not None:
         raise InputError(f"an exact count in planes cannot follow {program.comparison}, whose result jumps; use method=grid")
     with torch.no_grad(), true_float32():
-        triangles = triangles.to(program.device, torch.float64)
+        triangles = triangles.to(program.device).double()
         planes: list[ExactPlane] = []
         with progress(len(triangles), "triangles", "use method=auto, or a smaller network") as advance:
             for triangle in triangles:

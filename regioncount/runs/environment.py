@@ -42,6 +42,8 @@ def device_name(device: "torch.device") -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{_processor()}, MPS"
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 

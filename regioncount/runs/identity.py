@@ -20,7 +20,7 @@ OPTIONAL_PARTS = ("ghost_batch_size", "pruning")
 PLUGIN_PARTS = ("model", "dataset", "optimizer", "schedule", "augmentation")
 
 
-def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool) -> str:
+def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled: bool, pretrained: str | None = None) -> str:
     """Return the identity of the run that a configuration trains.
 
     Args:
@@ -28,12 +28,14 @@ def run_identity(config: Mapping[str, Any], data: str, precision: str, compiled:
         data: The fingerprint of the training data.
         precision: The resolved training precision, "float32" or "bfloat16".
         compiled: Whether training steps are compiled.
+        pretrained: The hash of the pretrained weights with which training begins; None if they are random.
 
     Returns:
         16 hexadecimal digits.
     """
     parts = {key: config[key] for key in IDENTITY_PARTS} | {key: config[key] for key in OPTIONAL_PARTS if key in config}
     parts |= {"data": data, "precision": precision} | ({"compiled": True} if compiled else {})
+    parts |= {"pretrained": pretrained} if pretrained else {}
     sources = config.get("plugin_sources", {})
     supplied = {part: sources[part] for part in PLUGIN_PARTS if part in sources}
     return identity_of(parts | ({"plugins": supplied} if supplied else {}))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +13,15 @@ from tqdm import tqdm
 
 from regioncount import measures, registry
 from regioncount.config import MeasuringConfig, RunConfig, as_mapping, parse_dataset, parse_model, parse_run, require_plugins
-from regioncount.data.dataset import Dataset
+from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
 from regioncount.measures.measured_model import MeasuredModel, from_dataset
-from regioncount.models.kinds import kind_of, trained_in_epochs
-from regioncount.models.networks import build_for
+from regioncount.models.kinds import kind_of, title, trained_in_epochs
+from regioncount.models.networks import build_for, load_state
+from regioncount.models.pretrained import check_pixels, output_classes_for, pretrained_state
 from regioncount.regions import Preparation, RegionCount, count_regions, label_planes, sample_indices
+from regioncount.regions.evaluation import float64_device
 from regioncount.runs import files, store, weights
 from regioncount.runs.checkpoints import load_checkpoint
 from regioncount.runs.environment import device_name, environment
@@ -49,23 +52,27 @@ def measure(
         Damaged: Weights that are needed cannot be read.
     """
     settings = measurement_settings(config, dataset)
-    epochs = list(epochs)
-    device_dataset = dataset.to(device)
-    restore = _restorer(run, dataset, device)
+    epochs, in_epochs = list(epochs), trained_in_epochs(run.config["model"])
+    on_device = lru_cache(lambda where: (_restorer(run, dataset, where), dataset.to(where)))
     with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
         for epoch in epochs:
             entries: dict[str, dict[str, Any]] = {}
             arrays: dict[str, np.ndarray] = {}
-            restored: tuple[Callable[..., Any], MeasuredModel, Preparation | None] | None = None
+            restored: dict[torch.device, tuple[Callable[..., Any], MeasuredModel, Preparation | None]] = {}
             last_save = time.perf_counter()
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
                 if key not in run.measures:
-                    if restored is None:
+                    # Most measures need float64, which MPS has not.
+                    fast = in_epochs and (name == "accuracy" or name in config.regions.subspaces)
+                    where = device if fast else float64_device(device)
+                    restore, device_dataset = on_device(where)
+                    if where not in restored:
                         model = restore(lambda epoch=epoch: run.weights(epoch))
                         preparation = Preparation(model) if isinstance(model, torch.nn.Module) else None
-                        restored = model, _measured_model(run, model, device_dataset, device, epoch), preparation
-                    model, measured_model, preparation = restored
+                        measured_model = _measured_model(run, model, device_dataset, where, epoch)
+                        restored[where] = model, measured_model, preparation
+                    model, measured_model, preparation = restored[where]
                     bar.set_description(f"{name} at epoch {epoch}")
                     start = time.perf_counter()
                     if name in config.regions.subspaces:
@@ -74,7 +81,7 @@ def measure(
                         values, new_arrays, details = _measure_one(name, setting, model, measured_model, device_dataset)
                         if "initial.pt" in run.damaged:
                             raise files.Damaged(run.damaged["initial.pt"])
-                    how = {"device": device_name(device), "seconds": round(time.perf_counter() - start, 3), **details}
+                    how = {"device": device_name(where), "seconds": round(time.perf_counter() - start, 3), **details}
                     entries[key] = {"settings": setting, "epoch": epoch, "values": values, "how": how}
                     if columns := _described_columns(name, values):
                         entries[key]["columns"] = columns
@@ -180,18 +187,22 @@ def _as_measurement(result: RegionCount) -> Measurement:
 
 
 def open_for_measuring(config: MeasuringConfig, dataset_changes: Sequence[str] = ()) -> tuple[Run, Dataset]:
-    """Return the run to measure, or the imported file of weights, and its data set.
+    """Return the run to measure, or the imported weights of a file or of a pretrained model, and its data set.
 
     Args:
-        config: What to measure, and the run or the file of weights. For a run, `config.model` is set to the run's model.
+        config: What to measure, and the run, the file of weights or the pretrained model. For a run, `config.model` is set
+            to the run's model; for a pretrained model, `config.dataset.output_classes` to the model's classes.
         dataset_changes: Overrides of the run's own data set, such as "dataset.root=DIR".
 
     Raises:
         InputError: The run has no trained model, was trained on different data, or needs a plugin that was not passed.
     """
-    if config.checkpoint is not None:
-        check(config, load_dataset(config.dataset))
-        return import_checkpoint(config, config.checkpoint), load_dataset(config.dataset)
+    if config.run is None:
+        dataset = load_dataset(config.dataset)
+        if config.checkpoint is None:
+            dataset = _with_classes_of_model(config, dataset)
+        check(config, dataset)
+        return import_weights(config, dataset), dataset
     directory = Path(cast(str, config.run))
     with _advise_on_damage(directory):
         run = store.load(directory)
@@ -228,10 +239,40 @@ def _advise_on_damage(directory: Path) -> Iterator[None]:
         raise InputError(f"{damage}; {again}") from damage
 
 
-def import_checkpoint(config: MeasuringConfig, checkpoint: str) -> Run:
-    """Import a file of weights as a run, so that its measurements are stored like those of any other run."""
-    dataset = load_dataset(config.dataset)
-    state = load_checkpoint(checkpoint, build_for(config.model, dataset))
+def _with_classes_of_model(config: MeasuringConfig, dataset: Dataset) -> Dataset:
+    """Return the data set of a pretrained model with labels that are indices into the model's outputs."""
+    check_pixels(dataset, config.model)
+    if config.dataset.output_classes is not None:
+        if (needed := output_classes_for(config.model, dataset)) is not None:
+            raise InputError(f"dataset.output_classes: the model's classes are {needed:.60}; leave the option out")
+        return dataset
+    if (output_classes := output_classes_for(config.model, dataset)) is None:
+        return dataset
+    config.dataset = config.dataset.model_copy(update={"output_classes": output_classes})
+    return with_output_classes(dataset, output_classes)
+
+
+def import_weights(config: MeasuringConfig, dataset: Dataset) -> Run:
+    """Import a file of weights or pretrained weights as a run.
+
+    Their measurements are stored like those of any other run.
+
+    Args:
+        config: What to measure.
+        dataset: The data set, whose classes are those of the model's outputs.
+
+    Returns:
+        The run, which is on disk.
+
+    Raises:
+        InputError: The weights cannot be read, or are not those of the model.
+    """
+    network = build_for(config.model, dataset)
+    if config.checkpoint is not None:
+        state = load_checkpoint(config.checkpoint, network)
+    else:
+        state = pretrained_state(config.model)
+        load_state(network, state, f"model={title(config.model)}")
     parts = {"weights": weights.digest_tensors(state), "model": config.model, "data": dataset.fingerprints["train"]}
     if "model" in config.plugin_sources:
         parts["plugins"] = {"model": config.plugin_sources["model"]}

@@ -15,7 +15,8 @@ from regioncount.data.augmentation import check_augmentation
 from regioncount.data.dataset import Dataset
 from regioncount.errors import say
 from regioncount.models.kinds import kind_of, trained_in_epochs
-from regioncount.models.networks import build_for, check_last_batch
+from regioncount.models.networks import check_last_batch
+from regioncount.models.pretrained import build_initial, check_pixels, is_pretrained, pretrained_digest
 from regioncount.runs import files, store, tracking
 from regioncount.runs.environment import environment
 from regioncount.runs.identity import measurement_key, run_identity
@@ -78,6 +79,9 @@ def prepare(config: RunConfig) -> PreparedRun:
     precision = training.choose_precision(config.precision, device)
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
     multiply_adds = check(config, dataset)
+    if is_pretrained(config.model):
+        check_pixels(dataset, config.model)
+        build_initial(config.model, dataset)  # raises its errors before training
     if config.optimizer:
         for batch_size in {batch_size_at(config, epoch, len(dataset.train)) for epoch in range(1, config.epochs + 1)}:
             check_last_batch(config.model, dataset, batch_size, config.ghost_batch_size)
@@ -87,7 +91,8 @@ def prepare(config: RunConfig) -> PreparedRun:
     work = multiply_adds * len(dataset.train) * config.epochs * passes
     compiled = training.choose_compilation(config.compile, device, work)
     name = f"{config.dataset.name}-{config.model['name']}"
-    identity = run_identity(as_mapping(config), dataset.fingerprints["train"], precision, compiled)
+    weights = pretrained_digest(config.model)
+    identity = run_identity(as_mapping(config), dataset.fingerprints["train"], precision, compiled, weights)
     return PreparedRun(config, dataset, device, precision, compiled, name, identity)
 
 
@@ -194,7 +199,7 @@ def _fit(
 ) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
     """Train the model of a run from a checkpoint or, without one, from the beginning; return it with its history."""
     config, dataset = prepared.config, prepared.dataset
-    model = training.initialize(lambda: build_for(config.model, dataset), config.seed)
+    model = training.initialize(lambda: build_initial(config.model, dataset), config.seed)
     epochs_done = training.epochs_done(checkpoint)
     if not all(run.has_weights(epoch) for epoch in (0, *snapshot_epochs(config, epochs_done))):
         checkpoint = None  # the weights of earlier epochs are needed

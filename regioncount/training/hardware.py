@@ -19,10 +19,10 @@ def choose_device(device: str) -> torch.device:
     """Return the device on which to train and to measure.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N". "auto" is CUDA if available, else the CPU. Joblib's worker processes share
-            the GPUs: worker i gets GPU i modulo the number of GPUs. Any other process takes, and keeps, the GPU with the
-            most free memory among those of the same model as the first one, so that the choice changes neither the
-            precision nor the recorded hardware.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps" (the GPU of a Mac). "auto" is CUDA if available, else the CPU.
+            Joblib's worker processes share the GPUs: worker i gets GPU i modulo the number of GPUs. Any other process
+            takes, and keeps, the GPU with the most free memory among those of the same model as the first one, so that the
+            choice changes neither the precision nor the recorded hardware.
 
     Returns:
         The device.
@@ -38,9 +38,11 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise InputError(f"device={device}: give auto, cpu, cuda or cuda:N") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device={device}: give auto, cpu, cuda or cuda:N")
+        raise InputError(f"device={device}: give auto, cpu, cuda, cuda:N or mps") from None
+    if chosen.type not in ("cpu", "cuda", "mps") or (chosen.type == "mps" and chosen.index):
+        raise InputError(f"device={device}: give auto, cpu, cuda, cuda:N or mps")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device={device}: this machine, or this version of torch, has no MPS; pass device=cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device={device}: this machine has {torch.cuda.device_count()} CUDA devices")
     return chosen

@@ -17,6 +17,7 @@ from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.data.augmentation import build_augmentation, mixes, training_batches
 from regioncount.errors import InputError, one_line
+from regioncount.regions.evaluation import as_float64, float64_device
 from regioncount.training.optimizers import batch_size_at, build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
 from regioncount.training.pruning import prunable_weights, prune, zero_pruned
@@ -107,7 +108,7 @@ def fit(
 
             model.train()
             with training_step.context(), seeded(seed, device):
-                loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+                loss_sum = torch.zeros((), dtype=torch.float64, device=float64_device(device))
                 correct = torch.zeros((), dtype=torch.int64, device=device)
                 # Nothing in this loop waits for the device.
                 for images, labels in training_batches(config.augmentation, dataset, batch_size, order, generator):
@@ -115,7 +116,7 @@ def fit(
                     loss, logits = training_step(inputs, targets)
                     optimizer.step()
                     zero_pruned(weights, masks)
-                    loss_sum += loss.double() * len(labels)
+                    loss_sum += as_float64(loss) * len(labels)
                     correct += (logits.argmax(dim=1) == labels).sum()
                     update_bar(len(labels), loss_sum, correct)
                 train_loss, running_accuracy = loss_sum.item() / train_size, correct.item() / train_size

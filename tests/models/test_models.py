@@ -442,6 +442,8 @@ def test_configs_match_the_registry():
     assert imagenet == set(IMAGENET_NETWORKS) - {"senet18", "simple_dla"}
     for name in imagenet:
         configs.pop(name)
+    assert configs.pop("huggingface") == {"name": "huggingface", "path": None, "pretrained": True}  # the path is required
+    assert configs.pop("timm") == {"name": "timm", **models.default_options("timm")}  # an optional package builds it
     for name, config in configs.items():
         assert config == {"name": name, **models.default_options(name)}
         with torch.device("meta"):

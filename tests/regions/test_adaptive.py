@@ -158,7 +158,8 @@ def test_points_near_a_boundary_get_their_label_from_float32():
     assert auto.entropies == pytest.approx(grid.entropies)
 
 
-WITH_BATCH_NORMALIZATION = [n for n in models.names() if n not in ("mlp", "torchvision", "vision_transformer")]
+OTHERS = ("mlp", "torchvision", "timm", "huggingface", "vision_transformer")
+WITH_BATCH_NORMALIZATION = [n for n in models.names() if n not in OTHERS]
 
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORMALIZATION)

@@ -6,8 +6,11 @@ import pytest
 import torch
 from tiny_training import CPU
 
+import regioncount as rc
 from regioncount import training
 from regioncount.errors import InputError
+from regioncount.regions.evaluation import as_float64, float64_device
+from regioncount.runs import measuring
 from regioncount.training import hardware
 
 
@@ -26,6 +29,52 @@ def test_workers_share_the_gpus_evenly(monkeypatch):
 def test_a_missing_device_raises_an_error_with_its_name(device):
     with pytest.raises(InputError, match=f"device={device}"):
         training.choose_device(device)
+
+
+def test_mps_is_chosen_only_if_it_is_asked_for_and_there(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert training.choose_device("mps") == torch.device("mps")
+    assert training.choose_device("auto").type != "mps"
+    assert training.choose_precision("auto", torch.device("mps")) == "float32"
+    with pytest.raises(InputError, match="device=mps:1: give auto, cpu, cuda, cuda:N or mps"):
+        training.choose_device("mps:1")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device=mps: this machine, or this version of torch, has no MPS; pass device=cpu"):
+        training.choose_device("mps")
+
+
+class TensorOnMPS:
+    """A tensor that raises if it is converted to float64 before it is on the CPU, as those on MPS do."""
+
+    device = torch.device("mps")
+
+    def __init__(self, values):
+        self.values = values
+
+    def to(self, device):
+        return self.values.to(device)
+
+    def double(self):
+        raise TypeError("MPS has no float64")
+
+
+def test_float64_of_mps_is_on_the_cpu():
+    values = torch.tensor([0.1, 2.0])
+    converted = as_float64(TensorOnMPS(values))
+    assert converted.dtype == torch.float64
+    assert torch.equal(converted.float(), values)
+    assert as_float64(values).device == values.device
+    assert float64_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+def test_measures_that_need_float64_are_computed_on_the_cpu(tmp_path, monkeypatch):
+    # cpu:0 stands for the CPU, and cpu for MPS; torch tells the two apart.
+    monkeypatch.setattr(measuring, "float64_device", lambda device: torch.device("cpu", 0))
+    monkeypatch.setattr(measuring, "device_name", str)
+    options = ["epochs=1", "dataset.train_size=50", "model.width=2", "regions.line.number=2", "regions.line.resolution=5"]
+    run = rc.train([*options, f"results={tmp_path}", "device=cpu", "measures=[accuracy,parameter_norm]"])
+    devices = {entry["settings"]["measure"]: entry["how"]["device"] for entry in run.measures.values()}
+    assert devices == {"accuracy": "cpu", "region_count": "cpu", "parameter_norm": "cpu:0"}
 
 
 def test_auto_compiles_long_runs_on_a_cpu_with_a_compiler(monkeypatch):
