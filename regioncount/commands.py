@@ -75,7 +75,7 @@ def _measure(overrides: list[str]) -> None:
     from regioncount import training
     from regioncount.config import parse_measuring
     from regioncount.reporting import plots
-    from regioncount.runs import measuring
+    from regioncount.runs import decision_planes, measuring
     from regioncount.runs.describe import describe
 
     config = parse_measuring(composed)
@@ -83,7 +83,7 @@ def _measure(overrides: list[str]) -> None:
     run, dataset = measuring.open_for_measuring(config, changes)
     epochs = measuring.measure_epochs(run, config, dataset, device)
     say(describe(run, config, dataset, epochs))
-    labels, positions = measuring.decision_regions(run, dataset, device, config.regions.seed)
+    labels, positions = decision_planes.decision_regions(run, dataset, device, config.regions.seed)
     figure = plots.decision_regions([labels], [dataset.name], dataset.classes, [positions])
     for suffix in plots.FORMATS:
         plots.save(figure, run.directory / f"decision_regions{suffix}")

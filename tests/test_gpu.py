@@ -6,7 +6,7 @@ from tiny_training import DIGITS, configuration, new_model
 
 import regioncount as rc
 from regioncount import training
-from regioncount.measures.measured_model import evaluate, split_batches
+from regioncount.measures.outputs import evaluate, split_batches
 from regioncount.runs import runner
 from regioncount.runs.measurements import measured_values
 from regioncount.training.stopping import screened_accuracy

@@ -19,15 +19,8 @@ from regioncount import registry
 from regioncount.columns import Column
 from regioncount.errors import InputError, one_line, raised_by_signal
 from regioncount.measures.checks import check_model
-from regioncount.measures.measured_model import (
-    Batch,
-    DatasetLike,
-    MeasuredModel,
-    Model,
-    device_of,
-    from_dataset,
-    from_tensors,
-)
+from regioncount.measures.measured_model import MeasuredModel, device_of, from_dataset, from_tensors
+from regioncount.measures.outputs import Batch, DatasetLike, Model
 from regioncount.measures.pairs import as_pair
 from regioncount.regions.callables import as_model, class_numbers_of
 

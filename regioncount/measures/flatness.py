@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn.functional import cross_entropy
 
-from regioncount.measures.measured_model import Batch, MeasuredModel
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.outputs import Batch
 from regioncount.measures.weights import (
     PERTURBED_POINTS,
     SEED,

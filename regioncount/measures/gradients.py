@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
-from regioncount.measures.measured_model import Batch, MeasuredModel
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.outputs import Batch
 from regioncount.measures.weights import SEED, as_vector, loss_and_gradient, weights_of
 from regioncount.registry import register_measure
 

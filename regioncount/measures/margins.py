@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
-from regioncount.measures.measured_model import MeasuredModel, output_margins
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.outputs import output_margins
 from regioncount.regions.evaluation import evaluation_mode, true_float32
 from regioncount.regions.outputs import as_output
 from regioncount.registry import register_measure

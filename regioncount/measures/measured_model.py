@@ -1,38 +1,26 @@
 """A trained model with its data, and cached quantities that several measures share."""
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from regioncount.errors import InputError
 from regioncount.measures.folding import network_for_measures
+from regioncount.measures.outputs import Batch, DatasetLike, Model, Outputs, evaluate, split_batches
 from regioncount.regions.evaluation import (
-    as_float64,
     device_and_dtype,
     evaluation_batch,
-    evaluation_mode,
     fast_layout,
-    true_float32,
 )
 from regioncount.regions.outputs import as_output
 from regioncount.regions.screening import FOLDING_INPUTS
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs (B, *input_shape) and labels int64 (B,)."""
-Model = Callable[[Tensor], Any]
-"""A function from inputs (B, *input_shape) to logits (B, classes) or labels (B,): a torch module or any other callable."""
-
 # Measures that take derivatives or perturb weights use this many training points; margins, losses and accuracies use all.
 SAMPLE_POINTS = 1000
-
-# Devices on which networks are evaluated on batches of at most four sizes: cuDNN prepares its kernels anew for each size.
-PADDED_DEVICES = ("cuda",)
 
 # Batch size for models that return labels. Predictions of some scikit-learn models depend on it in their last digits.
 LABEL_BATCH = 1000
@@ -41,65 +29,6 @@ LABELS_ALONE = "a classical classifier gives labels alone"
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-
-class SplitLike(Protocol):
-    """The images and labels of a training or test set."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Labels, int64 (N,)."""
-        ...
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of an image, (C, H, W)."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Tensor) -> Tensor:
-        """Return the images at k indices, (k, C, H, W), not normalized."""
-        ...
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Iterate over images, not normalized, and labels."""
-        ...
-
-
-@runtime_checkable
-class DatasetLike(Protocol):
-    """A data set with a training and a test set, such as `regioncount.data.load` returns."""
-
-    @property
-    def train(self) -> SplitLike:
-        """The training set."""
-        ...
-
-    @property
-    def test(self) -> SplitLike:
-        """The test set."""
-        ...
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Return images normalized as the model expects."""
-        ...
-
-    def to(self, device: torch.device) -> "DatasetLike":
-        """Return the data set on a device."""
-        ...
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Statistics of a model's outputs on a data set."""
-
-    loss: float
-    """Mean cross-entropy in nats; NaN if the model returns labels."""
-    accuracy: float
-    """A fraction."""
-    margins: Tensor | None
-    """The label's logit minus the highest other logit, (N,); None if the model returns labels."""
 
 
 @dataclass(eq=False)
@@ -274,71 +203,6 @@ def device_of(model: Model, default: torch.device) -> torch.device:
     """Return the device of a module's parameters, or the default if there are none."""
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), default)
-
-
-def split_batches(
-    dataset: DatasetLike, split: SplitLike, device: torch.device, batch_size: int | None = None
-) -> Iterator[Batch]:
-    """Iterate over a split of a data set.
-
-    Args:
-        dataset: The data set, which normalizes the images.
-        split: Its training or test set.
-        device: The device on which the model is evaluated.
-        batch_size: Images per batch; by default chosen for the device.
-
-    Yields:
-        Normalized images (B, C, H, W) and labels (B,).
-    """
-    for images, labels in split.batches(batch_size or evaluation_batch(device, math.prod(split.image_shape))):
-        yield fast_layout(dataset.normalize(images)), labels
-
-
-def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> Outputs:
-    """Return loss, accuracy and margins over one pass, in evaluation mode.
-
-    Args:
-        model: The model, which returns logits (B, classes) or labels (B,).
-        batches: Inputs and labels.
-        bfloat16: Whether to evaluate in bfloat16 by autocast instead of IEEE float32.
-    """
-    losses: list[Tensor] = []
-    correct: list[Tensor] = []
-    margins: list[Tensor] = []
-    total = 0
-    with torch.no_grad(), evaluation_mode(model), true_float32():
-        for inputs, labels in batches:
-            padded = _padded(inputs) if isinstance(model, nn.Module) else inputs
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
-                logits = as_output(model(padded))[: len(labels)].to(labels.device)
-            total += len(labels)
-            if logits.dim() == 1:
-                correct.append((logits == labels).sum())
-                continue
-            if logits.is_floating_point():  # a sum of losses in half precision has two digits
-                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            losses.append(as_float64(cross_entropy(logits, labels, reduction="sum")))
-            correct.append((logits.argmax(dim=1) == labels).sum())
-            margins.append(output_margins(logits, labels))
-    accuracy = torch.stack(correct).sum().item() / total
-    if not margins:
-        return Outputs(math.nan, accuracy, None)
-    return Outputs(torch.stack(losses).sum().item() / total, accuracy, torch.cat(margins).cpu())
-
-
-def output_margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the label's logit minus the highest other logit: (B,) from (B, classes) and (B,)."""
-    label_logits = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return label_logits - others.amax(dim=1)
-
-
-def _padded(inputs: Tensor) -> Tensor:
-    """Repeat the last input up to a multiple of a quarter batch, on devices where each batch size has a cost of its own."""
-    if inputs.device.type not in PADDED_DEVICES:
-        return inputs
-    missing = -len(inputs) % max(1, evaluation_batch(inputs.device, inputs[0].numel()) // 4)
-    return fast_layout(torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])])) if missing else inputs
 
 
 def _with_numbers(outputs: Outputs) -> Outputs:

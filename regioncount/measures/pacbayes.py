@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from regioncount.errors import InputError
-from regioncount.measures.measured_model import Batch, MeasuredModel
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.outputs import Batch
 from regioncount.measures.weights import PERTURBED_POINTS, Weights, as_vector, perturbed, weights_of
 from regioncount.regions.evaluation import true_float32
 from regioncount.registry import register_measure

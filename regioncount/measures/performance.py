@@ -3,7 +3,8 @@
 import math
 
 from regioncount.errors import InputError
-from regioncount.measures.measured_model import LABELS_ALONE, MeasuredModel, Outputs
+from regioncount.measures.measured_model import LABELS_ALONE, MeasuredModel
+from regioncount.measures.outputs import Outputs
 from regioncount.registry import register_measure
 
 FITTED_ACCURACY = 0.99

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from regioncount.measures.measured_model import Batch, MeasuredModel
+from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.outputs import Batch
 from regioncount.regions.evaluation import true_float32
 
 Weights = dict[str, Tensor]

@@ -20,7 +20,7 @@ from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, title, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.models.pretrained import check_pixels, output_classes_for, pretrained_state
-from regioncount.regions import Preparation, RegionCount, count_regions, label_planes, sample_indices
+from regioncount.regions import Preparation, RegionCount, count_regions
 from regioncount.regions.evaluation import float64_device
 from regioncount.runs import files, store, weights
 from regioncount.runs.checkpoints import load_checkpoint
@@ -53,7 +53,7 @@ def measure(
     """
     settings = measurement_settings(config, dataset)
     epochs, in_epochs = list(epochs), trained_in_epochs(run.config["model"])
-    on_device = lru_cache(lambda where: (_restorer(run, dataset, where), dataset.to(where)))
+    on_device = lru_cache(lambda where: (restorer(run, dataset, where), dataset.to(where)))
     with tqdm(total=len(epochs) * len(settings), unit=" measures", disable=None, leave=False) as bar:
         for epoch in epochs:
             entries: dict[str, dict[str, Any]] = {}
@@ -94,7 +94,7 @@ def measure(
                 run.save_measures(entries, arrays)
 
 
-def _restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Callable[[], dict]], Callable[..., Any]]:
+def restorer(run: Run, dataset: Dataset, device: torch.device) -> Callable[[Callable[[], dict]], Callable[..., Any]]:
     """Return the function that restores the run's model; see `ModelKind.restorer`."""
     model = run.config["model"]
     return kind_of(model).restorer(model, run.config.get("seed", 0), dataset, device, run.directory)
@@ -108,7 +108,7 @@ def _measured_model(run: Run, model: Callable, dataset: Dataset, device: torch.d
 
     def initial() -> torch.nn.Module:
         try:
-            return cast(torch.nn.Module, _restorer(run, dataset, device)(lambda: run.weights(0)))
+            return cast(torch.nn.Module, restorer(run, dataset, device)(lambda: run.weights(0)))
         except files.Damaged as damage:  # a measure is not undefined because a file is damaged
             run.damaged["initial.pt"] = str(damage)
             raise
@@ -316,47 +316,3 @@ def measure_epochs(run: Run, config: MeasuringConfig, dataset: Dataset, device: 
         store.repair(run)
         measure(run, config, dataset, device, [*epochs, last])
     return [*epochs, last]
-
-
-def decision_regions(
-    run: Run, dataset: Dataset, device: torch.device, seed: int = 0, resolution: int = 150
-) -> tuple[np.ndarray, np.ndarray]:
-    """Label the plane through three training images, of different classes if a hundred draws contain such images.
-
-    If the data are points of a plane (the trait `plane` of the data set), label that plane, over the range of the test
-    points and a margin.
-
-    Args:
-        run: The run.
-        dataset: The data that it was trained on.
-        device: The device on which to evaluate the model.
-        seed: The seed of the choice of images.
-        resolution: The number of points along each side of the square grid.
-
-    Returns:
-        Labels (n, n), and the positions in grid steps of the images (3, 2), or of the training points (k, 2).
-    """
-    model = _restorer(run, dataset, device)(lambda: run.weights(None))
-    source = registry.datasets.get(str(run.config["dataset"].get("name")))
-    if source is not None and source.traits.get("plane"):
-        low, high = _ranges(dataset)
-        corners = torch.stack([low, torch.stack([high[0], low[1], low[2]]), torch.stack([low[0], high[1], low[2]])])
-        triangle = corners.view(1, 3, *dataset.test.image_shape).to(device)
-        plane, [(origin, right, top)] = label_planes(model, triangle, resolution)
-        points = dataset.normalize(dataset.train.take(range(len(dataset.train)))).cpu().flatten(1)
-        shares = ((points - low) / (high - low))[:, :2].double().numpy()
-        return plane[0], origin + shares[:, :1] * (right - origin) + shares[:, 1:] * (top - origin)
-    generator = torch.Generator().manual_seed(seed)
-    triples = sample_indices(len(dataset.train), 2, 100, generator)
-    labels = dataset.train.labels.cpu()
-    distinct = [triple for triple in triples if len(labels[triple].unique()) == 3]
-    triple = (distinct or triples)[0]
-    triangle = dataset.normalize(dataset.train.take(triple)).to(device)
-    plane, positions = label_planes(model, triangle[None], resolution)
-    return plane[0], positions[0]
-
-
-def _ranges(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the smallest and the largest value of each pixel of the normalized test images, (C * H * W,) each."""
-    points = dataset.normalize(dataset.test.take(range(len(dataset.test)))).cpu().flatten(1)
-    return points.amin(dim=0), points.amax(dim=0)

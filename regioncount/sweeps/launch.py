@@ -177,10 +177,10 @@ def _report(plan: Plan) -> int:
 def _decision_regions(planned: PlannedRun) -> tuple[np.ndarray, np.ndarray]:
     """Evaluate a run's model in the plane through three training images."""
     from regioncount import training
-    from regioncount.runs import loading, measuring
+    from regioncount.runs import decision_planes, loading
 
     config, run = planned.config, planned.find_run()
     if run is None:
         raise InputError(f"{planned.name}-{planned.identity}: the run is missing")
     device = training.choose_device(config.device)
-    return measuring.decision_regions(run, loading.load_dataset(config.dataset), device, config.regions.seed)
+    return decision_planes.decision_regions(run, loading.load_dataset(config.dataset), device, config.regions.seed)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from regioncount.config import RunConfig, Stop
 from regioncount.data import Dataset
-from regioncount.measures.measured_model import Outputs, evaluate, evenly_spaced, split_batches
+from regioncount.measures.measured_model import evenly_spaced
+from regioncount.measures.outputs import Outputs, evaluate, split_batches
 from regioncount.regions.screening import BOUND_ERRORS
 
 # Tolerances of the running averages, which lag behind the values at the end of the epoch.

@@ -23,7 +23,7 @@ from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_measuring, parse_run
 from regioncount.data.splits import Split, StreamedSplit
 from regioncount.models import classifiers
-from regioncount.runs import describe, measuring, runner
+from regioncount.runs import decision_planes, describe, measuring, runner
 from regioncount.runs.measurements import measured_values
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -310,7 +310,7 @@ def test_a_run_stores_no_model_and_is_fitted_once_per_process(tmp_path, monkeypa
     more = parse_measuring({"run": str(run.directory), "regions": {"plane": {"dimension": 2, "number": 5}}})
     again, dataset = measuring.open_for_measuring(more)
     measuring.measure_epochs(again, more, dataset, torch.device("cpu"))
-    measuring.decision_regions(again, dataset, torch.device("cpu"))
+    decision_planes.decision_regions(again, dataset, torch.device("cpu"))
     assert fits.count(100) == 2
     assert measured_values(again, more, dataset)["region_count_plane"] >= 1
     assert measured_values(again, prepared.config, prepared.dataset) == pytest.approx(row, nan_ok=True)

@@ -13,7 +13,7 @@ from regioncount.config import parse_run
 from regioncount.data import sources
 from regioncount.errors import InputError
 from regioncount.models import two_layer
-from regioncount.runs import loading, measuring, runner
+from regioncount.runs import decision_planes, loading, runner
 from regioncount.runs.measurements import measured_values
 
 POINTS = np.random.default_rng(0).normal(size=(7, 4))
@@ -163,7 +163,7 @@ def test_the_plane_of_points_is_drawn_with_the_points_where_they_are(name, tmp_p
     np.testing.assert_allclose(points[:, 2], 1)
     expected = [values[:2] for values in sources.POINTS[name]]
     np.testing.assert_allclose(points[:, :2], expected, atol=1.01 / 255)
-    labels, positions = measuring.decision_regions(run, dataset, torch.device("cpu"), resolution=14)
+    labels, positions = decision_planes.decision_regions(run, dataset, torch.device("cpu"), resolution=14)
     steps = np.linspace(-1.3, 1.3, 14)  # the square of the test points, and 15 % on each side
     np.testing.assert_allclose(positions, (points[:, :2].numpy() + 1.3) / 2.6 * 13, atol=1e-5)
     network = two_layer.fit(points.numpy(), two_layer.binary_targets(dataset.train.labels.numpy(), 2), 0, **model_options())

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from regioncount import training
 from regioncount.config import Stop
 from regioncount.measures import from_dataset, value
-from regioncount.measures.measured_model import evaluate, split_batches
+from regioncount.measures.outputs import evaluate, split_batches
 from regioncount.training.stopping import meets_target, near_target, screened_accuracy
 
 
@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_ends_training():
 
 def test_evaluation_averages_over_every_image(monkeypatch):
     model = new_model(configuration(model={"name": "small_cnn", "width": 8})).train()
-    monkeypatch.setattr("regioncount.measures.measured_model.evaluation_batch", lambda device, values: 37)
+    monkeypatch.setattr("regioncount.measures.outputs.evaluation_batch", lambda device, values: 37)
     outputs = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
     assert model.training
     model.eval()
@@ -107,11 +107,11 @@ def test_evaluation_averages_over_every_image(monkeypatch):
 
 def test_padding_of_batches_changes_no_output_and_leaves_few_sizes(monkeypatch):
     model = new_model(configuration(model={"name": "small_cnn", "width": 8}))
-    monkeypatch.setattr("regioncount.measures.measured_model.evaluation_batch", lambda device, values: 40)
+    monkeypatch.setattr("regioncount.measures.outputs.evaluation_batch", lambda device, values: 40)
     expected = evaluate(model, split_batches(DIGITS, DIGITS.train, CPU))
     sizes = []
     model.register_forward_hook(lambda module, inputs, logits: sizes.append(len(logits)))
-    monkeypatch.setattr("regioncount.measures.measured_model.PADDED_DEVICES", ("cpu",))
+    monkeypatch.setattr("regioncount.measures.outputs.PADDED_DEVICES", ("cpu",))
     for number in (130, 117, 40, 3):
         split = DIGITS.train.select(torch.arange(number))
         outputs = evaluate(model, split_batches(DIGITS, split, CPU))
