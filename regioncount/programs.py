@@ -107,9 +107,14 @@ def prepare_run(overrides: Sequence[str]) -> "tuple[PreparedRun, list[str]]":
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
 
     from regioncount.config import parse_run
+    from regioncount.config.training import refuse_epoch_options
+    from regioncount.models.kinds import trained_in_epochs
     from regioncount.runs import runner
 
-    return runner.prepare(parse_run(composed)), [option for option in map(str, grid) if option not in given]
+    config = parse_run(composed)
+    if not trained_in_epochs(config.model):
+        refuse_epoch_options(overrides, config.model["name"])
+    return runner.prepare(config), [option for option in map(str, grid) if option not in given]
 
 
 def run_sweep(overrides: Sequence[str]) -> "tuple[Plan | None, int]":

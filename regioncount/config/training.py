@@ -1,8 +1,35 @@
 """Check the options of training against each other."""
 
+from collections.abc import Iterable
+
 from regioncount import registry
 from regioncount.config.schemas import Pruning, RunConfig
 from regioncount.errors import InputError
+
+# Options without effect on models that are fitted in a single call.
+EPOCH_OPTIONS = (
+    *("optimizer", "schedule", "batch_size", "epochs", "stop", "snapshots"),
+    *("augmentation", "ghost_batch_size", "pruning"),
+)
+
+
+def refuse_epoch_options(overrides: Iterable[str], model: str) -> None:
+    """Refuse options of training in epochs for a model that is fitted in a single call.
+
+    Args:
+        overrides: The overrides of the command line, such as "epochs=5".
+        model: The model's name.
+
+    Raises:
+        InputError: An override sets such an option.
+    """
+    for override in overrides:
+        option = override.lstrip("+~").partition("=")[0]
+        if option.partition(".")[0] in EPOCH_OPTIONS:
+            raise InputError(
+                f"{option}: model={model} is fitted in a single call, without epochs; omit it (model.NAME=VALUE sets the "
+                "model's own options)"
+            )
 
 
 def check_training(config: RunConfig) -> None:

@@ -17,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from regioncount import registry
 from regioncount.columns import is_reserved
 from regioncount.config import parse_run, parse_sweep
+from regioncount.config.training import refuse_epoch_options
 from regioncount.errors import InputError
+from regioncount.models.kinds import trained_in_epochs
 from regioncount.reporting import published
 from regioncount.runs import runner
 from regioncount.runs.environment import environment
@@ -55,6 +57,8 @@ def plan_sweep(
     composed = compose_cells(cells, config, loader)
     prepared_runs = [_prepare(cell, cell_config) for cell, cell_config in zip(cells, composed, strict=True)]
     options = parse_sweep(config.sweep, prepared_runs[0].config)
+    if not any(trained_in_epochs(prepared.config.model) for prepared in prepared_runs):
+        refuse_epoch_options(arguments, prepared_runs[0].config.model["name"])
     if config.tracker.group is not None:
         raise InputError(f"tracker.group={config.tracker.group}: a sweep groups its runs by its own name; pass sweep.name")
     if config.tracker.mode.startswith("wandb") and os.environ.get("WANDB_SWEEP_ID"):

@@ -259,6 +259,22 @@ def test_invalid_options_raise_a_one_line_error_before_anything_is_written(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("model", ["decision_tree", "two_layer"])
+@pytest.mark.parametrize("option", ["epochs=5", "optimizer.learning_rate=0.1", "optimizer=adam", "+stop.train_loss=1"])
+def test_options_of_training_in_epochs_are_refused(tmp_path, model, option):
+    with pytest.raises(
+        rc.InputError, match=f"{option.partition('=')[0].strip('+')}: model={model} is fitted in a single call"
+    ):
+        rc.train([f"model={model}", option, f"results={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_training_in_epochs_are_refused_in_sweeps_without_networks(tmp_path):
+    with pytest.raises(rc.InputError, match="batch_size: model=decision_tree is fitted in a single call"):
+        rc.sweep(["model=decision_tree", "batch_size=16,32", f"results={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_streamed_data_are_refused():
     streamed = StreamedSplit(["a.png", "b.png"], [1, 1], torch.tensor([0, 1]), 32, 0)
     dataset = data.Dataset("photographs", streamed, streamed, ("a", "b"), (0.5,) * 3, (0.25,) * 3)

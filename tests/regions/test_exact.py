@@ -1,7 +1,5 @@
 """Exact counts on lines and in triangles, compared with closed forms and with dense lattices."""
 
-from functools import lru_cache
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ import regioncount as rc
 from regioncount.commands import compose, hydra_ready
 from regioncount.config import parse_run
 from regioncount.errors import InputError
-from regioncount.regions import bounds, exact, triangles
+from regioncount.regions import exact
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines
 from regioncount.regions.piecewise import trace
@@ -24,19 +22,9 @@ from regioncount.regions.triangles import exact_planes
 from regioncount.runs import describe, runner
 from regioncount.runs.measurements import measured_values
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_trace_per_model")]
 
 SHAPE = (2, 6, 6)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_trace_per_model():
-    """Trace a model once if a test counts its regions twice: here, tracing takes longer than counting."""
-    cached = lru_cache(maxsize=1)(trace)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (bounds, exact, triangles):
-            patch.setattr(module, "trace", cached)
-        yield
 
 
 class Residual(nn.Module):

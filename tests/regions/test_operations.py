@@ -1,7 +1,5 @@
 """Operations that exact counts follow, each in a small random network, compared with labels on a dense lattice."""
 
-from functools import lru_cache
-
 import numpy as np
 import pytest
 import torch
@@ -10,11 +8,13 @@ from torch import nn
 from torch.nn import functional
 
 from regioncount.errors import InputError
-from regioncount.regions import bounds, exact, operations, progress, triangles
+from regioncount.regions import exact, operations, progress
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines
 from regioncount.regions.piecewise import trace
 from regioncount.regions.triangles import exact_planes
+
+pytestmark = pytest.mark.usefixtures("one_trace_per_model")
 
 WIDTH = 12
 
@@ -207,16 +207,6 @@ def check_labels(model, line, start, stop, label):
     near = np.minimum(1e-7, (stop - start) / 3)
     for inside in ((start + stop) / 2, start + near, stop - near):
         assert (labels_at(model, line, inside) == label).all()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_trace_per_model():
-    """Trace a model once: here, tracing takes longer than counting."""
-    cached = lru_cache(maxsize=1)(trace)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (bounds, exact, triangles):
-            patch.setattr(module, "trace", cached)
-        yield
 
 
 @pytest.mark.parametrize("name", EVERY)
