@@ -70,6 +70,7 @@ def _execute(
     for descriptor, path in enumerate(printed, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, it would be ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell, it would be ignored
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)

@@ -38,7 +38,7 @@ def _outputs_of_stop_rule(measured: MeasuredModel) -> Outputs | None:
     """Return loss and accuracy on the training set if the stop rule evaluated these weights; see `training.stopping`."""
     last = measured.history()[-1:] if measured.history else []
     for row in last:
-        loss, accuracy = row.get("stop_loss", math.nan), row["train_accuracy"]
+        loss, accuracy = row.get("stop_loss", math.nan), row.get("train_accuracy", math.nan)
         if math.isfinite(loss) and math.isfinite(accuracy):
             return Outputs(loss, accuracy, None)
     return None
