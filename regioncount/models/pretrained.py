@@ -5,7 +5,6 @@ A registry entry of such a model has the trait `pretrained`: a module that imple
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -89,14 +88,12 @@ def pretrained_state(model: Mapping[str, Any]) -> dict[str, Tensor]:
     return cast(Source, source_of(model)).state_dict(model)
 
 
-@lru_cache(maxsize=16)
-def _digest(model: tuple[tuple[str, Any], ...]) -> str:
-    return digest_tensors(pretrained_state(dict(model)))
-
-
 def pretrained_digest(model: Mapping[str, Any]) -> str | None:
-    """Return a hash of a model's pretrained weights; None without them."""
-    return _digest(tuple(sorted(model.items()))) if is_pretrained(model) else None
+    """Return a hash of a model's pretrained weights; None without them.
+
+    It is not cached: in a Python session, the files may be written again under the same path.
+    """
+    return digest_tensors(pretrained_state(model)) if is_pretrained(model) else None
 
 
 def build_initial(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:

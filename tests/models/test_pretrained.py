@@ -224,9 +224,13 @@ def test_training_begins_with_the_pretrained_weights_and_a_new_last_layer(tmp_pa
     assert random.identity != first.identity
 
 
-def test_weights_are_part_of_the_identity_only_if_they_are_pretrained(hub):
+def test_weights_are_part_of_the_identity_only_if_they_are_pretrained(hub, monkeypatch):
     model = {"name": "torchvision", "architecture": "squeezenet1_1", "weights": "IMAGENET1K_V1"}
-    assert pretrained.pretrained_digest(model)
+    digest = pretrained.pretrained_digest(model)
+    assert digest == pretrained.pretrained_digest(model)
+    changed = {name: value + 1 for name, value in pretrained.pretrained_state(model).items()}
+    monkeypatch.setattr(pretrained, "pretrained_state", lambda model: changed)  # as after writing the file again
+    assert pretrained.pretrained_digest(model) not in (digest, None)
     assert pretrained.pretrained_digest({"name": "torchvision", "architecture": "squeezenet1_1"}) is None
     assert (
         "weights"
