@@ -361,6 +361,9 @@ def test_hugging_face_weights_from_a_folder(tmp_path, capsys, kind):
     # transformers may resize with torch, whose rounding differs from Pillow's
     assert values["test_loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-2)
     assert loaded.config["dataset"]["output_classes"] == ["dog", "cow", "cat"]
+    status, printed = measure(capsys, *options, "dataset.output_classes=[cat,dog,cow]")
+    assert status == 2
+    assert "the model's classes are ['dog', 'cow', 'cat']" in printed.err
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
     status, printed = measure(capsys, f"run={directory}", *SMALL, "measures=[parameter_norm]")
