@@ -21,7 +21,7 @@ from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.splits import Split
 from regioncount.errors import InputError
-from regioncount.models import pretrained
+from regioncount.models import huggingface, pretrained
 from regioncount.models.networks import build_for
 from regioncount.runs import measuring
 
@@ -369,6 +369,18 @@ def test_hugging_face_weights_from_a_folder(tmp_path, capsys, kind):
     status, printed = measure(capsys, f"run={directory}", *SMALL, "measures=[parameter_norm]")
     assert status == 2
     assert "config.json has changed" in printed.err
+
+
+def test_a_model_of_hugging_face_in_half_precision_is_evaluated_in_float32(tmp_path):
+    network = save_hugging_face(tmp_path, ["a", "b"], PROCESSORS["vit"]).half()
+    network.save_pretrained(tmp_path)
+    options = {"path": str(tmp_path)}
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"
+    built = huggingface.huggingface_classifier(2, 3, (64, 64), **options)
+    assert {value.dtype for value in built.state_dict().values()} <= {torch.float32, torch.int64}
+    built.load_state_dict(huggingface.state_dict(options))
+    expected = {name: value.float() for name, value in network.state_dict().items()}
+    assert all(torch.equal(value.float(), expected[name]) for name, value in built.state_dict().items())
 
 
 def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypatch, capsys):
