@@ -67,11 +67,6 @@ class Source(Protocol):
         ...
 
 
-def is_pretrained(model: Mapping[str, Any]) -> bool:
-    """Return whether a model of a configuration begins with pretrained weights."""
-    return "_target_" not in model and asks_for_weights(model)
-
-
 def source_of(model: Mapping[str, Any]) -> Source | None:
     """Return the module of the package that a model comes from; None if there is none."""
     entry = None if "_target_" in model else models.get(model["name"])
@@ -83,7 +78,7 @@ def pretrained_state(model: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the pretrained weights of a model of a configuration, on the CPU.
 
     Raises:
-        InputError: They are neither on disk nor can be downloaded, or do not belong to the model.
+        InputError: They are not on disk and cannot be downloaded, or do not belong to the model.
     """
     return cast(Source, source_of(model)).state_dict(model)
 
@@ -93,7 +88,7 @@ def pretrained_digest(model: Mapping[str, Any]) -> str | None:
 
     It is not cached: in a Python session, the files may be written again under the same path.
     """
-    return digest_tensors(pretrained_state(model)) if is_pretrained(model) else None
+    return digest_tensors(pretrained_state(model)) if asks_for_weights(model) else None
 
 
 def build_initial(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
@@ -112,7 +107,7 @@ def build_initial(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
         InputError: The pretrained weights cannot be loaded, or other layers than the last one differ.
     """
     network = build_for(model, dataset)
-    if not is_pretrained(model):
+    if not asks_for_weights(model):
         return network
     own, state = network.state_dict(), pretrained_state(model)
     replaced = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
