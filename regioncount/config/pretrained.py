@@ -29,7 +29,7 @@ def with_preprocessing(model: Mapping[str, Any], dataset: DatasetOptions) -> tup
     entry = None if "_target_" in model else models.get(model["name"])
     if entry is None or "pretrained" not in entry.traits:
         return dict(model), dataset
-    # The others record more than their weights. Without weights, torchvision, whose import is slow, is not needed.
+    # Without weights, the other packages check or record options, but torchvision, whose import is slow, is not needed.
     if model["name"] == "torchvision" and not asks_for_weights(model):
         return dict(model), dataset
 

@@ -201,7 +201,7 @@ def test_labels_are_mapped_to_the_outputs_by_name():
     assert mapped.classes == ("c", "a", "b")
     assert mapped.train.labels.tolist() == [2, 0, 0]
     assert mapped.fingerprints["train"] != dataset.fingerprints["train"]
-    with pytest.raises(InputError, match="1 classes that the model has not, such as 'b'"):
+    with pytest.raises(InputError, match="1 classes that the model does not have, such as 'b'"):
         with_output_classes(dataset, ["c", "a"])
     with pytest.raises(InputError, match="two classes have the name 'c'"):
         with_output_classes(dataset, ["c", "c", "b"])
