@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 BATCH = 100  # the most parameters that MLflow accepts at a time
+MAX_VALUE = 6000  # the characters of a parameter that MLflow stores; `_find` compares them
 
 
 class MLflowTracker(Tracker):
@@ -129,7 +130,7 @@ def run(
     Raises:
         KeyboardInterrupt: It was raised inside the block; the run is marked as killed.
     """
-    parameters = {_valid_key(option): str(value) for option, value in hyperparameters(config)}
+    parameters = {_valid_key(option): str(value)[:MAX_VALUE] for option, value in hyperparameters(config)}
     labels = {
         "identity": identity,
         "group": group,
