@@ -173,8 +173,11 @@ def check_preprocessing(preprocessing: Preprocessing, reference: Callable[[Image
         source: The origin of the weights, for the message.
 
     Raises:
-        InputError: The two differ by more than rounding.
+        InputError: The two differ by more than rounding, or the crop is larger than the resized image.
     """
+    if preprocessing.shorter_side is not None and preprocessing.shorter_side < preprocessing.resize:
+        sizes = f"{preprocessing.resize} pixels of {preprocessing.shorter_side}"
+        raise InputError(f"{source}: its preprocessing is not supported (a crop of {sizes})")
     generator = np.random.default_rng(0)
     for width, height in SAMPLE_SIZES:
         coarse = generator.integers(0, 256, (height // 3, width // 3, 3), dtype=np.uint8)

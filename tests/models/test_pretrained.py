@@ -13,6 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 from torch import nn
+from torchvision.transforms import _presets as transforms
 
 import regioncount as rc
 from regioncount import commands, data, runs
@@ -271,6 +272,10 @@ def test_a_preprocessing_that_differs_is_refused():
     for wrong in ({"resampling": "bilinear"}, {"shorter_side": 250}, {"shorter_side": None}, {"std": (0.25, 0.25, 0.25)}):
         with pytest.raises(InputError, match="not supported"):
             image_for(weights, **(right | wrong))
+    padded = transforms.ImageClassification(crop_size=224, resize_size=200)
+    small = {"shorter_side": 200, "resize": 224, "resampling": "bilinear", "mean": padded.mean, "std": padded.std}
+    with pytest.raises(InputError, match="a crop of 224 pixels of 200"):
+        image_for(padded, **small)
 
 
 def pictures(classes=("a", "b"), size=32, names=None):
