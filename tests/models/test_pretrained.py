@@ -24,7 +24,7 @@ from regioncount.data.splits import Split
 from regioncount.errors import InputError
 from regioncount.models import huggingface, pretrained
 from regioncount.models.networks import build_for
-from regioncount.runs import measuring
+from regioncount.runs import decision_planes
 
 IDS = ("n03445777", "n01440764", "n02979186")  # golf ball (574), tench (0), cassette player (482)
 SMALL = ["regions.line.number=1", "regions.line.resolution=2"]
@@ -44,7 +44,7 @@ def make_folder(root, names, size=(48, 40)):
 def no_figures(monkeypatch):
     """Do not evaluate the decision regions, which takes long for images of 224 pixels."""
     empty = np.zeros((4, 4), dtype=np.int64), np.zeros((3, 2))
-    monkeypatch.setattr(measuring, "decision_regions", lambda *arguments: empty)
+    monkeypatch.setattr(decision_planes, "decision_regions", lambda *arguments: empty)
 
 
 @pytest.fixture
