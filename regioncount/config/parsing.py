@@ -110,7 +110,7 @@ def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig
 
 def _check_source(config: MeasuringConfig) -> None:
     """Check that one thing is given to measure: a run, a file of weights, or a model with pretrained weights."""
-    pretrained = config.run is None and "_target_" not in config.model and asks_for_weights(config.model)
+    pretrained = config.run is None and asks_for_weights(config.model)
     if pretrained and config.checkpoint is not None:
         option = "weights=null" if config.model["name"] == "torchvision" else "pretrained=false"
         raise InputError(f"checkpoint={config.checkpoint}: the model has pretrained weights, too; pass model.{option}")

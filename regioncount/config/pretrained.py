@@ -27,7 +27,10 @@ def with_preprocessing(model: Mapping[str, Any], dataset: DatasetOptions) -> tup
         InputError: The weights are unknown, or an option of the data set differs from their preprocessing.
     """
     entry = None if "_target_" in model else models.get(model["name"])
-    if entry is None or "pretrained" not in entry.traits or not (asks_for_weights(model) or model["name"] != "torchvision"):
+    if entry is None or "pretrained" not in entry.traits:
+        return dict(model), dataset
+    # Without weights, the other packages check or record options, but torchvision, whose import is slow, is not needed.
+    if model["name"] == "torchvision" and not asks_for_weights(model):
         return dict(model), dataset
 
     from regioncount.models.pretrained import source_of

@@ -136,7 +136,7 @@ def with_output_classes(dataset: Dataset, output_classes: str | Sequence[str]) -
     if other := [name for name in dataset.classes if name not in indices]:
         what = "the 1,000 WordNet ids of ImageNet, such as n01440764" if imagenet else abbreviate(", ".join(names))
         raise InputError(
-            f"dataset.output_classes: the data set has {len(other)} classes that the model has not, such as "
+            f"dataset.output_classes: the data set has {len(other)} classes that the model does not have, such as "
             f"{abbreviate(other[0])!r}; the model's are {what}"
         )
     table = torch.tensor([indices[name] for name in dataset.classes])

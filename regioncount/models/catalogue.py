@@ -150,7 +150,9 @@ register_model(
 
 
 def asks_for_weights(model: Mapping[str, Any]) -> bool:
-    """Return whether a model of a configuration, other than of a `_target_`, begins with pretrained weights."""
+    """Return whether a model of a configuration begins with pretrained weights."""
+    if "_target_" in model:
+        return False
     default = {"torchvision": False, "timm": False, "huggingface": True}
     name = model["name"]
     return name in default and bool(model.get("weights") or model.get("pretrained", default[name]))

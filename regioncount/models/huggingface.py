@@ -57,7 +57,8 @@ def huggingface_classifier(
         height, width = image_size
         config.image_size = height if height == width else [height, width]
     try:
-        network = transformers.AutoModelForImageClassification.from_config(config)
+        # Weights may be recorded as float16, in which from_config would build the network.
+        network = transformers.AutoModelForImageClassification.from_config(config, dtype="float32")
     except Exception as error:  # each architecture checks its configuration in its own way
         size = f"{in_channels} x {image_size[0]} x {image_size[1]}"
         raise InputError(f"model.path={path}: no classifier of images of {size} ({one_line(error):.160})") from error

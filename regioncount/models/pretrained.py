@@ -5,7 +5,6 @@ A registry entry of such a model has the trait `pretrained`: a module that imple
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -68,11 +67,6 @@ class Source(Protocol):
         ...
 
 
-def is_pretrained(model: Mapping[str, Any]) -> bool:
-    """Return whether a model of a configuration begins with pretrained weights."""
-    return "_target_" not in model and asks_for_weights(model)
-
-
 def source_of(model: Mapping[str, Any]) -> Source | None:
     """Return the module of the package that a model comes from; None if there is none."""
     entry = None if "_target_" in model else models.get(model["name"])
@@ -84,19 +78,17 @@ def pretrained_state(model: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the pretrained weights of a model of a configuration, on the CPU.
 
     Raises:
-        InputError: They are neither on disk nor can be downloaded, or do not belong to the model.
+        InputError: They are not on disk and cannot be downloaded, or do not belong to the model.
     """
     return cast(Source, source_of(model)).state_dict(model)
 
 
-@lru_cache(maxsize=16)
-def _digest(model: tuple[tuple[str, Any], ...]) -> str:
-    return digest_tensors(pretrained_state(dict(model)))
-
-
 def pretrained_digest(model: Mapping[str, Any]) -> str | None:
-    """Return a hash of a model's pretrained weights; None without them."""
-    return _digest(tuple(sorted(model.items()))) if is_pretrained(model) else None
+    """Return a hash of a model's pretrained weights; None without them.
+
+    It is not cached: in a Python session, the files may be written again under the same path.
+    """
+    return digest_tensors(pretrained_state(model)) if asks_for_weights(model) else None
 
 
 def build_initial(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
@@ -115,7 +107,7 @@ def build_initial(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
         InputError: The pretrained weights cannot be loaded, or other layers than the last one differ.
     """
     network = build_for(model, dataset)
-    if not is_pretrained(model):
+    if not asks_for_weights(model):
         return network
     own, state = network.state_dict(), pretrained_state(model)
     replaced = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
@@ -181,8 +173,11 @@ def check_preprocessing(preprocessing: Preprocessing, reference: Callable[[Image
         source: The origin of the weights, for the message.
 
     Raises:
-        InputError: The two differ by more than rounding.
+        InputError: The two differ by more than rounding, or the crop is larger than the resized image.
     """
+    if preprocessing.shorter_side is not None and preprocessing.shorter_side < preprocessing.resize:
+        sizes = f"{preprocessing.resize} pixels of {preprocessing.shorter_side}"
+        raise InputError(f"{source}: its preprocessing is not supported (a crop of {sizes})")
     generator = np.random.default_rng(0)
     for width, height in SAMPLE_SIZES:
         coarse = generator.integers(0, 256, (height // 3, width // 3, 3), dtype=np.uint8)

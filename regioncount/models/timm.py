@@ -58,7 +58,7 @@ def resolve(options: Mapping[str, Any]) -> dict[str, Any]:
         )
     if not options.get("pretrained"):
         return dict(options)
-    architecture = options.get("architecture", "resnet18")
+    architecture = options["architecture"]
     config = _weights_config(architecture)
     return {**options, "architecture": f"{config.architecture}.{config.tag}" if config.tag else config.architecture}
 
@@ -81,7 +81,7 @@ def preprocessing(options: Mapping[str, Any]) -> Preprocessing:
 
 
 def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return ImageNet's classes if the tag of the weights ends in in1k or names it; see `pretrained.Source`."""
+    """Return ImageNet's classes if the tag of the weights contains in1k; see `pretrained.Source`."""
     config = _weights_config(options["architecture"])
     return imagenet_classes() if config.num_classes == 1000 and "in1k" in (config.tag or "") else None
 

@@ -114,7 +114,7 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _weights(options: Mapping[str, Any]) -> Any:
     """Return a member of torchvision's enumeration of the weights of an architecture."""
-    architecture, name = options.get("architecture", "resnet18"), options["weights"]
+    architecture, name = options["architecture"], options["weights"]
     enumeration = _with_architecture(architecture).models.get_model_weights(architecture)
     if name in enumeration.__members__:
         return enumeration[name]

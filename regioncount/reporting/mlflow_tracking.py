@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 BATCH = 100  # the most parameters that MLflow accepts at a time
+MAX_VALUE = 6000  # the characters of a parameter that MLflow stores; `_find` compares them
 
 
 class MLflowTracker(Tracker):
@@ -129,7 +130,7 @@ def run(
     Raises:
         KeyboardInterrupt: It was raised inside the block; the run is marked as killed.
     """
-    parameters = {_valid_key(option): str(value) for option, value in hyperparameters(config)}
+    parameters = {_valid_key(option): str(value)[:MAX_VALUE] for option, value in hyperparameters(config)}
     labels = {
         "identity": identity,
         "group": group,
@@ -177,10 +178,10 @@ def _open(
             with FileLock(directory / ".lock"):  # of processes that create the database at once, some would fail
                 client = MlflowClient(uri)
                 experiment = _experiment(client, project, str(directory / "artifacts"))
-        found = _find(client, experiment, parameters, labels)
-        run = found or client.create_run(experiment, run_name=name, tags={"identity": labels["identity"]})
+        existing = _find(client, experiment, parameters, labels)
+        run = existing or client.create_run(experiment, run_name=name, tags={"identity": labels["identity"]})
         run_id = run.info.run_id
-        entries = [Param(key, value) for key, value in parameters.items()] if found is None else []
+        entries = [Param(key, value) for key, value in parameters.items()] if existing is None else []
         for first in range(0, len(entries), BATCH):
             client.log_batch(run_id, params=entries[first : first + BATCH])
         # The labels by which `_find` recognizes a run are complete only after its parameters.
@@ -190,7 +191,7 @@ def _open(
         address = f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if is_web else uri
         if is_local:
             address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        return MLflowTracker(client, run, address, found is None)
+        return MLflowTracker(client, run, address, existing is None)
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")[:300]
         say(f"tracker=mlflow did not start; the run continues untracked ({reason})", sys.stderr)

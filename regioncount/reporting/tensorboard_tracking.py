@@ -76,6 +76,7 @@ class TensorBoardTracker(Tracker):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            # From step 1, also without the values of epoch 0 that an earlier process measured after training.
             self._writer = SummaryWriter(str(self._directory), purge_step=step if step > 1 else 0)
         return self._writer
 

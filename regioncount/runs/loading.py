@@ -1,10 +1,12 @@
 """Load the data set of a configuration, and check the model against it."""
 
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 from regioncount.config import MeasuringConfig, RunConfig
 from regioncount.data.dataset import Dataset, load_checked
-from regioncount.data.sources import DatasetOptions
+from regioncount.data.sources import DatasetOptions, FileOptions
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError
 from regioncount.models.kinds import kind_of
@@ -13,13 +15,19 @@ from regioncount.registry import subspaces
 
 
 def load_dataset(options: DatasetOptions) -> Dataset:
-    """Load the data set of a configuration. The two most recently used data sets are cached."""
-    return _load(type(options), options.model_dump_json())
+    """Return the data set of a configuration. The two most recently used data sets are cached."""
+    # In a Python session, a file of arrays may be written again under the same path.
+    version = None
+    if isinstance(options, FileOptions) and options.path is not None:
+        with suppress(OSError):  # `load_checked` raises the error
+            status = Path(options.path).expanduser().stat()
+            version = status.st_size, status.st_mtime_ns
+    return _load(type(options), options.model_dump_json(), version)
 
 
 # More would fill the memory in a sweep over many data sets.
 @lru_cache(maxsize=2)
-def _load(schema: type[DatasetOptions], options: str) -> Dataset:
+def _load(schema: type[DatasetOptions], options: str, version: tuple[int, int] | None) -> Dataset:
     return load_checked(schema.model_validate_json(options))
 
 

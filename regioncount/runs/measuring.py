@@ -20,6 +20,7 @@ from regioncount.measures.measured_model import MeasuredModel, from_dataset
 from regioncount.models.kinds import kind_of, title, trained_in_epochs
 from regioncount.models.networks import build_for, load_state
 from regioncount.models.pretrained import check_pixels, output_classes_for, pretrained_state
+from regioncount.options import abbreviate
 from regioncount.regions import Preparation, RegionCount, count_regions
 from regioncount.regions.evaluation import float64_device
 from regioncount.runs import files, store, weights
@@ -63,7 +64,7 @@ def measure(
             for name, setting in settings.items():
                 key = measurement_key(setting, epoch)
                 if key not in run.measures:
-                    # Most measures need float64, which MPS has not.
+                    # Most measures need float64, which MPS does not support.
                     fast = in_epochs and (name == "accuracy" or name in config.regions.subspaces)
                     where = device if fast else float64_device(device)
                     restore, device_dataset = on_device(where)
@@ -244,7 +245,7 @@ def _with_classes_of_model(config: MeasuringConfig, dataset: Dataset) -> Dataset
     check_pixels(dataset, config.model)
     if config.dataset.output_classes is not None:
         if (needed := output_classes_for(config.model, dataset)) is not None:
-            raise InputError(f"dataset.output_classes: the model's classes are {needed:.60}; leave the option out")
+            raise InputError(f"dataset.output_classes: the model's classes are {abbreviate(needed)}; leave the option out")
         return dataset
     if (output_classes := output_classes_for(config.model, dataset)) is None:
         return dataset

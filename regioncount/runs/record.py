@@ -87,7 +87,7 @@ class Run:
 
     @property
     def tracked(self) -> list[str]:
-        """The trackers that this run has been logged to, each as "mode:project:group"."""
+        """The trackers that this run has been logged to; see `tracking.destination`."""
         return self.record["tracked"]
 
     def history(self) -> pd.DataFrame:

@@ -14,9 +14,10 @@ from regioncount.config import RunConfig, as_mapping
 from regioncount.data.augmentation import check_augmentation
 from regioncount.data.dataset import Dataset
 from regioncount.errors import say
+from regioncount.models.catalogue import asks_for_weights
 from regioncount.models.kinds import kind_of, trained_in_epochs
 from regioncount.models.networks import check_last_batch
-from regioncount.models.pretrained import build_initial, check_pixels, is_pretrained, pretrained_digest
+from regioncount.models.pretrained import build_initial, check_pixels, pretrained_digest
 from regioncount.runs import files, store, tracking
 from regioncount.runs.environment import environment
 from regioncount.runs.identity import measurement_key, run_identity
@@ -79,7 +80,7 @@ def prepare(config: RunConfig) -> PreparedRun:
     precision = training.choose_precision(config.precision, device)
     passes = registry.optimizers[config.optimizer["name"]].traits.get("passes", 1) if config.optimizer else 1
     multiply_adds = check(config, dataset)
-    if is_pretrained(config.model):
+    if asks_for_weights(config.model):
         check_pixels(dataset, config.model)
         build_initial(config.model, dataset)  # raises its errors before training
     if config.optimizer:

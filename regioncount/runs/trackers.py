@@ -12,7 +12,7 @@ It is also called with `tags` and `notes` if the options tracker.tags and tracke
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ class NoTracker(Tracker):
 
     @property
     def lost(self) -> bool:
-        """Always true."""
+        """Return true: nothing has been logged."""
         return True
 
 
@@ -97,25 +97,25 @@ class _Guarded(Tracker):
             return True
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        self._attempt(self._tracker.log, metrics, step)
+        self._attempt("log", metrics, step)
 
     def log_snapshot(self, values: Mapping[str, Any], epoch: int) -> None:
-        self._attempt(self._tracker.log_snapshot, values, epoch)
+        self._attempt("log_snapshot", values, epoch)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        self._attempt(self._tracker.summarize, values)
+        self._attempt("summarize", values)
 
     def table(self, name: str, dataframe: "pd.DataFrame") -> None:
-        self._attempt(self._tracker.table, name, dataframe)
+        self._attempt("table", name, dataframe)
 
     def scatter(self, name: str, dataframe: "pd.DataFrame", x: str, y: str, title: str) -> None:
-        self._attempt(self._tracker.scatter, name, dataframe, x, y, title)
+        self._attempt("scatter", name, dataframe, x, y, title)
 
     def chart(self, name: str, figure: "go.Figure") -> None:
-        self._attempt(self._tracker.chart, name, figure)
+        self._attempt("chart", name, figure)
 
     def figure(self, name: str, path: Path | str, caption: str = "") -> None:
-        self._attempt(self._tracker.figure, name, path, caption)
+        self._attempt("figure", name, path, caption)
 
     def close(self, manager: AbstractContextManager[Tracker], error: BaseException | None) -> None:
         """Leave the context manager of the tracker, also after a method has failed."""
@@ -125,11 +125,11 @@ class _Guarded(Tracker):
             if failure is not error:
                 self._fail(failure)
 
-    def _attempt(self, method: Callable[..., Any], *arguments: Any) -> None:
+    def _attempt(self, method: str, *arguments: Any) -> None:
         if self._failed:
             return
         try:
-            method(*arguments)
+            getattr(self._tracker, method)(*arguments)  # a plugin's tracker may lack it
         except Exception as error:
             self._fail(error)
 

@@ -61,7 +61,7 @@ def start_tracker(
 
 
 def destination(prepared: "PreparedRun") -> str:
-    """Return where a run is logged, as it is recorded in run.json.
+    """Return where a run is logged, "mode:project:group" and more, as it is recorded in run.json.
 
     Each trial of W&B's agent is a run of W&B of its own, which gets the values also if our run is complete.
     """

@@ -19,12 +19,14 @@ import regioncount as rc
 from regioncount import data, registry
 from regioncount.arguments import parse_arguments
 from regioncount.config import as_mapping, parse_measuring, parse_run
+from regioncount.config.datasets import validate_dataset
 from regioncount.data import conversion, image_listing, load
 from regioncount.data.augmentation import crop_flip, random_resized_crop
 from regioncount.data.image_folder import decode
 from regioncount.data.normalization import constants_of
 from regioncount.errors import InputError
 from regioncount.runs import measuring, runner
+from regioncount.runs.loading import load_dataset
 from regioncount.runs.measurements import measured_values
 
 IRIS = load_iris()
@@ -328,6 +330,16 @@ def test_constants_are_those_of_numpy_rounded_to_six_digits_of_the_deviation(see
     exact = values.astype(np.float64)
     np.testing.assert_allclose(std, exact.std(axis=(0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(mean, exact.mean(axis=(0, 2, 3)), atol=1e-5 * exact.std())
+
+
+def test_a_file_that_is_written_again_is_read_again(tmp_path):
+    arrays = split(*features())
+    options = validate_dataset(npz(**arrays)(tmp_path), recorded=False)
+    first = load_dataset(options)
+    assert load_dataset(options) is first
+    changed = {key: np.concatenate([value, value]) for key, value in arrays.items()}
+    npz(**changed)(tmp_path)
+    assert len(load_dataset(options).train) == 2 * len(first.train)
 
 
 def test_fingerprints_are_those_of_the_content(tmp_path):

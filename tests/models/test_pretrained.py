@@ -13,6 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 from torch import nn
+from torchvision.transforms import _presets as transforms
 
 import regioncount as rc
 from regioncount import commands, data, runs
@@ -21,7 +22,7 @@ from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.splits import Split
 from regioncount.errors import InputError
-from regioncount.models import pretrained
+from regioncount.models import huggingface, pretrained
 from regioncount.models.networks import build_for
 from regioncount.runs import decision_planes
 
@@ -201,7 +202,7 @@ def test_labels_are_mapped_to_the_outputs_by_name():
     assert mapped.classes == ("c", "a", "b")
     assert mapped.train.labels.tolist() == [2, 0, 0]
     assert mapped.fingerprints["train"] != dataset.fingerprints["train"]
-    with pytest.raises(InputError, match="1 classes that the model has not, such as 'b'"):
+    with pytest.raises(InputError, match="1 classes that the model does not have, such as 'b'"):
         with_output_classes(dataset, ["c", "a"])
     with pytest.raises(InputError, match="two classes have the name 'c'"):
         with_output_classes(dataset, ["c", "c", "b"])
@@ -224,9 +225,13 @@ def test_training_begins_with_the_pretrained_weights_and_a_new_last_layer(tmp_pa
     assert random.identity != first.identity
 
 
-def test_weights_are_part_of_the_identity_only_if_they_are_pretrained(hub):
+def test_weights_are_part_of_the_identity_only_if_they_are_pretrained(hub, monkeypatch):
     model = {"name": "torchvision", "architecture": "squeezenet1_1", "weights": "IMAGENET1K_V1"}
-    assert pretrained.pretrained_digest(model)
+    digest = pretrained.pretrained_digest(model)
+    assert digest == pretrained.pretrained_digest(model)
+    changed = {name: value + 1 for name, value in pretrained.pretrained_state(model).items()}
+    monkeypatch.setattr(pretrained, "pretrained_state", lambda model: changed)  # as after writing the file again
+    assert pretrained.pretrained_digest(model) not in (digest, None)
     assert pretrained.pretrained_digest({"name": "torchvision", "architecture": "squeezenet1_1"}) is None
     assert (
         "weights"
@@ -267,6 +272,10 @@ def test_a_preprocessing_that_differs_is_refused():
     for wrong in ({"resampling": "bilinear"}, {"shorter_side": 250}, {"shorter_side": None}, {"std": (0.25, 0.25, 0.25)}):
         with pytest.raises(InputError, match="not supported"):
             image_for(weights, **(right | wrong))
+    padded = transforms.ImageClassification(crop_size=224, resize_size=200)
+    small = {"shorter_side": 200, "resize": 224, "resampling": "bilinear", "mean": padded.mean, "std": padded.std}
+    with pytest.raises(InputError, match="a crop of 224 pixels of 200"):
+        image_for(padded, **small)
 
 
 def pictures(classes=("a", "b"), size=32, names=None):
@@ -357,11 +366,26 @@ def test_hugging_face_weights_from_a_folder(tmp_path, capsys, kind):
     # transformers may resize with torch, whose rounding differs from Pillow's
     assert values["test_loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-2)
     assert loaded.config["dataset"]["output_classes"] == ["dog", "cow", "cat"]
+    status, printed = measure(capsys, *options, "dataset.output_classes=[cat,dog,cow]")
+    assert status == 2
+    assert "the model's classes are ['dog', 'cow', 'cat']" in printed.err
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
     status, printed = measure(capsys, f"run={directory}", *SMALL, "measures=[parameter_norm]")
     assert status == 2
     assert "config.json has changed" in printed.err
+
+
+def test_a_model_of_hugging_face_in_half_precision_is_evaluated_in_float32(tmp_path):
+    network = save_hugging_face(tmp_path, ["a", "b"], PROCESSORS["vit"]).half()
+    network.save_pretrained(tmp_path)
+    options = {"path": str(tmp_path)}
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"
+    built = huggingface.huggingface_classifier(2, 3, (64, 64), **options)
+    assert {value.dtype for value in built.state_dict().values()} <= {torch.float32, torch.int64}
+    built.load_state_dict(huggingface.state_dict(options))
+    expected = {name: value.float() for name, value in network.state_dict().items()}
+    assert all(torch.equal(value.float(), expected[name]) for name, value in built.state_dict().items())
 
 
 def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypatch, capsys):

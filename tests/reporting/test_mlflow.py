@@ -33,6 +33,15 @@ def steps(client, run, name):
     return sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name))
 
 
+def test_a_run_with_empty_and_very_long_parameters_is_continued(tmp_path):
+    config = {"measures": [], "dataset": {"output_classes": [f"class {number}" for number in range(1000)]}}
+    for _ in range(2):
+        with start(tmp_path, config) as track:
+            assert not track.lost
+    _, runs = read(tmp_path)
+    assert len(runs) == 1
+
+
 def test_parameters_metrics_by_epoch_tags_and_artifacts(tmp_path, capsys):
     import pandas as pd
 

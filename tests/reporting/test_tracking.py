@@ -412,6 +412,22 @@ def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err == "tracker=failing failed (OSError: no server); results are not affected\n"
 
 
+def test_a_tracker_that_lacks_a_method_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
+
+    @registry.register_tracker("empty")
+    @contextmanager
+    def empty(**_):
+        yield
+
+    with start(tmp_path, mode="empty") as tracker:
+        tracker.log({}, step=1)
+        tracker.log_snapshot({}, 1)
+        assert tracker.lost
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tracker=empty failed (AttributeError" in line
+
+
 def test_a_tracker_that_cannot_be_started_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.trackers, "_entries", dict(registry.trackers._entries))
 
