@@ -1,4 +1,7 @@
-"""Train models and run sweeps from Python, as the commands train and sweep do."""
+"""Train models and run sweeps from Python, as the commands train and sweep do.
+
+The commands call `prepare_run` and `run_sweep`; `train` and `sweep` are the public functions.
+"""
 
 import json
 import warnings
