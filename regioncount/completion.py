@@ -1,4 +1,4 @@
-"""Completion of options and choices in a shell: the candidates, and the script that asks for them."""
+"""Completion of options and choices in bash: the candidates, and the script that requests them."""
 
 import os
 import re
@@ -11,10 +11,8 @@ from regioncount.config.descriptions import choices_of
 from regioncount.config_files import CONFIGS, LAUNCHERS, group_choices, group_names
 from regioncount.errors import InputError
 
-COMMANDS = ("train", "measure", "sweep")
-
-# The function asks the command itself. Bash replaces only what follows the last of COMP_WORDBREAKS, such as "=", so that
-# much of each candidate is removed. Python and uv get it only if they have no completion of their own.
+# The function calls the command itself. Bash replaces only what follows the last of COMP_WORDBREAKS, such as "=", so the
+# part before it is removed from each candidate. Python and uv get it only if they have no completion of their own.
 BASH = """\
 _regioncount_completion() {
     local line=${COMP_LINE:0:$COMP_POINT} word command candidate
@@ -74,23 +72,23 @@ def candidates(config_name: str, line: str) -> list[str]:
     if any(part in ("-m", "--multirun") for part in words):
         config_name = "sweep"
     if word.startswith("-") and "=" not in word:
-        found = ["--help", "--version", "--config-dir=", "--cfg", "--info", "--shell-completion", "--hydra-help"]
-        found += ["--multirun"] * (config_name == "train")
-        return [flag for flag in found if flag.startswith(word)]
+        flags = ["--help", "--version", "--config-dir=", "--cfg", "--info", "--shell-completion", "--hydra-help"]
+        flags += ["--multirun"] * (config_name == "train")
+        return [flag for flag in flags if flag.startswith(word)]
     dashes, word = word[: len(word) - len(word.lstrip("-+~"))], word.lstrip("-+~")
     option, separator, value = word.partition("=")
     folders = [CONFIGS, *_config_dirs(words)]
     if separator:
         kept = re.sub(r"[^,\[]*$", "", value)  # of a list or of several values
         choices = _choices(option, folders)
-        found = [f"{option}={kept}{choice}" for choice in choices if choice.startswith(value.removeprefix(kept))]
+        completed = [f"{option}={kept}{choice}" for choice in choices if choice.startswith(value.removeprefix(kept))]
     else:
         names = option_names(config_name, words)
         groups = ["dataset", "model", "regions"] if config_name == "measure" else group_names(folders)
         if config_name == "sweep":
             names += ["hydra/launcher", "hydra.launcher.n_jobs"]
-        found = [f"{name}=" for name in dict.fromkeys([*groups, *names]) if name.startswith(option)]
-    return [f"{dashes}{text}" for text in found]
+        completed = [f"{name}=" for name in dict.fromkeys([*groups, *names]) if name.startswith(option)]
+    return [f"{dashes}{text}" for text in completed]
 
 
 def _choices(option: str, folders: Sequence[Path]) -> Sequence[str]:

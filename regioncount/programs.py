@@ -1,4 +1,7 @@
-"""Train models and run sweeps from Python, as the commands train and sweep do."""
+"""Train models and run sweeps from Python, as the commands train and sweep do.
+
+The commands call `prepare_run` and `run_sweep`; `train` and `sweep` are the public functions.
+"""
 
 import json
 import warnings
@@ -78,14 +81,14 @@ def sweep(options: Sequence[str] = ()) -> list[MeasuredRun]:
         raise InputError("hydra/sweeper: only sweeps of hydra/sweeper=regioncount return their runs; omit the option")
     runs, table = collect_runs(plan)
     rows = table.to_dict("records")
-    found = [
+    measured = [
         _with_values(run, row, planned)
         for planned, run, row in zip(plan.runs, runs, rows, strict=True)
         if run is not None and row["status"] in ("finished", "diverged")
     ]
-    if missing := len(rows) - len(found):
+    if missing := len(rows) - len(measured):
         warnings.warn(f"{missing} of {len(rows)} runs failed or were not started: {plan.directory}/runs.csv", stacklevel=2)
-    return found
+    return measured
 
 
 def prepare_run(overrides: Sequence[str]) -> "tuple[PreparedRun, list[str]]":

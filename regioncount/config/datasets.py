@@ -11,7 +11,8 @@ from regioncount.data import targets
 from regioncount.data.sources import DatasetOptions
 from regioncount.errors import InputError
 from regioncount.options import abbreviate, validate_options
-from regioncount.registry import Entry, datasets, unknown_choice
+from regioncount.registry import Entry, datasets
+from regioncount.suggestions import unknown_choice
 
 
 class RecordedDataset(DatasetOptions):

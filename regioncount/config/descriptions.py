@@ -117,26 +117,26 @@ def _describe(schema: type) -> Iterator[tuple[str, Description]]:
 
 def _docstrings(schema: type) -> dict[str, str]:
     """Return the docstring below each field of a class, also of inherited ones, as one line."""
-    found: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for parent in reversed(schema.__mro__):
         if parent.__module__.startswith("regioncount."):
-            found |= _docstrings_in_module(parent.__module__).get(parent.__name__, {})
-    return found
+            docstrings |= _docstrings_in_module(parent.__module__).get(parent.__name__, {})
+    return docstrings
 
 
 @cache
 def _docstrings_in_module(module: str) -> dict[str, dict[str, str]]:
     """Return the docstrings below the fields of each class of a module."""
-    found: dict[str, dict[str, str]] = {}
+    by_class: dict[str, dict[str, str]] = {}
     for node in ast.parse(Path(cast(Any, find_spec(module)).origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
-            docstrings = found.setdefault(node.name, {})
+            docstrings = by_class.setdefault(node.name, {})
             for statement, following in pairwise(node.body):
                 if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                     text = following.value if isinstance(following, ast.Expr) else None
                     words = str(text.value).split() if isinstance(text, ast.Constant) else []
                     docstrings[statement.target.id] = " ".join(words)
-    return found
+    return by_class
 
 
 def _flatten(annotation: Any) -> tuple[list[Any], list[Any]]:

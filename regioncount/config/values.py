@@ -33,7 +33,7 @@ def plain(composed: DictConfig | Mapping[str, Any], group: str = "") -> dict[str
         try:
             container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
-            raise InputError(_one_line(error, group)) from error
+            raise InputError(_first_line(error, group)) from error
     else:
         container = composed
     if not isinstance(container, Mapping):
@@ -131,7 +131,7 @@ def _schema_at(schema: type, location: tuple[str | int, ...]) -> type:
     return schema
 
 
-def _one_line(error: OmegaConfBaseException, group: str) -> str:
+def _first_line(error: OmegaConfBaseException, group: str) -> str:
     """Return the first line of OmegaConf's message, after the option's name."""
     message = str(getattr(error, "msg", None) or error).strip().splitlines()[0]
     key = str(getattr(error, "full_key", "") or group)

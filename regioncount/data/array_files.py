@@ -73,13 +73,13 @@ def _find(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, 
         if role in roles:
             raise InputError(f"{path}: the arrays {roles[role]} and {name} have the same meaning; leave one out")
         roles[role] = name
-    found = {kind: (roles[kind, "x"], roles[kind, "y"]) for kind, _ in roles if {(kind, "x"), (kind, "y")} <= roles.keys()}
-    halves = [name for (kind, _), name in roles.items() if kind not in found]
-    if halves or "train" not in found:
+    pairs = {kind: (roles[kind, "x"], roles[kind, "y"]) for kind, _ in roles if {(kind, "x"), (kind, "y")} <= roles.keys()}
+    halves = [name for (kind, _), name in roles.items() if kind not in pairs]
+    if halves or "train" not in pairs:
         present = ", ".join(f"{name} {arrays[name].shape}" for name in arrays) or "no arrays"
         advice = "name them x_train, y_train, x_test and y_test, or x and y"
         raise InputError(f"{path}: it holds {abbreviate(present)}; {advice}")
-    return found
+    return pairs
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

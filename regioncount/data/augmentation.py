@@ -87,11 +87,8 @@ def check_augmentation(name: str, dataset: Dataset) -> None:
         raise InputError(f"augmentation={name}: the inputs are features, not images; choose none or mixup")
     if entry.plugin is None:
         return
-    images, labels, generator = (
-        dataset.train.take([0, 1]),
-        dataset.train.labels[:2].clone(),
-        torch.Generator().manual_seed(0),
-    )
+    images, labels = dataset.train.take([0, 1]), dataset.train.labels[:2].clone()
+    generator = torch.Generator().manual_seed(0)
     if mixes(name):
         expected = f"images float32 {tuple(images.shape)} and probabilities ({len(labels)}, {dataset.num_classes})"
         result = entry.build(dataset.normalize(images), labels, dataset.num_classes, generator)

@@ -54,7 +54,10 @@ class Dataset:
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 hashes of the content of "train" and "test". They do not depend on the data set's name or path."""
+        """SHA-256 hashes of "train" and "test": of their content or, if streamed, of the files' names, sizes and labels.
+
+        They do not depend on the data set's name or path.
+        """
         splits = {"train": self.train, "test": self.test}
         return {name: split.fingerprint(self.num_classes, self.mean, self.std) for name, split in splits.items()}
 
@@ -74,11 +77,11 @@ def load(name: str, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:
-        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, arrays, two_points,
-            three_points, or one from a plugin.
+        name: A registered data set: digits, cifar10, cifar100, svhn, imagenet, image_folder, arrays, hugging_face,
+            two_points, three_points, or one from a plugin.
         **options: Fields of `regioncount.data.sources.DatasetOptions`: root, train_size, test_size, seed, resize,
             label_noise, title, workers, mean, std, shorter_side, resampling, output_classes; for folders of images, squash;
-            for files of arrays, path.
+            for files of arrays, path; for hugging_face, inputs and labels.
 
     Returns:
         The data set, on the CPU.

@@ -66,10 +66,10 @@ def read_saved(folder: Path, inputs: Sequence[str] | None, labels: str | None) -
 
 def _label_column(folder: Path, features: Any) -> str:
     typed = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
-    found = typed if len(typed) == 1 else [name for name in features if name.lower() in LABEL_WORDS]
-    if len(found) != 1:
+    candidates = typed if len(typed) == 1 else [name for name in features if name.lower() in LABEL_WORDS]
+    if len(candidates) != 1:
         raise InputError(f"{folder} has the columns {', '.join(features)}; pass dataset.labels=COLUMN")
-    return found[0]
+    return candidates[0]
 
 
 def _input_columns(folder: Path, features: Any, labels: str) -> list[str]:
@@ -77,13 +77,13 @@ def _input_columns(folder: Path, features: Any, labels: str) -> list[str]:
     images = [name for name, kind in others.items() if type(kind).__name__ == "Image"]
     lists = [name for name, kind in others.items() if type(kind).__name__ in ("List", "Sequence", "Array2D", "Array3D")]
     numbers = all(getattr(kind, "dtype", "").startswith(("int", "uint", "float")) for kind in others.values())
-    found = images or lists or (list(others) if numbers else [])
-    if not found or ((images or lists) and len(found) != 1):
+    columns = images or lists or (list(others) if numbers else [])
+    if not columns or ((images or lists) and len(columns) != 1):
         raise InputError(
             f"{folder} has the columns {', '.join(features)}; pass dataset.inputs=[COLUMN] of images or numbers (of text, "
             "compute embeddings first)"
         )
-    return found
+    return columns
 
 
 def _inputs(part: Any, columns: list[str], name: str) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 A source is a function of the options that returns the training split, the test split and the class names. A split is a
 `StreamedSplit` or a pair of inputs and labels, integers (N,). Inputs are images, uint8 or floating point (N, C, H, W), or
-features, (N, F). A source without an official test
-split returns None instead; a training split is then drawn, and the remaining images form the test split.
+features, (N, F). A source without an official test split returns None instead; a training split is then drawn, and the
+remaining images form the test split.
 
 This module does not import torch, so that configurations can be read without it.
 """
@@ -30,7 +30,6 @@ DOWNLOADS = {
     "cifar100": "cifar-100-python.tar.gz",
     "svhn": "train_32x32.mat and test_32x32.mat",
 }
-
 
 Channels = Annotated[list[Float], Field(min_length=1, max_length=2**16)]
 
@@ -70,13 +69,12 @@ class DatasetOptions(Options):
     """The number of processes that decode streamed images (imagenet); null: one per processor core, at most 8."""
     mean: Channels | None = None
     """The mean of each channel with which images are normalized, for uint8 pixels scaled to [0, 1]; of each feature, or a
-    single number for all features. null: that of the data set or, without one, of
-    the training images."""
+    single number for all features. null: that of the data set or, without one, of the training images."""
     std: Channels | None = None
-    """The standard deviation of each channel or feature, as `mean`."""
+    """The standard deviation of each channel or feature, given as the mean is."""
     shorter_side: Annotated[Int, Field(ge=1, le=4096)] | None = None
-    """The length in pixels to which the shorter side of an image is resized before the central square of `resize` pixels is
-    cropped, as by torchvision's Resize and CenterCrop; null: see `resize`."""
+    """The length in pixels to which the shorter side of an image is resized before the central square of
+    dataset.resize pixels is cropped, as by torchvision's Resize and CenterCrop; null: see dataset.squash."""
     resampling: Literal["bilinear", "bicubic"] | None = None
     """How images are resized; null: bilinear."""
     output_classes: OutputClasses | None = None
@@ -105,9 +103,10 @@ class SavedOptions(DatasetOptions):
     """The options of a data set of Hugging Face's package `datasets`."""
 
     inputs: Annotated[list[Str], Field(min_length=1)] | None = None
-    """The columns of the inputs; see `read_saved`."""
+    """The columns of the inputs, a list: one of images or of lists of numbers, or several of numbers; null: the only
+    choice."""
     labels: Str | None = None
-    """The column of the labels."""
+    """The column of the labels; null: the only one of the type ClassLabel, or with a name such as label."""
 
 
 class FolderOptions(DatasetOptions):

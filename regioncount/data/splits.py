@@ -97,7 +97,7 @@ class StreamedSplit:
     labels: Tensor
     """int64 (N,), on the device to which batches are copied."""
     size: int
-    """Height and width in pixels."""
+    """Height and width of the images in pixels."""
     workers: int
     """The number of processes that decode batches; 0 to decode in the calling process."""
     squash: bool = False
@@ -190,9 +190,9 @@ class StreamedSplit:
         return 0
 
     def fingerprint(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> str:
-        """Return a SHA-256 hash of labels, file names and sizes, the image size and form, and the normalization.
+        """Return a SHA-256 hash of labels, file names and sizes, the form of the images, and the normalization.
 
-        The files themselves are not read.
+        The content of the files is not read.
         """
         digest = _begin_fingerprint((len(self), *self.image_shape), num_classes, mean, std)
         if self.squash:

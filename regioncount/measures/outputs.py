@@ -31,17 +31,17 @@ class SplitLike(Protocol):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of an image, (C, H, W)."""
+        """The shape of an input: (C, H, W), or (F,) for features."""
         ...
 
     def __len__(self) -> int: ...
 
     def take(self, indices: Tensor) -> Tensor:
-        """Return the images at k indices, (k, C, H, W), not normalized."""
+        """Return the inputs at k indices, (k, *image_shape), not normalized."""
         ...
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Iterate over images, not normalized, and labels."""
+        """Iterate over inputs, not normalized, and labels."""
         ...
 
 
@@ -60,7 +60,7 @@ class DatasetLike(Protocol):
         ...
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return images normalized as the model expects."""
+        """Return inputs normalized as the model expects."""
         ...
 
     def to(self, device: torch.device) -> "DatasetLike":

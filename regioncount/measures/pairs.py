@@ -24,7 +24,7 @@ def as_pair(data: Any, name: str, class_numbers: dict[str, int]) -> tuple[Tensor
             All examples are read into memory.
         name: What the data are, for the message.
         class_numbers: The number of each class that has a name. If it is empty and the labels are names, it is filled in
-            sorted order; names that are not in it are added.
+            sorted order; names that it does not have are added.
 
     Returns:
         Inputs (N, *input_shape), and labels int64 (N,).
@@ -75,7 +75,7 @@ def _read_all(data: "Dataset[Any] | DataLoader[Any]", name: str) -> tuple[Tensor
     """Return all inputs and labels of a data set or a data loader.
 
     Raises:
-        InputError: If the examples are no pairs of tensors and labels, or differ the next time.
+        InputError: If the examples are no pairs of tensors and labels, or differ when they are read again.
     """
     advice = "each example must be a pair of a tensor and a label; give the data set a transform, or the loader a collate_fn"
     loader = _in_order(data) if isinstance(data, DataLoader) else DataLoader(data, batch_size=BATCH_SIZE)

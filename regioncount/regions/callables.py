@@ -1,4 +1,4 @@
-"""A caller's model as a function of a batch of inputs: wrapped modules, half precision, estimators and named classes."""
+"""A caller's model as a function of a batch of inputs: wrapped modules, half precision, estimators, names of classes."""
 
 import copy
 import functools

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from regioncount.errors import InputError, one_line, say
 from regioncount.runs.files import Damaged, check_unpacked_size
 
-# The keys under which programs store the weights in a checkpoint. The first one that is there is read.
+# The keys under which programs store the weights in a checkpoint. The first one that the file has is read.
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 # Prefixes of wrappers and of modules that hold the network: DataParallel, torch.compile, Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 OUTSIDE = "\0"  # marks names that do not have the prefix which was removed from the others
-LISTED = 5  # keys in a message
+LISTED = 5  # the most names in a message
 # Numbers of numpy and the options of argparse beside the weights; creating them runs no code of the file.
 SAFE_TYPES: list[Any] = [
     *(argparse.Namespace, np.dtype, np.ndarray),
@@ -65,8 +65,8 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
     loaded = next((named for named in _renamed(state) if needed <= named.keys()), None)
     if loaded is None:
         raise InputError(_difference(path, own, state))
-    left = [name for name in loaded if name not in own]
-    if inside := [name for name in left if not name.startswith(OUTSIDE)]:
+    not_loaded = [name for name in loaded if name not in own]
+    if inside := [name for name in not_loaded if not name.startswith(OUTSIDE)]:
         raise InputError(f"checkpoint={path}: the model has no {_listed(inside)}; choose the model that was trained")
     weights = own | {name: loaded[name] for name in own if name in loaded}
     if wrong := [name for name in own if weights[name].shape != own[name].shape]:
@@ -74,7 +74,7 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
         raise InputError(f"checkpoint={path}: the weights do not fit the model: {wrong[0]} has the shape {shapes}")
     for name, tensor in own.items():
         _require_values(path, name, weights[name], tensor.is_floating_point())
-    others = [*(name for name in content if key and name != key), *(name.removeprefix(OUTSIDE) for name in left)]
+    others = [*(name for name in content if key and name != key), *(name.removeprefix(OUTSIDE) for name in not_loaded)]
     if others:
         source = f"the weights under {key!r}" if key else "the weights"
         say(f"checkpoint={path}: read {source}; not loaded: {_listed(others)}", sys.stderr)
@@ -139,7 +139,7 @@ def _read_safetensors(content: bytes, path: Path) -> dict[Any, Any]:
     try:
         from safetensors.torch import load
     except ImportError as error:
-        raise InputError(f"checkpoint={path}: install the package safetensors to read it") from error
+        raise InputError(f"checkpoint={path}: run `pip install safetensors` to read it") from error
     try:
         return dict(load(content))
     except Exception as error:

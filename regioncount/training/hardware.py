@@ -44,7 +44,8 @@ def choose_device(device: str) -> torch.device:
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device={device}: this machine, or this version of torch, has no MPS; pass device=cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device}: this machine has {torch.cuda.device_count()} CUDA devices")
+        number = torch.cuda.device_count()
+        raise InputError(f"device={device}: this machine has {number} CUDA device{'s' * (number != 1)}; pass device=auto")
     return chosen
 
 
