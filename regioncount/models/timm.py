@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from regioncount.data.imagenet import imagenet_classes
@@ -94,8 +95,13 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
         raise InputError(f"model.checkpoint_path={path}: no such file")
     # A file is read in place of the download, with the same conversion of names.
     overlay = {"file": str(Path(path).expanduser()), "source": ""} if path is not None else None
+    states: list[dict[str, Tensor]] = []
     try:
-        return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+        for seed in (0, 1):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay)
+                states.append(model.state_dict())
     except Exception as error:  # the hub's client raises many types of exceptions without a network
         cause = one_line(f"{type(error).__name__}: {error}")
         if path is not None:
@@ -107,6 +113,10 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
             f"model.architecture={architecture}: its weights are not in the cache and cannot be downloaded "
             f"({cause:.120}); download model.safetensors from {origin} and pass model.checkpoint_path=FILE"
         ) from error
+    # timm loads some architectures without requiring every weight; those that are missing keep random values.
+    if missing := [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]:
+        raise InputError(f"model.architecture={architecture}: the file of weights has no {', '.join(missing[:3])}")
+    return states[0]
 
 
 def _weights_config(architecture: str) -> Any:

@@ -314,6 +314,14 @@ def test_timm_weights_from_a_file(tmp_path, capsys):
     assert "not weights of timm's 'test_resnet.r160_in1k'" in printed.err
 
 
+def test_a_file_without_weights_that_timm_does_not_require_is_refused(tmp_path):
+    pytest.importorskip("timm")
+    torch.save({"other": torch.ones(2)}, tmp_path / "weights.pt")
+    options = {"name": "timm", "architecture": "dla46_c.in1k", "checkpoint_path": str(tmp_path / "weights.pt")}
+    with pytest.raises(InputError, match=r"dla46_c\.in1k: the file of weights has no .*weight"):
+        pretrained.pretrained_state(options)
+
+
 def test_timm_without_pretrained_weights():
     pytest.importorskip("timm")
     network = build_for({"name": "timm", "architecture": "resnet18"}, pictures())
