@@ -68,7 +68,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def class_numbers_of(model: Any) -> dict[str, int]:
     """Return the number of each class of an estimator of scikit-learn whose classes have names; {} for other models."""
-    classes = np.asarray(getattr(model, "classes_", [])) if not isinstance(model, nn.Module) else np.empty(0)
+    classes = () if isinstance(model, nn.Module) else getattr(model, "classes_", ())  # of several outputs: a list of arrays
     return {str(name): number for number, name in enumerate(classes)} if is_text(classes) else {}
 
 
