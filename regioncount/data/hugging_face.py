@@ -57,6 +57,8 @@ def read_saved(folder: Path, inputs: Sequence[str] | None, labels: str | None) -
     label = features[label_column]
     if isinstance(label, datasets.ClassLabel) and all(target.min() >= 0 for target in targets if len(target)):
         classes = tuple(label.names)
+        if any(part.features[label_column] != label for part in parts):
+            raise InputError(f"{folder}: {label_column} has other classes or another order in the test set; cast both alike")
     else:
         first, second, classes = as_labels(targets[0], targets[1] if targets[1:] else None, names)
         targets = [target for target in (first, second) if target is not None]
