@@ -36,12 +36,11 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
 
 def _outputs_of_stop_rule(measured: MeasuredModel) -> Outputs | None:
     """Return loss and accuracy on the training set if the stop rule evaluated these weights; see `training.stopping`."""
-    last = measured.history()[-1:] if measured.history else []
-    for row in last:
-        loss, accuracy = row.get("stop_loss", math.nan), row.get("train_accuracy", math.nan)
-        if math.isfinite(loss) and math.isfinite(accuracy):
-            return Outputs(loss, accuracy, None)
-    return None
+    history = measured.history() if measured.history else []
+    if not history:
+        return None
+    loss, accuracy = (history[-1].get(name, math.nan) for name in ("stop_loss", "train_accuracy"))
+    return Outputs(loss, accuracy, None) if math.isfinite(loss) and math.isfinite(accuracy) else None
 
 
 @register_measure(scale_invariant=True)

@@ -149,7 +149,7 @@ def _in_bfloat16(model: nn.Module) -> nn.Module | None:
     """Return a copy in bfloat16; None if the module cannot be copied."""
     try:
         return to_fast_layout(plain_copy(model).to(torch.bfloat16))
-    except Exception:
+    except Exception:  # copying runs the model's own code, which may raise anything
         return None
 
 

@@ -604,6 +604,19 @@ def test_a_saved_data_set_of_hugging_face_is_read(tmp_path, kind):
         load("hugging_face", root=tmp_path / "saved", labels="nothing")
 
 
+def test_classes_in_another_order_in_the_test_set_are_refused(tmp_path):
+    datasets = pytest.importorskip("datasets")
+
+    def split(names):
+        types = {"x": datasets.Value("float32"), "y": datasets.Value("float32"), "label": datasets.ClassLabel(names=names)}
+        columns = {"x": [0.0, 1.0], "y": [1.0, 0.0], "label": [0, 1]}
+        return datasets.Dataset.from_dict(columns, features=datasets.Features(types))
+
+    datasets.DatasetDict(train=split(["a", "b"]), test=split(["b", "a"])).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(InputError, match="label has other classes or another order in the test set"):
+        load("hugging_face", root=tmp_path / "saved")
+
+
 def test_without_the_package_a_saved_data_set_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match="run `pip install datasets`"):

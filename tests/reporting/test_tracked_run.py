@@ -103,7 +103,7 @@ def test_marks_are_those_of_tables(monkeypatch, values, fitted, degenerate):
     tracker = SimpleNamespace(summarize=logged.update)
     prepared = SimpleNamespace(config=None, dataset=SimpleNamespace(classes=tuple("abcdefghij")))
     monkeypatch.setattr(tracking, "measured_values", lambda *_: values)
-    tracking.log_summary(tracker, prepared, SimpleNamespace(status="finished", summary={}))  # type: ignore
+    tracking.log_summary(tracker, prepared, SimpleNamespace(status="finished", summary={}))  # pyright: ignore[reportArgumentType]
     assert (logged["fitted"], logged["degenerate"]) == (fitted, degenerate)
     table = analysis.mark(pd.DataFrame([values | {"num_classes": 10}]))
     assert (bool(table["fitted"][0]), bool(table["degenerate"][0])) == (fitted, degenerate)
@@ -119,7 +119,7 @@ def test_marks_are_those_of_tables(monkeypatch, values, fitted, degenerate):
 )
 def test_a_run_is_named_by_what_varies(varied, name):
     config = SimpleNamespace(optimizer={"learning_rate": 0.1}, batch_size=64, seed=4)
-    assert tracking.run_name(SimpleNamespace(name="digits-mlp", config=config), varied) == name  # type: ignore
+    assert tracking.run_name(SimpleNamespace(name="digits-mlp", config=config), varied) == name  # pyright: ignore[reportArgumentType]
 
 
 def test_tags_and_notes_do_not_change_the_identity_and_invalid_ones_are_refused(tmp_path):
