@@ -3,7 +3,7 @@
 python benchmarks/full_width.py FILE
 
 FILE contains the authors' published runs, tidied to one row per run: experiment, network, learning_rate, batch_size,
-train_accuracy, test_accuracy (fractions) and region counts at recorded epochs, of which regions_200 is used. Their counts are
+test_accuracy (a fraction) and regions_200, the region count at epoch 200. Their counts are
 averages over weight decays and seeds. It prints a row for each configuration. For each network and subspace, it prints
 Pearson's r of our counts and theirs, the relative differences of the counts and, without the learning rate 0.001, the same
 r and that of our count and gap.
