@@ -17,6 +17,7 @@ from regioncount.data.dataset import Dataset
 from regioncount.data.random_crops import DRAWS, crop_boxes
 from regioncount.data.splits import StreamedSplit
 from regioncount.errors import InputError
+from regioncount.regions.evaluation import training_layout
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """A function of inputs, not normalized, (B, C, H, W) or (B, F), labels (B,) and a generator on the CPU.
@@ -36,7 +37,7 @@ def build_augmentation(name: str, dataset: Dataset) -> Augmentation:
         else:
             augmented = images if cropped else entry.build(images, generator)
             inputs, targets = dataset.normalize(augmented), labels
-        return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs, targets
+        return inputs.contiguous(memory_format=training_layout(inputs.device)) if inputs.dim() == 4 else inputs, targets
 
     return augment
 

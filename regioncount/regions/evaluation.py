@@ -47,6 +47,11 @@ def evaluation_batch(device: torch.device, values: int) -> int:
     return max(1, BATCH_VALUES.get(device.type, BATCH_VALUES["cuda"]) // max(1, values))
 
 
+def training_layout(device: torch.device) -> torch.memory_format:
+    """Return the memory layout of networks and images in training: channels-last, which batch normalization on MPS lacks."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def fast_layout(inputs: Tensor) -> Tensor:
     """Return images in the memory layout in which convolutions run fastest.
 

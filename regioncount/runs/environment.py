@@ -2,6 +2,8 @@
 
 import platform
 import subprocess
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -50,6 +52,10 @@ def device_name(device: "torch.device") -> str:
 @lru_cache
 def _processor() -> str:
     """Return the processor's model name, or "cpu" if the system does not provide it."""
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux

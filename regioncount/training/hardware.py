@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from functools import lru_cache
 
 import torch
@@ -68,7 +69,8 @@ def choose_compilation(compilation: bool | str, device: torch.device, work: floa
     """Return whether to compile the training step with torch.compile.
 
     Args:
-        compilation: True, False or "auto". "auto" compiles long runs on a CPU if there is a C++ compiler.
+        compilation: True, False or "auto". "auto" compiles long runs on a CPU if there is a C++ compiler, except on a Mac,
+            whose compiler lacks OpenMP.
         device: The device of training.
         work: The multiply-adds in all forward passes of the run.
 
@@ -78,7 +80,8 @@ def choose_compilation(compilation: bool | str, device: torch.device, work: floa
     Raises:
         InputError: Compilation is requested on a CPU, but there is no C++ compiler.
     """
-    if compilation is False or (compilation == "auto" and (device.type != "cpu" or work < MIN_COMPILED_WORK)):
+    pays_off = device.type == "cpu" and work >= MIN_COMPILED_WORK and sys.platform != "darwin"
+    if compilation is False or (compilation == "auto" and not pays_off):
         return False
     possible = device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
     if compilation is True and not possible:

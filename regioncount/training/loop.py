@@ -17,7 +17,7 @@ from regioncount import data
 from regioncount.config import RunConfig
 from regioncount.data.augmentation import build_augmentation, mixes, training_batches
 from regioncount.errors import InputError, one_line
-from regioncount.regions.evaluation import as_float64, float64_device
+from regioncount.regions.evaluation import as_float64, float64_device, training_layout
 from regioncount.training.optimizers import batch_size_at, build_optimizer, build_schedule
 from regioncount.training.progress import progress_bar
 from regioncount.training.pruning import prunable_weights, prune, zero_pruned
@@ -73,7 +73,7 @@ def fit(
     Raises:
         UnusableCheckpoint: The checkpoint is not one of this model, optimizer and schedule.
     """
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=training_layout(device))
     optimizer = build_optimizer(model, config.optimizer)
     schedule = build_schedule(optimizer, config.schedule, config.epochs)
     training_step = build_training_step(model, optimizer, config, device=device, precision=precision, compiled=compiled)
