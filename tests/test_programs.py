@@ -5,6 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 from command_line import run_command
 from hydra.core.global_hydra import GlobalHydra
 
@@ -114,3 +115,17 @@ def test_an_application_of_hydra_may_train():
         rc.train(TINY)
         assert GlobalHydra.instance().hydra is application
         assert OmegaConf.is_config(compose("train", []))
+
+
+def test_the_model_of_a_run_is_loaded_with_its_data(directory):
+    run = rc.train([*TINY, "snapshots.epochs=[1]", "snapshots.keep=true"])
+    model, dataset = rc.runs.load_model(run.directory)
+    inputs = dataset.normalize(dataset.test.take(range(len(dataset.test))))
+    assert (model(inputs).argmax(dim=1) == dataset.test.labels).double().mean() == run.values["test_accuracy"]
+    assert not model.training
+    for epoch in (0, 1):
+        weights = run.weights(epoch)
+        loaded, _ = rc.runs.load_model(run.directory, epoch)
+        assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    with pytest.raises(rc.InputError, match=r"has no weights of epoch 7; those of the epochs \[0, 1\] are on disk"):
+        rc.runs.load_model(run.directory, 7)

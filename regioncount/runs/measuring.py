@@ -12,7 +12,15 @@ import torch
 from tqdm import tqdm
 
 from regioncount import measures, registry
-from regioncount.config import MeasuringConfig, RunConfig, as_mapping, parse_dataset, parse_model, parse_run, require_plugins
+from regioncount.config import (
+    MeasuringConfig,
+    RunConfig,
+    as_mapping,
+    parse_dataset,
+    parse_model,
+    parse_run,
+    require_plugins,
+)
 from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.subspaces import draw_vertices
 from regioncount.errors import InputError, one_line
