@@ -111,6 +111,12 @@ def load_checked(options: DatasetOptions) -> Dataset:
         if test.image_shape != train.image_shape:
             shapes = f"{train.image_shape} for training and {test.image_shape} for testing"
             raise InputError(f"dataset={entry.name}: its images have the shapes {shapes}; give both the same shape")
+        if isinstance(train, Split) and isinstance(test, Split) and train.images.dtype != test.images.dtype:
+            kinds = [str(split.images.dtype).removeprefix("torch.") for split in (train, test)]
+            raise InputError(
+                f"dataset={entry.name}: its images are {kinds[0]} for training and {kinds[1]} for testing, and only uint8 "
+                "ones are divided by 255; give both the same type"
+            )
         mean, std = _normalization(entry, train, options)
         train = _subset(train, options.train_size, len(classes), train_generator, "train")
     test = _subset(test, options.test_size, len(classes), test_generator, "test")

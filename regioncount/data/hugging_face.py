@@ -9,7 +9,7 @@ import numpy as np
 from regioncount.data.array_files import LABEL_WORDS, Pair
 from regioncount.data.conversion import as_labels, channels_first
 from regioncount.data.examples import stack_examples
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, how_to_install, one_line
 from regioncount.options import abbreviate
 
 
@@ -34,7 +34,8 @@ def read_saved(folder: Path, inputs: Sequence[str] | None, labels: str | None) -
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise InputError(f"dataset=hugging_face needs datasets ({one_line(error)}): run `pip install datasets`") from error
+        installation = how_to_install("datasets", "datasets")
+        raise InputError(f"dataset=hugging_face needs datasets ({one_line(error)}): {installation}") from error
     try:
         stored: Any = datasets.load_from_disk(str(folder))
     except Exception as error:  # damaged files raise many types of exceptions
@@ -75,7 +76,8 @@ def _label_column(folder: Path, features: Any) -> str:
 
 
 def _input_columns(folder: Path, features: Any, labels: str) -> list[str]:
-    others = {name: kind for name, kind in features.items() if name != labels}
+    # A data set made from rows of a table in pandas has a column of their numbers there.
+    others = {name: kind for name, kind in features.items() if name != labels and not name.startswith("__index_level_")}
     images = [name for name, kind in others.items() if type(kind).__name__ == "Image"]
     lists = [name for name, kind in others.items() if type(kind).__name__ in ("List", "Sequence", "Array2D", "Array3D")]
     numbers = all(getattr(kind, "dtype", "").startswith(("int", "uint", "float")) for kind in others.values())

@@ -1,7 +1,11 @@
 """Conversion of pictures of any number of bits to 8 bits per channel."""
 
+import warnings
+
 import numpy as np
 from PIL import Image
+
+TWELVE_BITS = 4095
 
 
 def as_eight_bits(image: Image.Image) -> Image.Image:
@@ -25,6 +29,12 @@ def as_eight_bits(image: Image.Image) -> Image.Image:
         return image
     pixels = np.asarray(image)
     if is_sixteen:
+        if 0 < pixels.max() <= TWELVE_BITS:
+            warnings.warn(
+                f"a 16-bit picture has no value above {TWELVE_BITS}: of its levels, at most 17 are left, since 65535 is "
+                "scaled to 255; if its pixels have 12 bits or fewer, save them multiplied to the range of 16 bits",
+                stacklevel=2,
+            )
         levels = np.rint(pixels.astype(np.float64) * (255 / 65535))
     elif image.mode == "F":
         if not ((pixels >= 0) & (pixels <= 1)).all():  # false for NaN, too

@@ -283,5 +283,5 @@ def _existing_root(options: DatasetOptions, content: str = "a folder with train/
         raise InputError(f"dataset={options.name} needs dataset.root=DIR: {content}")
     root = Path(options.root).expanduser()
     if not root.is_dir():
-        raise InputError(f"dataset.root={root} is not a folder")
+        raise InputError(f"dataset.root={root} is not a folder; pass dataset.root=DIR: {content}")
     return root

@@ -3,6 +3,7 @@
 import sys
 import unicodedata
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -554,6 +555,22 @@ def test_grey_levels_of_16_bits_are_scaled(tmp_path, suffix):
     assert np.array_equal(decode(str(tmp_path / f"a.{suffix}")), np.broadcast_to(expected, (3, 2, 4)))
 
 
+def test_twelve_bits_in_16_are_named(tmp_path):
+    for name, largest in (("twelve", 4095), ("sixteen", 4096), ("black", 0)):
+        Image.fromarray(np.array([[0, largest]], np.uint16)).save(tmp_path / f"{name}.png")
+        with pytest.warns(UserWarning, match="no value above 4095") if name == "twelve" else nullcontext():
+            decode(str(tmp_path / f"{name}.png"))
+
+
+@pytest.mark.parametrize("uint8_part", ["train", "test"])
+def test_images_of_which_only_one_part_would_be_scaled_are_refused(tmp_path, uint8_part):
+    pixels, y = images()
+    parts = {f"x_{part}": pixels.astype(np.uint8 if part == uint8_part else np.float32) for part in ("train", "test")}
+    np.savez(tmp_path / "mixed.npz", **parts, y_train=y, y_test=y)
+    with pytest.raises(InputError, match="only uint8 ones are divided by 255; give both the same type"):
+        load("arrays", path=tmp_path / "mixed.npz")
+
+
 def test_floats_from_0_to_1_are_scaled(tmp_path):
     levels = np.array([[0, 0.25, 0.5], [0.75, 0.999, 1]], np.float32)
     Image.fromarray(levels).save(tmp_path / "a.tif")
@@ -587,7 +604,10 @@ def test_a_saved_data_set_of_hugging_face_is_read(tmp_path, kind):
         saved = datasets.Dataset.from_dict(columns, features=datasets.Features(types))
         inputs, classes = pixels[:, None], ("b", "a")
     elif kind == "numbers":
-        columns = {name: x[:, i] for i, name in enumerate("dcba")} | {"target": [names[label] for label in y]}
+        columns = {name: x[:, i] for i, name in enumerate("dcba")} | {
+            "__index_level_0__": range(150),
+            "target": [names[label] for label in y],
+        }
         saved, inputs, classes = datasets.Dataset.from_dict(columns), x, tuple(names)
     else:
         columns = {"text": ["word"] * 150, "embedding": x.tolist(), "label": y.tolist()}
@@ -619,5 +639,5 @@ def test_classes_in_another_order_in_the_test_set_are_refused(tmp_path):
 
 def test_without_the_package_a_saved_data_set_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match="run `pip install datasets`"):
+    with pytest.raises(InputError, match="run `uv sync --extra datasets` or, without uv, `pip install datasets`"):
         load("hugging_face", root=tmp_path)
