@@ -45,7 +45,7 @@ REPLACED_HYDRA_OPTIONS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        unknown = re.search(r"unrecognized arguments:.*? --([\w.]+)", message)
+        unknown = re.search(r"unrecognized arguments:.*? --([\w.-]+)", message)
         advice = f"; for an option, write {unknown[1]}=VALUE" if unknown else ""
         raise InputError(f"{message}{advice} (--help lists the flags)")
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from regioncount.config_files import CONFIGS, group_choices, group_names, search_folders
-from regioncount.errors import InputError, one_line
+from regioncount.errors import InputError, how_to_install, one_line
 from regioncount.suggestions import is_initials, most_similar, suggest
 
 MAX_CHOICES = 30  # in a message
@@ -132,9 +132,9 @@ def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> s
 def _unknown_file(group: str, name: str, choices: Sequence[str]) -> str:
     """Return the message for a choice of a config group that does not exist."""
     if group == "hydra/launcher" and name.startswith("submitit"):
-        return f"{group}={name} needs hydra-submitit-launcher: run `pip install hydra-submitit-launcher`"
+        return f"{group}={name} needs hydra-submitit-launcher: {how_to_install('hydra-submitit-launcher', 'submitit')}"
     if group == "hydra/sweeper" and name == "optuna":
-        return f"{group}={name} needs hydra-optuna-sweeper: run `pip install hydra-optuna-sweeper`"
+        return f"{group}={name} needs hydra-optuna-sweeper: {how_to_install('hydra-optuna-sweeper')}"
     end = suggest(name, choices)
     if not end and (same := [choice for choice in choices if choice.rpartition("/")[2].startswith(name)]):
         end = f"; did you mean {same[0]}?"

@@ -28,6 +28,17 @@ def raised_by_signal(error: BaseException) -> bool:
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
+def how_to_install(package: str, extra: str | None = None) -> str:
+    """Return how to install a package, for the end of a message.
+
+    Args:
+        package: The package.
+        extra: The extra of this project that has it, if there is one.
+    """
+    with_uv = f"uv sync --extra {extra}" if extra else f"uv pip install {package}"
+    return f"run `{with_uv}` or, without uv, `pip install {package}`"
+
+
 def one_line(reason: object) -> str:
     """Return a message as one line, with each unprintable character replaced by "?"."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(str(reason).split()))

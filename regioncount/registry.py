@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from regioncount.columns import check_measure_name
-from regioncount.errors import InputError, one_line, raised_by_signal
+from regioncount.errors import InputError, how_to_install, one_line, raised_by_signal
 from regioncount.suggestions import unknown_choice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -250,9 +250,8 @@ def require_package(entry: Entry) -> None:
     package = entry.traits.get("requires")
     # `find_spec` also finds a directory of this name, such as W&B's output, as a namespace package. That has no origin.
     if package and getattr(find_spec(package), "origin", None) is None:
-        extra = entry.traits.get("extra")
-        installed = f'"regioncount[{extra}]"' if extra else package
-        raise InputError(f"tracker={entry.name} needs {package}: run `pip install {installed}`, or pass tracker=disabled")
+        installation = how_to_install(package, entry.traits.get("extra"))
+        raise InputError(f"tracker={entry.name} needs {package}: {installation}; or pass tracker=disabled")
 
 
 def resolve(reference: Any) -> Any:

@@ -69,6 +69,7 @@ def test_the_version_is_printed(name):
         ("train", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("train", ["--cfg", "nonsense"], "invalid choice"),
         ("train", ["--seed", "3"], "for an option, write seed=VALUE"),
+        ("train", ["--dry-run"], "for an option, write dry-run=VALUE"),
         ("train", ["--conf=x", "--hel"], "unrecognized arguments: --hel"),
         ("train", ["hydra.run.dir=x"], r"^hydra\.run\.dir=x has no effect: .* pass results=DIR"),
         ("sweep", ["hydra.run.dir=x"], r"^hydra\.run\.dir=x has no effect: .* pass results=DIR"),

@@ -115,6 +115,7 @@ def _reliability(
     observed: Observations, measure: str, target: str, within: list[str], seed: str, level: float
 ) -> Statistics:
     values = observed.values[[measure, target]].to_numpy()
+    differs = [observed.values[name].groupby(observed.configuration).nunique().max() > 1 for name in (measure, target)]
     values = (values - values.mean(axis=0)) / np.abs(values - values.mean(axis=0)).max(axis=0)
     cell = np.zeros(len(values), dtype=np.int64)
     if within:
@@ -139,7 +140,8 @@ def _reliability(
         result[f"reliability_{of}"] = _share(effect, noise / runs)
         result[f"run_reliability_{of}"] = _share(effect, noise)
         if noise < NEGLIGIBLE:
-            notes.append(f"{name} is the same for all seeds")
+            same = "differs between seeds by the same amount in all configurations"
+            notes.append(f"{name} {same if differs[position] else 'is the same for all seeds'}")
             continue
         result[f"p_value_{of}"] = p_value = float(special.fdtrc(*degrees, between[position, position] / noise))
         if p_value > SIGNIFICANCE:

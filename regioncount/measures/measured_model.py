@@ -185,7 +185,11 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
             or labels.shape != inputs.shape[:1]
         ):
             described = f"{inputs.dtype} {tuple(inputs.shape)} and {labels.dtype} {tuple(labels.shape)}"
-            raise InputError(f"the data are {described}: pass float inputs (N, *input_shape) and labels int64 (N,)")
+            remedy = ""
+            if inputs.is_floating_point() and labels.shape[:1] == inputs.shape[:1]:
+                classes = labels.dim() == 2 and labels.shape[1] > 1
+                remedy = ", such as labels.argmax(1)" if classes else ", such as labels.flatten().long()"
+            raise InputError(f"the data are {described}: pass float inputs (N, *input_shape) and labels int64 (N,){remedy}")
         if not len(inputs):
             raise InputError("the data have no examples")
     device = device_of(model, train[0].device)

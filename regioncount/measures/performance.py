@@ -20,7 +20,8 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
         train_accuracy and test_accuracy (fractions), train_loss and test_loss (mean cross-entropy in nats),
         generalization_gap = train_accuracy - test_accuracy and test_error = 1 - test_accuracy (Li et al. 2025, section 3).
     """
-    train, test = _outputs_of_stop_rule(measured) or measured.train_outputs, measured.test_outputs
+    train = _outputs_of_stop_rule(measured) or measured.train_outputs
+    test = measured.test_outputs if measured.test is not None else Outputs(math.nan, math.nan, train.margins)
     values: dict[str, float | str] = {
         "train_accuracy": train.accuracy,
         "test_accuracy": test.accuracy,
@@ -29,7 +30,10 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
         "generalization_gap": train.accuracy - test.accuracy,
         "test_error": 1 - test.accuracy,
     }
-    if test.margins is None:
+    if measured.test is None:
+        of_test = ("test_accuracy", "test_loss", "generalization_gap", "test_error")
+        values |= {f"{name}_error": "there are no test data; pass test=" for name in of_test}
+    if train.margins is None and measured.gives_labels:
         values |= {f"{name}_error": f"it needs logits: {LABELS_ALONE}" for name in ("train_loss", "test_loss")}
     return values
 

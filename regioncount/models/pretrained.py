@@ -17,7 +17,7 @@ from regioncount.data.dataset import Dataset
 from regioncount.data.image_folder import FILTERS, resize_and_crop
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.normalization import normalize
-from regioncount.errors import InputError
+from regioncount.errors import InputError, how_to_install
 from regioncount.models.catalogue import asks_for_weights
 from regioncount.models.kinds import title
 from regioncount.models.networks import build_for
@@ -215,4 +215,4 @@ def require_package(name: str, model: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InputError(f"model={model} needs the package {name}: run pip install 'regioncount[{name}]'") from error
+        raise InputError(f"model={model} needs the package {name}: {how_to_install(name, name)}") from error

@@ -101,7 +101,10 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
     # torch.hub checks the hash in a file's name only when it downloads the file.
     expected = re.search(r"-([0-9a-f]{8,})\.", file.name)
     if file.is_file() and expected and not hashlib.sha256(file.read_bytes()).hexdigest().startswith(expected[1]):
-        raise InputError(f"{file} is damaged: its SHA-256 does not begin with {expected[1]}; remove it, and {advice}")
+        raise InputError(
+            f"{file} is not torchvision's file: its SHA-256 does not begin with {expected[1]}; {advice}, or load weights of "
+            "your own with checkpoint=FILE"
+        )
     try:
         network = torchvision.models.get_model(options["architecture"], weights=weights, progress=False)
     except (OSError, RuntimeError, http.client.HTTPException, pickle.UnpicklingError) as error:

@@ -26,13 +26,7 @@ def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
     Raises:
         InputError: If the shape or the type is wrong, or a value is not finite.
     """
-    if isinstance(vertices, Tensor):
-        tensor = vertices
-    else:
-        try:
-            tensor = torch.as_tensor(as_array("vertices", vertices))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"vertices must be numbers of shape (S, d + 1, *input_shape): {one_line(error)}") from None
+    tensor = as_tensor("vertices", vertices)
     require_floats("vertices", tensor)
     if tensor.dim() < 3 or len(tensor) < 1 or tensor.shape[1] < 2 or (dimension and tensor.shape[1] != dimension + 1):
         needed = "d + 1" if dimension is None else dimension + 1
@@ -40,6 +34,20 @@ def as_vertices(vertices: Any, dimension: int | None = None) -> Tensor:
     if not tensor.isfinite().all():
         raise InputError("vertices must be finite: some are infinite or not a number")
     return tensor
+
+
+def as_tensor(name: str, values: Any) -> Tensor:
+    """Return an argument as a tensor: a tensor unchanged, an array or a nested list converted.
+
+    Raises:
+        InputError: If it is a masked array, or no array of numbers of one shape.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.as_tensor(as_array(name, values))
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"{name} must be a tensor or an array of numbers: {one_line(error)}") from None
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
@@ -123,5 +131,7 @@ def device_of_generator(generator: Any) -> torch.device:
     """
     if generator is None:
         return torch.device("cpu")
-    require_type("generator", generator, torch.Generator)
+    if not isinstance(generator, torch.Generator):
+        seed = generator if type(generator) is int else 0
+        raise InputError(f"generator={generator!r:.40}: pass a generator, such as torch.Generator().manual_seed({seed})")
     return generator.device

@@ -101,7 +101,14 @@ def to_labels(output: Any, batch: int) -> tuple[Tensor, Tensor]:
         if output.dtype == torch.uint64 and (output.view(torch.int64) < 0).any():
             raise InputError("the model returned labels of 2^63 or more; number the classes from 0")
         return output.long(), torch.zeros((), dtype=torch.bool)
-    raise InputError(f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; {EXPECTED}")
+    remedy = ""
+    if output.shape == (batch,) and output.is_floating_point():
+        remedy = "; of a binary classifier, return the logit as (batch, 1), for example lambda x: model(x)[:, None]"
+    elif output.shape == (batch, 1):
+        remedy = "; return labels as (batch,), for example lambda x: model(x).squeeze(1)"
+    raise InputError(
+        f"the model returned {output.dtype} of shape {tuple(output.shape)} for a batch of {batch}; {EXPECTED}{remedy}"
+    )
 
 
 def logit_scale(logits: Tensor) -> float:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-# The time of a count is estimated after so many seconds, and a warning given if it is longer than so many.
+# The time of a count is estimated after so many seconds, and a warning given if it is longer than so many, or if nothing
+# is complete after so many.
 ESTIMATED_AFTER = 10.0
-LONG = 600.0
+LONG = 120.0
+UNKNOWN_AFTER = 60.0
 
 Advance = Callable[[float, str], None]
 """Function of what is done, in the unit of the total, and of a description of what is done while nothing is complete."""
@@ -25,7 +27,7 @@ def progress(total: int, unit: str, advice: str) -> Generator[Advance]:
 
     Yields:
         A function to call whenever something is done. It estimates the time from that of the part that is done. If nothing
-        is complete after `LONG` / 10, it warns without an estimate.
+        is complete after `UNKNOWN_AFTER` seconds, it warns without an estimate.
     """
     start, warned = time.monotonic(), False
     with _bar(total, unit) as bar:
@@ -39,7 +41,7 @@ def progress(total: int, unit: str, advice: str) -> Generator[Advance]:
                 return
             if done > 0 and elapsed * total / done > LONG:
                 needed = f"about {_duration(elapsed * total / done)} in all, at the speed of the first {elapsed:.0f} s"
-            elif done == 0 and elapsed > LONG / 10:
+            elif done == 0 and elapsed > UNKNOWN_AFTER:
                 needed = f"unknown time: after {elapsed:.0f} s, {description or 'none is complete'}"
             else:
                 return

@@ -4,11 +4,12 @@ Every kind of subspace is an array of vertices (S, d + 1, *input_shape): a segme
 Counting depends on the vertices only.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from regioncount.errors import InputError
-from regioncount.regions.checks import device_of_generator, require_count, require_floats, require_number, require_type
+from regioncount.regions.checks import as_tensor, device_of_generator, require_count, require_floats, require_number
 
 
 def sample_indices(population: int, dimension: int, number: int, generator: torch.Generator | None = None) -> Tensor:
@@ -46,7 +47,7 @@ def sample_indices(population: int, dimension: int, number: int, generator: torc
 
 
 def sample_simplices(
-    images: Tensor, dimension: int = 1, number: int = 100, generator: torch.Generator | None = None
+    images: Tensor | np.ndarray, dimension: int = 1, number: int = 100, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draw simplices whose vertices are distinct random images.
 
@@ -62,17 +63,17 @@ def sample_simplices(
         Vertices (S, d + 1, *input_shape).
 
     Raises:
-        InputError: If the images are no tensor, the dimension or the number is no whole number of at least 1, or there are
-            fewer than d + 1 images.
+        InputError: If the images are no tensor or array of numbers, the dimension or the number is no whole number of at
+            least 1, or there are fewer than d + 1 images.
     """
-    require_type("images", images, Tensor)
+    images = as_tensor("images", images)
     if images.dim() < 2 or images.layout != torch.strided or images.is_nested:
-        raise InputError("images: one dense tensor of shape (N, *input_shape) is needed")
+        raise InputError("images: one dense tensor or array of shape (N, *input_shape) is needed")
     indices = sample_indices(len(images), dimension, number, generator)
     return images[indices.to(images.device)]
 
 
-def shorten_segments(segments: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def shorten_segments(segments: Tensor | np.ndarray, generator: torch.Generator | None = None) -> Tensor:
     """Shorten each segment to the part between two uniformly random points on it ("short segment" in Li et al. 2025).
 
     Args:
@@ -85,13 +86,13 @@ def shorten_segments(segments: Tensor, generator: torch.Generator | None = None)
     Raises:
         InputError: If `segments` is no floating point tensor with two vertices per subspace.
     """
-    _require_segments(segments)
+    segments = _as_segments(segments)
     device = device_of_generator(generator)
     ends = torch.rand(len(segments), 2, dtype=torch.float64, generator=generator, device=device)
     return _points_on(segments, ends)
 
 
-def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) -> Tensor:
+def extend_segments(segments: Tensor | np.ndarray, start: float = -1.0, stop: float = 2.0) -> Tensor:
     """Move the ends of each segment along its line ("wider scope" in Li et al. 2025).
 
     Args:
@@ -106,7 +107,7 @@ def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) ->
         InputError: If `segments` is no floating point tensor with two vertices per subspace, or `start` is
             not a finite number below `stop`.
     """
-    _require_segments(segments)
+    segments = _as_segments(segments)
     require_number("start", start)
     require_number("stop", stop)
     if not start < stop:
@@ -114,7 +115,7 @@ def extend_segments(segments: Tensor, start: float = -1.0, stop: float = 2.0) ->
     return _points_on(segments, torch.tensor([start, stop], dtype=torch.float64).expand(len(segments), 2))
 
 
-def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Generator | None = None) -> Tensor:
+def random_directions(images: Tensor | np.ndarray, scale: float = 0.1, generator: torch.Generator | None = None) -> Tensor:
     """Draw a segment from each image x to x + scale * z, with z standard normal ("random direction" in Li et al. 2025).
 
     Args:
@@ -128,6 +129,7 @@ def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Gener
     Raises:
         InputError: If the images are no floating point tensor of this shape, or the scale is not a finite number above 0.
     """
+    images = as_tensor("images", images)
     require_floats("images", images)
     if images.dim() < 2:
         raise InputError(f"images of shape (S, *input_shape) are needed, not {tuple(images.shape)}")
@@ -139,10 +141,12 @@ def random_directions(images: Tensor, scale: float = 0.1, generator: torch.Gener
     return torch.stack([images, images + scale * noise], dim=1)
 
 
-def _require_segments(segments: Tensor) -> None:
+def _as_segments(segments: Tensor | np.ndarray) -> Tensor:
+    segments = as_tensor("segments", segments)
     require_floats("segments", segments)
     if segments.dim() < 2 or segments.shape[1] != 2:
         raise InputError(f"segments of shape (S, 2, *input_shape) are needed, not {tuple(segments.shape)}")
+    return segments
 
 
 def _points_on(segments: Tensor, positions: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def _open(on_server: bool, options: dict[str, Any], directory: Path) -> Any:
                     _stop_service()  # it has reserved the run's id
             _stay_offline = True
             folder = directory / "wandb"
-            upload = f"upload later with `wandb sync {folder / 'offline-run-*'}`"
+            upload = f"upload later with `wandb sync {shlex.quote(str(folder))}/offline-run-*`"
             _report(f"W&B cannot be reached ({obstacle}): logging offline under {folder}; {upload}")
         return _init("offline", options, directory, settings)
     except Exception as error:
@@ -195,7 +195,7 @@ def _finish(run: Any, exit_code: int) -> bool:
         run.finish(exit_code=exit_code)
     except Exception as error:
         _stay_offline, has_finished = True, False
-        _report(f"W&B did not finish: {_reason(error)}; upload later with `wandb sync {directory}`")
+        _report(f"W&B did not finish: {_reason(error)}; upload later with `wandb sync {shlex.quote(str(directory))}`")
     # `finish` returns before the log is complete on disk, and a worker process may be killed right after it.
     _stop_service()
     return has_finished

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regioncount.errors import InputError, one_line, say
+from regioncount.errors import InputError, how_to_install, one_line, say
 from regioncount.runs.files import Damaged, check_unpacked_size
 
 # The keys under which programs store the weights in a checkpoint. The first one that the file has is read.
@@ -139,7 +139,8 @@ def _read_safetensors(content: bytes, path: Path) -> dict[Any, Any]:
     try:
         from safetensors.torch import load
     except ImportError as error:
-        raise InputError(f"checkpoint={path}: run `pip install safetensors` to read it") from error
+        installation = how_to_install("safetensors", "safetensors")
+        raise InputError(f"checkpoint={path}: reading it needs safetensors: {installation}") from error
     try:
         return dict(load(content))
     except Exception as error:

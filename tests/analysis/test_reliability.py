@@ -120,6 +120,11 @@ def test_measures_without_differences_over_seeds_or_within_cells():
     assert result["reliability_measure"] == 1
     assert np.isnan(result["p_value_measure"])
     assert "constant_over_seeds is the same for all seeds" in result["note"]
+    runs["shifted"] = runs["constant_over_seeds"] + runs.groupby("configuration").cumcount()
+    named = runs.assign(seed=runs.groupby("configuration").cumcount())
+    result = reliability(named, ["shifted"], GAP, ["cell", "configuration"]).iloc[0]
+    assert result["reliability_measure"] == 1
+    assert "shifted differs between seeds by the same amount in all configurations" in result["note"]
     result = reliability(runs, ["cell"], GAP, ["cell", "configuration"], within=["cell"]).iloc[0]
     assert result["note"] == "undefined: cell is the same for all configurations of a cell"
     few = reliability(draw(5, 4, 3, 0.1), ["count"], GAP, ["configuration"]).iloc[0]

@@ -1,6 +1,7 @@
 """Measures of another function than the model's are undefined, and bad models and data are refused before any measure."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -393,3 +394,28 @@ def test_an_estimator_predicts_names():
         assert values["train_accuracy"] == values["test_accuracy"] == accuracy
     with pytest.raises(rc.InputError, match="labels are numbers, but the classes have names, such as 'cat'"):
         rc.measure(pipeline, (VECTORS, LABELS))
+
+
+def test_without_test_data_the_values_of_the_training_set_are_computed():
+    both = rc.measure(NETWORK, (IMAGES, LABELS), "accuracy", test=(IMAGES, LABELS))
+    alone = rc.measure(NETWORK, (IMAGES, LABELS), "accuracy")
+    for name in ("train_accuracy", "train_loss"):
+        assert alone[name] == both[name]
+    for name in ("test_accuracy", "test_loss", "generalization_gap", "test_error"):
+        assert math.isnan(alone[name])
+        assert alone[f"{name}_error"] == "there are no test data; pass test="
+
+
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        (F.one_hot(LABELS), "labels.argmax(1)"),
+        (LABELS.float(), "labels.flatten().long()"),
+        (LABELS[:, None], "labels.flatten().long()"),
+    ],
+)
+def test_labels_in_another_form_are_refused_with_a_remedy(labels, remedy):
+    with pytest.raises(rc.InputError, match=re.escape(f"such as {remedy}")):
+        rc.measure(NETWORK, (IMAGES, labels), "accuracy")
+    fixed = labels.argmax(1) if labels.dim() == 2 and labels.shape[1] > 1 else labels.flatten().long()
+    assert torch.equal(fixed, LABELS)

@@ -413,7 +413,5 @@ def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypa
 @pytest.mark.parametrize(("package", "name"), [("timm", "timm"), ("transformers", "huggingface")])
 def test_a_missing_package_is_named(monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        InputError, match=rf"model={name} needs the package {package}: run pip install 'regioncount\[{package}\]'"
-    ):
+    with pytest.raises(InputError, match=rf"model={name} needs the package {package}: run `uv sync --extra {package}` or"):
         build_for({"name": name} | ({"path": "x"} if name == "huggingface" else {}), pictures())

@@ -1,6 +1,7 @@
 """Subspaces and counting, for functions whose regions are known in closed form."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -333,13 +334,13 @@ def test_a_network_without_operations_is_one_piece(method):
         lambda images: rc.sample_simplices(images, number=2.5),
         lambda images: rc.sample_simplices(images, number=True),
         lambda images: rc.sample_simplices(images, generator=0),
-        lambda images: rc.sample_simplices(images.tolist()),
+        lambda images: rc.sample_simplices("images"),
         lambda images: rc.random_directions((10 * images).long()),
-        lambda images: rc.random_directions(images.numpy()),
+        lambda images: rc.random_directions(images.long().numpy()),
         lambda images: rc.random_directions(images, scale="a"),
         lambda images: rc.random_directions(images, scale=0),
         lambda images: rc.shorten_segments((10 * images[:, None].repeat(1, 2, 1)).long()),
-        lambda images: rc.extend_segments(images[:, None].repeat(1, 2, 1).numpy()),
+        lambda images: rc.extend_segments(images.numpy()),
     ],
 )
 def test_invalid_arguments_of_subspaces_are_refused_in_one_line(call):
@@ -361,3 +362,32 @@ def test_the_error_of_a_difference_is_paired():
         results[0].paired_difference(rc.RegionCount(other, np.zeros(6), 1, 100, "paper", "grid", 600))
     with pytest.raises(rc.InputError, match="6 and 5 subspaces"):
         results[0].paired_difference(rc.RegionCount(other[1:], np.zeros(5), 1, 200, "paper", "grid", 1000))
+
+
+def test_arrays_of_images_span_the_simplices_of_tensors():
+    images = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+    drawn = [rc.sample_simplices(i, 2, 5, torch.Generator().manual_seed(1)) for i in (images, images.numpy())]
+    assert torch.equal(*drawn)
+    for change in (rc.shorten_segments, rc.random_directions):
+        changed = [
+            change(i[:8].reshape(4, 2, 2), generator=torch.Generator().manual_seed(1)) for i in (images, images.numpy())
+        ]
+        assert torch.equal(*changed)
+    assert torch.equal(*(rc.extend_segments(i[:8].reshape(4, 2, 2)) for i in (images, images.numpy())))
+    with pytest.raises(rc.InputError, match=r"generator=3: pass a generator, such as torch.Generator\(\).manual_seed\(3\)"):
+        rc.sample_simplices(images, generator=3)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        (lambda x: x[:, 0], "lambda x: model(x)[:, None]"),
+        (lambda x: (x[:, :1] > 0).long(), "lambda x: model(x).squeeze(1)"),
+    ],
+)
+def test_outputs_of_another_shape_are_refused_with_a_remedy(model, remedy):
+    segments = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(rc.InputError, match=re.escape(remedy)):
+        rc.count_regions(model, segments)
+    fixed = eval(remedy, {"model": model})
+    assert rc.count_regions(fixed, segments).mean >= 1

@@ -86,7 +86,7 @@ def test_an_unwritable_directory_does_not_end_the_run(tmp_path, capsys):
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     message = (
-        r'tracker=tensorboard needs tensorboard: run `pip install "regioncount\[tensorboard\]"`, or pass tracker=disabled'
+        "tracker=tensorboard needs tensorboard: run `uv sync --extra tensorboard` or, without uv, `pip install tensorboard`"
     )
     with pytest.raises(InputError, match=message), start(tmp_path):
         pass
