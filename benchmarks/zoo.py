@@ -15,6 +15,7 @@ from regioncount.config import parse_run
 from regioncount.models.networks import build_for
 from regioncount.runs import runner
 from regioncount.runs.measurements import measured_values
+from regioncount.runs.prepared import PreparedRun
 
 WIDTHS = {
     "resnet18": 16,
@@ -40,7 +41,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def prepare(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> runner.PreparedRun:
+def prepare(network: str, width: int, options: argparse.Namespace, seed: int = 0) -> PreparedRun:
     """Prepare the training of a network: SGD on 5,000 images with a cosine schedule."""
     return runner.prepare(
         parse_run(

@@ -23,7 +23,7 @@ from regioncount.sweeps import run_cell
 if TYPE_CHECKING:
     from regioncount.config import RunConfig
     from regioncount.runs.plans import Plan, PlannedRun
-    from regioncount.runs.runner import PreparedRun
+    from regioncount.runs.prepared import PreparedRun
 
 NOT_HYPERPARAMETERS = ("name", "_target_", "root", "title", "workers")
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from regioncount import registry, training
 from regioncount.config import RunConfig, as_mapping
 from regioncount.data.augmentation import check_augmentation
-from regioncount.data.dataset import Dataset
 from regioncount.errors import say
 from regioncount.models.catalogue import asks_for_weights
 from regioncount.models.kinds import kind_of, trained_in_epochs
@@ -24,6 +22,7 @@ from regioncount.runs.identity import measurement_key, run_identity
 from regioncount.runs.loading import check, load_dataset
 from regioncount.runs.measurements import epochs_to_measure, measurement_settings, snapshot_epochs
 from regioncount.runs.measuring import measure
+from regioncount.runs.prepared import PreparedRun
 from regioncount.runs.store import Run
 from regioncount.runs.trackers import Tracker
 from regioncount.training.optimizers import batch_size_at
@@ -31,33 +30,6 @@ from regioncount.training.trial import check_layers, try_training_step
 
 # At most this share of the time is spent on writing checkpoints.
 CHECKPOINT_SHARE = 0.02
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A checked configuration with its data, its hardware, and the name and identity of its run."""
-
-    config: RunConfig
-    dataset: Dataset
-    device: torch.device
-    precision: str
-    compiled: bool
-    name: str
-    identity: str
-
-    @property
-    def results(self) -> Path:
-        """The results directory."""
-        return Path(self.config.results)
-
-    @property
-    def directory(self) -> Path:
-        """The directory of the run once its training has ended."""
-        return store.run_directory(self.results, self.name, self.identity)
-
-    def find_run(self) -> Run | None:
-        """Return the run if its training has ended; see `store.find`."""
-        return store.find(self.results, self.name, self.identity)
 
 
 def prepare(config: RunConfig) -> PreparedRun:

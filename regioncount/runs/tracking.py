@@ -6,7 +6,7 @@ A name has one meaning in all of these: `learning_rate` is the hyperparameter, `
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -15,11 +15,9 @@ from regioncount.config import as_mapping
 from regioncount.models.kinds import title
 from regioncount.runs.environment import environment
 from regioncount.runs.measurements import epochs_to_measure, measured_values
+from regioncount.runs.prepared import PreparedRun
 from regioncount.runs.record import Run
 from regioncount.runs.trackers import Tracker, start
-
-if TYPE_CHECKING:
-    from regioncount.runs.runner import PreparedRun
 
 # Columns of history.csv whose names have another meaning among hyperparameters and final values.
 HISTORY_NAMES = {
@@ -32,7 +30,7 @@ MAX_NAME_LENGTH = 128
 
 
 def start_tracker(
-    prepared: "PreparedRun", run: Run | None, varied: Mapping[str, str] | None
+    prepared: PreparedRun, run: Run | None, varied: Mapping[str, str] | None
 ) -> AbstractContextManager[Tracker]:
     """Start the tracker of a run.
 
@@ -60,7 +58,7 @@ def start_tracker(
     )
 
 
-def destination(prepared: "PreparedRun") -> str:
+def destination(prepared: PreparedRun) -> str:
     """Return where a run is logged, "mode:project:group" and more, as it is recorded in run.json.
 
     Each trial of W&B's agent is a run of W&B of its own, which gets the values also if our run is complete.
@@ -70,7 +68,7 @@ def destination(prepared: "PreparedRun") -> str:
     return ":".join(map(str, [*parts, *_agent_trial(tracker.mode)]))
 
 
-def run_name(prepared: "PreparedRun", varied: Mapping[str, str] | None) -> str:
+def run_name(prepared: PreparedRun, varied: Mapping[str, str] | None) -> str:
     """Return the name of a run: the options that its sweep varies, or else data, network and main options; and the seed."""
     config = prepared.config
     shown: dict[str, Any] = {"learning_rate": config.optimizer.get("learning_rate"), "batch_size": config.batch_size}
@@ -91,7 +89,7 @@ def log_history(tracker: Tracker, run: Run) -> None:
         log_epoch(tracker, row)
 
 
-def log_snapshots(tracker: Tracker, prepared: "PreparedRun", run: Run) -> None:
+def log_snapshots(tracker: Tracker, prepared: PreparedRun, run: Run) -> None:
     """Log the numbers that were measured at each of several epochs, except those that the history has at this epoch."""
     epochs = epochs_to_measure(prepared.config, run.epochs_trained)
     if len(epochs) == 1 or run.status != "finished":
@@ -104,7 +102,7 @@ def log_snapshots(tracker: Tracker, prepared: "PreparedRun", run: Run) -> None:
         tracker.log_snapshot(numbers, epoch)
 
 
-def log_summary(tracker: Tracker, prepared: "PreparedRun", run: Run) -> None:
+def log_summary(tracker: Tracker, prepared: PreparedRun, run: Run) -> None:
     """Log the final values of a run: how training ended, what was measured, and whether it fits and is degenerate."""
     values = measured_values(run, prepared.config, prepared.dataset)
     marks: dict[str, bool] = {}
@@ -119,7 +117,7 @@ def _agent_trial(mode: str) -> list[str]:
     return [f"{sweep}/{trial}"] if mode.startswith("wandb") and sweep and trial else []
 
 
-def _config(prepared: "PreparedRun", run: Run | None) -> dict[str, Any]:
+def _config(prepared: PreparedRun, run: Run | None) -> dict[str, Any]:
     """Return the configuration and, at its top level, what runs are grouped by, and what identifies and produced the run."""
     config = prepared.config
     produced = run.record["environment"] if run else environment(prepared.device, prepared.precision)

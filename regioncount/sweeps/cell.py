@@ -18,7 +18,7 @@ from regioncount.errors import InputError, one_line, raised_by_signal, say
 from regioncount.runs import files, plans, runner, store
 from regioncount.runs.measurements import measured_values
 from regioncount.runs.plans import Plan
-from regioncount.runs.runner import PreparedRun
+from regioncount.runs.prepared import PreparedRun
 
 POSTPONED = "postponed"
 

@@ -26,7 +26,7 @@ from regioncount.runs.environment import environment
 from regioncount.runs.identity import identity_of
 from regioncount.runs.measurements import measurement_settings
 from regioncount.runs.plans import DataFacts, Plan, PlannedRun
-from regioncount.runs.runner import PreparedRun
+from regioncount.runs.prepared import PreparedRun
 
 Cell = list[Override]
 
