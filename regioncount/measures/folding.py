@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # pyright: ignor
 from regioncount.errors import InputError
 from regioncount.regions.copies import plain_copy
 from regioncount.regions.evaluation import evaluation_mode, true_float32
+from regioncount.regions.narrow import safe_forwards
 from regioncount.regions.outputs import as_output, logit_scale
 from regioncount.regions.screening import FOLDING_TOLERANCE, folded
 
@@ -52,6 +53,8 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError("a weight is not a finite number")
     network = without_normalization(model)
+    for module, forward in safe_forwards(network).items():
+        module.forward = forward
     if not list(network.children()):
         network = nn.Sequential(network)  # so that a single layer does not have the hooks below
     network.register_forward_pre_hook(lambda module, args: (args[0].clone(), *args[1:]))
