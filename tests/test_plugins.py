@@ -149,8 +149,8 @@ def test_a_measure_of_a_plugin_returns_a_number_and_changes_only_its_copies(plug
     before = copy.deepcopy((model.state_dict(), initial.state_dict(), data))
     changing = ["weights", "layers", "inputs", "labels", "margins", "start", "hooks"]
     builtin = ["accuracy", "output_margin", "parameter_norm", "input_margin", "distance_from_initialization"]
-    expected = rc.measure(model, data, builtin, initial=initial)
-    values = rc.measure(model, data, ["accuracy", *changing, *builtin], initial=initial)
+    expected = rc.measure(model, data, builtin, test=data, initial=initial)
+    values = rc.measure(model, data, ["accuracy", *changing, *builtin], test=data, initial=initial)
     assert {name: values[name] for name in changing if not math.isfinite(values[name])} == {}
     assert {name: values[name] for name in expected} == expected
     after = (model.state_dict(), initial.state_dict(), data)

@@ -150,7 +150,7 @@ def test_a_damaged_or_missing_file_of_weights_is_named(tmp_path, hub, monkeypatc
     hub[2].write_bytes(hub[2].read_bytes()[:-100])
     status, printed = measure(capsys, *options)
     assert status == 2
-    assert "is damaged: its SHA-256" in printed.err
+    assert "is not torchvision's file: its SHA-256" in printed.err
     hub[2].unlink()
 
     def fail(*arguments, **options):
