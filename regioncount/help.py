@@ -46,7 +46,7 @@ GROUPS = {
     "regions": "The subspaces in which regions are counted, a list.",
     "tracker": "Where runs are logged besides the results directory.",
     "experiment": "A file of configs/experiment: the options of an experiment, and the grid of its sweep.",
-    "scale": "Scales an experiment down to some ten minutes on two cores (docs/experiments.md).",
+    "scale": "Scales an experiment down to ten minutes to an hour on two cores (docs/experiments.md).",
 }
 SECTIONS = {
     "Data": ("dataset",),

@@ -53,7 +53,7 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError("a weight is not a finite number")
     network = without_normalization(model)
-    for module, forward in safe_forwards(network).items():
+    for module, forward in safe_forwards(network, inputs.device).items():
         module.forward = forward
     if not list(network.children()):
         network = nn.Sequential(network)  # so that a single layer does not have the hooks below

@@ -21,7 +21,7 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
         generalization_gap = train_accuracy - test_accuracy and test_error = 1 - test_accuracy (Li et al. 2025, section 3).
     """
     train = _outputs_of_stop_rule(measured) or measured.train_outputs
-    test = measured.test_outputs if measured.test is not None else Outputs(math.nan, math.nan, train.margins)
+    test = measured.test_outputs if measured.test is not None else Outputs(math.nan, math.nan, None)
     values: dict[str, float | str] = {
         "train_accuracy": train.accuracy,
         "test_accuracy": test.accuracy,
@@ -33,7 +33,7 @@ def accuracy(measured: MeasuredModel) -> dict[str, float | str]:
     if measured.test is None:
         of_test = ("test_accuracy", "test_loss", "generalization_gap", "test_error")
         values |= {f"{name}_error": "there are no test data; pass test=" for name in of_test}
-    if train.margins is None and measured.gives_labels:
+    if math.isnan(train.loss):
         values |= {f"{name}_error": f"it needs logits: {LABELS_ALONE}" for name in ("train_loss", "test_loss")}
     return values
 

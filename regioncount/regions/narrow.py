@@ -8,21 +8,25 @@ than one pixel and no stride of 1.
 import functools
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 MAX_CHANNELS = 16  # the float32 numbers in the longest vector of a processor (AVX-512)
 
 
-def safe_forwards(model: nn.Module) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
+def safe_forwards(model: nn.Module, device: torch.device) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
     """Return a forward function without stride for each such convolution of a model; the values are the same.
 
     Args:
         model: The network.
+        device: The device of its derivatives.
 
     Returns:
-        The forward functions by module.
+        The forward functions by module, of images (B, C, H, W); none unless `device` is a CPU.
     """
+    if device.type != "cpu":
+        return {}
     return {
         module: functools.partial(_forward, module)
         for module in model.modules()

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from regioncount.regions.narrow import safe_forwards
-
 # Images of at most this number of pixels are convolved by a matrix product.
 MAX_MATRIX_PIXELS = 64
 MAX_MATRIX_PIXELS_3X3 = 4  # for kernels of at most 3 x 3
 
 
 def fast_depthwise_forwards(model: nn.Module, device: torch.device) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
-    """Return a faster forward function for each depthwise convolution of a model, and those of `safe_forwards`.
+    """Return a faster forward function for each depthwise convolution of a model.
 
     Args:
         model: The network.
@@ -31,8 +29,7 @@ def fast_depthwise_forwards(model: nn.Module, device: torch.device) -> dict[nn.M
     """
     if device.type != "cpu":
         return {}
-    depthwise = {module: functools.partial(_forward, module) for module in _depthwise_convolutions(model)}
-    return safe_forwards(model) | depthwise
+    return {module: functools.partial(_forward, module) for module in _depthwise_convolutions(model)}
 
 
 @contextmanager

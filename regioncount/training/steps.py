@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from regioncount import registry
 from regioncount.config import RunConfig
 from regioncount.regions.evaluation import true_float32
+from regioncount.regions.narrow import safe_forwards
 from regioncount.training.cuda_graphs import capture_cuda_graph, side_stream
 from regioncount.training.depthwise import fast_depthwise_forwards, replace_forwards
 from regioncount.training.ghost_batches import ghost_forwards
@@ -76,7 +77,8 @@ def build_training_step(
         options = {key: config.optimizer[key] for key in traits.get("step_options", ())}
         wrap = functools.partial(registry.resolve(traits["step"]), model=model, **options)
         full_batch_step, partial_batch_step = wrap(full_batch_step), wrap(partial_batch_step)
-    forwards = fast_depthwise_forwards(model, device) | ghost_forwards(model, config.ghost_batch_size)
+    forwards = fast_depthwise_forwards(model, device) | safe_forwards(model, device)
+    forwards |= ghost_forwards(model, config.ghost_batch_size)
     context = functools.partial(_step_context, forwards, precision, stream)
     return TrainingStep(config.batch_size, full_batch_step, partial_batch_step, context)
 
