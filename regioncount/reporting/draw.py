@@ -16,7 +16,7 @@ from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import value_text
 from regioncount.reporting.frames import records
-from regioncount.reporting.group_figures import GroupFigures, figure_name, is_axis
+from regioncount.reporting.group_figures import GroupFigures, figure_name, is_axis, scatter_name
 from regioncount.reporting.groups import Group
 from regioncount.reporting.sweep_figures import SweepFigures
 from regioncount.runs.plans import PlannedRun
@@ -45,8 +45,8 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         files.append(_save(results, figure, figures.file_name(kind)))
 
     for data in figures.scatters:
-        [correlation] = records(group.select(results.correlations, measure=data.x.key, target=data.y.key))
-        save(plots.count_against_gap(data, correlation, group.title), f"count_against_gap_{data.x.subspace}")
+        correlation = next(iter(records(group.select(results.correlations, measure=data.x.key, target=data.y.key))), None)
+        save(plots.count_against_gap(data, correlation, group.title), scatter_name(data.x, data.y))
     figures_of_lines: dict[str, list[Lines]] = {}
     against = figures.against_hyperparameters
     for lines in (*figures.lines, *(data for data in against if data.column.is_region_count)):

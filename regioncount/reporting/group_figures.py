@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from regioncount.columns import Column
 from regioncount.errors import InputError
 from regioncount.reporting import figure_data
 from regioncount.reporting.collect import SweepResults
@@ -20,6 +21,9 @@ PERFORMANCE = ("train_accuracy", "test_accuracy", "generalization_gap", "train_l
 # Drawn against hyperparameters beside the region counts.
 TARGETS = ("generalization_gap", "test_error")
 
+# The targets whose words in file names are not their keys.
+TARGET_WORDS = {"generalization_gap": "gap"}
+
 
 @dataclass(frozen=True, eq=False)
 class GroupFigures:
@@ -27,7 +31,7 @@ class GroupFigures:
 
     group: Group
     scatters: list[Scatter]
-    """Region counts against the gap, one per subspace."""
+    """Region counts against each of `scatter_targets`, one per subspace."""
     heat_maps: list[HeatMap]
     against_hyperparameters: list[Lines]
     """Region counts, generalization gap and test error against each of the first two hyperparameters, with a line per value
@@ -55,11 +59,27 @@ def figure_name(data: Lines) -> str:
     return f"count_against_{data.axis.replace('/', '-')}_{data.column.subspace}"
 
 
+def scatter_name(x: Column, y: Column) -> str:
+    """Return the kind of a figure of region counts against a target, for `GroupFigures.file_name`."""
+    return f"count_against_{TARGET_WORDS.get(y.key, y.key)}_{x.subspace}"
+
+
+def scatter_targets(results: SweepResults) -> list[Column]:
+    """Return what region counts are drawn against: the gap, and the test error if it is one of the sweep's targets."""
+    requested = ["test_error"] if "test_error" in results.plan.options.targets else []
+    return [results.columns[key] for key in ("generalization_gap", *requested)]
+
+
 def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     """Compute the data of the figures of one group of runs."""
     rows, columns = group.rows, results.plan.drawn_columns
     region_counts = [column for column in results.columns.region_counts(rows) if rows[column.key].notna().any()]
-    scatters = [figure_data.scatter(rows, column, group_by=columns) for column in region_counts if "train_accuracy" in rows]
+    scatters = [
+        figure_data.scatter(rows, column, target, group_by=columns)
+        for column in region_counts
+        for target in scatter_targets(results)
+        if "train_accuracy" in rows
+    ]
     against: list[Lines] = []
     targets = [results.columns[key] for key in TARGETS if key in rows]
     for axis in [name for name in columns[:2] if is_axis(rows, name)] if region_counts else ():

@@ -18,7 +18,7 @@ from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import DASH, duration, value_text
 from regioncount.reporting.frames import records
-from regioncount.reporting.group_figures import GroupFigures, figure_name
+from regioncount.reporting.group_figures import GroupFigures, figure_name, scatter_name
 from regioncount.reporting.groups import group_columns
 from regioncount.reporting.headline import headline
 from regioncount.reporting.page_parts import (
@@ -209,7 +209,7 @@ def _group(results: SweepResults, figures: GroupFigures, number: int) -> Markup:
 def _scatters(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageChart]:
     parts = []
     for data in figures.scatters:
-        description = f"{data.x.label.capitalize()} against generalization gap, {figures.group.title}"
+        description = f"{data.x.label.capitalize()} against {data.y.label}, {figures.group.title}"
         caption = ["A dot is a configuration"]
         if omissions := charts.describe_omissions(data):
             caption.append(omissions)
@@ -220,7 +220,7 @@ def _scatters(figures: GroupFigures, path: Callable[[str], Path]) -> list[PageCh
         if not data.dots["fits"].all():
             caption.append("hollow dots have runs that do not fit their training set")
         text = f"{'; '.join(caption)}. Hover over a dot to see its options and values."
-        file = path(f"count_against_gap_{data.x.subspace}")
+        file = path(scatter_name(data.x, data.y))
         parts.append(page_chart(charts.count_against_gap(data), 460, description, text, file))
     return parts
 

@@ -9,12 +9,9 @@ import pandas as pd
 from regioncount.columns import Column
 from regioncount.reporting import figure_data, series_data
 from regioncount.reporting.collect import SweepResults
-from regioncount.reporting.group_figures import figure_name, is_axis
+from regioncount.reporting.group_figures import figure_name, is_axis, scatter_name, scatter_targets
 from regioncount.reporting.groups import file_name_part
 from regioncount.reporting.series_data import AgainstMeasuring, Series
-
-# The targets by the word for them in file names.
-TARGET_WORDS = {"generalization_gap": "gap"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,23 +19,21 @@ class SweepFigures:
     """The data of the figures of a sweep as a whole, by the names of their files without the extension."""
 
     series: dict[str, Series]
-    """Region counts against the gap, and against the test error if it is one of the sweep's targets: a series for each data
-    set and network, and for each value of a hyperparameter that is not a number."""
+    """Region counts against each of `scatter_targets`: a series for each data set and network, and for each value of a
+    hyperparameter that is not a number."""
     against_measuring: dict[str, AgainstMeasuring]
     """Region counts against each option of the measurement that is a number."""
 
 
 def sweep_figures(results: SweepResults) -> SweepFigures:
     """Compute the data of the figures of a sweep as a whole."""
-    requested = ["test_error"] if "test_error" in results.plan.options.targets else []
     drawn: dict[str, Series] = {}
     for name, title, runs in _series(results):
         for column in results.columns.region_counts(results.runs):
-            for target in ("generalization_gap", *requested):
-                data = _compare(results, runs, column, results.columns[target], title)
+            for target in scatter_targets(results):
+                data = _compare(results, runs, column, target, title)
                 if data is not None:
-                    word = TARGET_WORDS.get(target, target)
-                    drawn[_unused(f"count_against_{word}_{column.subspace}_by_{name}", drawn)] = data
+                    drawn[_unused(f"{scatter_name(column, target)}_by_{name}", drawn)] = data
     against: dict[str, AgainstMeasuring] = {}
     for name, measuring in _against_measuring(results):
         against[_unused(name, against)] = measuring

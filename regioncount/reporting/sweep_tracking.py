@@ -6,7 +6,7 @@ from pathlib import Path
 from regioncount.reporting import charts
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.frames import records
-from regioncount.reporting.group_figures import GroupFigures, figure_name
+from regioncount.reporting.group_figures import GroupFigures, figure_name, scatter_name
 from regioncount.reporting.groups import file_name_part
 from regioncount.reporting.headline import headline
 from regioncount.runs.identity import identity_of
@@ -89,7 +89,7 @@ def _log_charts(tracker: Tracker, results: SweepResults, figures: GroupFigures) 
     """Log the interactive charts of a group; yield the names of the PNG files that they replace."""
     group, settings = figures.group, ["identity", *results.plan.drawn_columns, "seed"]
     for data in figures.scatters:
-        name = figures.file_name(f"count_against_gap_{data.x.subspace}")
+        name = figures.file_name(scatter_name(data.x, data.y))
         rows = group.rows[[*settings, data.x.key, data.y.key, "fitted"]]
         tracker.scatter(name, rows, data.x.key, data.y.key, f"{data.x.label}, {group.title}")
         yield name

@@ -30,6 +30,7 @@ from regioncount.config_files import CONFIGS
 from regioncount.errors import InputError
 from regioncount.reporting import report
 from regioncount.reporting.collect import collect
+from regioncount.reporting.group_figures import group_figures
 from regioncount.reporting.groups import group_columns
 from regioncount.reporting.sweep_figures import sweep_figures
 from regioncount.runs import files, loading, plans, store
@@ -106,15 +107,18 @@ def test_a_sweep_writes_tables_and_figures(done):
 
 
 def test_counts_are_drawn_against_the_number_of_lines_and_by_augmentation(tmp_path):
-    """The data of both figures equal averages of runs.csv, and the tau drawn beside them those of correlations.csv."""
+    """The data of the figures equal averages of runs.csv, and the tau drawn beside them those of correlations.csv."""
     grid = ["optimizer.learning_rate=0.1,0.01,0.001", "augmentation=none,mixup", "regions.line.number=1,5,20"]
     tiny = ["dataset.train_size=60", "model=mlp", "model.width=8", "epochs=1", "tracker=disabled", f"results={tmp_path}"]
+    tiny.append("sweep.targets=[test_error]")
     done = subprocess.run([sys.executable, str(REPOSITORY / "sweep.py"), *tiny, *grid], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     directory = only_sweep(tmp_path)
-    for name in ("count_against_number_line", "count_against_gap_line_by_augmentation_1"):
+    names = [f"count_against_{target}_line{part}_1" for target in ("gap", "test_error") for part in ("", "_by_augmentation")]
+    for name in ("count_against_number_line", *names):
         assert {path.suffix for path in directory.glob(f"{name}.*")} == {".png", ".pdf"}, name
-    figures = sweep_figures(collect(plans.read(directory)))
+    results = collect(plans.read(directory))
+    figures = sweep_figures(results)
     runs, correlations = pd.read_csv(directory / "runs.csv"), pd.read_csv(directory / "correlations.csv")
     [against] = figures.against_measuring.values()
     by = runs.groupby(["learning_rate", "augmentation"])
@@ -132,6 +136,12 @@ def test_counts_are_drawn_against_the_number_of_lines_and_by_augmentation(tmp_pa
         dots = data.dots.sort_values("learning_rate")
         assert list(dots["region_count_line"]) == pytest.approx(list(expected["region_count_line"]))
         assert list(dots["generalization_gap"]) == pytest.approx(list(100 * expected["generalization_gap"]))
+    for number, group in zip((1, 5, 20), results.groups, strict=True):
+        expected = runs[runs["number"] == number].sort_values(["learning_rate", "augmentation"])
+        gap, error = group_figures(results, group).scatters
+        assert list(gap.dots["generalization_gap"]) == pytest.approx(list(100 * expected["generalization_gap"]))
+        assert list(error.dots["test_error"]) == pytest.approx(list(100 * expected["test_error"]))
+        assert list(error.dots["region_count_line"]) == pytest.approx(list(expected["region_count_line"]))
 
 
 def test_counts_of_early_epochs_are_correlated_with_the_final_gap(done):
