@@ -16,9 +16,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from regioncount.columns import Column
-from regioncount.reporting.figure_data import MAX_BARS, UNFITTED, HeatMap, Line, Lines, Scatter
+from regioncount.reporting.figure_data import MAX_BARS, UNFITTED, HeatMap, Scatter
 from regioncount.reporting.formatting import counted, mean_and_error, number_text, value_text
 from regioncount.reporting.frames import records
+from regioncount.reporting.lines_data import Line, Lines
 from regioncount.reporting.scales import describe_values
 
 # The parts of viridis that are visible on white and on black.

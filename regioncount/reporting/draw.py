@@ -13,11 +13,11 @@ from regioncount.columns import Column
 from regioncount.errors import InputError, say
 from regioncount.reporting import plots
 from regioncount.reporting.collect import SweepResults
-from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import value_text
 from regioncount.reporting.frames import records
 from regioncount.reporting.group_figures import GroupFigures, figure_name, is_axis, scatter_name
 from regioncount.reporting.groups import Group
+from regioncount.reporting.lines_data import Lines
 from regioncount.reporting.sweep_figures import SweepFigures
 from regioncount.runs.plans import PlannedRun
 
@@ -56,7 +56,7 @@ def draw(results: SweepResults, figures: GroupFigures, decision_regions: Decisio
         save(plots.lines([*panels, *targets]), name)
     if figures.measures_through_training:
         panels = [*figures.detailed_lines, *figures.measures_through_training]  # counts first, to be compared with
-        save(plots.measures_through_training(panels), "measures_through_training")
+        save(plots.measures_through_training(panels, figures.largest_stable), "measures_through_training")
     if figures.panels is not None:
         save(plots.measures_against_gap(figures.panels, group.title), "measures_against_gap")
     if figures.heat_maps:

@@ -1,9 +1,9 @@
-"""The data of figures (dots, lines and cells), which `plots` draws with matplotlib and `charts` with plotly.
+"""The data of figures of dots and cells, which `plots` draws with matplotlib and `charts` with plotly.
 
 Figures distinguish configurations by their hyperparameters: the first sets the colour, the second the line style or, with
 all others, the marker. In heat maps the first two are the axes. Heat maps and lines have a panel for each combination of
 the values of the others or, if there are too many, one panel of averages that says so. Missing and infinite values, such
-as those of diverged runs, are omitted. Accuracies are in percent.
+as those of diverged runs, are omitted. Accuracies are in percent. `lines_data` has the figures of lines.
 """
 
 import math
@@ -18,7 +18,6 @@ from matplotlib import colormaps
 from regioncount.analysis import FITTED_ACCURACY, with_targets
 from regioncount.columns import Column
 from regioncount.reporting.scales import (
-    MAX_LINE_STYLES,
     MAX_MARKERS,
     complete_rows,
     position_on_scale,
@@ -29,11 +28,7 @@ from regioncount.reporting.scales import (
 
 # Limits that keep figures of large sweeps readable.
 MAX_BARS = 300  # dots with error bars
-MAX_LINES = 200
 MAX_NUMBERS = 24  # rows or columns of a heat map with numbers in its cells
-
-# Options of the measurement in words.
-MEASURING_LABELS = {"number": "number of subspaces", "resolution": "points per axis"}
 
 GROUP_BY = ("learning_rate", "batch_size")
 GAP = Column("generalization_gap")
@@ -105,59 +100,6 @@ class HeatMap:
         low, high = self.range
         colour = colormaps["viridis"](float((value - low) / (high - low)) if high > low else 0.0)
         return "black" if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A measure along an axis, averaged over the runs with the same values of `Lines.columns`."""
-
-    values: tuple[Any, ...]
-    x: np.ndarray
-    """Epochs, or the values of the option that is the axis, ascending."""
-    mean: np.ndarray
-    error: np.ndarray
-    """The standard error of the mean; see `Lines.error_over`."""
-    runs: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Lines:
-    """A measure through training or against an option, one line per configuration."""
-
-    column: Column
-    axis: str
-    """The column of the horizontal axis: "epoch", a hyperparameter or an option of the measurement."""
-    columns: list[str]
-    """The hyperparameters that distinguish lines."""
-    lines: list[Line]
-    group_by: list[str]
-    """The columns that define a configuration, at least two."""
-    facet: str
-    """As in `HeatMap`."""
-    scale: dict[Any, float]
-    """As in `Scatter`."""
-    styles: dict[tuple[Any, ...], int]
-    """The index of the line style for each value of the second hyperparameter, as a tuple; {(): 0} if line styles do not
-    distinguish them."""
-    error_over: str
-    """What the standard errors are over: "runs" (NaN for a single run), or "subspaces" (the mean of those of the runs, which
-    share their subspaces)."""
-
-    @property
-    def axis_label(self) -> str:
-        """The horizontal axis in words."""
-        if self.error_over == "subspaces" and self.axis in MEASURING_LABELS:
-            return MEASURING_LABELS[self.axis]
-        return Column(self.axis).label
-
-    @property
-    def is_logarithmic(self) -> bool:
-        """Whether the axis is logarithmic: if it is an option with positive values."""
-        return self.axis != "epoch" and all((line.x > 0).all() for line in self.lines)
-
-    def style(self, line: Line) -> int:
-        """Return the index of a line's style."""
-        return self.styles.get(line.values[1:2], 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,54 +197,6 @@ def heat_maps(runs: pd.DataFrame, measures: Sequence[Column], group_by: Sequence
     return maps
 
 
-def lines_along(
-    values: pd.DataFrame,
-    column: Column,
-    axis: str = "epoch",
-    group_by: Sequence[str] = GROUP_BY,
-    facets: bool = True,
-    error: Column | None = None,
-) -> list[Lines]:
-    """Average a measure over runs at each epoch, or at each value of an option.
-
-    Args:
-        values: One row per run, and per epoch if that is the axis: the axis, the measure, and `group_by`.
-        column: The measure.
-        axis: The column of the horizontal axis: "epoch" or an option with numeric values.
-        group_by: The columns that define a configuration.
-        facets: Whether there is a panel for each combination of the values of the third and further columns. Otherwise,
-            all lines are in one panel; if there are more than `MAX_LINES`, they are averages over these columns, or over
-            all but the first one.
-        error: The column of the standard error of a run's value over subspaces, whose mean over runs is drawn. If None, the
-            standard error over runs is.
-
-    Returns:
-        The lines of each panel; empty if there are no values.
-
-    Raises:
-        InputError: A column is missing.
-    """
-    if values.empty:
-        return []
-    numbers = [axis, column.key, *([] if error is None else [error.key])]
-    require_columns(values, numbers)
-    values, columns = complete_rows(values, [axis, column.key], group_by)
-    if values.empty:
-        return []
-    values[numbers[1:]] *= column.factor
-    scale, (_, styles) = position_on_scale(values[columns[0]]), rank_styles(values, columns[1:2], MAX_LINE_STYLES)
-    result = []
-    for facet, rows in split_facets(values, columns[2:]) if facets else [("", values)]:
-        choices = (columns[: 2 if facets else None], columns[:2], columns[:1])
-        shown = next((c for c in choices if rows.groupby(c).ngroups <= MAX_LINES), columns[:1])
-        lines = [_line(configuration, line, *numbers) for configuration, line in rows.groupby(shown)]
-        averaged = [c for c in columns if c not in shown and rows[c].nunique() > 1]
-        title = f"averaged over {', '.join(Column(c).label for c in averaged)}" if averaged else facet
-        over = "runs" if error is None else "subspaces"
-        result.append(Lines(column, axis, shown, lines, columns, title, scale, styles, over))
-    return result
-
-
 def measure_panels(
     runs: pd.DataFrame, ranking: pd.DataFrame, columns: Callable[[str], Column], group_by: Sequence[str] = GROUP_BY
 ) -> Panels | None:
@@ -335,15 +229,6 @@ def measure_panels(
             x, y = (dots[c.key].to_numpy() * c.factor for c in (column, target))
             panels.append(Panel(column, kendall, x, y, [scale[value] for value in dots[names[0]]]))
     return Panels(target, panels, names[0], scale) if panels else None
-
-
-def _line(values: tuple[Any, ...], rows: pd.DataFrame, axis: str, key: str, error_key: str | None = None) -> Line:
-    by = rows.groupby(axis)
-    averages = by[key].agg(["mean", "sem", "size"])
-    mean, error, runs = (averages[column].to_numpy() for column in ("mean", "sem", "size"))
-    if error_key is not None:
-        error = by[error_key].mean().to_numpy()
-    return Line(values, averages.index.to_numpy(), mean, error, runs)
 
 
 def _least_squares(x: pd.Series, y: pd.Series) -> tuple[float, float]:

@@ -9,9 +9,10 @@ from regioncount.columns import Column
 from regioncount.errors import InputError
 from regioncount.reporting import figure_data
 from regioncount.reporting.collect import SweepResults
-from regioncount.reporting.figure_data import HeatMap, Lines, Panels, Scatter
+from regioncount.reporting.figure_data import HeatMap, Panels, Scatter
 from regioncount.reporting.frames import keys
 from regioncount.reporting.groups import Group
+from regioncount.reporting.lines_data import Lines, lines_along
 from regioncount.runs.identity import measurement_key
 from regioncount.runs.measurements import measurement_settings
 
@@ -42,6 +43,9 @@ class GroupFigures:
     """Like `lines`, but all hyperparameters distinguish lines."""
     measures_through_training: list[Lines]
     """Accuracies, gap and other measures through training; all hyperparameters distinguish lines."""
+    largest_stable: dict[float, float]
+    """The largest Hessian eigenvalue at which gradient descent with a learning rate is stable; empty if that depends on more
+    than the learning rate."""
     panels: Panels | None
     """All measures against the gap, if they were ranked."""
     trajectories: list[tuple[float, np.ndarray, np.ndarray]]
@@ -85,15 +89,15 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
     for axis in [name for name in columns[:2] if is_axis(rows, name)] if region_counts else ():
         others = [name for name in columns if name != axis]
         for column in (*region_counts, *targets):
-            against += figure_data.lines_along(rows, column, axis, others)
+            against += lines_along(rows, column, axis, others)
     snapshots = group.select_snapshots(results.snapshots, results.plan)
     lines, detailed_lines, other_lines = [], [], []
     for column in map(results.columns.__getitem__, keys(snapshots)):
         if column.is_region_count:
-            lines += figure_data.lines_along(snapshots, column, group_by=columns)
-            detailed_lines += figure_data.lines_along(snapshots, column, group_by=columns, facets=False)
+            lines += lines_along(snapshots, column, group_by=columns)
+            detailed_lines += lines_along(snapshots, column, group_by=columns, facets=False)
         elif column.key in (*PERFORMANCE, *results.columns.measures):
-            other_lines += figure_data.lines_along(snapshots, column, group_by=columns, facets=False)
+            other_lines += lines_along(snapshots, column, group_by=columns, facets=False)
     ranking = group.select(results.ranking, selection="all")
     return GroupFigures(
         group,
@@ -103,6 +107,7 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
         lines,
         detailed_lines,
         other_lines,
+        largest_stable(results, group),
         figure_data.measure_panels(rows, ranking, results.columns.__getitem__, columns) if len(ranking) else None,
         _trajectories(results, group) if "theorem_learning_rate" in rows else [],
     )
@@ -111,6 +116,16 @@ def group_figures(results: SweepResults, group: Group) -> GroupFigures:
 def is_axis(rows: pd.DataFrame, name: str) -> bool:
     """Return whether an option has several values, all of them numbers."""
     return rows[name].nunique() > 1 and bool(pd.to_numeric(rows[name], errors="coerce").notna().all())
+
+
+def largest_stable(results: SweepResults, group: Group) -> dict[float, float]:
+    """Return 2 (1 + momentum) / learning rate for each learning rate; see `GroupFigures.largest_stable`."""
+    optimizers = [results.plan.runs[position].config.optimizer for position in group.rows.index]
+    if any(options.get("name") != "sgd" or options.get("nesterov") for options in optimizers):
+        return {}
+    pairs = {(options["learning_rate"], options.get("momentum", 0.0)) for options in optimizers}
+    stable = {rate: 2 * (1 + momentum) / rate for rate, momentum in pairs if rate > 0}
+    return stable if len(pairs) == len({rate for rate, _ in pairs}) else {}
 
 
 def _trajectories(results: SweepResults, group: Group) -> list[tuple[float, np.ndarray, np.ndarray]]:

@@ -15,12 +15,12 @@ from regioncount.columns import Column
 from regioncount.config import RunConfig
 from regioncount.reporting import charts, series_charts, statistic_tables, tables
 from regioncount.reporting.collect import SweepResults
-from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import DASH, duration, value_text
 from regioncount.reporting.frames import records
 from regioncount.reporting.group_figures import GroupFigures, figure_name, scatter_name
 from regioncount.reporting.groups import group_columns
 from regioncount.reporting.headline import headline
+from regioncount.reporting.lines_data import Lines
 from regioncount.reporting.page_parts import (
     PageChart,
     PageColumn,

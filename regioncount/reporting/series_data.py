@@ -12,8 +12,9 @@ import pandas as pd
 
 from regioncount import analysis
 from regioncount.columns import Column
-from regioncount.reporting.figure_data import Lines, Scatter, scatter
+from regioncount.reporting.figure_data import Scatter, scatter
 from regioncount.reporting.formatting import interval
+from regioncount.reporting.lines_data import Lines
 
 MAX_SERIES = 27  # a figure with more of them is not drawn
 

@@ -28,7 +28,7 @@ MAX_EARLY = 5  # measures whose correlations at each epoch are printed
 
 
 def correlations(results: SweepResults, group: Group | None = None) -> Table:
-    """Return the correlations of region counts and entropies with the targets.
+    """Return the correlations of region counts and entropies with the targets, and of all measures with requested ones.
 
     If some runs are not fitted, a second row has the correlation among the fitted runs.
 
@@ -40,7 +40,7 @@ def correlations(results: SweepResults, group: Group | None = None) -> Table:
     rows, left_out = [], ""
     for _, row in table.iterrows():
         measure, target = results.columns[row["measure"]], results.columns[row["target"]]
-        if not measure.is_region_statistic:
+        if not measure.is_region_statistic and target.key in ("generalization_gap", "test_error"):
             continue  # other measures are in the ranking
         if target.key == "test_error" and row["fitted"] == row["runs"]:
             left_out = (

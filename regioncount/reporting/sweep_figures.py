@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from regioncount.columns import Column
-from regioncount.reporting import figure_data, series_data
+from regioncount.reporting import series_data
 from regioncount.reporting.collect import SweepResults
 from regioncount.reporting.group_figures import figure_name, is_axis, scatter_name, scatter_targets
 from regioncount.reporting.groups import file_name_part
+from regioncount.reporting.lines_data import lines_along
 from regioncount.reporting.series_data import AgainstMeasuring, Series
 
 
@@ -84,7 +85,7 @@ def _against_measuring(results: SweepResults) -> Iterator[tuple[str, AgainstMeas
                     chosen = equal | {"measure": column.key, "target": "generalization_gap"}
                     correlations = correlations[(correlations[list(chosen)] == list(chosen.values())).all(axis=1)]
                 error = column.with_part("standard_error")
-                for lines in figure_data.lines_along(rows, column, axis, plan.drawn_columns, facets=False, error=error):
+                for lines in lines_along(rows, column, axis, plan.drawn_columns, facets=False, error=error):
                     if all(len(line.x) == 1 for line in lines.lines):
                         continue
                     correlation = series_data.correlation_line(correlations, axis)

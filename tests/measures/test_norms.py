@@ -185,14 +185,18 @@ def test_relative_distances_follow_from_the_weights_of_each_layer():
     ]
     squares = [(((w - start) ** 2).sum(), (w**2).sum()) for w, start in pairs]
     relative = sum(distance / norm for distance, norm in squares)
-    assert distances.relative_distance(measured) == pytest.approx(relative)
-    assert distances.log_relative_distance(measured) == pytest.approx(math.log(relative))
+    assert distances.root_relative_distance(measured) == pytest.approx(math.sqrt(relative))
+    assert distances.root_log_relative_distance(measured) == pytest.approx(math.sqrt(math.log(relative)))
     logarithm = math.log(sum(map(sum, squares)))
-    assert distances.log_distance_plus_norm(measured) == pytest.approx(logarithm)
-    spectral = sum(np.linalg.norm(w, 2) for w, _ in pairs)
-    expected = logarithm - math.log(spectral)
-    assert distances.log_distance_plus_norm_over_spectral(measured) == pytest.approx(expected)
-    assert distances.root_inverse_margin(measured) == pytest.approx(margins.inverse_margin(measured) ** 0.5)
+    assert distances.root_log_distance_plus_norm(measured) == pytest.approx(math.sqrt(logarithm))
+    spectral = sum(np.linalg.norm(w, 2) ** 2 for w, _ in pairs)
+    expected = math.sqrt(logarithm - math.log(spectral))
+    assert distances.root_log_distance_plus_norm_over_spectral(measured) == pytest.approx(expected)
+    distance = math.sqrt(sum(squared for squared, _ in squares))
+    assert distances.root_frobenius_distance(measured) == pytest.approx(distance)
+    inverse = margins.inverse_margin(measured) ** 0.5
+    assert distances.root_inverse_margin(measured) == pytest.approx(inverse)
+    assert distances.root_inverse_margin_over_distance(measured) == pytest.approx(inverse / distance)
 
 
 def test_path_norm_is_the_sum_over_all_paths():

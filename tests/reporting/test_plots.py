@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ from matplotlib.text import Text
 from regioncount.analysis import correlations, ranking
 from regioncount.columns import Column
 from regioncount.errors import InputError
-from regioncount.reporting import charts, figure_data, plots, series_charts, series_data
+from regioncount.reporting import charts, figure_data, lines_data, plots, series_charts, series_data
+from regioncount.reporting.group_figures import largest_stable
 from regioncount.reporting.plots import planes
 from regioncount.reporting.scales import position_on_scale
 from regioncount.runs import files
@@ -64,7 +66,7 @@ def heat_maps(runs, measures, group_by=figure_data.GROUP_BY) -> Figure:
 
 
 def count_through_training(snapshots, group_by=figure_data.GROUP_BY) -> Figure:
-    return plots.lines(figure_data.lines_along(snapshots, LINE, group_by=group_by))
+    return plots.lines(lines_data.lines_along(snapshots, LINE, group_by=group_by))
 
 
 def words(figure: Figure) -> str:
@@ -167,19 +169,69 @@ def test_lines_through_training_are_averages_over_seeds():
     check_layout(figure)
     snapshots["training_hessian_eigenvalue"] = 1 / snapshots["learning_rate"] + snapshots["epoch"]
     columns = [Column("test_accuracy"), Column("training_hessian_eigenvalue")]
-    panels = [figure_data.lines_along(snapshots, column, facets=False)[0] for column in columns]
-    figure = plots.measures_through_training(panels)
+    panels = [lines_data.lines_along(snapshots, column, facets=False)[0] for column in columns]
+    figure = plots.measures_through_training(panels, {0.1: 21.0, 0.01: 190.0, 0.3: 7.0})  # 0.3 is not drawn
     accuracies, eigenvalues = figure.axes[:2]
     drawn = [line.get_ydata() for line in accuracies.lines]
     np.testing.assert_allclose(drawn, 100 * by["test_accuracy"].mean().unstack().to_numpy())
     horizontal = [line.get_ydata()[0] for line in eigenvalues.lines if len({*line.get_ydata()}) == 1]
-    assert sorted(horizontal) == pytest.approx([2 / 0.1, 2 / 0.01])
+    assert horizontal == [21, 190]
     check_layout(figure)
+
+
+SGD = {"name": "sgd", "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "expected"),
+    [
+        ([SGD, SGD], {0.1: 20}),
+        ([SGD | {"momentum": 0.9}, SGD | {"momentum": 0.9, "learning_rate": 0.01}], {0.1: 38, 0.01: 380}),
+        ([SGD, SGD | {"momentum": 0.9}], {}),  # a line for each learning rate could not show both
+        ([SGD, SGD | {"momentum": 0.9, "nesterov": True}], {}),
+        ([SGD | {"name": "adam"}], {}),
+        ([SGD | {"learning_rate": 0.0}], {}),
+    ],
+)
+def test_the_largest_stable_eigenvalue_of_gradient_descent_with_momentum(optimizers, expected):
+    """The largest h for which steps of gradient descent on h x^2 / 2 converge; `expected` is where they no longer do."""
+    runs = [SimpleNamespace(config=SimpleNamespace(optimizer=options)) for options in optimizers]
+    results, group = (
+        SimpleNamespace(plan=SimpleNamespace(runs=runs)),
+        SimpleNamespace(rows=pd.DataFrame(index=range(len(runs)))),
+    )
+    assert largest_stable(results, group) == pytest.approx(expected)
+    momentum = optimizers[0].get("momentum", 0)
+    for rate, eigenvalue in expected.items():
+        for curvature, converges in ((0.99 * eigenvalue, True), (1.01 * eigenvalue, False)):
+            x, velocity = 1.0, 0.0
+            for _ in range(4000):
+                velocity = momentum * velocity + curvature * x
+                x -= rate * velocity
+                if abs(x) > 1e6:
+                    break
+            assert (abs(x) < 1) == converges
+
+
+def test_lines_through_training_do_not_change_where_one_of_the_runs_ends():
+    """Two runs with constant counts that a stop rule ended at different epochs, measured every 8 epochs and at the end."""
+    rows = [(0, 2, epoch) for epoch in (0, 8, 16, 20)] + [(1, 3, epoch) for epoch in (0, 8, 16, 24, 30)]
+    snapshots = pd.DataFrame(rows, columns=["identity", "region_count_line", "epoch"]).assign(
+        learning_rate=0.1, batch_size=8
+    )
+    [data] = lines_data.lines_along(snapshots, LINE)
+    [line] = data.lines
+    assert list(line.x) == [0, 8, 16, 24, 30]  # at epoch 20, the other run was not measured
+    assert list(line.mean) == [2.5] * 5
+    assert list(line.runs) == [2] * 5
+    snapshots.loc[3, "region_count_line"] = np.nan  # undefined at the end: the value before it does not stand for it
+    [data] = lines_data.lines_along(snapshots, LINE)
+    assert list(data.lines[0].x) == [0, 8, 16]
 
 
 def test_counts_against_a_hyperparameter_are_averages_over_seeds():
     runs = sweep(learning_rates=(0.1, 0.03, 0.01))
-    [data] = figure_data.lines_along(runs, LINE, "learning_rate", ["batch_size"])
+    [data] = lines_data.lines_along(runs, LINE, "learning_rate", ["batch_size"])
     figure = plots.lines([data])
     by = runs.groupby(["batch_size", "learning_rate"])["region_count_line"]
     drawn = [line.get_xydata() for line in figure.axes[0].lines]
@@ -236,7 +288,7 @@ def test_no_figure_averages_over_a_third_hyperparameter():
         drawn = sorted(tuple(line.get_ydata()) for line in axes.lines)
         np.testing.assert_allclose(drawn, sorted(map(tuple, expected.loc[decay].to_numpy())))
     check_layout(figure)
-    pages = figure_data.lines_along(counts, LINE, group_by=THREE, facets=False)
+    pages = lines_data.lines_along(counts, LINE, group_by=THREE, facets=False)
     assert [(lines.facet, len(lines.lines)) for lines in pages] == [("", len(means))]
 
 
@@ -255,8 +307,8 @@ def test_what_is_averaged_over_is_named():
     expected = runs.groupby(["batch_size", "learning_rate"])["region_count_line"].mean().unstack()
     np.testing.assert_allclose(cells.cells, expected.to_numpy())
     assert charts.heat_map(cells).layout.title.text == "region count (line), averaged over weight decay"
-    many = with_decays(np.geomspace(1e-7, 1e-3, figure_data.MAX_LINES // 4 + 1))
-    [lines] = figure_data.lines_along(through_training(many), LINE, group_by=THREE, facets=False)
+    many = with_decays(np.geomspace(1e-7, 1e-3, lines_data.MAX_LINES // 4 + 1))
+    [lines] = lines_data.lines_along(through_training(many), LINE, group_by=THREE, facets=False)
     assert (lines.facet, len(lines.lines)) == ("averaged over weight decay", 4)
 
 
@@ -534,7 +586,7 @@ def test_count_gap_and_error_are_drawn_against_a_hyperparameter(facets):
     runs["width"] = runs["seed"] % facets
     panels = []
     for measure in (LINE, Column("generalization_gap")):
-        panels += figure_data.lines_along(runs, measure, "learning_rate", ["batch_size", "weight_decay", "width"])
+        panels += lines_data.lines_along(runs, measure, "learning_rate", ["batch_size", "weight_decay", "width"])
     assert len(panels) == 2 * facets
     figure = plots.lines(panels)
     for axes, data in zip(figure.axes, panels, strict=False):
@@ -556,7 +608,7 @@ def test_counts_against_the_number_of_lines_have_the_error_over_lines_and_the_co
     ]
     runs = pd.concat(parts, ignore_index=True)
     error = LINE.with_part("standard_error")
-    [lines] = figure_data.lines_along(runs, LINE, "number", list(figure_data.GROUP_BY), facets=False, error=error)
+    [lines] = lines_data.lines_along(runs, LINE, "number", list(figure_data.GROUP_BY), facets=False, error=error)
     assert len(lines.lines) == 6
     for line in lines.lines:
         assert line.x.tolist() == [10, 100, 1000]
@@ -583,7 +635,7 @@ def test_counts_against_the_number_of_lines_have_the_error_over_lines_and_the_co
 PDF_FILES = """
 import sys
 import pandas as pd
-from regioncount.reporting import figure_data, plots
+from regioncount.reporting import figure_data, lines_data, plots
 from regioncount.columns import Column
 runs = pd.DataFrame({"learning_rate": [0.1, 0.01], "train_accuracy": 1.0, "test_accuracy": [0.5, 0.4], "n": [1.0, 2.0]})
 plots.save(plots.count_against_gap(figure_data.scatter(runs, Column("n")), title="a title"), sys.argv[1])

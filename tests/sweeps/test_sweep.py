@@ -308,6 +308,9 @@ def test_a_sweep_reports_published_figures_and_a_regression(tmp_path):
     assert set(correlations.index.get_level_values("target")) == {"generalization_gap", "test_error", "region_count_line"}
     pearson = correlations.loc[("parameter_norm", "region_count_line"), "pearson"]
     assert pearson == pytest.approx(runs["parameter_norm"].corr(runs["region_count_line"]), abs=1e-4)
+    row = "| parameter norm | region count (line) | all |"
+    [printed] = [line for line in (directory / "tables.md").read_text().splitlines() if line.startswith(row)]
+    assert f"{pearson:.3f} (no interval)" in printed
     compared = pd.read_csv(directory / "comparison.csv")
     assert compared["published_pearson"].isna().all()  # the paper does not have this network
     assert compared["pearson"].tolist() == pytest.approx(

@@ -1,7 +1,7 @@
 """Lines: region counts and other measures through training, and against options of the training or of the measurement."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from regioncount.columns import Column
-from regioncount.reporting.figure_data import Lines
 from regioncount.reporting.formatting import value_text
+from regioncount.reporting.lines_data import Lines
 from regioncount.reporting.plots.style import (
     LINE_STYLES,
     ORDERED_COLOURS,
@@ -69,11 +69,16 @@ def against_measuring(data: AgainstMeasuring) -> Figure:
     return figure
 
 
-def measures_through_training(panels: Sequence[Lines]) -> Figure:
+def measures_through_training(panels: Sequence[Lines], largest_stable: Mapping[float, float] | None = None) -> Figure:
     """Return a figure with a small panel per measure, and a line per configuration, coloured by its first hyperparameter.
 
-    In the panel of `training_hessian_eigenvalue`, dashed lines are at 2 / learning rate, around which gradient descent
-    without momentum holds it (Cohen et al. 2021).
+    Args:
+        panels: The lines.
+        largest_stable: The largest Hessian eigenvalue at which gradient descent is stable, by learning rate. A dashed line
+            is drawn at each in the panel of `training_hessian_eigenvalue`, if its first hyperparameter is the learning rate.
+
+    Returns:
+        The figure.
     """
     if not panels:
         return empty_figure()
@@ -87,14 +92,15 @@ def measures_through_training(panels: Sequence[Lines]) -> Figure:
         set_up_axes(axes, "epoch", "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         compared = data.column.key == "training_hessian_eigenvalue" and data.group_by[0] == "learning_rate"
-        note = "dashed: 2 / learning rate" if compared else ""
+        stable = {rate: value for rate, value in (largest_stable or {}).items() if compared and rate in data.scale}
+        note = "dashed: the largest that is stable" if stable else ""
         axes.set_title("\n".join(filter(None, (data.column.label, data.facet, note))), fontsize=9)
         for line in data.lines:
             colour = ORDERED_COLOURS(data.scale[line.values[0]])
             axes.plot(line.x, line.mean, color=colour, linestyle=LINE_STYLES[data.style(line)], linewidth=1.2)
+        for rate, eigenvalue in stable.items():
+            axes.axhline(eigenvalue, color=ORDERED_COLOURS(data.scale[rate]), linestyle="--", linewidth=0.8)
         if compared:
-            for rate, position in ((rate, position) for rate, position in data.scale.items() if rate > 0):
-                axes.axhline(2 / rate, color=ORDERED_COLOURS(position), linestyle="--", linewidth=0.8)
             axes.set_yscale("log")
     data = panels[0]
     add_colour_bar(figure, list(all_axes.flat), data.group_by[0], data.scale, fraction=0.015)
