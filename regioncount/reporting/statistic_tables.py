@@ -47,7 +47,8 @@ def correlations(results: SweepResults, group: Group | None = None) -> Table:
                 "; where all runs fit, the test error is left out, since it and the gap coincide within 1 percentage point"
             )
             continue
-        names = identifying(row, "measure", group) | {"measure": measure.label, "target": target.name}
+        name = target.label if target.subspace else target.name
+        names = identifying(row, "measure", group) | {"measure": measure.label, "target": name}
         for among, suffix, runs in (("all", "", "runs"), ("fitted", "_fitted", "fitted")):
             if suffix and row["fitted"] == row["runs"]:
                 continue
