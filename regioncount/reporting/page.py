@@ -249,7 +249,8 @@ def _describe_lines(data: Lines, title: str) -> tuple[str, str]:
     along = "through training" if data.axis == "epoch" else f"against {data.axis_label}"
     description = ", ".join(filter(None, (f"{data.column.label.capitalize()} {along}", title, data.facet)))
     bands = {"runs": "over runs with equal options", "subspaces": "over the subspaces of a run, averaged over runs"}
-    caption = f"{description}. Bands are one standard error {bands[data.error_over]}. Hover over a line to see them."
+    ended = " A run that has ended keeps its last value." if data.axis == "epoch" else ""
+    caption = f"{description}.{ended} Bands are one standard error {bands[data.error_over]}. Hover over a line to see them."
     return description, caption
 
 
