@@ -71,6 +71,8 @@ class PerceptronOptions(Options):
 class TransformerOptions(Options):
     """The options of a vision transformer."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"variant"})
+
     patch_size: Size = 4
     """Height and width of a patch in pixels; must divide the image size."""
     width: Size = 512
@@ -83,6 +85,9 @@ class TransformerOptions(Options):
     """The number of hidden units of the perceptron in each layer."""
     dropout: Fraction = 0.1
     """The dropout rate."""
+    variant: Literal["standard", "vit_cifar"] = "standard"
+    """The network of Dosovitskiy et al. 2021; or that of the paper's experiment, in which attention, perceptrons and initial
+    embeddings differ."""
 
 
 class TorchvisionOptions(Options):

@@ -1,4 +1,7 @@
-"""The vision transformer (Dosovitskiy et al. 2021), with pre-normalization and a class token."""
+"""The vision transformer (Dosovitskiy et al. 2021), with pre-normalization and a class token.
+
+Its variant "vit_cifar" is the network of the paper's experiment, that of github.com/omihub777/ViT-CIFAR.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,38 +10,41 @@ from regioncount.errors import InputError
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention: softmax(q k' / sqrt(d)) v in each head of width d, then a linear layer on all heads.
+    """Multi-head self-attention: softmax(q k' / sqrt(scaled_by)) v in each head, then a linear layer on all heads.
 
     Torch's fused attention is not used, because it does not support forward-mode derivatives, which several measures need.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, scaled_by: int):
         super().__init__()
         self.heads = heads
+        self.scale = scaled_by**0.5
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, N, width) to tokens (B, N, width)."""
-        # (B, N, 3 * width) to (3, B, heads, N, d)
+        # (B, N, 3 * width) to (3, B, heads, N, width / heads)
         parts = self.query_key_value(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts[0], parts[1], parts[2]
-        weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
+        weights = (query @ key.transpose(2, 3) / self.scale).softmax(dim=3)
         return self.output((weights @ value).transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):
     """Residual self-attention, then a residual perceptron on each token, both after layer normalization."""
 
-    def __init__(self, width: int, heads: int, mlp_width: int, dropout: float):
+    def __init__(self, width: int, heads: int, mlp_width: int, dropout: float, vit_cifar: bool):
         super().__init__()
-        self.attention = nn.Sequential(nn.LayerNorm(width), SelfAttention(width, heads), nn.Dropout(dropout))
+        attention = SelfAttention(width, heads, scaled_by=width if vit_cifar else width // heads)
+        self.attention = nn.Sequential(nn.LayerNorm(width), attention, nn.Dropout(dropout))
         self.perceptron = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, mlp_width),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(mlp_width, width),
+            *([nn.GELU()] if vit_cifar else []),
             nn.Dropout(dropout),
         )
 
@@ -51,13 +57,15 @@ class EncoderLayer(nn.Module):
 class VisionTransformer(nn.Module):
     """An encoder of patch tokens and a class token with learned position embeddings; the class token gives the logits."""
 
-    def __init__(self, patches: int, embedding: nn.Conv2d, layers: list[nn.Module], num_classes: int, dropout: float):
+    def __init__(
+        self, patches: int, embedding: nn.Conv2d, layers: list[nn.Module], num_classes: int, dropout: float, vit_cifar: bool
+    ):
         super().__init__()
         width = embedding.out_channels
         self.embedding = embedding
-        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, patches + 1, width))  # initialized as in the authors' code
-        self.encoder = nn.Sequential(nn.Dropout(dropout), *layers)
+        self.class_token = nn.Parameter(torch.randn(1, 1, width) if vit_cifar else torch.zeros(1, 1, width))
+        self.positions = nn.Parameter((1.0 if vit_cifar else 0.02) * torch.randn(1, patches + 1, width))
+        self.encoder = nn.Sequential(*([] if vit_cifar else [nn.Dropout(dropout)]), *layers)
         self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,8 +86,14 @@ def vision_transformer(
     heads: int,
     mlp_width: int,
     dropout: float,
+    variant: str = "standard",
 ) -> VisionTransformer:
     """Build a vision transformer.
+
+    The variant "vit_cifar" differs from the one of Dosovitskiy et al. 2021 in four things: attention divides q k' by the
+    root of the width of a token instead of that of a head; a second GELU follows the second linear layer of each
+    perceptron; class token and position embeddings are initially standard normal instead of zero and normal with a
+    standard deviation of 0.02; and no dropout follows the embedding. Linear layers have torch's initial weights in both.
 
     Args:
         num_classes: The number of classes.
@@ -92,6 +106,7 @@ def vision_transformer(
         mlp_width: The hidden units of the perceptron in each layer.
         dropout: The dropout rate after the embedding and after each linear layer except the projection to queries, keys
             and values, as in the paper.
+        variant: "standard" or "vit_cifar".
 
     Returns:
         A network from images (B, in_channels, *image_size) to logits (B, num_classes).
@@ -104,7 +119,8 @@ def vision_transformer(
         raise InputError(f"patch_size={patch_size} does not divide images of {height} x {image_width} pixels")
     if width % heads:
         raise InputError(f"heads={heads} does not divide width={width}")
+    vit_cifar = variant == "vit_cifar"
     patches = (height // patch_size) * (image_width // patch_size)
     embedding = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
-    layers: list[nn.Module] = [EncoderLayer(width, heads, mlp_width, dropout) for _ in range(depth)]
-    return VisionTransformer(patches, embedding, layers, num_classes, dropout)
+    layers: list[nn.Module] = [EncoderLayer(width, heads, mlp_width, dropout, vit_cifar) for _ in range(depth)]
+    return VisionTransformer(patches, embedding, layers, num_classes, dropout, vit_cifar)

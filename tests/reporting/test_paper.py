@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from scipy import stats
@@ -17,6 +18,7 @@ from regioncount.config_files import CONFIGS
 from regioncount.errors import InputError
 from regioncount.models.kinds import title
 from regioncount.reporting import published
+from regioncount.training.optimizers import build_schedule
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "paper" / "correlations.csv"
 CLASSICAL = REFERENCE.with_name("classical_classifiers.csv")
@@ -76,7 +78,12 @@ def test_every_experiment_is_a_valid_sweep(name, scale, composed):
 # What the authors' repository says of each experiment: docs/experiments.md.
 AUTHORS = {
     "adam": {"optimizer.name": "adam", "schedule.name": "constant", "regions.line.split": "test"},
-    "adagrad": {"optimizer.name": "adagrad", "schedule.name": "step", "regions.line.split": "test"},
+    "adagrad": {
+        "optimizer.name": "adagrad",
+        "schedule.name": "step",
+        "schedule.step_size": 50,
+        "regions.line.split": "test",
+    },
     "cifar10": {"schedule.name": "cosine", "regions.line.split": "test", "augmentation": "none", "epochs": 200},
     "train_pairs": {"regions.line.split": "train"},
     "mixup": {"augmentation": "mixup", "regions.line.split": "test"},
@@ -93,9 +100,13 @@ AUTHORS = {
         "schedule.epochs": 200,
     },
     "vision_transformer": {
+        "model.variant": "vit_cifar",
+        "dataset.mean": [0.4914, 0.4822, 0.4465],
+        "dataset.std": [0.2470, 0.2435, 0.2616],
         "optimizer.name": "adam",
         "augmentation": "crop_flip",
         "epochs": 200,
+        "schedule.epochs": 205,
         "schedule.warmup": 5,
         "schedule.final": 1e-5,
     },
@@ -172,6 +183,23 @@ def test_the_vision_transformer_has_the_parameters_of_the_authors(composed):
     options = dict(composed["paper/vision_transformer", "full"].model)
     network = models.build(options.pop("name"), 10, 3, image_size=32, **options)
     assert sum(parameter.numel() for parameter in network.parameters()) == 6_268_810
+
+
+def test_the_vision_transformer_has_the_learning_rates_of_the_authors(composed):
+    """Their first epoch is at a rate of 0; ours are the others."""
+
+    def theirs(epoch: int) -> float:
+        if epoch <= 5:
+            return 1e-3 * epoch / 5
+        return 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * (epoch - 6) / 200)) / 2
+
+    config = composed["paper/vision_transformer", "full"]
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    schedule = build_schedule(optimizer, dict(config.schedule), config.epochs)
+    for epoch in range(config.epochs):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(theirs(epoch + 1), rel=1e-6), epoch
+        optimizer.step()
+        schedule.step()
 
 
 def test_small_experiments_use_and_name_an_image_folder_of_cifar10(composed):

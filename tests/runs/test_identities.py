@@ -130,6 +130,15 @@ def test_later_options_at_their_defaults_do_not_change_the_identity(compose, def
     }
 
 
+def test_the_standard_variant_of_the_vision_transformer_is_left_out_of_the_identity(compose):
+    plain, standard, other = (
+        as_mapping(compose(f"model=vision_transformer {option}"))["model"]
+        for option in ("", "model.variant=standard", "model.variant=vit_cifar")
+    )
+    assert plain == standard
+    assert other == plain | {"variant": "vit_cifar"}
+
+
 def test_precision_and_compilation_change_the_identity(compose):
     config = as_mapping(compose("model=resnet18"))
     assert run_identity(config, FINGERPRINTS["train"], "bfloat16", compiled=False) == "19d328150d9e1f6f"
