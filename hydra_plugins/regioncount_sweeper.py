@@ -4,7 +4,7 @@ Hydra finds sweepers only in the namespace package `hydra_plugins` and imports t
 imports are inside `sweep`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class RegionCountSweeperConfig:
-    """The options of `hydra.sweeper`. As in the basic sweeper, `params` maps options to values such as "0.1,0.01"."""
+    """The options of `hydra.sweeper`. As in the basic sweeper, `params` maps options to values such as "0.1,0.01".
+
+    `cell_options` are overrides of the command line that `regioncount.sweeps.cell_options` has moved here.
+    """
 
     _target_: str = "hydra_plugins.regioncount_sweeper.RegionCountSweeper"
     params: dict[str, str] | None = field(default_factory=dict)
+    cell_options: list[str] = field(default_factory=list)
 
 
 ConfigStore.instance().store(
@@ -33,8 +37,9 @@ ConfigStore.instance().store(
 class RegionCountSweeper(Sweeper):
     """Check every cell of a grid, launch the cells through the configured launcher, and write the report."""
 
-    def __init__(self, params: Mapping[str, str] | None = None) -> None:
+    def __init__(self, params: Mapping[str, str] | None = None, cell_options: Sequence[str] = ()) -> None:
         self.params = dict(params or {})
+        self.cell_options = list(cell_options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store Hydra's objects; `sweep` creates the launcher, once the sweep's directory is known."""
@@ -55,4 +60,4 @@ class RegionCountSweeper(Sweeper):
 
         assert self.config is not None  # Hydra has called setup
         assert self.hydra_context is not None
-        return run_sweep(arguments, self.params, self.config, self.hydra_context, self.task_function)
+        return run_sweep([*arguments, *self.cell_options], self.params, self.config, self.hydra_context, self.task_function)

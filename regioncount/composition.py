@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from regioncount.config_files import CONFIGS, group_choices, group_names, search_folders
 from regioncount.errors import InputError, how_to_install, one_line
 from regioncount.suggestions import is_initials, most_similar, suggest
+from regioncount.sweeps.cell_options import CellError
 
 MAX_CHOICES = 30  # in a message
 
@@ -104,6 +105,9 @@ def one_line_errors(config_name: str = "train", overrides: Sequence[str] = ()) -
 
 def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """Return the first line of Hydra's message, which names the problem, with the available choices and the cause."""
+    if isinstance(error, CellError) and isinstance(error.__cause__, Exception):
+        message = _one_line(error.__cause__, config_name, [*overrides, *error.cell])
+        return f"{message} (in the cell {' '.join(error.varying)})" if error.varying else message
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if missing := re.search(r"Could not (?:find|load) '([^']*)'", lines[0]):
         group, _, name = missing[1].partition("/")

@@ -8,17 +8,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import open_dict
 
 from regioncount.arguments import parse_arguments
 from regioncount.columns import is_reserved
 from regioncount.composition import compose, hydra_ready, one_line_errors
+from regioncount.config_files import group_names, search_folders
 from regioncount.errors import InputError
 from regioncount.runs.record import Run
 from regioncount.sweeps import run_cell
+from regioncount.sweeps.cell_options import pass_to_cells
 
 if TYPE_CHECKING:
     from regioncount.config import RunConfig
@@ -135,7 +139,9 @@ def run_sweep(overrides: Sequence[str]) -> "tuple[Plan | None, int]":
     with one_line_errors("sweep", overrides), hydra_ready():
         application = GlobalHydra.instance().hydra
         assert application is not None  # hydra_ready has initialized it
-        returned = application.multirun("sweep", run_cell, list(overrides))
+        compose_sweep = partial(application.compose_config, "sweep", run_mode=RunMode.MULTIRUN)
+        groups = group_names(search_folders(overrides))
+        returned = application.multirun("sweep", run_cell, pass_to_cells(overrides, groups, compose_sweep))
     ours = isinstance(returned, tuple) and len(returned) == 2
     return returned if ours else (None, 0)
 

@@ -1,6 +1,7 @@
 """Sweeps: grids of runs that are checked as a whole, launched through Hydra, and reported.
 
-grid.py turns the command line into a plan, launch.py runs the plan, and cell.py is the job for one cell.
+cell_options.py passes options to the cells alone, grid.py turns the command line into a plan, launch.py runs the plan, and
+cell.py is the job for one cell.
 """
 
 from omegaconf import DictConfig

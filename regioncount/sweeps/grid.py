@@ -27,6 +27,7 @@ from regioncount.runs.identity import identity_of
 from regioncount.runs.measurements import measurement_settings
 from regioncount.runs.plans import DataFacts, Plan, PlannedRun
 from regioncount.runs.prepared import PreparedRun
+from regioncount.sweeps.cell_options import OPTION, CellError
 
 Cell = list[Override]
 
@@ -51,6 +52,7 @@ def plan_sweep(
         The plan, and for each of its cells the overrides and the prepared run.
 
     Raises:
+        CellError: Hydra cannot compose a cell.
         InputError: A cell is invalid (the message names it), or two cells are the same.
     """
     cells = split_grid(arguments, params, loader)
@@ -74,14 +76,14 @@ def plan_sweep(
         if (earlier := first.setdefault(json.dumps(entry), number)) != number:
             raise InputError(_describe_repetition(cells[earlier], cells[number]))
     grid_hash = identity_of({"grid": sorted(content, key=json.dumps)})[:8]
-    choices, overrides = config.hydra.runtime.choices, config.hydra.overrides
+    choices = config.hydra.runtime.choices
     experiment = choices.get("experiment")
     name = options.name or "-".join(filter(None, (experiment or "sweep", choices.get("scale")))).replace("/", "-")
     plan = Plan(
         name,
         Path(prepared_runs[0].config.results) / "sweeps" / f"{name}-{grid_hash}",
         [planned_run(prepared, varied) for prepared, varied in zip(prepared_runs, _varied_options(cells), strict=True)],
-        [*overrides.task, *(override for override in overrides.hydra if not override.startswith("hydra.mode="))],
+        [*arguments, *(line for line in config.hydra.overrides.hydra if not line.startswith(("hydra.mode=", f"{OPTION}=")))],
         experiment,
         environment(prepared_runs[0].device, prepared_runs[0].precision),
         options,
@@ -112,6 +114,9 @@ def compose_cells(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -
 
     Hydra takes 0.1 s to compose a configuration from its files. Cells that choose the same files are therefore composed
     once, and the options that vary among them are set afterwards, as Hydra sets them.
+
+    Raises:
+        CellError: An override is invalid.
     """
 
     def compose(overrides: Sequence[str]) -> DictConfig:
@@ -133,7 +138,12 @@ def compose_cells(cells: list[Cell], config: DictConfig, loader: ConfigLoader) -
                     key, value = override.key_or_group, override.value()
                     OmegaConf.update(composed, key, value, merge=True, force_add=override.is_force_add())
         except (HydraException, OmegaConfBaseException):
-            composed = compose(lines(cell))  # raises the error with Hydra's message, which names the override
+            try:
+                composed = compose(lines(cell))  # Hydra's message names the override
+            except (HydraException, OmegaConfBaseException) as error:
+                keys = _varying_keys(cells)
+                varying = lines([override for override in cell if override.get_key_element() in keys])
+                raise CellError(lines(cell), varying) from error
         yield composed
 
 
