@@ -1,14 +1,52 @@
-"""Submitit's launchers, changed so that a lost job does not end the sweep.
+"""Hydra's entry points to launchers: `ParallelLauncher`, the default of configs/sweep.yaml, and Submitit's launchers.
 
-`regioncount.sweeps` uses them for `hydra/launcher=submitit_slurm` and `submitit_local`. Without hydra-submitit-launcher,
-this module defines nothing.
+Submitit's are changed so that a lost job does not end the sweep. `regioncount.sweeps` uses them for
+`hydra/launcher=submitit_slurm` and `submitit_local`. Without hydra-submitit-launcher, they are not defined.
+
+Hydra imports this module whenever it starts, so slow imports are inside functions.
 """
 
 from collections.abc import Sequence
 
+from hydra._internal.core_plugins import basic_launcher
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
+
+
+class ParallelLauncher(basic_launcher.BasicLauncher):
+    """Run several jobs at a time, each in a process of its own.
+
+    Args:
+        n_jobs: The largest number of jobs at a time, fewer if memory is short. They share the cores. With None or 1, jobs
+            run one after another in this process; `regioncount.sweeps` replaces None by a number.
+    """
+
+    def __init__(self, n_jobs: int | None = None) -> None:
+        super().__init__()
+        self.n_jobs = n_jobs
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a batch of jobs.
+
+        Args:
+            job_overrides: The overrides of each job.
+            initial_job_idx: The number of the first job.
+
+        Returns:
+            One JobReturn per job.
+        """
+        if self.n_jobs in (None, 1):
+            return super().launch(job_overrides, initial_job_idx)
+        from regioncount.sweeps.pool import run_jobs
+        from regioncount.sweeps.worker import Context
+
+        assert self.config is not None  # Hydra has called setup
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        context = Context(self.hydra_context, self.config, self.task_function, Singleton.get_state())
+        return run_jobs(dict(enumerate(job_overrides, initial_job_idx)), context, self.n_jobs)
+
 
 try:
     # Import the module, not its classes: Hydra registers every launcher class that it finds in a plugin module.

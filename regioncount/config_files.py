@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).resolve().parent
 # In a wheel, the configuration files are inside the package; in a checkout, they are beside it.
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 
-LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
+LAUNCHERS = ("basic", "parallel", "joblib", "submitit_local", "submitit_slurm")
 """The documented choices of hydra/launcher."""
 
 

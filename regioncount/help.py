@@ -26,7 +26,7 @@ Train and measure a grid of runs, and correlate their measures. An experiment or
 define the grid. Rerunning a sweep trains and measures only what is missing.
   {} experiment=quickstart
   {} optimizer.learning_rate=0.1,0.01 batch_size=64,256 seed=0,1,2
-  {} experiment=paper/cifar10 scale=small dataset.root=DIR hydra/launcher=joblib hydra.launcher.n_jobs=2""",
+  {} experiment=paper/cifar10 scale=small dataset.root=DIR hydra.launcher.n_jobs=2""",
 }
 FLAGS = {
     "-h, --help": "Print this help.",
@@ -60,8 +60,8 @@ SECTIONS = {
     "Results": ("results", "tracker", "plugins"),
 }
 LAUNCHER = Description(
-    "How the runs are launched: one after another (basic), hydra.launcher.n_jobs at a time (joblib), or on a cluster "
-    "(docs/cluster.md).",
+    "How the runs are launched: hydra.launcher.n_jobs at a time, by default one per core, but one after another on a GPU "
+    "(parallel), one after another (basic), by joblib, or on a cluster (docs/cluster.md).",
     LAUNCHERS,
 )
 COLUMN, WIDTH = 30, 120
@@ -90,7 +90,7 @@ def help_text(config_name: str, command: str) -> str:
             if name in chosen:
                 rows += _group_rows(name, _text(chosen[name]))
             if name == "hydra/launcher" and config_name == "sweep":
-                rows += _row(name, "basic", LAUNCHER)
+                rows += _row(name, "parallel", LAUNCHER)
             for option, description in options.items():
                 if option == name or option.startswith(f"{name}."):
                     rows += _row(option, _default(config, option), description)

@@ -5,20 +5,17 @@ declares a built-in part registers it. A user's module registers parts with `rc.
 and is imported with plugins=[module] on the command line.
 """
 
-import hashlib
 import importlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
+from regioncount import plugins
 from regioncount.columns import check_measure_name
-from regioncount.errors import InputError, how_to_install, one_line, raised_by_signal
+from regioncount.errors import InputError, how_to_install, one_line
 from regioncount.suggestions import unknown_choice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -129,12 +126,12 @@ class Registry:
         def add(factory: Any) -> Any:
             if not isinstance(factory, str) and not callable(factory):
                 raise InputError(f"{self.kind}={name}: register a callable or its dotted path, not {factory!r}")
-            plugin = _registering_plugin()
+            plugin = plugins.registering_plugin()
             if plugin is not None:
                 self._import_declarations()  # so that a plugin cannot use the name of a built-in part
             existing = self._entries.get(name)
             # In an interactive session, a part may be registered again after a change.
-            redefined = existing is not None and existing.plugin == plugin and _importing.get() is None
+            redefined = existing is not None and existing.plugin == plugin and not plugins.is_importing()
             if existing is not None and (existing.plugin is None or not redefined):
                 owner = f"the plugin {existing.plugin}" if existing.plugin else "regioncount itself"
                 raise InputError(f"{self.kind}={name}: {owner} has registered this name; choose another one")
@@ -154,7 +151,8 @@ class Registry:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        self._import_declarations()
+        return name in self._entries
 
     def __getitem__(self, name: str) -> Entry:
         """Return the entry of a name.
@@ -162,14 +160,18 @@ class Registry:
         Raises:
             InputError: There is no such part; the message lists the names and suggests the closest one.
         """
-        if name not in self.names():
+        if name not in self:
             message = unknown_choice(self.kind, name, self.names())
             raise InputError(message if "did you mean" in message else f"{message}, or pass plugins=[MODULE] to register it")
         return self._entries[name]
 
     def get(self, name: str) -> Entry | None:
         """Return the entry of a name, or None."""
-        return self._entries[name] if name in self.names() else None
+        return self._entries[name] if name in self else None
+
+    def entries(self) -> list[Entry]:
+        """Return the entries that have been registered so far."""
+        return list(self._entries.values())
 
     def _import_declarations(self) -> None:
         while self._declared_in:
@@ -239,6 +241,13 @@ def register_measure(
     return add
 
 
+def session_plugins() -> set[str]:
+    """Return the modules that have registered parts in this session without `load_plugins`, such as a notebook."""
+    tables = (models, datasets, optimizers, schedules, augmentations, subspaces, measures, trackers)
+    names = {entry.plugin for table in tables for entry in table.entries()}
+    return {plugin for plugin in names if plugin is not None and not plugins.is_loaded(plugin)}
+
+
 def require_package(entry: Entry) -> None:
     """Check that the package named by an entry's trait "requires" is installed.
 
@@ -260,85 +269,3 @@ def resolve(reference: Any) -> Any:
         return reference
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-# Plugins
-
-_importing: ContextVar[str | None] = ContextVar("importing", default=None)
-_plugins: dict[str, ModuleType] = {}
-
-
-def load_plugins(names: Sequence[str], option: str | None = None) -> None:
-    """Import the modules that register a user's parts. The current directory is searched, too.
-
-    Args:
-        names: Dotted names of modules.
-        option: The option that names them, for messages; by default plugins=[NAME].
-
-    Raises:
-        InputError: A module cannot be imported.
-        SystemExit: A handler of a signal raised it.
-    """
-    for name in names:
-        if name in _plugins:
-            continue
-        given = option or f"plugins=[{name}]"
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise InputError(f"{given}: give the name of a module, such as my_plugin for my_plugin.py")
-        token = _importing.set(name)
-        try:
-            if str(Path.cwd()) not in sys.path:
-                sys.path.append(str(Path.cwd()))
-            _plugins[name] = importlib.import_module(name)
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:
-            if raised_by_signal(error):
-                raise
-            reason = one_line(f"{type(error).__name__}: {error}")
-            raise InputError(f"{given}: the module {name} cannot be imported ({reason})") from error
-        finally:
-            _importing.reset(token)
-
-
-def is_loaded(plugin: str) -> bool:
-    """Return whether `load_plugins` has imported a module."""
-    return plugin in _plugins
-
-
-def plugin_source(plugin: str) -> str:
-    """Return "module:hash" of a plugin; the hash is the SHA-256 of the names and contents of its .py files.
-
-    For a module of a package, these are all files of the outermost package.
-
-    Raises:
-        InputError: The plugin has no source files, so changes to it could not be detected.
-    """
-    module = sys.modules[plugin.partition(".")[0]]
-    root = Path(getattr(module, "__file__", None) or plugin)
-    folders = [Path(path) for path in getattr(module, "__path__", ())]
-    files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [root]
-    if not all(file.suffix == ".py" and file.is_file() for file in files):
-        raise InputError(f"plugins=[{plugin}]: a plugin is identified by its .py files, but {root} is not one")
-    digest = hashlib.sha256()
-    for file in files:
-        relative = next((file.relative_to(folder) for folder in folders if file.is_relative_to(folder)), Path(file.name))
-        digest.update(f"{relative.as_posix()}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return f"{plugin}:{digest.hexdigest()}"
-
-
-def _registering_plugin() -> str | None:
-    """Return the plugin whose code is registering a part; None if the code belongs to this package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    module = frame.f_globals.get("__name__", "")
-    package = module.split(".")[0]
-    if package == "regioncount":
-        return None
-    importing = _importing.get()
-    if importing is None or importing.split(".")[0] == package:
-        return importing or module
-    # A plugin imports another module that registers parts: that module is their plugin.
-    _plugins.setdefault(module, sys.modules[module])
-    return module

@@ -1,7 +1,8 @@
 """Classes and functions that `_target_` names and no registry lists."""
 
 from regioncount.errors import InputError, one_line
-from regioncount.registry import Entry, load_plugins, resolve
+from regioncount.plugins import load_plugins
+from regioncount.registry import Entry, resolve
 
 
 def load_target(kind: str, target: str, example: str, result: str) -> Entry:

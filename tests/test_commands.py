@@ -260,10 +260,10 @@ def test_another_sweeper_runs_the_cells_without_a_plan(tmp_path):
 @pytest.mark.parametrize(
     ("launcher", "name", "jobs"),
     [
-        ([], "JoblibLauncher", 2),
+        ([], "ParallelLauncher", None),
         (["hydra/launcher=basic"], "BasicLauncher", None),
         (["hydra/launcher=joblib"], "JoblibLauncher", -1),
-        (["hydra.launcher.n_jobs=4"], "JoblibLauncher", 4),
+        (["hydra.launcher.n_jobs=4"], "ParallelLauncher", 4),
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], "JoblibLauncher", 3),
         (["hydra/launcher=submitit_local"], "LocalLauncher", None),
         (["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"], "SlurmLauncher", None),

@@ -13,7 +13,7 @@ from plain_configuration import PLAIN
 from torch.utils._pytree import tree_leaves
 
 import regioncount as rc
-from regioncount import data, registry
+from regioncount import data, plugins, registry
 from regioncount.composition import compose, hydra_ready
 from regioncount.config import as_mapping, parse_run
 from regioncount.data.augmentation import build_augmentation
@@ -40,12 +40,12 @@ def plugin(tmp_path, monkeypatch):
     def write(name, source):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
         sys.modules.pop(name, None)
-        registry._plugins.pop(name, None)
+        plugins._plugins.pop(name, None)
 
     yield write
     for path in tmp_path.glob("*.py"):
         sys.modules.pop(path.stem, None)
-        registry._plugins.pop(path.stem, None)
+        plugins._plugins.pop(path.stem, None)
 
 
 def test_an_unused_plugin_does_not_change_the_identity(plugin):
@@ -108,7 +108,7 @@ def test_a_record_imports_no_plugin_and_keeps_its_options(plugin):
 def test_a_name_cannot_be_registered_twice(plugin):
     plugin("taker", "import regioncount as rc\nrc.register_model('resnet18', 'a:b')\n")
     with pytest.raises(InputError, match=r"model=resnet18: .*choose another"):
-        registry.load_plugins(["taker"])
+        plugins.load_plugins(["taker"])
 
 
 def test_a_measure_cannot_end_like_a_column_beside_another(plugin):
@@ -143,7 +143,7 @@ def test_a_measure_of_a_plugin_returns_a_number_and_changes_only_its_copies(plug
             return 1.0
         """,
     )
-    registry.load_plugins(["various"])
+    plugins.load_plugins(["various"])
     data = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     model, initial = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
     before = copy.deepcopy((model.state_dict(), initial.state_dict(), data))
@@ -183,7 +183,7 @@ def test_an_exception_of_a_signal_handler_is_not_one_of_the_measure(plugin, exce
 @pytest.mark.parametrize("name", ["../other", "a-b", "", "a..b", ".a", "1a", "a b"])
 def test_a_plugin_is_named_like_a_module(name):
     with pytest.raises(InputError, match="give the name of a module"):
-        registry.load_plugins([name])
+        plugins.load_plugins([name])
 
 
 def test_a_subspace_of_a_plugin_has_the_declared_shape(plugin):
@@ -197,14 +197,14 @@ def test_a_name_cannot_be_registered_twice_by_one_plugin(plugin):
     line = "rc.register_optimizer('mine', 'torch.optim:SGD')\n"
     plugin("twice", f"import regioncount as rc\n{line}{line}")
     with pytest.raises(InputError, match="optimizer=mine: the plugin twice has registered this name"):
-        registry.load_plugins(["twice"])
+        plugins.load_plugins(["twice"])
 
 
 @pytest.mark.parametrize("name", ["train_accuracy", "generalization_gap", "status", "region_count_line", "seconds"])
 def test_a_measure_cannot_be_named_like_a_column_of_every_table(plugin, name):
     plugin("named", f"import regioncount as rc\nrc.register_measure(name='{name}')(lambda measured: 0.0)\n")
     with pytest.raises(InputError, match=f"measures={name}: tables have a column of this name"):
-        registry.load_plugins(["named"])
+        plugins.load_plugins(["named"])
 
 
 def test_the_columns_of_a_measure_begin_with_its_name(plugin):
@@ -217,7 +217,7 @@ def test_the_columns_of_a_measure_begin_with_its_name(plugin):
         rc.register_measure(name="clash")(lambda measured: {"clash": 1.0, "train_accuracy": 0.37})
         """,
     )
-    registry.load_plugins(["columns"])
+    plugins.load_plugins(["columns"])
     data = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     values = rc.measure(torch.nn.Linear(4, 3), data, ["accuracy", "gap", "clash"], test=data)
     assert (values["gap"], values["gap_at_0"]) == (1, 2)
@@ -265,7 +265,7 @@ def test_a_data_set_of_a_plugin_may_have_an_option_std(plugin):
             return (images, np.arange(60) % 2), (images, np.arange(60) % 2), ("a", "b")
         """,
     )
-    registry.load_plugins(["gauss"])
+    plugins.load_plugins(["gauss"])
     loaded = data.load("gauss", std=20.0)
     assert loaded.std[0] * 255 == pytest.approx(20, rel=0.1)
     options = registry.datasets["gauss"]
@@ -308,7 +308,7 @@ def test_a_data_set_of_a_plugin_is_checked(plugin, name):
             return {result}
         """,
     )
-    registry.load_plugins(["arrays"])
+    plugins.load_plugins(["arrays"])
     with pytest.raises(InputError, match=f"dataset={name}: .*{message}" if not message.startswith("dataset") else message):
         data.load(name)
 
@@ -318,7 +318,7 @@ def test_a_data_set_without_a_test_split_is_divided_in_halves(plugin):
         "lambda options: ((np.zeros((60, 1, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 3), None, ['a', 'b', 'c'])"
     )
     plugin("whole", f"import numpy as np\nimport regioncount as rc\nrc.register_dataset('whole')({source})\n")
-    registry.load_plugins(["whole"])
+    plugins.load_plugins(["whole"])
     dataset = data.load("whole")
     assert (len(dataset.train), len(dataset.test), dataset.classes) == (30, 30, ("a", "b", "c"))
 
@@ -487,7 +487,7 @@ def test_an_augmentation_of_a_plugin_is_applied(plugin, mixes):
         "lambda inputs, labels, classes, generator: (-inputs, torch.eye(classes)[labels]))",
     }
     plugin("inverse", f"import torch\nimport regioncount as rc\n{factories[mixes]}\n")
-    registry.load_plugins(["inverse"])
+    plugins.load_plugins(["inverse"])
     digits = data.load("digits")
     images, labels = digits.train.take(range(5)), digits.train.labels[:5]
     inputs, targets = build_augmentation("mine", digits)(images, labels, torch.Generator())
@@ -580,7 +580,7 @@ def test_names_fit_into_paths_and_columns(plugin, kind, name):
     argument = f"name={name!r}" if kind == "measure" else repr(name)
     plugin("named", f"import regioncount as rc\nrc.register_{kind}({argument})(lambda *_: None)\n")
     with pytest.raises(InputError, match="a name consists of letters"):
-        registry.load_plugins(["named"])
+        plugins.load_plugins(["named"])
 
 
 def test_a_module_that_a_plugin_imports_is_the_plugin_of_its_parts(plugin):
@@ -588,13 +588,13 @@ def test_a_module_that_a_plugin_imports_is_the_plugin_of_its_parts(plugin):
     plugin("importer", "import helper\n")
     config = parse_run(PLAIN | {"plugins": ["importer"], "optimizer": {"name": "mine", "learning_rate": 0.1}})
     assert config.plugin_sources["optimizer"].startswith("helper:")
-    assert registry.is_loaded("helper")
+    assert plugins.is_loaded("helper")
 
 
 @pytest.mark.parametrize("item", ["True", "10**400", "float('nan')", "{'odd': 1.0, 'odd_standard_error': 'unknown'}"])
 def test_every_stored_value_of_a_measure_can_be_read_back(plugin, item):
     plugin("odd_values", f"import regioncount as rc\nrc.register_measure(name='odd')(lambda measured: {item})\n")
-    registry.load_plugins(["odd_values"])
+    plugins.load_plugins(["odd_values"])
     values = rc.measure(torch.nn.Linear(4, 3), (torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])), ["odd"])
     stored = {key: None if value != value else value for key, value in values.items()}
     assert is_measurement({"settings": {}, "values": json.loads(json.dumps(stored)), "how": {}, "arrays": {}, "epoch": 1})

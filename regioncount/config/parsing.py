@@ -27,6 +27,7 @@ from regioncount.errors import InputError
 from regioncount.models import kinds
 from regioncount.models.catalogue import MAX_SEED, asks_for_weights
 from regioncount.options import abbreviate, validate_options
+from regioncount.plugins import is_loaded, load_plugins, plugin_source
 from regioncount.regions.methods import check_lattice
 from regioncount.suggestions import unknown_choice
 
@@ -192,9 +193,9 @@ def require_plugins(record: Mapping[str, Any]) -> None:
         if not isinstance(source, str):
             continue
         plugin = source.partition(":")[0]
-        if not registry.is_loaded(plugin):
+        if not is_loaded(plugin):
             raise InputError(f"the run's {part} is from the plugin {plugin}: pass plugins=[{plugin}]")
-        if registry.plugin_source(plugin) != source:
+        if plugin_source(plugin) != source:
             raise InputError(
                 f"plugins=[{plugin}]: its source has changed since the run was trained; restore it or train again"
             )
@@ -212,7 +213,7 @@ def _load_plugins(mapping: dict[str, Any], recorded: bool) -> list[str]:
         raise InputError(f"plugins={abbreviate(names)}: give a list of modules, such as [my_module]")
     if recorded:
         return []
-    registry.load_plugins(names)
+    load_plugins(names)
     return names
 
 
@@ -329,4 +330,4 @@ def _plugin_sources(config: RunConfig | MeasuringConfig) -> dict[str, str]:
         entries["augmentation"] = registry.augmentations[config.augmentation]
     entries |= {f"regions.{name}": registry.subspaces[s.kind] for name, s in config.regions.subspaces.items()}
     entries |= {f"measures.{name}": registry.measures[name] for name in config.measures}
-    return {part: registry.plugin_source(entry.plugin) for part, entry in entries.items() if entry.plugin}
+    return {part: plugin_source(entry.plugin) for part, entry in entries.items() if entry.plugin}

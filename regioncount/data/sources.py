@@ -10,8 +10,10 @@ This module does not import torch, so that configurations can be read without it
 
 import http.client
 import os
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field, PlainValidator, model_validator
@@ -121,11 +123,16 @@ class FolderOptions(DatasetOptions):
 @register_dataset("digits", options=DatasetOptions, title="digits", default_train_size=300)
 def read_digits(options: DatasetOptions) -> tuple[Arrays, None, tuple[str, ...]]:
     """Return scikit-learn's handwritten digits: 1,797 images of 8 x 8 pixels, without an official split."""
-    from sklearn.datasets import load_digits
+    package = Path(cast(str, cast(ModuleSpec, find_spec("sklearn")).origin)).parent
+    try:  # its file, since importing scikit-learn takes seconds
+        table = np.loadtxt(package / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+        pixels, labels = table[:, :-1], table[:, -1]
+    except OSError:  # a version that keeps it elsewhere
+        from sklearn.datasets import load_digits
 
-    digits: Any = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    return (images, digits.target.astype(np.int64)), None, tuple("0123456789")
+        pixels, labels = cast(Any, load_digits(return_X_y=True))
+    images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return (images, labels.astype(np.int64)), None, tuple("0123456789")
 
 
 # The training points of two toy data sets: x and y from -1 to 1, and the label.

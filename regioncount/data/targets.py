@@ -9,7 +9,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from regioncount.data.sources import Arrays, DatasetOptions
 from regioncount.options import Options, Str, model_of_signature
-from regioncount.registry import Entry, datasets, is_loaded
+from regioncount.plugins import is_loaded
+from regioncount.registry import Entry, datasets
 from regioncount.targets import load_target
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from regioncount.errors import InputError
-from regioncount.registry import Entry, is_loaded, models
+from regioncount.plugins import is_loaded
+from regioncount.registry import Entry, models
 from regioncount.suggestions import unknown_choice
 from regioncount.targets import load_target
 

@@ -15,7 +15,7 @@ import pandas as pd
 import regioncount
 from regioncount import analysis
 from regioncount.errors import InputError, one_line, say
-from regioncount.reporting import markup, page, statistic_tables, tables
+from regioncount.reporting import markup, page, statistic_tables, tables, unchanged
 from regioncount.reporting.collect import SweepResults, collect
 from regioncount.reporting.draw import DecisionRegions, draw, draw_sweep
 from regioncount.reporting.frames import records
@@ -24,9 +24,8 @@ from regioncount.reporting.headline import headline, summarize
 from regioncount.reporting.sweep_figures import sweep_figures
 from regioncount.reporting.sweep_tracking import track_sweep
 from regioncount.reporting.tables import Table
+from regioncount.reporting.unchanged import SUMMARY
 from regioncount.runs import files, plans
-
-SUMMARY = "report.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +65,9 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (--help lists the options)")
 
 
-def report(directory: Path, *, decision_regions: DecisionRegions | None = None, track: bool = False) -> int:
+def report(
+    directory: Path, *, decision_regions: DecisionRegions | None = None, track: bool = False, inputs: str | None = None
+) -> int:
     """Write and print a sweep's tables, figures and pages.
 
     Args:
@@ -74,6 +75,8 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
         decision_regions: Evaluates the model of a planned run in a plane. Returns labels (n, n) and the positions
             (3, 2) of the three training images in grid steps. If None, decision regions on disk are kept.
         track: Whether to log the results to the sweep's tracker.
+        inputs: `unchanged.inputs_digest` of the plan. If given, a report that lacks nothing is recorded, so that an equal
+            one need not be made.
 
     Returns:
         The exit status: 0, or 1 if a run failed or is missing.
@@ -82,9 +85,10 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
         InputError: The directory is not that of a sweep, or its plan cannot be read.
     """
     results = collect(plans.read(directory))
-    _print_absent_columns(results)
+    lacks_columns = _print_absent_columns(results)
     _write_csv_files(results)
-    _print_results(results)
+    printed = _describe_results(results)
+    say(printed)
     figures = [group_figures(results, group) for group in results.groups]
     shared = sweep_figures(results)
     drawn = [file for group in figures for file in draw(results, group, decision_regions)] + draw_sweep(results, shared)
@@ -93,9 +97,12 @@ def report(directory: Path, *, decision_regions: DecisionRegions | None = None, 
     files.write_json(results.plan.directory / SUMMARY, page.summary(results))
     write_index(results.plan.directory.parent)
     say(f"report: {results.plan.directory / 'report.html'}")
-    if track:
-        track_sweep(results, figures, drawn)
-    return _print_unfinished(results)
+    was_logged = track_sweep(results, figures, drawn) if track else True
+    status = _print_unfinished(results)
+    pictures = {group.file_name("decision_regions") for group in figures} <= {file.stem for file in drawn}
+    if inputs is not None and status == 0 and was_logged and pictures and not lacks_columns:
+        unchanged.record(results.plan.directory, inputs, printed)
+    return status
 
 
 def write_index(directory: Path) -> None:
@@ -124,9 +131,10 @@ def _write_csv_files(results: SweepResults) -> None:
         files.write_csv(results.plan.directory / f"{name}.csv", table)
 
 
-def _print_results(results: SweepResults) -> None:
-    say(f"\n{results.plan.name}, on {tables.data_description(results)}\n\n{summarize(results)}\n")
-    say(f"{headline(results)}\n")
+def _describe_results(results: SweepResults) -> str:
+    """Return the tables that are printed, as text."""
+    parts = [f"\n{results.plan.name}, on {tables.data_description(results)}\n\n{summarize(results)}\n"]
+    parts.append(f"{headline(results)}\n")
     for make_table in (
         statistic_tables.correlations,
         statistic_tables.comparison,
@@ -137,20 +145,28 @@ def _print_results(results: SweepResults) -> None:
         table = make_table(results)
         if len(table.cells):
             text = table.cells.rename(columns=dict(table.titles)).to_string(index=False)
-            say(f"{table.caption}:\n{text}\n")
+            parts.append(f"{table.caption}:\n{text}\n")
     for group in results.groups:
         for selection in analysis.SELECTIONS:
             ranking = group.select(results.ranking, selection=selection)
             if len(ranking):
-                say(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n")
+                parts.append(f"{group.title}, {selection}: {analysis.describe_ranking(ranking)}\n")
+    return "\n".join(parts)
 
 
-def _print_absent_columns(results: SweepResults) -> None:
-    """Print the columns that `sweep.targets` and `sweep.regression` name and no measure returned."""
+def _print_absent_columns(results: SweepResults) -> bool:
+    """Print the columns that `sweep.targets` and `sweep.regression` name and no measure returned.
+
+    Returns:
+        Whether there are any.
+    """
+    found = False
     options = results.plan.options
     for option, columns in (("targets", options.targets), ("regression", options.regression)):
         if absent := [column for column in columns if column not in results.runs]:
             say(f"sweep.{option}: no run has a column {', '.join(absent)}; it is left out of the report", sys.stderr)
+            found = True
+    return found
 
 
 def _write_tables(results: SweepResults) -> None:

@@ -26,18 +26,21 @@ TABLES = (
 )
 
 
-def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: Sequence[Path]) -> None:
+def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: Sequence[Path]) -> bool:
     """Log a sweep's results to its tracker.
 
     Args:
         results: The sweep's results.
         figures: The data of the figures of each group.
         files: The PNG files of the figures.
+
+    Returns:
+        Whether nothing was lost.
     """
     plan = results.plan
     config, name = plan.runs[0].config, plan.directory.name
     if config.tracker.mode == "disabled":
-        return
+        return True
     with start(
         config.tracker.mode,
         identity=identity_of({"sweep": name}),
@@ -68,6 +71,7 @@ def track_sweep(results: SweepResults, figures: Sequence[GroupFigures], files: S
             if file.stem not in replaced:
                 tracker.figure(file.stem, file, caption)
         tracker.summarize({"headline": headline(results), **_correlations(results)})
+    return not tracker.lost
 
 
 def _correlations(results: SweepResults) -> dict[str, float]:

@@ -144,13 +144,13 @@ class Plan:
         return [column for column in self.varied_columns if column not in self.measuring_columns] or ["learning_rate"]
 
 
-def write(plan: Plan) -> None:
-    """Write plan.json and cells.jsonl into the directory of a sweep."""
+def as_record(plan: Plan) -> dict[str, Any]:
+    """Return the content of plan.json."""
     datasets = []
     for run in plan.runs:
         if run.dataset not in datasets:
             datasets.append(run.dataset)
-    record = {
+    return {
         "format": FORMAT,
         "name": plan.name,
         "experiment": plan.experiment,
@@ -161,8 +161,12 @@ def write(plan: Plan) -> None:
         "datasets": [vars(dataset) for dataset in datasets],
         "runs": [_planned_run_record(run, datasets.index(run.dataset)) for run in plan.runs],
     }
+
+
+def write(plan: Plan) -> None:
+    """Write plan.json and cells.jsonl into the directory of a sweep."""
     files.make_directory(plan.directory)
-    files.write_json(plan.directory / FILE, record)
+    files.write_json(plan.directory / FILE, as_record(plan))
     lines = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
     width = max(map(len, lines))  # lines of equal length let `read_cell` seek
     files.write_text(plan.directory / CELLS, "".join(f"{line:<{width}}\n" for line in lines))

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from pathlib import Path
 
 import numpy as np
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -17,16 +16,22 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from regioncount import registry
 from regioncount.errors import DISK_ERRORS, InputError, one_line, say
+from regioncount.reporting import unchanged
 from regioncount.runs import files, plans
 from regioncount.runs.plans import Plan, PlannedRun
+from regioncount.runs.prepared import PreparedRun
 from regioncount.sweeps.cell import POSTPONED, cell_title, skip_complete
 from regioncount.sweeps.grid import lines, plan_sweep
 
-# A launcher returns two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a Slurm
-# job array (at most 1001 by default). With the other launchers, some workers are idle between two batches.
-BATCH_SIZES = {"BasicLauncher": 1, "SlurmLauncher": 1000, "LocalLauncher": 1000}
+# Most launchers return two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a
+# Slurm job array (at most 1001 by default). With the other launchers, some workers are idle between two batches.
+BATCH_SIZES = {"BasicLauncher": 1, "ParallelLauncher": sys.maxsize, "SlurmLauncher": 1000, "LocalLauncher": 1000}
 DEFAULT_BATCH_SIZE = 250
+
+PARALLEL = "hydra_plugins.regioncount_launchers.ParallelLauncher"
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 # Submitit's launchers stop at the first lost job; their replacements wait for all jobs.
 REPLACED_LAUNCHERS = {
@@ -62,7 +67,10 @@ def run_sweep(
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
     say(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}")
     hydra_directory = plan.directory / "hydra"
-    launcher = _create_launcher(config, hydra_directory, hydra_context, task_function)
+    with open_dict(config):
+        config.hydra.sweep.dir = str(hydra_directory)
+        config.hydra.launcher = resolve_launcher(config.hydra.launcher, prepared_runs)
+    launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
     plans.write(plan)
     hydra_directory.mkdir(exist_ok=True)
     files.write_text(hydra_directory / "multirun.yaml", OmegaConf.to_yaml(config))
@@ -103,11 +111,11 @@ def launch(plan: Plan, jobs: dict[int, list[str]], launcher: Launcher) -> None:
     Args:
         plan: The sweep's plan.
         jobs: The overrides of each cell that is to be run, by its number in the plan.
-        launcher: The launcher. Hydra's basic launcher runs the cells one after another in this process; a cell whose run
-            is locked is therefore postponed instead of waiting.
+        launcher: The launcher. With Hydra's basic launcher and ours, a cell whose run is locked is postponed instead of
+            waiting while other cells could run.
     """
     launcher_class = type(launcher).__name__
-    wait = ["+sweep.wait=false"] if launcher_class == "BasicLauncher" else []
+    wait = ["+sweep.wait=false"] if launcher_class in ("BasicLauncher", "ParallelLauncher") else []
     size = BATCH_SIZES.get(launcher_class, DEFAULT_BATCH_SIZE)
     postponed: list[int] = []
     numbers = list(jobs)
@@ -116,8 +124,9 @@ def launch(plan: Plan, jobs: dict[int, list[str]], launcher: Launcher) -> None:
         for number, result in zip(batch, results, strict=True):
             if _return_value(plan, number, result) == POSTPONED:
                 postponed.append(number)
-    for number in postponed:
-        for result in launcher.launch([jobs[number]], initial_job_idx=number):
+    if postponed:
+        results = launcher.launch([jobs[number] for number in postponed], initial_job_idx=postponed[0])
+        for number, result in zip(postponed, results, strict=True):
             _return_value(plan, number, result)
 
 
@@ -130,22 +139,29 @@ def check_launcher(config: DictConfig) -> None:
     if config.hydra.launcher._target_.endswith(".SlurmLauncher") and shutil.which("srun") is None:
         raise InputError(
             "hydra/launcher=submitit_slurm needs Slurm, but the command srun is missing: run the sweep on a node of the "
-            "cluster, or use hydra/launcher=joblib or submitit_local"
+            "cluster, or use hydra/launcher=parallel or submitit_local"
         )
-    if config.hydra.launcher.get("n_jobs") == 0:
+    jobs = config.hydra.launcher.get("n_jobs")
+    if config.hydra.launcher._target_ == PARALLEL and not (jobs is None or (type(jobs) is int and jobs > 0)):
+        raise InputError(f"hydra.launcher.n_jobs={jobs}: give the number of runs at a time, or null for one per core")
+    if jobs == 0:
         raise InputError("hydra.launcher.n_jobs=0: give the number of runs at a time, or -1 for one per core")
 
 
-def _create_launcher(
-    config: DictConfig, directory: Path, hydra_context: HydraContext, task_function: TaskFunction
-) -> Launcher:
-    """Return the configured launcher, which keeps its files in `directory`."""
-    with open_dict(config):
-        config.hydra.sweep.dir = str(directory)
-        config.hydra.launcher._target_ = REPLACED_LAUNCHERS.get(
-            config.hydra.launcher._target_, config.hydra.launcher._target_
-        )
-    return Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+def resolve_launcher(launcher: DictConfig, prepared_runs: Sequence[PreparedRun]) -> DictConfig:
+    """Return a launcher's configuration with the class and the number of jobs that fit the runs."""
+    launcher = launcher.copy()
+    launcher._target_ = REPLACED_LAUNCHERS.get(launcher._target_, launcher._target_)
+    if launcher._target_ == PARALLEL:
+        import torch
+
+        # Runs on a GPU would compete for it, and other processes lack what was registered in this session.
+        side_by_side = all(prepared.device.type == "cpu" for prepared in prepared_runs) and not registry.session_plugins()
+        if launcher.n_jobs is None:
+            launcher.n_jobs = min(torch.get_num_threads(), len(prepared_runs)) if side_by_side else 1
+        if launcher.n_jobs == 1:
+            launcher = OmegaConf.create({"_target_": BASIC})
+    return launcher
 
 
 def _return_value(plan: Plan, number: int, result: JobReturn) -> object:
@@ -169,9 +185,13 @@ def _quoted(value: object) -> str:
 
 
 def _report(plan: Plan) -> int:
+    inputs = unchanged.inputs_digest(plan)
+    if (printed := unchanged.printed_before(plan.directory, inputs)) is not None:
+        say(f"{printed}\nreport: {plan.directory / 'report.html'} (unchanged)")
+        return 0
     from regioncount.reporting.report import report
 
-    return report(plan.directory, decision_regions=_decision_regions, track=True)
+    return report(plan.directory, decision_regions=_decision_regions, track=True, inputs=inputs)
 
 
 def _decision_regions(planned: PlannedRun) -> tuple[np.ndarray, np.ndarray]:

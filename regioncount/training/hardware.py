@@ -1,6 +1,8 @@
 """The device, precision and compilation of a run: what `auto` resolves to on this machine."""
 
+import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,9 +23,9 @@ def choose_device(device: str) -> torch.device:
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps" (the GPU of a Mac). "auto" is CUDA if available, else the CPU.
-            Joblib's worker processes share the GPUs: worker i gets GPU i modulo the number of GPUs. Any other process
-            takes, and keeps, the GPU with the most free memory among those of the same model as the first one, so that the
-            choice changes neither the precision nor the recorded hardware.
+            The processes that the launchers parallel and joblib start share the GPUs: number i gets GPU i modulo the number
+            of GPUs. Any other process takes, and keeps, the GPU with the most free memory among those of the same model as
+            the first one, so that the choice changes neither the precision nor the recorded hardware.
 
     Returns:
         The device.
@@ -90,11 +92,9 @@ def choose_compilation(compilation: bool | str, device: torch.device, work: floa
 
 
 def _worker_index() -> int | None:
-    """Return the index of this process among joblib's workers (LokyProcess-1, ...); None in any other process."""
-    import multiprocessing
-
-    _, _, number = multiprocessing.current_process().name.rpartition("LokyProcess-")
-    return int(number) - 1 if number.isdigit() else None
+    """Return the index of this process among those that a launcher has started; None in any other process."""
+    name = re.fullmatch(r"(?:SweepProcess|LokyProcess)-(\d+)", multiprocessing.current_process().name)
+    return int(name[1]) - 1 if name else None
 
 
 @lru_cache(maxsize=1)

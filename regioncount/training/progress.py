@@ -1,4 +1,7 @@
-"""The progress of training: a bar on a terminal, and lines elsewhere, such as in the log of a cluster's job."""
+"""The progress of training: a bar on a terminal, and lines elsewhere, such as in the log of a cluster's job.
+
+In a process that trains runs of a sweep beside others, neither is shown, but the sweep's process is told.
+"""
 
 import sys
 import time
@@ -12,6 +15,14 @@ from regioncount.errors import say
 
 LINE_SECONDS = 10.0  # the least time between two lines
 MAX_LINES = 100  # of a run, besides those of the first and the last epoch
+
+_report: Callable[[int, int], None] | None = None
+
+
+def report_epochs_to(report: Callable[[int, int], None]) -> None:
+    """Call a function at the end of each epoch, with its number and the number of epochs; show no progress."""
+    global _report
+    _report = report
 
 
 @contextmanager
@@ -49,6 +60,9 @@ def progress_bar(epochs: int, train_size: int, epochs_done: int) -> Iterator[Cal
                 return
             seen = 0
             epoch += 1
+            if _report is not None:
+                _report(epoch, epochs)
+                return
             bar.set_description(f"epoch {epoch} of {epochs}", refresh=False)
             is_due = time.monotonic() - last_shown >= LINE_SECONDS and epoch - last_line >= epochs / MAX_LINES
             if bar.disable and (is_due or epoch in (epochs_done + 1, epochs)):
@@ -62,5 +76,5 @@ def progress_bar(epochs: int, train_size: int, epochs_done: int) -> Iterator[Cal
             say(f"epoch {epoch} of {epochs}: loss {loss:.3f}, accuracy {accuracy:.3f}, {seconds:.0f} s", sys.stderr)
 
         yield update
-        if bar.disable and epoch != last_line:  # a stop rule has ended the training
+        if bar.disable and _report is None and epoch != last_line:  # a stop rule has ended the training
             show_line()

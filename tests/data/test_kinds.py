@@ -17,7 +17,7 @@ from sklearn.datasets import load_iris
 from sklearn.preprocessing import StandardScaler
 
 import regioncount as rc
-from regioncount import data, registry
+from regioncount import data, plugins
 from regioncount.arguments import parse_arguments
 from regioncount.config import as_mapping, parse_measuring, parse_run
 from regioncount.config.datasets import validate_dataset
@@ -129,7 +129,7 @@ def module(tmp_path, monkeypatch):
     (tmp_path / "brought_data.py").write_text(MODULE)
     yield "brought_data"
     sys.modules.pop("brought_data", None)
-    registry._plugins.pop("brought_data", None)
+    plugins._plugins.pop("brought_data", None)
 
 
 def npz(**arrays):
@@ -443,7 +443,7 @@ def test_a_record_never_imports_the_class_of_its_data(module, tmp_path):
     record = as_mapping(config) | {"plugins": [module]}
     assert record["dataset"]["_target_"] == "brought_data.Pictures"
     sys.modules.pop(module)
-    registry._plugins.pop(module)
+    plugins._plugins.pop(module)
     assert as_mapping(parse_run(record, recorded=True))["dataset"] == record["dataset"]
     assert module not in sys.modules
     with pytest.raises(InputError, match=r"pass plugins=\[brought_data\]"):

@@ -58,8 +58,9 @@ TIMES = ["seconds", "directory"]
 PLANNED = ["plan.json", "cells.jsonl"]
 
 
-def sweep(results, *options, **environment):
-    return run_command("sweep.py", f"results={results}", *TINY, *options, **environment)
+def sweep(results, *options, launcher="basic", **environment):
+    """Run a sweep; processes that run side by side would take longer to start than these runs."""
+    return run_command("sweep.py", f"hydra/launcher={launcher}", f"results={results}", *TINY, *options, **environment)
 
 
 def only_sweep(results):
@@ -271,7 +272,7 @@ def test_no_run_starts_after_the_time_budget(tmp_path):
 
 
 def test_a_launcher_that_stops_early_is_not_reported_as_a_used_up_time_budget(tmp_path):
-    stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra/launcher=joblib", "hydra.launcher.batch_size=0")
+    stopped = sweep(tmp_path, *GRID, "sweep.time_budget=1h", "hydra.launcher.batch_size=0", launcher="joblib")
     assert stopped.returncode == 1
     (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("the launcher stopped early")]
     log = only_sweep(tmp_path) / "hydra" / "launcher.log"
@@ -283,11 +284,11 @@ def test_a_launcher_that_stops_early_is_not_reported_as_a_used_up_time_budget(tm
 
 
 def test_the_slurm_launcher_is_refused_without_slurm(tmp_path):
-    refused = sweep(tmp_path, *GRID, "hydra/launcher=submitit_slurm", PATH="")
+    refused = sweep(tmp_path, *GRID, launcher="submitit_slurm", PATH="")
     assert refused.returncode == 2
     assert refused.stderr == (
         "sweep.py: hydra/launcher=submitit_slurm needs Slurm, but the command srun is missing: run the sweep on a node of "
-        "the cluster, or use hydra/launcher=joblib or submitit_local\n"
+        "the cluster, or use hydra/launcher=parallel or submitit_local\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -611,7 +612,7 @@ def test_options_that_a_run_has_itself_are_refused(done, option):
 
 
 def test_a_launcher_without_processes_is_refused(tmp_path):
-    result = sweep(tmp_path, *GRID, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    result = sweep(tmp_path, *GRID, "hydra.launcher.n_jobs=0", launcher="joblib")
     assert result.returncode == 2
     assert "n_jobs=0" in result.stderr
     assert not list((tmp_path / "sweeps").glob("*/plan.json"))
