@@ -91,6 +91,8 @@ def _describe_groups(correlations: list[tuple[Group, pd.Series]]) -> str:
     (low, lowest), (high, highest) = (end(defined, key=lambda pair: pair[0]) for end in (min, max))
     undefined = len(correlations) - len(defined)
     exceptions = f", and is undefined for {undefined}" if undefined else ""
+    if len(defined) == 1:
+        return f"{subject} is {low:.2f} ({lowest.short_title}){exceptions}"
     return f"{subject} lies between {low:.2f} ({lowest.short_title}) and {high:.2f} ({highest.short_title}){exceptions}"
 
 

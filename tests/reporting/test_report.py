@@ -118,6 +118,10 @@ def test_the_headline_describes_the_runs_behind_it(tmp_path):
     assert none == "None of the 12 runs has finished. 12 of 12 runs failed."
     several = headline_of(fake_sweeps.write_sweep(tmp_path / "several", networks=("mlp", "small_cnn")))
     assert "Over 2 networks (24 runs, all fitted)" in several
+    one = headline_of(fake_sweeps.write_sweep(tmp_path / "one", networks=("mlp", "small_cnn"), failed=range(14, 24)))
+    tau = stats.kendalltau(averages()["count"], averages()["gap"]).statistic
+    assert "Over 2 networks (14 runs, all fitted)" in one
+    assert f"is {tau:.2f} (mlp), and is undefined for 1" in one
     unmeasured = headline_of(fake_sweeps.write_sweep(tmp_path / "unmeasured", subspaces=()))
     assert unmeasured == "12 runs have finished; nothing to correlate was measured."
 
