@@ -77,7 +77,7 @@ def export(network: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     except InputError:
         raise
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise InputError(f"an exact count cannot trace the network; use method=auto ({one_line(error):.150})") from error
+        raise InputError(f"an exact count cannot trace the network; use method=auto ({one_line(error, 150)})") from error
     finally:
         logging.disable(logging.NOTSET)
     if changed := exported.graph_signature.buffers_to_mutate:
