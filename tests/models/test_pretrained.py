@@ -330,11 +330,9 @@ def test_a_damaged_file_for_timm_is_named(tmp_path):
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     options = {"name": "timm", "architecture": "test_resnet.r160_in1k", "checkpoint_path": str(path)}
-    for content, message in (
-        (content, r"damaged: the checksum of its record weights/data/\d+"),
-        (content[:999], "truncated"),
-    ):
-        path.write_bytes(content)
+    damaged = r"damaged: the checksum of its record weights/data/\d+"
+    for written, message in ((content, damaged), (content[:999], "truncated")):
+        path.write_bytes(written)
         with pytest.raises(InputError, match=rf"model\.checkpoint_path=.*{message}"):
             pretrained.pretrained_state(options)
 
