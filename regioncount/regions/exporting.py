@@ -24,9 +24,9 @@ SOFTMAXES = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax"})
 # Other names of supported operations, and products and joins that torch defines by them.
 ALIASES = frozenset(
     """
-    absolute clip concatenate divide greater greater_equal less less_equal linalg_matmul negative not_equal row_stack subtract
-    broadcast_tensors column_stack cumulative_trapezoid dstack ger inner linalg_vecdot meshgrid outer sum_to_size trapezoid
-    atleast_1d atleast_2d atleast_3d
+    absolute atleast_1d atleast_2d atleast_3d broadcast_tensors clip column_stack concatenate cumulative_trapezoid divide
+    dstack ger greater greater_equal inner less less_equal linalg_matmul linalg_vecdot meshgrid negative not_equal outer
+    row_stack subtract sum_to_size trapezoid
     """.split()  # noqa: SIM905
 )
 COPIES = frozenset({"alias", "clone", "contiguous", "detach"})

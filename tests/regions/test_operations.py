@@ -289,7 +289,9 @@ ALIASES = {
                 torch.linalg.matmul(x, s.matrix) + torch.inner(x, s.matrix) + torch.outer(x[:, 0], s.constant),
                 torch.row_stack([x]) + torch.meshgrid(x[:, 1], s.constant, indexing="ij")[0],
                 torch.column_stack([x, x.relu()]) + torch.dstack([x, x.relu()]).flatten(1),
-                torch.linalg.vecdot(sequence(x), s.kernel[:6]) + torch.trapezoid(sequence(x)) + torch.ger(x[:, 0], s.kernel[:2]),
+                torch.linalg.vecdot(sequence(x), s.kernel[:6])
+                + torch.trapezoid(sequence(x))
+                + torch.ger(x[:, 0], s.kernel[:2]),
                 torch.cumulative_trapezoid(x, dx=2.0) + sequence(x).sum_to_size(x.size(0), 2, 1)[:, :1, 0],
                 torch.unsafe_chunk(x, 2, 1)[1] + torch.unsafe_split(x, 6, 1)[0],
                 torch.atleast_2d([x, s.constant])[0] + torch.atleast_3d([x])[0][..., 0] + torch.atleast_1d([x])[0],
