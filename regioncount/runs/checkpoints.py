@@ -118,6 +118,9 @@ def _read(path: Path) -> dict[Any, Any]:
     """
     try:
         check_foreign_file(path)
+        if path.suffix == ".npz":
+            tensors = "{name: torch.as_tensor(value) for name, value in numpy.load(FILE).items()}"
+            raise InputError(f"{path} is a file of NumPy arrays; save tensors: torch.save({tensors}, NEW_FILE)")
         content = path.read_bytes()
         if path.suffix == ".safetensors":
             return _read_safetensors(content, path)

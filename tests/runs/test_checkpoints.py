@@ -261,3 +261,13 @@ def test_other_files_are_recognized(tmp_path, kind, suffix):
     save(path)
     with pytest.raises(InputError, match=message):
         load_checkpoint(path, network())
+
+
+def test_arrays_of_numpy_are_refused_with_the_line_that_converts_them(tmp_path):
+    np.savez(tmp_path / "weights.npz", **{name: value.numpy() for name, value in trained().state_dict().items()})
+    with pytest.raises(InputError, match=r"file of NumPy arrays; save tensors: torch\.save") as refused:
+        load_checkpoint(tmp_path / "weights.npz", network())
+    line = str(refused.value).partition("save tensors: ")[2]
+    names = {"FILE": tmp_path / "weights.npz", "NEW_FILE": tmp_path / "weights.pt", "torch": torch, "numpy": np}
+    exec(line, names)
+    load_checkpoint(tmp_path / "weights.pt", network())
