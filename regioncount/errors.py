@@ -39,9 +39,23 @@ def how_to_install(package: str, extra: str | None = None) -> str:
     return f"run `{with_uv}` or, without uv, `pip install {package}`"
 
 
-def one_line(reason: object) -> str:
-    """Return a message as one line, with each unprintable character replaced by "?"."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(str(reason).split()))
+def one_line(reason: object, limit: int | None = None) -> str:
+    """Return a message as one line, with each unprintable character replaced by "?".
+
+    Args:
+        reason: The message.
+        limit: The number of characters after which it is cut; see `shorten`.
+    """
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(str(reason).split()))
+    return line if limit is None else shorten(line, limit)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return a text that is cut after at most `limit` characters, at the end of a word if possible, and ends with "..."."""
+    if len(text) <= limit:
+        return text
+    cut = text[: limit + 1].rpartition(" ")[0].rstrip(" ,;:.")
+    return f"{cut if 2 * len(cut) > limit else text[:limit]}..."
 
 
 def say(text: str, file: TextIO | None = None) -> bool:

@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from regioncount.errors import InputError
+from regioncount.errors import InputError, shorten
 from regioncount.registry import Entry, resolve
 from regioncount.suggestions import suggest
 
@@ -260,8 +260,7 @@ def describe_error(error: ErrorDetails) -> str:
 
 def abbreviate(value: object) -> str:
     """Return a value as text for a message: on one line, cut after 100 characters."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return shorten(" ".join(str(value).split()), 100)
 
 
 def _list_options(name: str, options: list[str]) -> str:

@@ -117,6 +117,16 @@ def test_an_invalid_value_is_named_in_one_line(name, value):
     assert "subspaces" not in message.split(":")[0]
 
 
+def test_all_measures_keep_those_that_are_named_beside_them():
+    every = parse_run(changed("measures", ["all"])).measures
+    assert {"accuracy", "sharpness"} < set(every)
+    assert "root_inverse_margin" not in every
+    assert parse_run(changed("measures", ["root_inverse_margin", "all", "accuracy"])).measures == [
+        *every,
+        "root_inverse_margin",
+    ]
+
+
 def test_the_name_of_a_subspace_must_be_safe_in_file_names():
     with pytest.raises(InputError, match=r"^regions\.\.\./line: "):
         parse_run({**PLAIN, "regions": {"../line": {"dimension": 1}}})

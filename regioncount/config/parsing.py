@@ -258,7 +258,9 @@ def _parse_rest(schema: type[AnyConfig], mapping: dict[str, Any], recorded: bool
         _check_tracking(checked.tracker)
     table = registry.measures
     if "all" in checked.measures:
-        checked.measures = [name for name in table.names() if not table[name].traits.get("on_request")]
+        by_default = [name for name in table.names() if not table[name].traits.get("on_request")]
+        named = [name for name in checked.measures if name not in ("all", *by_default)]
+        checked.measures = [*by_default, *named]
     if shared := [name for name in checked.regions.subspaces if name in checked.measures]:
         raise InputError(f"regions.{shared[0]}: the measure {shared[0]} has the same name; rename one or leave it out")
     for name in checked.measures:

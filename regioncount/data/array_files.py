@@ -11,6 +11,7 @@ import numpy as np
 from regioncount.data.conversion import as_labels, channels_first
 from regioncount.errors import InputError, one_line
 from regioncount.options import abbreviate
+from regioncount.runs.foreign_files import check_foreign_file
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -111,7 +112,10 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
     advice = "save a dictionary of tensors with torch.save, such as {'x_train': ..., 'y_train': ..., 'x_test': ..., ...}"
     try:
+        check_foreign_file(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} holds objects other than tensors, which are not loaded; {advice}") from error
     except Exception as error:  # the archive reader raises many types of exceptions

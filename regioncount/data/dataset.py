@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regioncount.data import targets
+from regioncount.data.agreement import check_agreement
 from regioncount.data.conversion import as_inputs
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.normalization import Constants, constants_of, given_constants, normalize
@@ -108,15 +109,7 @@ def load_checked(options: DatasetOptions) -> Dataset:
         mean, std = _normalization(entry, train, options)
     else:
         test = _as_split(test_source, len(classes), f"dataset={entry.name}: its test split")
-        if test.image_shape != train.image_shape:
-            shapes = f"{train.image_shape} for training and {test.image_shape} for testing"
-            raise InputError(f"dataset={entry.name}: its images have the shapes {shapes}; give both the same shape")
-        if isinstance(train, Split) and isinstance(test, Split) and train.images.dtype != test.images.dtype:
-            kinds = [str(split.images.dtype).removeprefix("torch.") for split in (train, test)]
-            raise InputError(
-                f"dataset={entry.name}: its images are {kinds[0]} for training and {kinds[1]} for testing, and only uint8 "
-                "ones are divided by 255; give both the same type"
-            )
+        check_agreement(train, test, entry.name)
         mean, std = _normalization(entry, train, options)
         train = _subset(train, options.train_size, len(classes), train_generator, "train")
     test = _subset(test, options.test_size, len(classes), test_generator, "test")

@@ -56,8 +56,9 @@ def measure(
             tensors or arrays; a torch `Dataset` or `DataLoader` of such pairs, which is read into memory; or a data set of
             `regioncount.data`, which has a training and a test set. Labels are integers, or names of classes if the model
             returns names.
-        names: Registered measures, or one. By default, and as "all", all that need only one model and its data, except those
-            that are computed on request only (`regioncount.measures.distances`). `seed_agreement` and `theorem` need more.
+        names: Registered measures, or one. By default, and for "all", also in a list, all that need only one model and its
+            data, except those that are computed on request only (`regioncount.measures.distances`). `seed_agreement` and
+            `theorem` need more.
         test: The test set, in the form of `data`.
         initial: The model before training.
 
@@ -73,11 +74,11 @@ def measure(
     if isinstance(initial, nn.Module):
         initial = cast(nn.Module, as_model(initial))
     known = _available()
-    if isinstance(names, str):
-        names = None if names == "all" else [names]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise InputError(f"measure {unknown[0]!r} is unknown; use one of {', '.join(known)}")
+    requested = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
+    if unknown := [name for name in requested if name not in (*known, "all")]:
+        raise InputError(f"measure {unknown[0]!r} is unknown; use one of all, {', '.join(known)}")
+    if "all" in requested:
+        requested = list(dict.fromkeys([*_by_default(), *(name for name in requested if name != "all")]))
     if device_of(model, torch.device("cpu")).type == "mps":
         raise InputError("measures need float64, which MPS has not; pass model.cpu() and data on the CPU")
     if isinstance(data, DatasetLike):
@@ -92,7 +93,7 @@ def measure(
         labels = {"training": pair[1]} | ({"test": test_pair[1]} if test_pair else {})
     check_model(measured, labels, initial, labels_are_names)
     values: dict[str, float | str] = {}
-    for name in tqdm(_by_default() if names is None else names, unit=" measures", disable=None, leave=False):
+    for name in tqdm(requested, unit=" measures", disable=None, leave=False):
         values |= value(name, measured)
     return values
 

@@ -4,6 +4,7 @@ Novak et al. 2018, "Sensitivity and generalization in neural networks". They dep
 rescaling layers does not change them.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ def activation_changes(measured: MeasuredModel) -> float:
     transitions of Novak et al. 2018. Hanin and Rolnick 2019 count the linear regions between them. Rescaling layers does
     not change it.
 
-    It counts ReLU, leaky ReLU, PReLU, threshold, ReLU6 (hardtanh) and clamps, as modules or functions.
+    It counts ReLU, leaky ReLU, PReLU, threshold, ReLU6 (hardtanh) and clamps, as modules or functions. A rectifier that is
+    written as a maximum, a minimum or a selection (`torch.maximum`, `torch.where`) is not counted, which a warning says.
 
     Raises:
         InputError: If the model has no such operation, or there are fewer than two training points.
@@ -86,7 +88,14 @@ def activation_changes(measured: MeasuredModel) -> float:
                 with counter:
                     model(inputs)
     if not counter.calls:
-        raise InputError(f"{type(model).__name__} has no rectifier, such as ReLU, whose activation could change")
+        raise InputError(
+            f"{type(model).__name__} has no rectifier, such as ReLU, whose activation could change; maxima and selections, "
+            "such as torch.maximum and torch.where, are not counted"
+        )
+    if counter.not_counted:
+        names = ", ".join(f"torch.{name}" for name in sorted(counter.not_counted))
+        advice = "write rectifiers as torch.relu or torch.clamp"
+        warnings.warn(f"activation_changes does not count {names}; {advice}", stacklevel=2)
     return int(counter.changes) / len(segments)
 
 
@@ -104,12 +113,16 @@ class ActivationChangeCounter(TorchDispatchMode):
         self.batch = batch
         self.calls = 0
         self.changes: Tensor | int = 0
+        self.not_counted: set[str] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        thresholds = ACTIVATION_THRESHOLDS.get(func.overloadpacket.__name__.removesuffix("_"))
+        name = func.overloadpacket.__name__.removesuffix("_")
+        thresholds = ACTIVATION_THRESHOLDS.get(name)
+        if name in SELECTIONS and any(isinstance(part, Tensor) and part.shape[:1] == (self.batch,) for part in args):
+            self.not_counted.add(name)
         # Compare before the operation runs: an in-place operation overwrites its input.
         if thresholds is not None and args[0].shape[:1] == (self.batch,):
             for threshold in thresholds(*args[1:], **options):
@@ -126,6 +139,9 @@ def _zero(*args: Any, **options: Any) -> list[float]:
 def _clamp_bounds(min: Any = None, max: Any = None) -> list[Any]:
     return [bound for bound in (min, max) if bound is not None]
 
+
+# Operations as which a rectifier may be written, but that have other uses.
+SELECTIONS = frozenset({"maximum", "minimum", "fmax", "fmin", "where"})
 
 # Inputs at which each rectifier changes its slope, as a function of its arguments after the input.
 ACTIVATION_THRESHOLDS: dict[str, Callable[..., list[Any]]] = {

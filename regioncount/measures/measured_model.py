@@ -185,6 +185,9 @@ def from_tensors(model: Model, train: Batch, test: Batch | None = None, initial:
             or labels.shape != inputs.shape[:1]
         ):
             described = f"{inputs.dtype} {tuple(inputs.shape)} and {labels.dtype} {tuple(labels.shape)}"
+            if inputs.dim() and labels.dim() and len(inputs) != len(labels):
+                lengths = f"{len(inputs)} inputs and {len(labels)} labels"
+                raise InputError(f"the data are {described}: {lengths}; pass one label for each input")
             remedy = ""
             if inputs.is_floating_point() and labels.shape[:1] == inputs.shape[:1]:
                 classes = labels.dim() == 2 and labels.shape[1] > 1

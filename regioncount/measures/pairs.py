@@ -89,7 +89,7 @@ def _read_all(data: "Dataset[Any] | DataLoader[Any]", name: str) -> tuple[Tensor
             raise InputError(f"the {name} data have no examples")
         together = torch.cat(inputs)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the {name} data cannot be read: {advice} ({one_line(error):.150})") from error
+        raise InputError(f"the {name} data cannot be read: {advice} ({one_line(error, 150)})") from error
     if not isinstance(loader.dataset, IterableDataset):
         _compare_with_second_reading(loader, together, labels, name)
     return together, labels

@@ -11,10 +11,16 @@ from torch import Tensor, nn
 
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.errors import InputError, one_line
-from regioncount.models.pretrained import Preprocessing, check_preprocessing, require_package
+from regioncount.models.pretrained import Preprocessing, check_preprocessing, check_weights_file, require_package
 from regioncount.regions.outputs import as_output
 
 MIN_NAMES = 900  # of the 1,000 names of ImageNet's classes; packages spell some differently
+# The files of a model, and what each contains.
+FILES = {
+    "config.json": "the architecture",
+    "model.safetensors": "the weights",
+    "preprocessor_config.json": "the resizing and the normalization of the images",
+}
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # the numbers of Pillow's filters
 
 
@@ -61,7 +67,7 @@ def huggingface_classifier(
         network = transformers.AutoModelForImageClassification.from_config(config, dtype="float32")
     except Exception as error:  # each architecture checks its configuration in its own way
         size = f"{in_channels} x {image_size[0]} x {image_size[1]}"
-        raise InputError(f"model.path={path}: no classifier of images of {size} ({one_line(error):.160})") from error
+        raise InputError(f"model.path={path}: no classifier of images of {size} ({one_line(error, 160)})") from error
     network.register_forward_hook(_return_logits)
     return network
 
@@ -122,8 +128,18 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
     Weights of the network that the files do not have, such as those of a new last layer, are left out.
     """
     loader = _transformers().AutoModelForImageClassification
+    for file in _weights_files(Path(options["path"]).expanduser()):
+        check_weights_file(file, f"model.path={options['path']}")
     network, report = _load(loader, options["path"], "model.safetensors", output_loading_info=True, dtype="float32")
     return {name: value for name, value in network.state_dict().items() if name not in set(report["missing_keys"])}
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    """Return the files of weights that transformers reads from a folder: those of safetensors if there are any."""
+    for name, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        if found := sorted([*folder.glob(f"{name}.{suffix}"), *folder.glob(f"{name}-*-of-*.{suffix}")]):
+            return found
+    return []
 
 
 def _load(loader: Any, path: str, file: str, **options: Any) -> Any:
@@ -142,13 +158,20 @@ def _from_pretrained(loader: Any, source: str, path: str, file: str, **options: 
     except Exception as error:
         if from_cache and isinstance(error, OSError):
             raise
-        reason = one_line(f"{type(error).__name__}: {error}")
-        if Path(source).is_dir():
-            raise InputError(f"model.path={path}: {file} in this folder cannot be loaded ({reason:.160})") from error
-        cache = _cache()
+        reason = one_line(f"{type(error).__name__}: {error}", 160)
+        folder = Path(source)
+        is_weights = file == "model.safetensors"
+        if folder.is_dir() and not (_weights_files(folder) if is_weights else (folder / file).exists()):
+            raise InputError(
+                f"model.path={path}: this folder has no {file}, with {FILES[file]}; copy it from the model's page on the "
+                "Hugging Face Hub, or write it with save_pretrained(FOLDER) of the model or of its image processor"
+            ) from error
+        if folder.is_dir():
+            raise InputError(f"model.path={path}: {file} in this folder cannot be loaded ({reason})") from error
         raise InputError(
-            f"model.path={path} is no folder, and {file} is not in {cache} and cannot be downloaded ({reason:.100}); "
-            f"download https://huggingface.co/{path} into a folder, and pass model.path=FOLDER"
+            f"model.path={path} is no folder, and {file} is not in {_cache()} and cannot be downloaded ({reason}); "
+            f"download {', '.join(FILES)} from https://huggingface.co/{path}/tree/main into a folder, and pass "
+            "model.path=FOLDER"
         ) from error
 
 

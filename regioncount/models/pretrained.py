@@ -3,9 +3,11 @@
 A registry entry of such a model has the trait `pretrained`: a module that implements the functions of `Source`.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -17,12 +19,13 @@ from regioncount.data.dataset import Dataset
 from regioncount.data.image_folder import FILTERS, resize_and_crop
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.normalization import normalize
-from regioncount.errors import InputError, how_to_install
+from regioncount.errors import InputError, how_to_install, one_line
 from regioncount.models.catalogue import asks_for_weights
 from regioncount.models.kinds import title
 from regioncount.models.networks import build_for
 from regioncount.options import abbreviate
 from regioncount.registry import models
+from regioncount.runs.foreign_files import check_foreign_file
 from regioncount.runs.weights import digest_tensors
 
 MAX_DIFFERENCE = 0.5  # in mean levels of 0 to 255, between our preprocessing and the package's; rounding is below 0.25
@@ -197,6 +200,24 @@ def check_preprocessing(preprocessing: Preprocessing, reference: Callable[[Image
             raise InputError(
                 f"{source}: its preprocessing is not a resize, a central crop and a normalization; not supported"
             )
+
+
+def check_weights_file(path: Path, option: str) -> None:
+    """Check a file of weights before another package reads it, which may ignore damage; see `check_foreign_file`.
+
+    Args:
+        path: The file.
+        option: The option that names it, for the message.
+
+    Raises:
+        InputError: The file is damaged or no file of weights.
+    """
+    try:
+        check_foreign_file(path)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{option}: {path} cannot be read, or is truncated ({one_line(error, 100)})") from error
 
 
 def require_package(name: str, model: str) -> Any:

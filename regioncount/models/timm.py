@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.errors import InputError, one_line
-from regioncount.models.pretrained import Preprocessing, check_preprocessing, require_package
+from regioncount.models.pretrained import Preprocessing, check_preprocessing, check_weights_file, require_package
 
 
 def timm_classifier(
@@ -48,7 +48,7 @@ def timm_classifier(
         return timm.create_model(architecture, num_classes=num_classes, in_chans=in_channels, **settings)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         size = f"{in_channels} x {image_size[0]} x {image_size[1]}"
-        raise InputError(f"timm's {architecture!r} cannot take images of {size} ({one_line(error):.120})") from error
+        raise InputError(f"timm's {architecture!r} cannot take images of {size} ({one_line(error, 120)})") from error
 
 
 def resolve(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +93,8 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
     timm, config = _with_architecture(architecture), _weights_config(architecture)
     if path is not None and not Path(path).expanduser().is_file():
         raise InputError(f"model.checkpoint_path={path}: no such file")
+    if path is not None:
+        check_weights_file(Path(path).expanduser(), f"model.checkpoint_path={path}")
     # A file is read in place of the download, with the same conversion of names.
     overlay = {"file": str(Path(path).expanduser()), "source": ""} if path is not None else None
     states: list[dict[str, Tensor]] = []
@@ -103,15 +105,13 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
                 model = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay)
                 states.append(model.state_dict())
     except Exception as error:  # the hub's client raises many types of exceptions without a network
-        cause = one_line(f"{type(error).__name__}: {error}")
+        cause = one_line(f"{type(error).__name__}: {error}", 160)
         if path is not None:
-            raise InputError(
-                f"model.checkpoint_path={path}: not weights of timm's {architecture!r} ({cause:.160})"
-            ) from error
+            raise InputError(f"model.checkpoint_path={path}: not weights of timm's {architecture!r} ({cause})") from error
         origin = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         raise InputError(
             f"model.architecture={architecture}: its weights are not in the cache and cannot be downloaded "
-            f"({cause:.120}); download model.safetensors from {origin} and pass model.checkpoint_path=FILE"
+            f"({cause}); download model.safetensors from {origin} and pass model.checkpoint_path=FILE"
         ) from error
     # timm loads some architectures without requiring every weight; those that are missing keep random values.
     if missing := [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]:

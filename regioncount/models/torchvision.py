@@ -100,7 +100,7 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
     advice = f"download {url} into {folder}"
     # torch.hub checks the hash in a file's name only when it downloads the file.
     expected = re.search(r"-([0-9a-f]{8,})\.", file.name)
-    if file.is_file() and expected and not hashlib.sha256(file.read_bytes()).hexdigest().startswith(expected[1]):
+    if file.is_file() and expected and not _sha256(file).startswith(expected[1]):
         raise InputError(
             f"{file} is not torchvision's file: its SHA-256 does not begin with {expected[1]}; {advice}, or load weights of "
             "your own with checkpoint=FILE"
@@ -109,10 +109,16 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
         network = torchvision.models.get_model(options["architecture"], weights=weights, progress=False)
     except (OSError, RuntimeError, http.client.HTTPException, pickle.UnpicklingError) as error:
         reason = "cannot be read" if file.is_file() else f"is not in {folder} and cannot be downloaded"
-        cause = one_line(f"{type(error).__name__}: {error}")
-        raise InputError(f"model.weights={weights.name}: {file.name} {reason} ({cause:.120}); {advice}") from error
+        cause = one_line(f"{type(error).__name__}: {error}", 120)
+        raise InputError(f"model.weights={weights.name}: {file.name} {reason} ({cause}); {advice}") from error
     state = network.state_dict()
     return {name: value for name, value in state.items() if not name.startswith(AUXILIARY)}
+
+
+def _sha256(file: Path) -> str:
+    """Return the SHA-256 hash of a file, without reading all of it into memory."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _weights(options: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Export of a network by `torch.export`: a graph of operations, its constants, and the node of its logits."""
 
+import functools
 import io
 import logging
 import warnings
@@ -20,6 +21,14 @@ from regioncount.regions.outputs import as_output
 
 # Operations at the end of a network that keep the order of the logits.
 SOFTMAXES = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax"})
+# Other names of supported operations, and products and joins that torch defines by them.
+ALIASES = frozenset(
+    """
+    absolute atleast_1d atleast_2d atleast_3d broadcast_tensors clip column_stack concatenate cumulative_trapezoid divide
+    dstack ger greater greater_equal inner less less_equal linalg_matmul linalg_vecdot meshgrid negative not_equal outer
+    row_stack subtract sum_to_size trapezoid
+    """.split()  # noqa: SIM905
+)
 COPIES = frozenset({"alias", "clone", "contiguous", "detach"})
 
 
@@ -77,7 +86,7 @@ def export(network: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     except InputError:
         raise
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise InputError(f"an exact count cannot trace the network; use method=auto ({one_line(error):.150})") from error
+        raise InputError(f"an exact count cannot trace the network; use method=auto ({one_line(error, 150)})") from error
     finally:
         logging.disable(logging.NOTSET)
     if changed := exported.graph_signature.buffers_to_mutate:
@@ -130,9 +139,14 @@ def live_nodes(exported: torch.export.ExportedProgram, output: Node) -> list[Nod
     return [node for node in ordered if node in live]
 
 
+@functools.cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     """Return operations that are replaced by simpler ones in the graph."""
     aten = torch.ops.aten
+    of_torch = torch.export.default_decompositions()
+    names = [getattr(aten, name) for name in sorted(ALIASES)]
+    overloads = [getattr(operation, overload) for operation in names for overload in operation.overloads()]
+    aliases = {overload: of_torch[overload] for overload in overloads if overload in of_torch}
 
     def clamp(values: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         values = values if low is None else torch.maximum(values, low)
@@ -167,6 +181,7 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         return new_full(values, values.shape, value, **options)
 
     return {
+        **aliases,
         aten.full_like.default: full_like,
         aten.zeros_like.default: lambda values, **options: full_like(values, 0, **options),
         aten.ones_like.default: lambda values, **options: full_like(values, 1, **options),
@@ -178,6 +193,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.clamp_max.Tensor: lambda values, high: clamp(values, None, high),
         aten.max.other: torch.maximum,
         aten.min.other: torch.minimum,
+        aten.fmax.default: torch.maximum,  # they differ for NaN alone
+        aten.fmin.default: torch.minimum,
         aten.lerp.Scalar: lerp,
         aten.lerp.Tensor: lerp,
         aten.addcmul.default: addcmul,

@@ -1,6 +1,7 @@
 """Predicted labels at all lattice points of subspaces, from evaluations at all points or only where labels change."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ class Labeller:
         method: "grid" or "adaptive"; what "auto" was resolved to.
         evaluations: Model evaluations so far, in inputs.
         block_size: Number of subspaces to pass in one call.
+        advance: Called with the number of points after each batch, for a progress bar.
 
     Raises:
         InputError: If the method is unknown, the batch size is below 1, the model or the vertices have an unsupported dtype,
@@ -73,6 +75,7 @@ class Labeller:
         if preparation is None and isinstance(model, nn.Module):
             preparation = Preparation(model)
         self.evaluations = 0
+        self.advance: Callable[[int], object] = lambda points: None
         if preparation is not None and preparation.layout is not None:
             self.layout = preparation.layout
         else:
@@ -149,6 +152,7 @@ class Labeller:
             inputs = interpolate(vertices, self.weights, flat // points, flat % points)
             batch_labels, batch_has_nan = to_labels(self.model(self.layout(inputs)), len(flat))
             labels[flat] = batch_labels.to(self.device)
+            self.advance(len(flat))
             has_nan |= batch_has_nan.to(self.device)  # checked after the loop, because each check waits for the GPU
         self.evaluations += len(labels)
         refuse_nan(has_nan)
@@ -180,6 +184,7 @@ class Labeller:
             inputs = interpolate(vertices, self.weights, subspace[padded], point[padded]).to(dtype)
             output = as_output(model(self.layout(inputs)))
             outputs.append(output[: len(batch)].to(self.device, self.logit_dtype))
+            self.advance(len(batch))
         self.evaluations += len(point)
         logits = torch.cat(outputs)
         refuse_nan(logits.isnan().any())

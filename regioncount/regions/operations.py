@@ -28,7 +28,8 @@ AFFINE = frozenset(
     batch_norm instance_norm mean sum cumsum
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     view reshape _unsafe_view view_as flatten unflatten squeeze unsqueeze transpose permute t movedim moveaxis swapaxes mT
-    expand expand_as repeat tile repeat_interleave select slice narrow split split_with_sizes tensor_split chunk unbind
+    expand expand_as repeat tile repeat_interleave select slice narrow split split_with_sizes unsafe_split
+    unsafe_split_with_sizes tensor_split chunk unbind
     getitem index index_select gather roll flip fliplr flipud rot90 diagonal diag_embed tril triu unfold
     im2col col2im constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d

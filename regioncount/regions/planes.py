@@ -8,6 +8,9 @@ from regioncount.regions.callables import as_model
 from regioncount.regions.checks import as_vertices, require_count
 from regioncount.regions.evaluation import Model, as_float64
 from regioncount.regions.labelling import Labeller
+from regioncount.regions.progress import progress_bar
+
+SHOWN_AFTER = 2.0  # seconds of labelling after which its progress is shown
 
 
 def plane_grid(triangle: Tensor, resolution: int = 150, margin: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
@@ -39,8 +42,8 @@ def label_planes(
         method: "auto", "grid" or "adaptive", as for `count_regions`.
 
     Returns:
-        Labels, integers (S, n, n), with row 0 at the bottom. And the positions of the inputs, float64 (S, 3, 2), as (x, y)
-        in grid steps.
+        Labels, integers (S, n, n), with row 0 at the bottom, so that `pyplot.imshow(labels[0], origin="lower")` draws one
+        plane. And the positions of the inputs, float64 (S, 3, 2), as (x, y) in grid steps.
 
     Raises:
         InputError: If `count_regions` would raise it.
@@ -60,7 +63,11 @@ def label_planes(
     vertices = torch.stack(squares)
     index_grid = np.arange(resolution**2).reshape(resolution, resolution)
     labeller = Labeller(model, vertices, _grid_weights(resolution), index_grid, method)
-    labels = np.concatenate([labeller(block) for block in vertices.split(labeller.block_size)])
+    # The adaptive method evaluates fewer points than the total.
+    with progress_bar(len(vertices) * resolution**2, "points of planes", delay=SHOWN_AFTER) as bar:
+        if bar is not None:
+            labeller.advance = bar.update
+        labels = np.concatenate([labeller(block) for block in vertices.split(labeller.block_size)])
     return labels.reshape(-1, resolution, resolution), np.stack(positions)
 
 

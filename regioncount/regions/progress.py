@@ -1,4 +1,4 @@
-"""Progress of an exact count, and a warning if it will take long."""
+"""Progress of an exact count or a picture, and a warning if an exact count will take long."""
 
 import time
 import warnings
@@ -30,7 +30,7 @@ def progress(total: int, unit: str, advice: str) -> Generator[Advance]:
         is complete after `UNKNOWN_AFTER` seconds, it warns without an estimate.
     """
     start, warned = time.monotonic(), False
-    with _bar(total, unit) as bar:
+    with progress_bar(total, unit) as bar:
 
         def advance(done: float, description: str = "") -> None:
             nonlocal warned
@@ -51,13 +51,19 @@ def progress(total: int, unit: str, advice: str) -> Generator[Advance]:
         yield advance
 
 
-def _bar(total: int, unit: str) -> Any:
-    """Return a progress bar as a context; an empty context if tqdm is not installed, which counting does not need."""
+def progress_bar(total: int, unit: str, delay: float = 0.0) -> Any:
+    """Return a progress bar for a terminal as a context, empty if tqdm is not installed, which counting does not need.
+
+    Args:
+        total: Number of units, or an upper bound.
+        unit: What they are, in the plural.
+        delay: Seconds before it is shown.
+    """
     try:
         from tqdm import tqdm
     except ImportError:
         return nullcontext()
-    return tqdm(total=total, unit=f" {unit}", unit_scale=True, disable=None, leave=False)
+    return tqdm(total=total, unit=f" {unit}", unit_scale=True, disable=None, leave=False, delay=delay)
 
 
 def _duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ import io
 import os
 import re
 import sys
-import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from regioncount.errors import InputError, how_to_install, one_line, say
-from regioncount.runs.files import Damaged, check_unpacked_size
+from regioncount.runs.files import Damaged
+from regioncount.runs.foreign_files import check_foreign_file
 
 # The keys under which programs store the weights in a checkpoint. The first one that the file has is read.
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
@@ -59,7 +60,7 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
     key = next((key for key in WEIGHT_KEYS if _is_state(content.get(key))), None)
     state = dict(content if key is None else content[key])
     if not _is_state(state):
-        raise InputError(f"{path} is not a state dictionary of tensors; save one with torch.save(model.state_dict(), FILE)")
+        raise InputError(_without_state(path, content))
     own = network.state_dict()
     needed = {name for name in own if not name.endswith("num_batches_tracked")}  # not in files of torch before 0.4.1
     loaded = next((named for named in _renamed(state) if needed <= named.keys()), None)
@@ -115,23 +116,31 @@ def _read(path: Path) -> dict[Any, Any]:
         Damaged: The file cannot be read.
         InputError: It contains other objects, or the package that reads it is not installed.
     """
-    content = path.read_bytes()
-    if path.suffix == ".safetensors":
-        return _read_safetensors(content, path)
     try:
-        if zipfile.is_zipfile(io.BytesIO(content)):
-            check_unpacked_size(io.BytesIO(content), len(content))  # torch does not compress
+        check_foreign_file(path)
+        if path.suffix == ".npz":
+            tensors = "{name: torch.as_tensor(value) for name, value in numpy.load(FILE).items()}"
+            raise InputError(f"{path} is a file of NumPy arrays; save tensors: torch.save({tensors}, NEW_FILE)")
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            return _read_safetensors(content, path)
         with torch.serialization.safe_globals(SAFE_TYPES):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # the unpickler and the archive reader raise many types of exceptions
         if named := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
+            command = _command(path, '["state_dict"]')
             raise InputError(
                 f"checkpoint={path} contains Python objects ({named[1]}), which are not loaded because they can run code; "
-                "save the weights alone: torch.save(model.state_dict(), FILE)"
+                f'save the weights alone: {command} (in a file of a whole model, .state_dict() in place of ["state_dict"])'
             ) from error
         raise Damaged(f"{path} is not a file of weights, or is truncated ({type(error).__name__})") from error
     if isinstance(state, nn.Module) or not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        raise InputError(f"{path} is not a state dictionary; save one with torch.save(model.state_dict(), FILE)")
+        kind = type(state).__name__
+        raise InputError(
+            f"{path} is not a state dictionary, but has the type {kind}; save one with torch.save(model.state_dict(), FILE)"
+        )
     return dict(state)
 
 
@@ -144,15 +153,65 @@ def _read_safetensors(content: bytes, path: Path) -> dict[Any, Any]:
     try:
         return dict(load(content))
     except Exception as error:
-        raise Damaged(f"{path} is not a file of safetensors, or is truncated ({one_line(error):.100})") from error
+        raise Damaged(f"{path} is not a file of safetensors, or is truncated ({one_line(error, 100)})") from error
+
+
+def _without_state(path: Path, content: Mapping[str, Any]) -> str:
+    """Return a message that says where weights are expected, and how to save those that are elsewhere."""
+    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
+    state, place = (content, "") if key is None else (content[key], f" under {key!r}")
+    others = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if 2 * len(others) < len(state):
+        kind = type(state[others[0]]).__name__
+        return (
+            f"checkpoint={path}: the weights{place} are not all tensors: {_listed(others)} ({kind}); save the others alone"
+        )
+    if others and all(isinstance(state[name], np.ndarray) for name in others):
+        part = "" if key is None else f"[{key!r}]"
+        loaded = f'torch.load("{path}", weights_only=False){part}'
+        tensors = f"{{name: torch.as_tensor(value) for name, value in {loaded}.items()}}"
+        return f"checkpoint={path}: the weights{place} are NumPy arrays; save tensors: torch.save({tensors}, NEW_FILE)"
+    states = [name for name, value in content.items() if _is_state(value)]
+    advice = _command(path, f'["{states[0]}"]') if states else "torch.save(model.state_dict(), FILE)"
+    return (
+        f"checkpoint={path} is not a state dictionary of tensors: its keys are {_listed(list(content)) or 'none'}, and "
+        f"weights are read under {', '.join(WEIGHT_KEYS)}; save the weights alone: {advice}"
+    )
+
+
+def _command(path: Path, part: str) -> str:
+    """Return a line of Python that saves a part of a checkpoint."""
+    return f'torch.save(torch.load("{path}", weights_only=False){part}, NEW_FILE), which runs any code in the file'
+
+
+def _foreign_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Return the prefix without which most names of the file are those of the model; empty if there is none."""
+    ends = {name: [other for other in state if other.endswith(f".{name}")] for name in own}
+    prefixes = Counter(other.removesuffix(name) for name, others in ends.items() for other in others)
+    prefix, number = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
+    return prefix if 2 * number > len(own) else ""
 
 
 def _difference(path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """Return a message that names the weights which are only in the model or only in the file."""
-    candidates = list(_renamed(state))
-    closest = max(candidates, key=lambda named: len(own.keys() & named.keys()))
-    missing = [name for name in own if name not in closest and not name.endswith("num_batches_tracked")]
-    message = f"checkpoint={path}: the weights do not fit the model: the file has no {_listed(missing)}"
+    message = f"checkpoint={path}: the weights do not fit the model: "
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    candidates: list[tuple[dict[str, Tensor], str, str]] = [(named, "", "") for named in _renamed(state)]
+    if prefix := _foreign_prefix(own, state):
+        clause = f"the names in the file begin with {prefix!r}, those of the model do not"
+        without = {
+            name.removeprefix(prefix) if name.startswith(prefix) else OUTSIDE + name: value for name, value in state.items()
+        }
+        candidates.append((without, clause, f"name.removeprefix({prefix!r})"))
+    if prefix := _foreign_prefix(state, own):
+        clause = f"the model's names begin with {prefix!r}, those in the file do not"
+        candidates.append(({prefix + name: value for name, value in state.items()}, clause, f"{prefix!r} + name"))
+    closest, clause, renamed = max(candidates, key=lambda candidate: len(own.keys() & candidate[0].keys()))
+    missing = [name for name in own if name in needed and name not in closest]
+    if clause and not missing:
+        return f"{message}{clause}; save {{{renamed}: value for name, value in weights.items()}}"
+    message += f"{clause}, and " if clause else ""
+    message += f"the file has no {_listed(missing)}"
     other = [name.removeprefix(OUTSIDE) for name in closest if name not in own]
     if same := [name for name in other if name in missing]:
         message += f" ({_listed(same)} only without the prefix of the others)"
@@ -160,6 +219,6 @@ def _difference(path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tenso
     return f"{message}; the model has no {_listed(other)}" if other else message
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: list[Any]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(one_line(name, 100) for name in names[:LISTED]) + more

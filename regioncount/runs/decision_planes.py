@@ -1,5 +1,7 @@
 """The decision regions of a run's model in a plane through three images, for figures."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -9,9 +11,11 @@ from regioncount.regions import label_planes, sample_indices
 from regioncount.runs.measuring import restorer
 from regioncount.runs.store import Run
 
+LARGE = 3 * 96 * 96  # values of an image
+
 
 def decision_regions(
-    run: Run, dataset: Dataset, device: torch.device, seed: int = 0, resolution: int = 150
+    run: Run, dataset: Dataset, device: torch.device, seed: int = 0, resolution: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label the plane through three training images, of different classes if a hundred draws contain such images.
 
@@ -23,11 +27,14 @@ def decision_regions(
         dataset: The data that it was trained on.
         device: The device on which to evaluate the model.
         seed: The seed of the choice of images.
-        resolution: The number of points along each side of the square grid.
+        resolution: The number of points along each side of the square grid. By default 150, or 75 for images of more than
+            `LARGE` values, whose evaluation is slow.
 
     Returns:
         Labels (n, n), and the positions in grid steps of the images (3, 2), or of the training points (k, 2).
     """
+    if resolution is None:
+        resolution = 75 if math.prod(dataset.train.image_shape) > LARGE else 150
     model = restorer(run, dataset, device)(lambda: run.weights(None))
     source = registry.datasets.get(str(run.config["dataset"].get("name")))
     if source is not None and source.traits.get("plane"):

@@ -164,8 +164,8 @@ def _restore(parts: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[di
     except CONTENT_ERRORS as error:
         if isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error):
             raise  # the device failed; the checkpoint is kept
-        reason = one_line(f"{type(error).__name__}: {error}")
-        raise UnusableCheckpoint(f"checkpoint.pt is not a checkpoint of this run ({reason:.100})") from error
+        reason = one_line(f"{type(error).__name__}: {error}", 100)
+        raise UnusableCheckpoint(f"checkpoint.pt is not a checkpoint of this run ({reason})") from error
     complete = epochs == list(range(1, last_epoch + 1)) and all(isinstance(number, float) for number in numbers)
     if not history or not complete:
         raise UnusableCheckpoint("checkpoint.pt is not a checkpoint of this run (its history is invalid)")

@@ -140,6 +140,29 @@ def pt(content):
     return lambda root: torch.save(content, root / "file.pt") or {"name": "arrays", "path": str(root / "file.pt")}
 
 
+def damaged(root, name):
+    """Invert a byte of the first array of a file."""
+    content = bytearray((root / name).read_bytes())
+    content[content.index(np.float32(12345).tobytes())] ^= 255
+    (root / name).write_bytes(content)
+    return {"name": "arrays", "path": str(root / name)}
+
+
+def damaged_pt(root):
+    pt({"x": torch.full((4, 9), 12345.0), "y": torch.arange(4)})(root)
+    return damaged(root, "file.pt")
+
+
+def damaged_npz(root):
+    npz(x=np.full((4, 9), 12345, np.float32), y=np.arange(4))(root)
+    return damaged(root, "file.npz")
+
+
+def web_page(root):
+    (root / "file.pt").write_text("<html></html>")
+    return {"name": "arrays", "path": str(root / "file.pt")}
+
+
 def target(attribute, **options):
     return lambda root: {"_target_": f"brought_data.{attribute}", **options}
 
@@ -268,6 +291,9 @@ REFUSED = {
     "five dimensions": (npz(x=np.zeros((4, 2, 2, 2, 2)), y=np.arange(4)), {}, "give numbers"),
     "objects": (npz(x=np.array([{}] * 4), y=np.arange(4)), {}, "x holds Python objects"),
     "pickled data": (pt({"x": features()[0], "y": IRIS}), {}, "objects other than tensors"),
+    "a damaged file of torch": (damaged_pt, {}, "file.pt is damaged: the checksum of its record file/data/0 differs"),
+    "a damaged file of NumPy": (damaged_npz, {}, "file.npz cannot be read as an .npz file .*CRC"),
+    "a web page": (web_page, {}, r"file\.pt is a web page"),
     "a list of tensors": (pt([torch.zeros(3)]), {}, "holds list; save a dictionary of tensors"),
     "no file": (lambda root: {"name": "arrays", "path": str(root / "a.npz")}, {}, "a.npz is not a file"),
     "no path": (lambda root: {"name": "arrays"}, {}, "needs dataset.path=FILE"),
@@ -569,6 +595,39 @@ def test_images_of_which_only_one_part_would_be_scaled_are_refused(tmp_path, uin
     np.savez(tmp_path / "mixed.npz", **parts, y_train=y, y_test=y)
     with pytest.raises(InputError, match="only uint8 ones are divided by 255; give both the same type"):
         load("arrays", path=tmp_path / "mixed.npz")
+
+
+def scaled(tmp_path, train, test):
+    """Return a data set of float images from 0 to 1, multiplied by a factor for each split."""
+    pixels, y = images()
+    pixels = ((pixels - pixels.min()) / np.ptp(pixels)).astype(np.float32)
+    np.savez(tmp_path / "scaled.npz", x_train=pixels * train, x_test=pixels * test, y_train=y, y_test=y)
+    return load("arrays", path=tmp_path / "scaled.npz")
+
+
+@pytest.mark.parametrize("factors", [(255, 1), (1, 255), (65535, 1), (1, 16)])
+def test_float_images_on_two_scales_are_refused(tmp_path, factors):
+    with pytest.raises(InputError, match=r"training images have values from 0 to .*; give both the same scale"):
+        scaled(tmp_path, *factors)
+
+
+@pytest.mark.parametrize("factors", [(1, 0.05), (255, -1), (2, 100), (0, 255)])
+def test_other_differences_of_scale_cause_a_warning(tmp_path, factors):
+    with pytest.warns(UserWarning, match="if these are different scales, give both the same"):
+        scaled(tmp_path, *factors)
+
+
+@pytest.mark.parametrize("factors", [(1, 1), (255, 255), (255, 17), (1, 0.07), (1, -1), (0, 0)])
+def test_float_images_on_one_scale_cause_no_warning(tmp_path, factors):
+    with warnings.catch_warnings(action="error"):
+        scaled(tmp_path, *factors)
+
+
+def test_scales_of_features_are_not_compared(tmp_path):
+    x, y = features()
+    np.savez(tmp_path / "a.npz", x_train=x / x.max(), x_test=x * 1000, y_train=y, y_test=y)
+    with warnings.catch_warnings(action="error"):
+        load("arrays", path=tmp_path / "a.npz")
 
 
 def test_floats_from_0_to_1_are_scaled(tmp_path):

@@ -308,6 +308,22 @@ def test_data_are_the_same_in_any_form(kind):
     assert repr(rc.measure(SMALL, SAME_DATA[kind], test=SAME_DATA[kind])) == repr(expected)
 
 
+def test_all_measures_are_requested_by_one_word_also_in_a_list():
+    expected = rc.measure(SMALL, (VECTORS, LABELS), "all")
+    assert repr(rc.measure(SMALL, (VECTORS, LABELS), ["all"])) == repr(expected)
+    more = rc.measure(SMALL, (VECTORS, LABELS), ["training_hessian_eigenvalue", "all", "accuracy"])
+    assert "training_hessian_eigenvalue" in more.keys() - expected.keys()
+    assert repr({name: more[name] for name in expected}) == repr(expected)
+    with pytest.raises(rc.InputError, match="measure 'everything' is unknown; use one of all, accuracy"):
+        rc.measure(SMALL, (VECTORS, LABELS), ["all", "everything"])
+
+
+@pytest.mark.parametrize("number", [0, 1, 29])
+def test_lengths_that_differ_are_named(number):
+    with pytest.raises(rc.InputError, match=rf"{len(VECTORS)} inputs and {number} labels; pass one label for each input"):
+        rc.measure(SMALL, (VECTORS, LABELS[:number]), "accuracy")
+
+
 class Random(Dataset):
     """Examples whose inputs or labels are random from some index on."""
 

@@ -112,6 +112,36 @@ def test_every_rectifier_is_counted(rectify):
     assert function_space.activation_changes(measured) == crossings / len(segments)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (lambda x: torch.maximum(x, torch.zeros_like(x)), "maximum"),
+        (lambda x: -torch.minimum(-x, torch.zeros(())), "minimum"),
+        (lambda x: torch.where(x > 0, x, 0.0), "where"),
+        (lambda x: torch.max(x, torch.zeros(())), "maximum"),
+    ],
+)
+def test_a_rectifier_that_is_not_counted_is_named(written, name):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), Function(written), nn.Linear(8, 3))
+    with pytest.warns(
+        UserWarning, match=rf"activation_changes does not count torch\.{name}; write rectifiers as torch\.relu"
+    ):
+        function_space.activation_changes(measured_with(network))
+    alone = nn.Sequential(nn.Linear(4, 8), Function(written), nn.Linear(8, 3))
+    with pytest.raises(InputError, match=r"torch\.maximum and torch\.where, are not counted"):
+        function_space.activation_changes(measured_with(alone))
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 def test_batches_share_their_ends(monkeypatch):
     measured = measured_with(two_layers())
     expected = function_space.activation_changes(measured)

@@ -322,6 +322,21 @@ def test_a_file_without_weights_that_timm_does_not_require_is_refused(tmp_path):
         pretrained.pretrained_state(options)
 
 
+def test_a_damaged_file_for_timm_is_named(tmp_path):
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "weights.pt"
+    torch.save(timm.create_model("test_resnet.r160_in1k", pretrained=False).state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    options = {"name": "timm", "architecture": "test_resnet.r160_in1k", "checkpoint_path": str(path)}
+    damaged = r"damaged: the checksum of its record weights/data/\d+"
+    for written, message in ((content, damaged), (content[:999], "truncated")):
+        path.write_bytes(written)
+        with pytest.raises(InputError, match=rf"model\.checkpoint_path=.*{message}"):
+            pretrained.pretrained_state(options)
+
+
 def test_timm_without_pretrained_weights():
     pytest.importorskip("timm")
     network = build_for({"name": "timm", "architecture": "resnet18"}, pictures())
@@ -396,6 +411,32 @@ def test_a_model_of_hugging_face_in_half_precision_is_evaluated_in_float32(tmp_p
     assert all(torch.equal(value.float(), expected[name]) for name, value in built.state_dict().items())
 
 
+def test_missing_and_damaged_files_of_a_folder_are_named(tmp_path):
+    network = save_hugging_face(tmp_path, ["a", "b"], PROCESSORS["vit"])
+    options = {"path": str(tmp_path)}
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(InputError, match=r"model\.safetensors is a pointer of Git LFS"):
+        huggingface.state_dict(options)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in huggingface.state_dict(options).items())
+    content = bytearray((tmp_path / "pytorch_model.bin").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(InputError, match=r"pytorch_model\.bin is damaged: the checksum of its record"):
+        huggingface.state_dict(options)
+    for file, function in (
+        ("pytorch_model.bin", huggingface.state_dict),
+        ("preprocessor_config.json", huggingface.preprocessing),
+        ("config.json", huggingface.resolve),
+    ):
+        (tmp_path / file).unlink()
+        name = "model.safetensors" if file == "pytorch_model.bin" else file
+        with pytest.raises(InputError, match=rf"this folder has no {name}, with the .*; copy it .* save_pretrained"):
+            function(options)
+
+
 def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypatch, capsys):
     pytest.importorskip("transformers")
     from huggingface_hub import constants
@@ -407,6 +448,7 @@ def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypa
     )
     assert status == 2
     assert "model.path=FOLDER" in printed.err
+    assert "download config.json, model.safetensors, preprocessor_config.json from" in printed.err
     assert len(printed.err.strip().splitlines()) == 1
 
 

@@ -1,5 +1,7 @@
 """Operations that exact counts follow, each in a small random network, compared with labels on a dense lattice."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from regioncount.errors import InputError
-from regioncount.regions import exact, operations, progress
+from regioncount.regions import exact, exporting, operations, progress
 from regioncount.regions.bounds import bounded_lines
 from regioncount.regions.exact import exact_lines
 from regioncount.regions.piecewise import trace
@@ -243,6 +245,94 @@ def test_regions_of_each_operation(name):
             assert wrong_plane(model, triangle[0], plane) == ""
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+# The same function by other names of torch and by the operations of the tables above.
+ALIASES = {
+    "values": (
+        lambda s, x: torch.cat(
+            [
+                torch.absolute(x) + x.clone().absolute_() + torch.clip(x, -0.3, 0.5) + x.clip(s.constant),
+                torch.divide(torch.negative(x), 2.0) + torch.divide(x, s.constant) + x.clone().negative_(),
+                torch.subtract(x, s.constant, alpha=2) + x.subtract(1.0) + x.clone().subtract_(s.constant).divide_(3),
+                torch.fmax(x, s.constant) - torch.fmin(x, x.flip(1)) + torch.broadcast_tensors(x, s.constant)[0],
+            ],
+            1,
+        ),
+        lambda s, x: torch.cat(
+            [
+                2 * x.abs() + x.clamp(-0.3, 0.5) + x.clamp(s.constant),
+                -x / 2 + x / s.constant - x,
+                x - 2 * s.constant + (x - 1) + (x - s.constant) / 3,
+                torch.maximum(x, s.constant) - torch.minimum(x, x.flip(1)) + x,
+            ],
+            1,
+        ),
+    ),
+    "comparisons": (
+        lambda s, x: (
+            x * torch.greater(x, 0.2)
+            + torch.where(x.greater_equal(x.flip(1)), s.constant, 0.0)
+            + torch.where(torch.less_equal(x, s.constant), 0.5, x)
+            + x * torch.not_equal(x.less(0), x.flip(1).less(0.3))
+        ),
+        lambda s, x: (
+            x * (x > 0.2)
+            + torch.where(x >= x.flip(1), s.constant, 0.0)
+            + torch.where(x <= s.constant, 0.5, x)
+            + x * torch.ne(x < 0, x.flip(1) < 0.3)
+        ),
+    ),
+    "products and joins": (
+        lambda s, x: torch.concatenate(
+            [
+                torch.linalg.matmul(x, s.matrix) + torch.inner(x, s.matrix) + torch.outer(x[:, 0], s.constant),
+                torch.row_stack([x]) + torch.meshgrid(x[:, 1], s.constant, indexing="ij")[0],
+                torch.column_stack([x, x.relu()]) + torch.dstack([x, x.relu()]).flatten(1),
+                torch.linalg.vecdot(sequence(x), s.kernel[:6])
+                + torch.trapezoid(sequence(x))
+                + torch.ger(x[:, 0], s.kernel[:2]),
+                torch.cumulative_trapezoid(x, dx=2.0) + sequence(x).sum_to_size(x.size(0), 2, 1)[:, :1, 0],
+                torch.unsafe_chunk(x, 2, 1)[1] + torch.unsafe_split(x, 6, 1)[0],
+                torch.atleast_2d([x, s.constant])[0] + torch.atleast_3d([x])[0][..., 0] + torch.atleast_1d([x])[0],
+            ],
+            1,
+        ),
+        lambda s, x: torch.cat(
+            [
+                x @ s.matrix + x @ s.matrix.T + x[:, :1] * s.constant,
+                x + x[:, 1:2].expand(-1, WIDTH),
+                torch.cat([x, x.relu()], 1) + torch.stack([x, x.relu()], 2).flatten(1),
+                sequence(x) @ s.kernel[:6]
+                + (sequence(x)[..., 1:] + sequence(x)[..., :-1]).sum(2) / 2
+                + x[:, :1] * s.kernel[:2],
+                (x[:, 1:] + x[:, :-1]).cumsum(1) + sequence(x).sum(2)[:, :1],
+                x[:, 6:] + x[:, :6],
+                3 * x,
+            ],
+            1,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_other_names_of_operations_have_the_same_regions(name):
+    torch.set_default_dtype(torch.float64)
+    try:
+        lines = 3 * torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(1))
+        models = [network(function, 1).double() for function in ALIASES[name]]
+        result, expected = (exact_lines(model, lines) for model in models)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert expected.counts.max() > 1
+    assert (result.label == expected.label).all()
+    assert np.allclose(result.start, expected.start, rtol=0, atol=1e-9)
+
+
+def test_every_other_name_that_the_exact_counts_know_is_tested():
+    tested = Path(__file__).read_text().partition("ALIASES = {")[2].partition("\n}\n")[0]
+    assert [name for name in exporting.ALIASES if name.removeprefix("linalg_") not in tested] == []
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(dim=1), nn.LogSoftmax(dim=-1)])

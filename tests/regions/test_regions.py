@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import regioncount as rc
-from regioncount.regions import default_resolution, label_planes, plane_grid, sample_indices
+from regioncount.regions import default_resolution, label_planes, plane_grid, planes, sample_indices
 from regioncount.regions.outputs import to_labels
 
 
@@ -298,6 +298,32 @@ def test_plane_grid_returns_the_positions_of_the_inputs():
     for corner, (x, y) in zip(triangle.flatten(1).numpy(), positions, strict=True):
         along, up = grid[0, 1] - grid[0, 0], grid[1, 0] - grid[0, 0]
         assert np.allclose(grid[0, 0] + x * along + y * up, corner)
+
+
+@pytest.mark.parametrize("method", ["grid", "adaptive"])
+def test_label_planes_shows_its_progress(monkeypatch, method):
+    shown = []
+
+    class Bar:
+        def __init__(self, total, unit, delay):
+            self.total, self.delay, self.done = total, delay, 0
+            shown.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *raised):
+            pass
+
+        def update(self, points):
+            self.done += points
+
+    monkeypatch.setattr(planes, "progress_bar", Bar)
+    label_planes(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 3, 2, 2), 30, method)
+    (bar,) = shown
+    assert bar.total == 2 * 30 * 30
+    assert bar.delay > 0
+    assert bar.done == bar.total if method == "grid" else 0 < bar.done < bar.total
 
 
 def test_label_planes_labels_the_points_of_each_plane_grid():
