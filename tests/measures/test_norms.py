@@ -306,9 +306,12 @@ def test_an_unknown_measure_is_rejected():
         rc.measure(perceptron(), (INPUTS, LABELS), ["norm"])
 
 
-@pytest.mark.parametrize("labels", [LABELS[:5], LABELS.float(), LABELS[:, None]])
-def test_data_of_the_wrong_shape_or_type_are_rejected(labels):
-    with pytest.raises(InputError, match="labels int64"):
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(LABELS[:5], "40 inputs and 5 labels"), (LABELS.float(), "labels int64"), (LABELS[:, None], "labels int64")],
+)
+def test_data_of_the_wrong_shape_or_type_are_rejected(labels, message):
+    with pytest.raises(InputError, match=message):
         rc.measure(perceptron(), (INPUTS, labels), ["output_margin"])
 
 

@@ -197,6 +197,7 @@ def test_the_report_is_rewritten_without_data_or_models(done, tmp_path, monkeypa
     shutil.copytree(results, tmp_path / "moved")
     directory = only_sweep(tmp_path / "moved")
     before = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}
+    summary = files.read_json(directory / "report.json")
     for name in before:
         if not name.startswith("decision_regions"):
             (directory / name).unlink()
@@ -205,7 +206,9 @@ def test_the_report_is_rewritten_without_data_or_models(done, tmp_path, monkeypa
     assert report.main([str(directory)]) == 0
     again = {path.name: path.read_bytes() for path in directory.glob("*.*") if path.name not in PLANNED}
     assert set(again) == set(before)
-    assert {name for name in before if before[name] != again[name]} == {"runs.csv"}
+    assert {name for name in before if before[name] != again[name]} == {"runs.csv", "report.json"}
+    without_record = {key: value for key, value in summary.items() if key not in ("inputs", "printed", "files")}
+    assert files.read_json(directory / "report.json") == without_record
     original, moved = (pd.read_csv(only_sweep(folder) / "runs.csv") for folder in (results, tmp_path / "moved"))
     pd.testing.assert_frame_equal(original.drop(columns="directory"), moved.drop(columns="directory"), check_exact=True)
     assert all(Path(path).is_relative_to(tmp_path) for path in moved["directory"])
