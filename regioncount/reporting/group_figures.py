@@ -44,8 +44,8 @@ class GroupFigures:
     measures_through_training: list[Lines]
     """Accuracies, gap and other measures through training; all hyperparameters distinguish lines."""
     largest_stable: dict[float, float]
-    """The largest Hessian eigenvalue at which gradient descent with a learning rate is stable; empty if that depends on more
-    than the learning rate."""
+    """By learning rate, the largest Hessian eigenvalue at which gradient descent is stable, 2 (1 + momentum) / learning rate
+    (Cohen et al. 2021); empty for other optimizers, or if the momentum varies."""
     panels: Panels | None
     """All measures against the gap, if they were ranked."""
     trajectories: list[tuple[float, np.ndarray, np.ndarray]]
@@ -119,7 +119,7 @@ def is_axis(rows: pd.DataFrame, name: str) -> bool:
 
 
 def largest_stable(results: SweepResults, group: Group) -> dict[float, float]:
-    """Return 2 (1 + momentum) / learning rate for each learning rate; see `GroupFigures.largest_stable`."""
+    """Compute `GroupFigures.largest_stable`."""
     optimizers = [results.plan.runs[position].config.optimizer for position in group.rows.index]
     if any(options.get("name") != "sgd" or options.get("nesterov") for options in optimizers):
         return {}

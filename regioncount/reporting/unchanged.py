@@ -19,7 +19,10 @@ NOT_WRITTEN_BY_REPORTS = (SUMMARY, plans.FILE, plans.CELLS)
 
 
 def inputs_digest(plan: Plan) -> str:
-    """Return a hash of the plan, of its runs on disk, and of the code that makes reports."""
+    """Return a SHA-256 hash, in hexadecimal, of the plan, of its runs on disk, and of the code that makes reports.
+
+    The date of the plan is left out, since repeating a sweep changes it.
+    """
     digest = hashlib.sha256()
 
     def add(name: object, content: bytes) -> None:

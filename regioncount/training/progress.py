@@ -1,6 +1,6 @@
 """The progress of training: a bar on a terminal, and lines elsewhere, such as in the log of a cluster's job.
 
-In a process that trains runs of a sweep beside others, neither is shown, but the sweep's process is told.
+In the worker processes of a sweep, neither is shown; finished epochs are reported to the main process instead.
 """
 
 import sys
