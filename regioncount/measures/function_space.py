@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from regioncount.errors import InputError
 from regioncount.measures.measured_model import MeasuredModel
+from regioncount.measures.outputs import with_standard_error
 from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, interpolate, true_float32
 from regioncount.regions.lattice import barycentric, simplex_lattice
 from regioncount.regions.outputs import as_output
@@ -42,11 +43,11 @@ def jacobian_norm(measured: MeasuredModel) -> float:
 
 
 @register_measure(scale_invariant=True)
-def jacobian_norm_on_lines(measured: MeasuredModel) -> float:
+def jacobian_norm_on_lines(measured: MeasuredModel) -> dict[str, float]:
     """Return the mean of ||d p(x) / d x||_F, as in `jacobian_norm`, over points x of segments between training points.
 
-    The ends of the segments are included. Novak et al. 2018 average over trajectories through training points. Rescaling
-    layers does not change it.
+    The ends of the segments are included. Novak et al. 2018 average over trajectories through training points. The standard
+    error of the mean over the segments is returned too. Rescaling layers does not change it.
 
     Raises:
         InputError: If there are fewer than two training points.
@@ -56,16 +57,17 @@ def jacobian_norm_on_lines(measured: MeasuredModel) -> float:
     indices = torch.cartesian_prod(torch.arange(len(segments)), torch.arange(len(weights))).to(segments.device)
     size = evaluation_batch(segments.device, segments[0, 0].numel())
     norms = [_jacobian_norms(measured, interpolate(segments, weights, *part.unbind(1))) for part in indices.split(size)]
-    return torch.cat(norms).mean().item()
+    means = torch.cat(norms).view(len(segments), -1).mean(dim=1)
+    return with_standard_error("jacobian_norm_on_lines", means.tolist())
 
 
 @register_measure(scale_invariant=True)
-def activation_changes(measured: MeasuredModel) -> float:
+def activation_changes(measured: MeasuredModel) -> dict[str, float]:
     """Return the mean number of activation changes of rectifiers along a segment between training points.
 
     This is the sum of Hamming distances between the activation patterns at consecutive points, 200 per segment: the
-    transitions of Novak et al. 2018. Hanin and Rolnick 2019 count the linear regions between them. Rescaling layers does
-    not change it.
+    transitions of Novak et al. 2018. Hanin and Rolnick 2019 count the linear regions between them. The standard error of
+    the mean over the segments is returned too. Rescaling layers does not change it.
 
     It counts ReLU, leaky ReLU, PReLU, threshold, ReLU6 (hardtanh) and clamps, as modules or functions. A rectifier that is
     written as a maximum, a minimum or a selection (`torch.maximum`, `torch.where`) is not counted, which a warning says.
@@ -78,6 +80,7 @@ def activation_changes(measured: MeasuredModel) -> float:
     weights = _lattice(segments, PATTERN_POINTS)
     size = max(2, evaluation_batch(segments.device, segments[0, 0].numel()))
     counter = ActivationChangeCounter(batch=size)
+    changes: list[int] = []
     with torch.no_grad(), evaluation_mode(model), true_float32():
         for segment in range(len(segments)):
             # Each batch begins with the last point of the previous one.
@@ -87,6 +90,7 @@ def activation_changes(measured: MeasuredModel) -> float:
                 counter.batch = len(inputs)
                 with counter:
                     model(inputs)
+            changes.append(int(counter.changes) - sum(changes))
     if not counter.calls:
         raise InputError(
             f"{type(model).__name__} has no rectifier, such as ReLU, whose activation could change; maxima and selections, "
@@ -96,7 +100,7 @@ def activation_changes(measured: MeasuredModel) -> float:
         names = ", ".join(f"torch.{name}" for name in sorted(counter.not_counted))
         advice = "write rectifiers as torch.relu or torch.clamp"
         warnings.warn(f"activation_changes does not count {names}; {advice}", stacklevel=2)
-    return int(counter.changes) / len(segments)
+    return with_standard_error("activation_changes", changes)
 
 
 class ActivationChangeCounter(TorchDispatchMode):

@@ -1,7 +1,8 @@
 """The outputs of a model on a data set: loss, accuracy and margins."""
 
 import math
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -128,6 +129,11 @@ def evaluate(model: Model, batches: Iterator[Batch], bfloat16: bool = False) -> 
     if not margins:
         return Outputs(math.nan, accuracy, None)
     return Outputs(torch.stack(losses).sum().item() / total, accuracy, torch.cat(margins).cpu())
+
+
+def with_standard_error(name: str, samples: Sequence[float]) -> dict[str, float]:
+    """Return the columns of a measure that is a mean over independent samples: the mean, and its standard error."""
+    return {name: statistics.fmean(samples), f"{name}_standard_error": statistics.stdev(samples) / math.sqrt(len(samples))}
 
 
 def output_margins(logits: Tensor, labels: Tensor) -> Tensor:

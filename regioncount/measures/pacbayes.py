@@ -23,8 +23,10 @@ from regioncount.registry import register_measure
 ACCURACY_LOSS = 0.1
 MAGNITUDE_EPSILON = 1e-3
 NOISE_DRAWS = 10
-NOISE_RANGE = (2.0**-20, 2.0**10)
-NOISE_BISECTIONS = 5  # of a factor of 4: sigma within 4.4 %, about the precision of this number of draws
+NOISE_STEP = 2 ** (1 / 16)  # between noise levels: 4.4 %, about the precision of this number of draws
+NOISE_STEPS = (-320, 160)  # the weakest and the strongest level, 2^-20 and 2^10
+# The level is first located roughly, in strides of a factor of 4, where most evaluations are decided by few points.
+ROUGH_DRAWS, ROUGH_POINTS, ROUGH_STRIDE = 3, 125, 32
 
 
 @register_measure(scale_invariant=False)
@@ -115,57 +117,89 @@ def magnitude_noise(measured: MeasuredModel) -> float:
 
 
 def _largest_noise(measured: MeasuredModel, deviations: Callable[[float, Tensor], Tensor]) -> float:
-    """Return the largest tolerated noise level, to within a factor of 1.044; 0 if none is tolerated, infinity if all are."""
-    smallest, largest = NOISE_RANGE
+    """Return the largest tolerated noise level, to within one step; 0 if none is tolerated, infinity if all are.
+
+    The search around the rough level evaluates all draws and points, so that the result does not depend on that level if
+    the accuracy falls with the noise. The same draws are used at each level.
+    """
     weights = weights_of(measured)
-    correct = sum(_count_correct(measured, weights, batch) for batch in measured.sample_batches(PERTURBED_POINTS))
-    needed = NOISE_DRAWS * (correct - ACCURACY_LOSS * min(PERTURBED_POINTS, len(measured.sample[0]))) - 1e-6
 
-    def is_tolerated(sigma: float) -> bool:
-        scales = {name: deviations(sigma, weight) for name, weight in weights.items()}
-        return _reaches(measured, weights, scales, needed)
+    def is_tolerated(step: int, draws: int, points: int) -> bool:
+        scales = {name: deviations(NOISE_STEP**step, weight) for name, weight in weights.items()}
+        return _is_tolerated(measured, weights, scales, draws, points)
 
-    sigma = 1.0
-    # Excessive noise is detected after few evaluations, so the search starts from strong noise.
-    if is_tolerated(sigma):
-        while is_tolerated(4 * sigma):
-            sigma *= 4
-            if sigma >= largest:
-                return math.inf
-    else:
-        sigma /= 4
-        while not is_tolerated(sigma):
-            sigma /= 4
-            if sigma < smallest:
-                return 0.0
-    factor = 4.0
-    for _ in range(NOISE_BISECTIONS):
-        factor **= 0.5
-        if is_tolerated(sigma * factor):
-            sigma *= factor
-    return sigma
+    rough = last_true(lambda step: is_tolerated(step, ROUGH_DRAWS, ROUGH_POINTS), 0, ROUGH_STRIDE, NOISE_STEPS)
+    start = min(max(rough, NOISE_STEPS[0]), NOISE_STEPS[1])
+    step = last_true(lambda step: is_tolerated(step, NOISE_DRAWS, PERTURBED_POINTS), start, 1, NOISE_STEPS)
+    return math.inf if step == NOISE_STEPS[1] else 0.0 if step < NOISE_STEPS[0] else NOISE_STEP**step
+
+
+def last_true(predicate: Callable[[int], bool], start: int, stride: int, limits: tuple[int, int]) -> int:
+    """Return the last integer at which a predicate holds that holds up to some integer and fails after it.
+
+    From `start`, the search moves by `stride`, then by strides that double, until the predicate changes, and bisects.
+
+    Args:
+        predicate: A function of an integer within the limits.
+        start: Where the search begins, within the limits.
+        stride: The length of its first stride.
+        limits: The first and the last integer of the range.
+
+    Returns:
+        The integer; limits[0] - 1 if the predicate holds nowhere.
+    """
+    first, last = limits
+    holds = predicate(start)
+    low, high = (start, last + 1) if holds else (first - 1, start)  # it holds at low and fails at high, or beyond the range
+    position = start
+    while high - low > 1 and first <= (position := position + stride if holds else position - stride) <= last:
+        if predicate(position):
+            low = position
+        else:
+            high = position
+        if (position == low) != holds:
+            break
+        stride *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if predicate(middle) else (low, middle)
+    return low
 
 
 def _require_sigma(sigma: float) -> float:
     """Return sigma, or raise if it is undefined. The search does not raise, because `lru_cache` does not cache errors."""
     if sigma == 0:
-        raise InputError(f"noise of {NOISE_RANGE[0]:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}")
+        raise InputError(
+            f"noise of {NOISE_STEP ** NOISE_STEPS[0]:g} on the weights lowers the accuracy by more than {ACCURACY_LOSS}"
+        )
     if sigma == math.inf:
-        raise InputError(f"noise of {NOISE_RANGE[1]:g} on the weights does not lower the accuracy by {ACCURACY_LOSS}")
+        raise InputError(
+            f"noise of {NOISE_STEP ** NOISE_STEPS[1]:g} on the weights does not lower the accuracy by {ACCURACY_LOSS}"
+        )
     return sigma
 
 
-def _reaches(measured: MeasuredModel, weights: Weights, scales: Weights, needed: float) -> bool:
-    """Return whether at least `needed` points over all draws are classified correctly. Stop as soon as this is decided."""
-    correct, remaining = 0, NOISE_DRAWS * min(PERTURBED_POINTS, len(measured.sample[0]))
-    for draw in range(NOISE_DRAWS):
+def _is_tolerated(measured: MeasuredModel, weights: Weights, scales: Weights, draws: int, points: int) -> bool:
+    """Return whether noise of these deviations lowers the mean accuracy by at most `ACCURACY_LOSS`.
+
+    The accuracy is that of some draws on some sampled points. The evaluation stops as soon as the answer is known.
+    """
+    points = min(points, len(measured.sample[0]))
+    needed = draws * (_correct_without_noise(measured, points) - ACCURACY_LOSS * points) - 1e-6
+    correct, remaining = 0, draws * points
+    for draw in range(draws):
         moved = perturbed(weights, scales, draw)
-        for batch in measured.sample_batches(PERTURBED_POINTS):
+        for batch in measured.sample_batches(points):
             correct += _count_correct(measured, moved, batch)
             remaining -= len(batch[1])
             if correct >= needed or correct + remaining < needed:
                 return correct >= needed
     return correct >= needed
+
+
+@functools.lru_cache(maxsize=2)
+def _correct_without_noise(measured: MeasuredModel, points: int) -> int:
+    return sum(_count_correct(measured, weights_of(measured), batch) for batch in measured.sample_batches(points))
 
 
 def _noise_bound(measured: MeasuredModel, vector: Tensor) -> float:

@@ -35,7 +35,9 @@ def describe(run: Run, config: "RunConfig | MeasuringConfig", dataset, epochs: S
         for name in config.measures:
             for column in _columns_of(name, row):
                 reason = row.get(Column(column, part="error").key)
-                cells[column] = "undefined" if reason else f"{row[column]:.5g}"
+                standard_error = row.get(Column(column, part="standard_error").key)
+                value = f"{row[column]:.5g}" + ("" if standard_error is None else f" ± {standard_error:.2g}")
+                cells[column] = "undefined" if reason else value
                 if reason:
                     reasons[f"{column}: {reason}"] = None
         columns[f"epoch {epoch}"] = cells
@@ -45,10 +47,9 @@ def describe(run: Run, config: "RunConfig | MeasuringConfig", dataset, epochs: S
 
 
 def _columns_of(measure: str, row: dict[str, Any]) -> list[str]:
-    """Return the columns of a measure that hold numbers. The names of several columns begin with the measure's."""
-    return [
-        key for key, value in row.items() if (key == measure or key.startswith(f"{measure}_")) and not isinstance(value, str)
-    ]
+    """Return the columns of a measure that hold values. The names of several columns begin with the measure's."""
+    columns = [key for key in row if key == measure or key.startswith(f"{measure}_")]
+    return [key for key in columns if not isinstance(row[key], str) and Column.parse(key, ()).part != "standard_error"]
 
 
 def _performance(row: dict[str, Any]) -> dict[str, str]:

@@ -19,10 +19,12 @@ POINTS = 1000
 
 # Versions of measures whose definition has changed. Version 1 is omitted from the settings.
 VERSIONS = dict.fromkeys(
-    # Version 2: the norm of a grouped convolution is the largest one of its groups, not that of the stacked blocks.
     (
+        # Version 2: the norm of a grouped convolution is the largest one of its groups, not that of the stacked blocks.
         *("log_product_spectral", "log_product_spectral_over_margin", "sum_spectral", "sum_spectral_over_margin"),
         *("frobenius_over_spectral", "margin_over_spectral_product"),
+        # Version 2: the ascent begins with longer steps, and ends when they add little.
+        *("sharpness", "adaptive_sharpness"),
     ),
     2,
 )

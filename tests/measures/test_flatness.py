@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -115,12 +118,33 @@ def test_the_worst_offset_lies_in_the_ball(trained, monkeypatch):
         return loss_and_gradient(measured, weights, batches)
 
     monkeypatch.setattr(flatness, "loss_and_gradient", recorded)
+    weights = vector_of(trained).double()
     flatness.sharpness(trained)
-    assert max((vector - evaluated[0]).norm() for vector in evaluated) <= flatness.RADIUS * (1 + 1e-5)
+    assert evaluated
+    assert max((vector - weights).norm() for vector in evaluated) <= flatness.RADIUS * (1 + 1e-5)
     evaluated.clear()
     flatness.adaptive_sharpness(trained)
-    distances = [((vector - evaluated[0]) / evaluated[0].abs()).norm() for vector in evaluated]
-    assert max(distances) <= flatness.ADAPTIVE_RADIUS * (1 + 1e-5)
+    assert evaluated
+    assert max(((vector - weights) / weights.abs()).norm() for vector in evaluated) <= flatness.ADAPTIVE_RADIUS * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_ascent_reaches_what_small_steps_reach(adaptive):
+    """Compare with 2,000 small steps along the gradient, from the same point."""
+    for seed in range(3):
+        measured = small_network(steps=100, seed=seed, hidden=8)
+        radius = flatness.ADAPTIVE_RADIUS if adaptive else flatness.RADIUS
+        vector, loss = vector_of(measured).double(), loss_of_vector(measured, torch.float64)
+        scale = vector.abs() if adaptive else torch.ones_like(vector)
+        rise = torch.func.grad_and_value(lambda offset: loss(vector + scale * offset))  # noqa: B023
+        offset, highest = torch.zeros_like(vector), 0.0
+        for _ in range(2000):
+            slope, value = rise(offset)
+            highest = max(highest, value.item())
+            offset = offset + 0.02 * radius * slope / slope.norm()
+            offset *= min(1.0, radius / offset.norm().item())
+        found = (flatness.adaptive_sharpness if adaptive else flatness.sharpness)(measured)
+        assert found == pytest.approx(highest - loss(vector).item(), rel=0.01)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -132,8 +156,11 @@ def test_average_sharpness_is_near_its_expectation(adaptive, monkeypatch):
     with torch.no_grad():
         rises = torch.vmap(loss, chunk_size=5000)(vector + (noise * vector.abs() if adaptive else noise)) - loss(vector)
     monkeypatch.setattr(flatness, "DRAWS", 300)
-    estimate = (flatness.adaptive_average_sharpness if adaptive else flatness.average_sharpness)(measured)
-    assert abs(estimate - rises.mean().item()) < 4 * rises.std().item() / math.sqrt(300)
+    name = "adaptive_average_sharpness" if adaptive else "average_sharpness"
+    columns = getattr(flatness, name)(measured)
+    error = rises.std().item() / math.sqrt(300)
+    assert abs(columns[name] - rises.mean().item()) < 4 * error
+    assert columns[f"{name}_standard_error"] == pytest.approx(error, rel=0.25)
 
 
 def test_curvature_equals_that_of_the_exact_hessian(trained):
@@ -169,11 +196,16 @@ def test_training_curvature_is_that_of_the_whole_training_set_without_folding():
 
 def test_hessian_trace_is_unbiased_and_each_estimate_is_close(trained, monkeypatch):
     trace = torch.func.hessian(loss_of_vector(trained))(vector_of(trained)).double().trace().item()
-    estimates = []
+    estimates, errors = [], []
     for seed in range(40):
         monkeypatch.setattr(flatness, "SEED", seed)
-        estimates.append(flatness.hessian_trace(trained))
+        flatness._sample_krylov.cache_clear()
+        columns = flatness.hessian_trace(trained)
+        estimates.append(columns["hessian_trace"])
+        errors.append(columns["hessian_trace_standard_error"])
+    flatness._sample_krylov.cache_clear()
     error = np.std(estimates) / math.sqrt(len(estimates))
+    assert math.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(estimates), rel=0.4)
     assert abs(np.mean(estimates) - trace) < 4 * error + 1e-5 * trace
     assert np.abs(np.array(estimates) - trace).max() < 0.5 * trace
 
@@ -210,6 +242,51 @@ def test_the_variance_over_given_minibatches():
 def test_gradient_variance_needs_two_minibatches():
     with pytest.raises(InputError, match="minibatches"):
         gradients.gradient_variance(small_network(points=99))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 30).flatmap(
+        lambda size: st.tuples(
+            arrays(float, size, elements=st.floats(-100, 100).map(lambda x: round(x, 2))), st.integers(0, 2**31)
+        )
+    )
+)
+def test_lanczos_finds_the_largest_eigenvalue_and_the_trace_on_its_space(case):
+    values, seed = case
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))[0]
+    matrix = torch.from_numpy((rotation * values) @ rotation.T).float()
+    found, basis, trace = flatness.lanczos(lambda vector: matrix @ vector, len(values))
+    scale = np.abs(values).max() + 1e-6
+    assert found == pytest.approx(values.max(), abs=0.02 * scale)
+    assert torch.allclose(basis.T @ basis, torch.eye(basis.shape[1]), atol=1e-4)
+    assert trace == pytest.approx((basis.T @ matrix @ basis).trace().item(), abs=1e-3 * scale)
+
+
+@given(st.integers(-60, 60), st.integers(0, 50), st.integers(0, 50), st.data())
+def test_the_last_step_at_which_a_predicate_holds(first, length, stride, data):
+    last = first + length
+    start = data.draw(st.integers(first, last))
+    threshold = data.draw(st.integers(first - 1, last))  # first - 1: it holds nowhere
+    evaluated = []
+
+    def predicate(step):
+        evaluated.append(step)
+        return step <= threshold
+
+    assert pacbayes.last_true(predicate, start, stride + 1, (first, last)) == threshold
+    assert all(first <= step <= last for step in evaluated)
+    assert len(set(evaluated)) == len(evaluated)
+
+
+def test_a_rough_search_does_not_change_the_noise(trained, monkeypatch):
+    for magnitude in (False, True):
+        search = (pacbayes.magnitude_noise if magnitude else pacbayes.noise).__wrapped__
+        expected = search(trained)
+        for points, draws in ((1, 1), (10, 2), (60, 10)):
+            monkeypatch.setattr(pacbayes, "ROUGH_POINTS", points)
+            monkeypatch.setattr(pacbayes, "ROUGH_DRAWS", draws)
+            assert search(trained) == expected
 
 
 @pytest.mark.parametrize("magnitude", [False, True])

@@ -37,6 +37,10 @@ def jacobian_norm_at(model, point):
     return jacobian.double().norm().item()
 
 
+def activation_changes(measured):
+    return function_space.activation_changes(measured)["activation_changes"]
+
+
 def test_jacobian_norms_equal_those_of_single_points():
     model = models.build("small_cnn", num_classes=5, in_channels=2, width=3)
     measured = measured_with(model, shape=(2, 8, 8), points=250)
@@ -46,8 +50,11 @@ def test_jacobian_norms_equal_those_of_single_points():
     expected = np.mean([jacobian_norm_at(model, point) for point in inputs])
     assert function_space.jacobian_norm(measured) == pytest.approx(expected, rel=1e-5)
     points = torch.cat([points_on(segment, 10) for segment in segments_of(measured, 50)])
-    expected = np.mean([jacobian_norm_at(model, point) for point in points])
-    assert function_space.jacobian_norm_on_lines(measured) == pytest.approx(expected, rel=1e-5)
+    means = np.array([jacobian_norm_at(model, point) for point in points]).reshape(50, 10).mean(axis=1)
+    columns = function_space.jacobian_norm_on_lines(measured)
+    assert columns["jacobian_norm_on_lines"] == pytest.approx(means.mean(), rel=1e-5)
+    error = means.std(ddof=1) / np.sqrt(50)
+    assert columns["jacobian_norm_on_lines_standard_error"] == pytest.approx(error, rel=1e-3)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.LeakyReLU, nn.ReLU6, nn.PReLU])
@@ -70,7 +77,7 @@ def test_activation_changes_by_loops_over_hooks(activation):
             previous = pattern
     assert changes > 0
     # Rounding may move a point at a threshold to either side of it.
-    assert function_space.activation_changes(measured) == pytest.approx(changes / len(segments), abs=0.05)
+    assert activation_changes(measured) == pytest.approx(changes / len(segments), abs=0.05)
 
 
 class OneNeuron(nn.Module):
@@ -109,7 +116,10 @@ def test_every_rectifier_is_counted(rectify):
     segments = segments_of(measured, function_space.PATTERN_SEGMENTS)
     crossings = (segments[:, 0, 0] * segments[:, 1, 0] < 0).sum().item()
     assert 0 < crossings < len(segments)
-    assert function_space.activation_changes(measured) == crossings / len(segments)
+    share, number = crossings / len(segments), len(segments)
+    columns = function_space.activation_changes(measured)
+    assert columns["activation_changes"] == share
+    assert columns["activation_changes_standard_error"] == pytest.approx(np.sqrt(share * (1 - share) / (number - 1)))
 
 
 @pytest.mark.parametrize(
@@ -127,10 +137,10 @@ def test_a_rectifier_that_is_not_counted_is_named(written, name):
     with pytest.warns(
         UserWarning, match=rf"activation_changes does not count torch\.{name}; write rectifiers as torch\.relu"
     ):
-        function_space.activation_changes(measured_with(network))
+        activation_changes(measured_with(network))
     alone = nn.Sequential(nn.Linear(4, 8), Function(written), nn.Linear(8, 3))
     with pytest.raises(InputError, match=r"torch\.maximum and torch\.where, are not counted"):
-        function_space.activation_changes(measured_with(alone))
+        activation_changes(measured_with(alone))
 
 
 class Function(nn.Module):
@@ -144,10 +154,10 @@ class Function(nn.Module):
 
 def test_batches_share_their_ends(monkeypatch):
     measured = measured_with(two_layers())
-    expected = function_space.activation_changes(measured)
+    expected = activation_changes(measured)
     for size in (1, 2, 7, 199, 200):
         monkeypatch.setattr(function_space, "evaluation_batch", lambda device, values, size=size: size)
-        assert function_space.activation_changes(measured) == pytest.approx(expected, abs=0.05)
+        assert activation_changes(measured) == pytest.approx(expected, abs=0.05)
 
 
 def test_models_without_a_rectifier_are_an_error():
@@ -155,8 +165,8 @@ def test_models_without_a_rectifier_are_an_error():
     result = value("activation_changes", measured_with(linear))
     assert "no rectifier" in result["activation_changes_error"]
     with pytest.raises(InputError, match="no rectifier"):
-        function_space.activation_changes(measured_with(two_layers(nn.Tanh)))
-    assert function_space.activation_changes(measured_with(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))) > 0
+        activation_changes(measured_with(two_layers(nn.Tanh)))
+    assert activation_changes(measured_with(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))) > 0
 
 
 @pytest.mark.parametrize("name", sorted(set(models.names()) - {"torchvision", "timm", "huggingface", "mlp"}))
@@ -189,7 +199,7 @@ def test_a_clamped_weight_is_not_an_activation():
             return super().forward(x) * self.bias.sum().clamp(min=0.1) * self.weight.clamp(min=0).sum()
 
     with pytest.raises(InputError, match="no rectifier"):
-        function_space.activation_changes(measured_with(Tempered(4, 3)))
+        activation_changes(measured_with(Tempered(4, 3)))
 
 
 def test_one_point_has_no_lines():

@@ -53,7 +53,7 @@ KEYS = [
             "accuracy": "3e8d94864a460532",
             "output_margin": "062bd91f2f152a7e",
             "parameter_norm": "aa1ff7bcb848a2a4",
-            "sharpness": "1e873f7865001f0f",
+            "sharpness": "386d3949b072a256",
             "seed_agreement": "f501f8b32a28c4bc",
             "line": "b2fcac313be2d088",
             "plane": "5f1162f116c5d24f",
