@@ -61,7 +61,8 @@ def run_sweep(
 
     Raises:
         InputError: The grid is invalid, or the launcher cannot be used. Nothing has been written.
-        KeyboardInterrupt: The sweep was interrupted. Its report has been written.
+        KeyboardInterrupt: The sweep was interrupted. Its report has been written, unless the exception has a note, which says
+            that a second interruption ended it.
     """
     check_launcher(config)
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
@@ -87,9 +88,15 @@ def run_sweep(
             del jobs[number]
     try:
         launch(plan, jobs, launcher)
-    except KeyboardInterrupt:
-        say("interrupted; reporting the runs so far", sys.stderr)
-        _report(plan)
+    except KeyboardInterrupt as interrupt:
+        try:
+            if isinstance(interrupt.__context__, KeyboardInterrupt):  # interrupted again while the cells were stopped
+                raise
+            say("interrupted; reporting the runs so far; a second interruption skips the report", sys.stderr)
+            _report(plan)
+        except KeyboardInterrupt as second:
+            second.add_note("The report was not written. The runs are kept; rerun the same command to resume and report them.")
+            raise
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
