@@ -177,6 +177,8 @@ class MeasuringConfig:
     """The directory of a finished run. It has its own data set and model."""
     checkpoint: PathText | None = None
     """A file of weights: a state dictionary saved with torch.save. Needs dataset=... and model=..."""
+    checkpoint_key: Str | None = None
+    """The key of the weights in the file, such as model_ema; null: state_dict, model, ... (docs/reference.md)."""
     snapshots: Any = "none"
     """The snapshots to measure besides the final model: none, all, or a list of epochs such as [0,10,20]."""
     regions: Regions = field(default_factory=Regions)
