@@ -352,7 +352,7 @@ def test_a_sampler_that_leaves_out_a_batch_is_refused():
         rc.measure(SMALL, loader)
 
 
-@pytest.mark.filterwarnings("ignore:the model is in torch.bfloat16")
+@pytest.mark.filterwarnings("ignore:the model has parameters in torch.bfloat16")
 def test_an_initial_model_in_half_precision_is_converted():
     initial = linear().bfloat16()
     names = ["distance_from_initialization", "frobenius_distance"]
