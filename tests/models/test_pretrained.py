@@ -22,7 +22,7 @@ from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.splits import Split
 from regioncount.errors import InputError
-from regioncount.models import huggingface, pretrained
+from regioncount.models import huggingface, networks, pretrained
 from regioncount.models.networks import build_for
 from regioncount.runs import decision_planes
 
@@ -455,5 +455,7 @@ def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypa
 @pytest.mark.parametrize(("package", "name"), [("timm", "timm"), ("transformers", "huggingface")])
 def test_a_missing_package_is_named(monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"model={name} needs the package {package}: run `uv sync --extra {package}` or"):
-        build_for({"name": name} | ({"path": "x"} if name == "huggingface" else {}), pictures())
+    model = {"name": name} | ({"path": "x"} if name == "huggingface" else {})
+    for function in (lambda: build_for(model, pictures()), lambda: networks.check(model, pictures(), None)):
+        with pytest.raises(InputError, match=rf"^model={name} needs the package {package}: run `uv sync --extra {package}` or"):
+            function()
