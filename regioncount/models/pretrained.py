@@ -35,7 +35,7 @@ SAMPLE_SIZES = ((320, 320), (640, 320), (320, 640))  # width and height of the p
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are prepared for pretrained weights, as options of the data set."""
+    """How images are prepared for pretrained weights; each field is the option of the data set with its name."""
 
     resize: int
     """The height and width of the images in pixels."""
