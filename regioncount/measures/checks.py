@@ -74,9 +74,9 @@ def _warn_about_features(output: Tensor, classes: Tensor) -> None:
     others = (~torch.isin(output.argmax(dim=1).cpu(), classes)).sum().item()
     if 2 * others > len(output):
         warnings.warn(
-            f"the model returns {output.shape[1]} values for an input, and {others} of {len(output)} predictions are none of the "
-            f"{len(classes)} classes of the labels: accuracy and loss have no meaning for a network without its last layer, or "
-            "if its classes are numbered otherwise",
+            f"the model returns {output.shape[1]} values for an input, and {others} of {len(output)} predictions are "
+            f"none of the {len(classes)} classes of the labels: accuracy and loss have no meaning for a network without "
+            "its last layer, or if its classes are numbered otherwise",
             stacklevel=4,
         )
 

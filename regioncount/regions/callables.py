@@ -127,7 +127,9 @@ def _in_float32(model: nn.Module) -> nn.Module:
         converted = copy.deepcopy(model).float()
     except Exception as error:
         advice = "convert it yourself, model.float()"
-        raise InputError(f"the model has parameters in {dtype} and cannot be copied in float32 ({one_line(error)}): {advice}") from error
+        raise InputError(
+            f"the model has parameters in {dtype} and cannot be copied in float32 ({one_line(error)}): {advice}"
+        ) from error
     # stacklevel: the caller of the function that calls `as_model`
     warnings.warn(f"the model has parameters in {dtype}: a copy in float32 is evaluated", stacklevel=4)
     return converted

@@ -45,7 +45,8 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module, key: str |
     Args:
         path: The file.
         network: The network, which is changed.
-        key: The key of the weights, such as "model_ema"; None for the first of `WEIGHT_KEYS` or, without them, the whole file.
+        key: The key of the weights, such as "model_ema"; None for the first of `WEIGHT_KEYS` or, without them, the
+            whole file.
 
     Returns:
         The state dictionary, with the names of the network.

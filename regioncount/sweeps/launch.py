@@ -61,8 +61,8 @@ def run_sweep(
 
     Raises:
         InputError: The grid is invalid, or the launcher cannot be used. Nothing has been written.
-        KeyboardInterrupt: The sweep was interrupted. Its report has been written, unless the exception has a note, which says
-            that a second interruption ended it.
+        KeyboardInterrupt: The sweep was interrupted. Its report has been written, unless it was interrupted again; a note of
+            the exception then says so.
     """
     check_launcher(config)
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
@@ -95,7 +95,9 @@ def run_sweep(
             say("interrupted; reporting the runs so far; a second interruption skips the report", sys.stderr)
             _report(plan)
         except KeyboardInterrupt as second:
-            second.add_note("The report was not written. The runs are kept; rerun the same command to resume and report them.")
+            second.add_note(
+                "The report was not written. The runs are kept; rerun the same command to resume and report them."
+            )
             raise
         raise
     except Exception as error:

@@ -135,8 +135,8 @@ def run_jobs(
         The result of each job, in their order. The exception of a job that failed is a RuntimeError.
 
     Raises:
-        KeyboardInterrupt: It was raised here. The running jobs have been stopped. If it was raised again meanwhile, the first
-            one is its context.
+        KeyboardInterrupt: It was raised here. The running jobs have been stopped. If it was raised again meanwhile, the
+            first one is its context.
     """
     pickled = cloudpickle.dumps(context)
     threads = max(1, torch.get_num_threads() // limit)

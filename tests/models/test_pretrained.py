@@ -460,7 +460,9 @@ def test_a_download_is_announced_before_it_starts(monkeypatch, capsys, cached, o
             raise OSError
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == announced
-        assert all("fetching config.json from https://huggingface.co/a/b " in line and "HF_HUB_OFFLINE" in line for line in lines)
+        assert all(
+            "fetching config.json from https://huggingface.co/a/b " in line and "HF_HUB_OFFLINE" in line for line in lines
+        )
         return "a configuration"
 
     monkeypatch.setitem(sys.modules, "huggingface_hub.constants", SimpleNamespace(HF_HUB_OFFLINE=offline))
@@ -489,5 +491,7 @@ def test_a_missing_package_is_named(monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
     model = {"name": name} | ({"path": "x"} if name == "huggingface" else {})
     for function in (lambda: build_for(model, pictures()), lambda: networks.check(model, pictures(), None)):
-        with pytest.raises(InputError, match=rf"^model={name} needs the package {package}: run `uv sync --extra {package}` or"):
+        with pytest.raises(
+            InputError, match=rf"^model={name} needs the package {package}: run `uv sync --extra {package}` or"
+        ):
             function()

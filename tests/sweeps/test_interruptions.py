@@ -9,7 +9,9 @@ from regioncount import commands
 from regioncount.sweeps import launch
 
 PLAIN = "sweep.py: interrupted. Rerun the same command to resume from the last checkpoint."
-SKIPPED = "sweep.py: interrupted. The report was not written. The runs are kept; rerun the same command to resume and report them."
+SKIPPED = (
+    "sweep.py: interrupted. The report was not written. The runs are kept; rerun the same command to resume and report them."
+)
 
 
 @pytest.fixture

@@ -76,7 +76,9 @@ def test_an_interrupted_sweep_ends_its_processes_and_resumes(tmp_path):
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors.index("interrupted; stopping the running cells; the report follows") < errors.index("reporting the runs so far")
+    assert errors.index("interrupted; stopping the running cells; the report follows") < errors.index(
+        "reporting the runs so far"
+    )
     assert "Traceback" not in errors
     assert "Traceback" not in printed
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
