@@ -113,6 +113,8 @@ class SweepOptions:
     """The name of the sweep and its directory; null: the experiment's name."""
     time_budget: Str | None = None
     """Start no run after this time, such as 90s, 20m or 8h; rerun the command to resume. null: no limit."""
+    dry_run: Bool = False
+    """Whether to print the cells and which of them are complete, and stop."""
     targets: list[Str] = field(default_factory=list)
     """Columns of runs.csv to correlate measures with, besides the generalization gap and the test error."""
     regression: list[Str] = field(default_factory=list)

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from regioncount import registry
 from regioncount.errors import DISK_ERRORS, InputError, one_line, say
 from regioncount.reporting import unchanged
-from regioncount.runs import files, plans
+from regioncount.runs import files, plans, store
 from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.runs.prepared import PreparedRun
-from regioncount.sweeps.cell import POSTPONED, cell_title, skip_complete
+from regioncount.sweeps.cell import POSTPONED, cell_title, print_state, skip_complete
 from regioncount.sweeps.grid import lines, plan_sweep
 
 # Most launchers return two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a
@@ -67,6 +67,11 @@ def run_sweep(
     check_launcher(config)
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
     say(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}")
+    if plan.options.dry_run:
+        unfinished = store.unfinished_names(prepared_runs[0].results)
+        remaining = [print_state(plan, number, prepared, unfinished) for number, prepared in enumerate(prepared_runs)]
+        say(f"sweep.dry_run=true: {sum(remaining)} of {len(remaining)} cells would be run; nothing was written")
+        return plan, 0
     hydra_directory = plan.directory / "hydra"
     with open_dict(config):
         config.hydra.sweep.dir = str(hydra_directory)
