@@ -136,7 +136,10 @@ def _run(config_name: str, body: Callable[[list[str]], int | None]) -> int:
         say(f"{command}: {problem}. {advice}", sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        say(f"{command}: interrupted. Rerun the same command to resume from the last checkpoint.", sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further one would add a traceback
+        advice = "Rerun the same command to resume from the last checkpoint."
+        say(" ".join([f"{command}: interrupted.", *getattr(interrupt, "__notes__", [advice])]), sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it ends the process, which may still wait for a tracker
         return 128 + (interrupt.args[0] if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 

@@ -50,7 +50,7 @@ GROUPS = {
 }
 SECTIONS = {
     "Data": ("dataset",),
-    "Model": ("run", "checkpoint", "model"),
+    "Model": ("run", "checkpoint", "checkpoint_key", "model"),
     "Training": (
         *("optimizer", "schedule", "augmentation", "batch_size", "epochs", "seed", "stop", "ghost_batch_size", "pruning"),
         *("device", "precision", "compile"),

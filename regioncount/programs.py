@@ -90,7 +90,7 @@ def sweep(options: Sequence[str] = ()) -> list[MeasuredRun]:
         for planned, run, row in zip(plan.runs, runs, rows, strict=True)
         if run is not None and row["status"] in ("finished", "diverged")
     ]
-    if missing := len(rows) - len(measured):
+    if (missing := len(rows) - len(measured)) and not plan.options.dry_run:
         warnings.warn(f"{missing} of {len(rows)} runs failed or were not started: {plan.directory}/runs.csv", stacklevel=2)
     return measured
 

@@ -67,6 +67,34 @@ def test_a_sweep_returns_its_runs_in_the_order_of_the_grid(directory, capsys):
     assert not any(run.updated for run in rc.sweep([*TINY, "model.width=8,4", "seed=0,1", "regions.line.number=5,6"]))
 
 
+@pytest.mark.filterwarnings("error:.*runs failed")
+def test_a_dry_run_prints_the_state_of_each_cell_and_writes_nothing(directory, capsys):
+    options = [*TINY, "seed=0,1,2,3", "sweep.dry_run=true"]
+    rc.train([*TINY, "seed=1"])
+    rc.train([*(option for option in TINY if not option.startswith("regions.")), "seed=2", "regions=[]"])
+    interrupted = rc.train([*TINY, "seed=3"]).directory
+    (directory / "results/unfinished").mkdir(exist_ok=True)
+    interrupted.rename(directory / "results/unfinished" / f"{interrupted.name}.0")
+    before = sorted(directory.rglob("*"))
+    capsys.readouterr()
+    runs = rc.sweep(options)
+    assert [run.values["seed"] for run in runs] == [1, 2]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "[1/4] seed=0: not trained",
+        "[2/4] seed=1: complete",
+        "[3/4] seed=2: trained, not measured or logged",
+        "[4/4] seed=3: interrupted",
+        "sweep.dry_run=true: 3 of 4 cells would be run; nothing was written",
+    ]
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_dry_run_of_another_sweeper_is_refused(directory):
+    with pytest.raises(rc.InputError, match="no effect with hydra/sweeper=basic"):
+        rc.sweep([*TINY, "seed=0,1", "sweep.dry_run=true", "hydra/sweeper=basic", "hydra/launcher=basic"])
+    assert not (directory / "results").exists()
+
+
 def test_runs_that_are_missing_are_left_out_with_a_warning():
     rc.train([*TINY, "seed=1"])
     with pytest.warns(UserWarning, match="1 of 2 runs failed or were not started"):

@@ -111,6 +111,8 @@ def parse_measuring(composed: DictConfig | Mapping[str, Any]) -> MeasuringConfig
 
 def _check_source(config: MeasuringConfig) -> None:
     """Check that one thing is given to measure: a run, a file of weights, or a model with pretrained weights."""
+    if config.checkpoint_key is not None and config.checkpoint is None:
+        raise InputError(f"checkpoint_key={config.checkpoint_key}: needs checkpoint=FILE")
     pretrained = config.run is None and asks_for_weights(config.model)
     if pretrained and config.checkpoint is not None:
         option = "weights=null" if config.model["name"] == "torchvision" else "pretrained=false"

@@ -29,9 +29,6 @@ def with_preprocessing(model: Mapping[str, Any], dataset: DatasetOptions) -> tup
     entry = None if "_target_" in model else models.get(model["name"])
     if entry is None or "pretrained" not in entry.traits:
         return dict(model), dataset
-    # Without weights, the other packages check or record options, but torchvision, whose import is slow, is not needed.
-    if model["name"] == "torchvision" and not asks_for_weights(model):
-        return dict(model), dataset
 
     from regioncount.models.pretrained import source_of
 
@@ -53,13 +50,7 @@ def _preprocessing(model: tuple[tuple[str, Any], ...]) -> "Preprocessing":
 
 
 def _prepared(dataset: DatasetOptions, needed: "Preprocessing", name: str) -> DatasetOptions:
-    changes: dict[str, Any] = {
-        "resize": needed.resize,
-        "mean": list(needed.mean),
-        "std": list(needed.std),
-        "shorter_side": needed.shorter_side,
-        "resampling": needed.resampling,
-    }
+    changes: dict[str, Any] = {**vars(needed), "mean": list(needed.mean), "std": list(needed.std)}
     if "squash" in type(dataset).model_fields:
         changes["squash"] = needed.squash
     for option, value in changes.items():

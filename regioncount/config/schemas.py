@@ -113,6 +113,8 @@ class SweepOptions:
     """The name of the sweep and its directory; null: the experiment's name."""
     time_budget: Str | None = None
     """Start no run after this time, such as 90s, 20m or 8h; rerun the command to resume. null: no limit."""
+    dry_run: Bool = False
+    """Whether to print the cells and which of them are complete, and stop."""
     targets: list[Str] = field(default_factory=list)
     """Columns of runs.csv to correlate measures with, besides the generalization gap and the test error."""
     regression: list[Str] = field(default_factory=list)
@@ -177,6 +179,8 @@ class MeasuringConfig:
     """The directory of a finished run. It has its own data set and model."""
     checkpoint: PathText | None = None
     """A file of weights: a state dictionary saved with torch.save. Needs dataset=... and model=..."""
+    checkpoint_key: Str | None = None
+    """The key of the weights in the file, such as model_ema; null: state_dict, model, ... (docs/reference.md)."""
     snapshots: Any = "none"
     """The snapshots to measure besides the final model: none, all, or a list of epochs such as [0,10,20]."""
     regions: Regions = field(default_factory=Regions)

@@ -1,5 +1,6 @@
 """Checks of a model and its data before any measure is computed."""
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -57,10 +58,27 @@ def check_model(
             raise InputError(
                 f"the {name} label {wrong[0]} is not a class of the model, which returns {output.shape[1]} logits"
             )
+    if output.dim() == 2 and not names:
+        _warn_about_features(output, torch.cat([values.cpu() for values in labels.values()]).unique())
     if isinstance(model, nn.Module) and initial is not None:
         shapes, initial_shapes = _shapes(model), _shapes(initial)
         if different := [name for name in {**shapes, **initial_shapes} if shapes.get(name) != initial_shapes.get(name)]:
             raise InputError(f"the initial model has another architecture: its parameter {different[0]} differs in shape")
+
+
+def _warn_about_features(output: Tensor, classes: Tensor) -> None:
+    """Warn if a model may return features instead of logits (B, C): most predictions are classes that no label has.
+
+    It is no error: a network for ImageNet may be measured on a few of its classes, and may be untrained.
+    """
+    others = (~torch.isin(output.argmax(dim=1).cpu(), classes)).sum().item()
+    if 2 * others > len(output):
+        warnings.warn(
+            f"the model returns {output.shape[1]} values for an input, and {others} of {len(output)} predictions are "
+            f"none of the {len(classes)} classes of the labels: accuracy and loss have no meaning for a network without "
+            "its last layer, or if its classes are numbered otherwise",
+            stacklevel=4,
+        )
 
 
 def _are_probabilities(output: Tensor) -> bool:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from regioncount.options import Options, PositiveInt, StrictBool, StrictFloat, StrictInt, StrictStr
-from regioncount.registry import register_model
+from regioncount.options import Options, PositiveInt, StrictBool, StrictFloat, StrictInt, StrictStr, options_model
+from regioncount.registry import models, register_model
 
 MAX_SEED = 2**32 - 1  # the largest random_state of scikit-learn
 MAX_SIZE = 2**16  # of widths, depths, numbers of classes and channels, and image sides in pixels
@@ -128,6 +128,8 @@ register_model("mlp", "regioncount.models.mlp:mlp", options=PerceptronOptions, t
 register_model("vision_transformer", "regioncount.models.vision_transformer:vision_transformer", options=TransformerOptions)
 # reads_values: the constructor reads values of tensors, as those of torchvision's RegNets do. It cannot run on the meta
 #     device, on which the size of other networks is checked.
+# pretrained: the module of a package with pretrained weights; see `pretrained.Source`. weights_option: the option that asks
+#     for them.
 register_model(
     "torchvision",
     "regioncount.models.torchvision:torchvision_classifier",
@@ -135,6 +137,7 @@ register_model(
     named_by="architecture",
     reads_values=True,
     pretrained="regioncount.models.torchvision",
+    weights_option="weights",
 )
 register_model(
     "timm",
@@ -143,6 +146,7 @@ register_model(
     named_by="architecture",
     reads_values=True,
     pretrained="regioncount.models.timm",
+    weights_option="pretrained",
 )
 register_model(
     "huggingface",
@@ -151,16 +155,17 @@ register_model(
     named_by="path",
     reads_values=True,
     pretrained="regioncount.models.huggingface",
+    weights_option="pretrained",
 )
 
 
 def asks_for_weights(model: Mapping[str, Any]) -> bool:
     """Return whether a model of a configuration begins with pretrained weights."""
-    if "_target_" in model:
+    entry = None if "_target_" in model else models.get(model["name"])
+    if entry is None or "weights_option" not in entry.traits:
         return False
-    default = {"torchvision": False, "timm": False, "huggingface": True}
-    name = model["name"]
-    return name in default and bool(model.get("weights") or model.get("pretrained", default[name]))
+    option = entry.traits["weights_option"]
+    return bool(model.get(option, options_model(entry).model_fields[option].default))
 
 
 Criterion = Literal["gini", "entropy"]  # scikit-learn's log_loss is another name of entropy

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.errors import InputError, one_line
-from regioncount.models.pretrained import Preprocessing, check_preprocessing, check_weights_file, require_package
+from regioncount.models.pretrained import (
+    Preprocessing,
+    announce_download,
+    check_preprocessing,
+    check_weights_file,
+    require_package,
+)
 from regioncount.regions.outputs import as_output
 
 MIN_NAMES = 900  # of the 1,000 names of ImageNet's classes; packages spell some differently
@@ -148,6 +154,7 @@ def _load(loader: Any, path: str, file: str, **options: Any) -> Any:
     if not Path(source).is_dir():
         with suppress(OSError):  # not in the cache
             return _from_pretrained(loader, source, path, file, local_files_only=True, **options)
+        announce_download(file, path)
     return _from_pretrained(loader, source, path, file, **options)
 
 

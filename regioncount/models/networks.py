@@ -174,7 +174,8 @@ def _check_network(model: str, num_classes: int, in_channels: int, image_size: t
         if on_meta_device:
             network = build_model(options, num_classes, in_channels, image_size)
     except (InputError, RuntimeError, MemoryError, ValueError) as error:
-        raise InputError(f"model={name}: {one_line(error).removeprefix(f'model={name}: ')}") from None
+        reason = one_line(error)
+        raise InputError(reason if reason.startswith(f"model={name}") else f"model={name}: {reason}") from None
     multiply_adds: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -3,6 +3,7 @@
 A registry entry of such a model has the trait `pretrained`: a module that implements the functions of `Source`.
 """
 
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from regioncount.data.dataset import Dataset
 from regioncount.data.image_folder import FILTERS, resize_and_crop
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.normalization import normalize
-from regioncount.errors import InputError, how_to_install, one_line
+from regioncount.errors import InputError, how_to_install, one_line, say
 from regioncount.models.catalogue import asks_for_weights
 from regioncount.models.kinds import title
 from regioncount.models.networks import build_for
@@ -34,7 +35,7 @@ SAMPLE_SIZES = ((320, 320), (640, 320), (320, 640))  # width and height of the p
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are prepared for pretrained weights, as options of the data set."""
+    """How images are prepared for pretrained weights; each field is the option of the data set with its name."""
 
     resize: int
     """The height and width of the images in pixels."""
@@ -218,6 +219,13 @@ def check_weights_file(path: Path, option: str) -> None:
         raise InputError(f"{option}: {error}") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{option}: {path} cannot be read, or is truncated ({one_line(error, 100)})") from error
+
+
+def announce_download(file: str, repository: str) -> None:
+    """Print that a file is fetched from the Hugging Face Hub, whose client retries for up to a minute without a network."""
+    if not import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
+        advice = "without a network, HF_HUB_OFFLINE=1 ends the wait"
+        say(f"fetching {file} from https://huggingface.co/{repository} ({advice})", sys.stderr)
 
 
 def require_package(name: str, model: str) -> Any:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from torch import Tensor, nn
 
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.errors import InputError, one_line
-from regioncount.models.pretrained import Preprocessing, check_preprocessing, check_weights_file, require_package
+from regioncount.models.pretrained import (
+    Preprocessing,
+    announce_download,
+    check_preprocessing,
+    check_weights_file,
+    require_package,
+)
 
 
 def timm_classifier(
@@ -95,6 +102,8 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
         raise InputError(f"model.checkpoint_path={path}: no such file")
     if path is not None:
         check_weights_file(Path(path).expanduser(), f"model.checkpoint_path={path}")
+    if path is None and config.hf_hub_id and not _is_cached(config):
+        announce_download("model.safetensors", config.hf_hub_id)
     # A file is read in place of the download, with the same conversion of names.
     overlay = {"file": str(Path(path).expanduser()), "source": ""} if path is not None else None
     states: list[dict[str, Tensor]] = []
@@ -117,6 +126,14 @@ def state_dict(options: Mapping[str, Any]) -> dict[str, Tensor]:
     if missing := [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]:
         raise InputError(f"model.architecture={architecture}: the file of weights has no {', '.join(missing[:3])}")
     return states[0]
+
+
+def _is_cached(config: Any) -> bool:
+    """Return whether the Hugging Face Hub's cache has weights of timm."""
+    hub = import_module("huggingface_hub")
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = filter(None, (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin"))
+    return any(isinstance(hub.try_to_load_from_cache(repository, name, revision=revision or None), str) for name in names)
 
 
 def _weights_config(architecture: str) -> Any:

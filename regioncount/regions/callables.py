@@ -119,15 +119,17 @@ def _predict(estimator: Any, inputs: Tensor) -> np.ndarray:
 
 
 def _in_float32(model: nn.Module) -> nn.Module:
-    """Return a module whose first floating point parameter is not in half precision; a float32 copy if it is."""
-    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
-    if dtype not in HALF:
+    """Return a module without parameters in half precision: a float32 copy if it has any, as with a head in float32."""
+    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.dtype in HALF), None)
+    if dtype is None:
         return model
     try:
         converted = copy.deepcopy(model).float()
     except Exception as error:
         advice = "convert it yourself, model.float()"
-        raise InputError(f"the model is in {dtype} and cannot be copied in float32 ({one_line(error)}): {advice}") from error
+        raise InputError(
+            f"the model has parameters in {dtype} and cannot be copied in float32 ({one_line(error)}): {advice}"
+        ) from error
     # stacklevel: the caller of the function that calls `as_model`
-    warnings.warn(f"the model is in {dtype}: a copy in float32 is evaluated", stacklevel=4)
+    warnings.warn(f"the model has parameters in {dtype}: a copy in float32 is evaluated", stacklevel=4)
     return converted

@@ -144,19 +144,18 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
         The device, and float32 or float64.
 
     Raises:
-        InputError: If the parameters are neither float32 nor float64, or have no values.
+        InputError: If a parameter is neither float32 nor float64, or has no values.
     """
     require_values(model)
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    first = next((p for p in parameters if p.is_floating_point()), None)
-    if first is None:
+    parameters = [p for p in model.parameters() if p.is_floating_point()] if isinstance(model, nn.Module) else []
+    if not parameters:
         return vertices.device, torch.promote_types(vertices.dtype, torch.float32)
-    if first.dtype not in (torch.float32, torch.float64):
+    if others := [p.dtype for p in parameters if p.dtype not in (torch.float32, torch.float64)]:
         # Labels in half precision flicker along decision boundaries and inflate the count.
         raise InputError(
-            f"the model's parameters are {first.dtype}: count in float32, for example count_regions(model.float(), ...)"
+            f"the model has parameters in {others[0]}: count in float32, for example count_regions(model.float(), ...)"
         )
-    return first.device, first.dtype
+    return parameters[0].device, parameters[0].dtype
 
 
 @contextmanager

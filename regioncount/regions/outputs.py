@@ -54,6 +54,11 @@ def output_tensor(output: Any) -> Tensor:
         output = _first_part(output)
     if isinstance(output, list | tuple) and any(isinstance(value, str) for value in output):
         raise InputError("the model returned text: number the classes, and return integer labels (batch,)")
+    if isinstance(output, Mapping) and "last_hidden_state" in output:
+        raise InputError(
+            f"the model returned a {type(output).__name__}, features without logits: load the network with its classifier, "
+            "for example with transformers.AutoModelForImageClassification"
+        )
     if isinstance(output, tuple | list | Mapping) and not _are_numbers(output):
         part = "key" if isinstance(output, Mapping) else "0"
         raise InputError(

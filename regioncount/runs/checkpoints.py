@@ -36,28 +36,34 @@ SAFE_TYPES: list[Any] = [
 ]
 
 
-def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[str, Tensor]:
+def load_checkpoint(path: str | os.PathLike[str], network: nn.Module, key: str | None = None) -> dict[str, Tensor]:
     """Load the weights in a checkpoint into a network, and return them.
 
-    The file was written by `torch.save` or by safetensors. The weights are the whole file, or under one of `WEIGHT_KEYS`. A
+    The file was written by `torch.save` or by safetensors. The weights are the whole file, or under one of its keys. A
     prefix of `PREFIXES` that the network's names do not have is removed. What is not loaded is printed on standard error.
 
     Args:
         path: The file.
         network: The network, which is changed.
+        key: The key of the weights, such as "model_ema"; None for the first of `WEIGHT_KEYS` or, without them, the
+            whole file.
 
     Returns:
         The state dictionary, with the names of the network.
 
     Raises:
-        InputError: The file is missing or damaged, contains other objects than tensors and plain values, or its weights are
-            not those of the network.
+        InputError: The file is missing or damaged, contains other objects than tensors and plain values, has no such key, or
+            its weights are not those of the network.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint={path}: no such file")
     content = _read(path)
-    key = next((key for key in WEIGHT_KEYS if _is_state(content.get(key))), None)
+    states = [name for name, value in content.items() if _is_state(value)]
+    if key is not None and key not in states:
+        listed = f"those of weights are {_listed(states)}" if states else "it has none"
+        raise InputError(f"checkpoint_key={key}: not a key of weights in {path}; {listed}")
+    key = key or next((name for name in WEIGHT_KEYS if name in states), None)
     state = dict(content if key is None else content[key])
     if not _is_state(state):
         raise InputError(_without_state(path, content))
@@ -78,6 +84,8 @@ def load_checkpoint(path: str | os.PathLike[str], network: nn.Module) -> dict[st
     others = [*(name for name in content if key and name != key), *(name.removeprefix(OUTSIDE) for name in not_loaded)]
     if others:
         source = f"the weights under {key!r}" if key else "the weights"
+        if other := next((name for name in states if name != key), None):
+            source += f" (checkpoint_key={other} reads those under {other!r})"
         say(f"checkpoint={path}: read {source}; not loaded: {_listed(others)}", sys.stderr)
     network.load_state_dict(weights)
     return weights
@@ -130,10 +138,11 @@ def _read(path: Path) -> dict[Any, Any]:
         raise
     except Exception as error:  # the unpickler and the archive reader raise many types of exceptions
         if named := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
-            command = _command(path, '["state_dict"]')
+            command = f'torch.save(torch.load("{path}", weights_only=False)["state_dict"], NEW_FILE)'
             raise InputError(
                 f"checkpoint={path} contains Python objects ({named[1]}), which are not loaded because they can run code; "
-                f'save the weights alone: {command} (in a file of a whole model, .state_dict() in place of ["state_dict"])'
+                f"save the weights alone: {command}, which runs any code in the file (in a file of a whole model, "
+                '.state_dict() in place of ["state_dict"])'
             ) from error
         raise Damaged(f"{path} is not a file of weights, or is truncated ({type(error).__name__})") from error
     if isinstance(state, nn.Module) or not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
@@ -172,16 +181,11 @@ def _without_state(path: Path, content: Mapping[str, Any]) -> str:
         tensors = f"{{name: torch.as_tensor(value) for name, value in {loaded}.items()}}"
         return f"checkpoint={path}: the weights{place} are NumPy arrays; save tensors: torch.save({tensors}, NEW_FILE)"
     states = [name for name, value in content.items() if _is_state(value)]
-    advice = _command(path, f'["{states[0]}"]') if states else "torch.save(model.state_dict(), FILE)"
+    advice = f"pass checkpoint_key={states[0]}" if states else "save the weights alone: torch.save(model.state_dict(), FILE)"
     return (
         f"checkpoint={path} is not a state dictionary of tensors: its keys are {_listed(list(content)) or 'none'}, and "
-        f"weights are read under {', '.join(WEIGHT_KEYS)}; save the weights alone: {advice}"
+        f"weights are read under {', '.join(WEIGHT_KEYS)}; {advice}"
     )
-
-
-def _command(path: Path, part: str) -> str:
-    """Return a line of Python that saves a part of a checkpoint."""
-    return f'torch.save(torch.load("{path}", weights_only=False){part}, NEW_FILE), which runs any code in the file'
 
 
 def _foreign_prefix(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

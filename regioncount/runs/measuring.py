@@ -278,7 +278,7 @@ def import_weights(config: MeasuringConfig, dataset: Dataset) -> Run:
     """
     network = build_for(config.model, dataset)
     if config.checkpoint is not None:
-        state = load_checkpoint(config.checkpoint, network)
+        state = load_checkpoint(config.checkpoint, network, config.checkpoint_key)
     else:
         state = pretrained_state(config.model)
         load_state(network, state, f"model={title(config.model)}")

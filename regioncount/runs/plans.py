@@ -155,7 +155,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "experiment": plan.experiment,
         "overrides": plan.overrides,
-        "options": asdict(plan.options),
+        "options": {key: value for key, value in asdict(plan.options).items() if key != "dry_run"},
         "environment": plan.environment,
         "results": os.path.relpath(plan.runs[0].config.results, plan.directory),
         "datasets": [vars(dataset) for dataset in datasets],

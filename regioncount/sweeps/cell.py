@@ -4,7 +4,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -79,10 +79,8 @@ def run(config: DictConfig) -> str | float:
 
 def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
     """Return whether a cell of a plan is complete. If so, print its results and clear its recorded failure."""
-    config = prepared.config
-    logged_as_cell = replace(config, tracker=replace(config.tracker, group=plan.directory.name))
     try:
-        if (run := runner.find_complete(replace(prepared, config=logged_as_cell))) is None:
+        if (run := _find_complete(plan, prepared)) is None:
             return False
         outcome = _outcome(prepared, run)
     except Exception:  # running the cell records the failure
@@ -93,6 +91,33 @@ def skip_complete(plan: Plan, number: int, prepared: PreparedRun) -> bool:
     return True
 
 
+def print_state(plan: Plan, number: int, prepared: PreparedRun, unfinished: Collection[str]) -> bool:
+    """Print whether a cell of a plan is complete and, if not, what there is of its run.
+
+    Args:
+        plan: The plan of the sweep.
+        number: The cell's number in it.
+        prepared: The cell's run.
+        unfinished: The runs that were interrupted; see `store.unfinished_names`.
+
+    Returns:
+        Whether a sweep would run the cell.
+    """
+    with suppress(files.Damaged):
+        if _find_complete(plan, prepared) is not None:
+            say(f"{cell_title(number, len(plan.runs), plan.runs[number].varied)}: complete")
+            return False
+    resumes = f"{prepared.name}-{prepared.identity}" in unfinished
+    state = "trained, not measured or logged" if _exists(prepared) else "interrupted" if resumes else "not trained"
+    say(f"{cell_title(number, len(plan.runs), plan.runs[number].varied)}: {state}")
+    return True
+
+
+def _find_complete(plan: Plan, prepared: PreparedRun) -> store.Run | None:
+    logged_as_cell = replace(prepared.config, tracker=replace(prepared.config.tracker, group=plan.directory.name))
+    return runner.find_complete(replace(prepared, config=logged_as_cell))
+
+
 def cell_title(number: int, cells: int, varied: Mapping[str, str]) -> str:
     """Return the number and the options of a cell: "[1/4] seed=0"."""
     return " ".join([f"[{number + 1}/{cells}]", *(f"{key}={value}" for key, value in varied.items())])
@@ -101,6 +126,8 @@ def cell_title(number: int, cells: int, varied: Mapping[str, str]) -> str:
 def _run_unplanned(config: DictConfig) -> float:
     parsed = parse_run(config)
     sweeper = HydraConfig.get().runtime.choices.get("hydra/sweeper")
+    if config.sweep.dry_run:
+        raise InputError(f"sweep.dry_run=true has no effect with hydra/sweeper={sweeper}; omit one of the two")
     if sweeper != "basic" and "accuracy" not in parsed.measures:  # the basic sweeper ignores what a run returns
         raise InputError(f"hydra/sweeper={sweeper} minimizes the test error: add accuracy to measures=[...]")
     prepared = runner.prepare(parsed)

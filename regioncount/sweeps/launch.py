@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from regioncount import registry
 from regioncount.errors import DISK_ERRORS, InputError, one_line, say
 from regioncount.reporting import unchanged
-from regioncount.runs import files, plans
+from regioncount.runs import files, plans, store
 from regioncount.runs.plans import Plan, PlannedRun
 from regioncount.runs.prepared import PreparedRun
-from regioncount.sweeps.cell import POSTPONED, cell_title, skip_complete
+from regioncount.sweeps.cell import POSTPONED, cell_title, print_state, skip_complete
 from regioncount.sweeps.grid import lines, plan_sweep
 
 # Most launchers return two configurations of 0.1 MB with each job. Batches bound the memory for these and the size of a
@@ -61,11 +61,17 @@ def run_sweep(
 
     Raises:
         InputError: The grid is invalid, or the launcher cannot be used. Nothing has been written.
-        KeyboardInterrupt: The sweep was interrupted. Its report has been written.
+        KeyboardInterrupt: The sweep was interrupted. Its report has been written, unless it was interrupted again; a note of
+            the exception then says so.
     """
     check_launcher(config)
     plan, cells, prepared_runs = plan_sweep(arguments, params, config, hydra_context.config_loader)
     say(f"sweep {plan.name}: {len(plan.runs)} runs, in {plan.directory}")
+    if plan.options.dry_run:
+        unfinished = store.unfinished_names(prepared_runs[0].results)
+        remaining = [print_state(plan, number, prepared, unfinished) for number, prepared in enumerate(prepared_runs)]
+        say(f"sweep.dry_run=true: {sum(remaining)} of {len(remaining)} cells would be run; nothing was written")
+        return plan, 0
     hydra_directory = plan.directory / "hydra"
     with open_dict(config):
         config.hydra.sweep.dir = str(hydra_directory)
@@ -87,9 +93,17 @@ def run_sweep(
             del jobs[number]
     try:
         launch(plan, jobs, launcher)
-    except KeyboardInterrupt:
-        say("interrupted; reporting the runs so far", sys.stderr)
-        _report(plan)
+    except KeyboardInterrupt as interrupt:
+        try:
+            if isinstance(interrupt.__context__, KeyboardInterrupt):  # interrupted again while the cells were stopped
+                raise
+            say("interrupted; reporting the runs so far; a second interruption skips the report", sys.stderr)
+            _report(plan)
+        except KeyboardInterrupt as second:
+            second.add_note(
+                "The report was not written. The runs are kept; rerun the same command to resume and report them."
+            )
+            raise
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:

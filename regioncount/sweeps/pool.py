@@ -30,6 +30,13 @@ from regioncount.sweeps.worker import Context
 MIN_MEMORY = 1 << 30
 # If less is left, the job that was started last is stopped, and continued later.
 SHORT_MEMORY = 1 << 28
+# Ctrl-C reaches the whole group of processes; the pool then ends its workers. It is ignored before the slow imports.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from regioncount.sweeps.worker import main
+main()
+"""
 KILLED = -9  # the exit status after SIGKILL, which Windows lacks
 PATIENCE = 10.0  # seconds until a process that does not end is killed
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -48,7 +55,7 @@ class Worker:
     def __init__(self, index: int, context: bytes, threads: int, messages: "Messages") -> None:
         path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
         variables = {"PYTHONPATH": path, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-        command = [sys.executable, "-c", "from regioncount.sweeps.worker import main; main()", str(index)]
+        command = [sys.executable, "-c", PROGRAM, str(index)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env={**os.environ, **variables})
         threading.Thread(target=self._receive, args=(messages,), daemon=True).start()
@@ -69,6 +76,10 @@ class Worker:
     def terminate(self) -> None:
         """Stop the job; `close` then waits for the end of the process."""
         self._process.terminate()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
 
     def close(self) -> int:
         """Let an idle process end, or wait for the end of one that was stopped.
@@ -122,6 +133,10 @@ def run_jobs(
 
     Returns:
         The result of each job, in their order. The exception of a job that failed is a RuntimeError.
+
+    Raises:
+        KeyboardInterrupt: It was raised here. The running jobs have been stopped. If it was raised again meanwhile, the
+            first one is its context.
     """
     pickled = cloudpickle.dumps(context)
     threads = max(1, torch.get_num_threads() // limit)
@@ -178,14 +193,21 @@ def run_jobs(
                     else:
                         error = RuntimeError(f"its process ended with status {status}")
                         results[number] = JobReturn(status=JobStatus.FAILED, _return_value=error)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            progress.say("interrupted; stopping the running cells; the report follows", is_error=True)
         for worker in running:
             worker.terminate()
         raise
     finally:
-        progress.close()
-        for worker in (*running, *idle):
-            worker.close()
+        try:
+            progress.close()
+            for worker in (*running, *idle):
+                worker.close()
+        except KeyboardInterrupt:  # the second one: do not wait
+            for worker in (*running, *idle):
+                worker.kill()
+            raise
     return [results[number] for number in jobs]
 
 

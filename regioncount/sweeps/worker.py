@@ -1,6 +1,6 @@
 """A process that runs jobs of a sweep, one after another: the other end of `regioncount.sweeps.pool`.
 
-It is started as `python -c "from regioncount.sweeps.worker import main; main()" INDEX`. The pool sends pickled objects to
+`main` is started as `python -c PROGRAM INDEX`, with SIGINT ignored. The pool sends pickled objects to
 its standard input: first a `Context`, then jobs, pairs of a number and overrides. The process sends pickled messages to what
 was its standard output: ("line", text, is_error) for what a job prints, ("epoch", epoch, epochs) for a job's progress, and
 ("done", JobReturn, bytes) at the end of a job, with the largest memory that the process has used so far.
@@ -80,7 +80,6 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)  # what libraries print past Python
     sys.stdout, sys.stderr = _Lines(messages, is_error=False), _Lines(messages, is_error=True)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group of processes; the pool then ends this one
     signal.signal(signal.SIGTERM, _terminate)
     received: queue.SimpleQueue[tuple[int, list[str]] | None] = queue.SimpleQueue()
     is_busy = threading.Event()

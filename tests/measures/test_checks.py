@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -352,7 +353,24 @@ def test_a_sampler_that_leaves_out_a_batch_is_refused():
         rc.measure(SMALL, loader)
 
 
-@pytest.mark.filterwarnings("ignore:the model is in torch.bfloat16")
+class PadsWithOtherClasses(nn.Module):
+    """A trained network with more classes than the data, as one for ImageNet is on a few of its classes."""
+
+    def forward(self, inputs):
+        logits = torch.cat([inputs[:, :3], inputs[:, 3:].clamp(max=0)], dim=1)
+        return F.pad(logits, (0, 500), value=-9.0)
+
+
+def test_features_in_place_of_logits_are_named():
+    inputs = 5 * F.one_hot(LABELS, 8) + VECTORS.abs()
+    features = nn.Sequential(nn.Linear(8, 512), nn.ReLU())
+    with pytest.warns(UserWarning, match="returns 512 values .* none of the 3 classes of the labels: accuracy and loss"):
+        rc.measure(features, (inputs, LABELS), "accuracy")
+    with warnings.catch_warnings(action="error"):
+        assert rc.measure(PadsWithOtherClasses(), (inputs, LABELS), "accuracy")["train_accuracy"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:the model has parameters in torch.bfloat16")
 def test_an_initial_model_in_half_precision_is_converted():
     initial = linear().bfloat16()
     names = ["distance_from_initialization", "frobenius_distance"]

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from regioncount.data.dataset import Dataset, with_output_classes
 from regioncount.data.imagenet import imagenet_classes
 from regioncount.data.splits import Split
 from regioncount.errors import InputError
-from regioncount.models import huggingface, pretrained
+from regioncount.models import huggingface, networks, pretrained
 from regioncount.models.networks import build_for
 from regioncount.runs import decision_planes
 
@@ -452,8 +453,45 @@ def test_a_model_of_hugging_face_that_is_not_on_disk_is_named(tmp_path, monkeypa
     assert len(printed.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(("cached", "offline", "announced"), [(True, False, 0), (False, False, 1), (False, True, 0)])
+def test_a_download_is_announced_before_it_starts(monkeypatch, capsys, cached, offline, announced):
+    def from_pretrained(path, *, local_files_only=False, **options):
+        if local_files_only and not cached:
+            raise OSError
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == announced
+        assert all(
+            "fetching config.json from https://huggingface.co/a/b " in line and "HF_HUB_OFFLINE" in line for line in lines
+        )
+        return "a configuration"
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub.constants", SimpleNamespace(HF_HUB_OFFLINE=offline))
+    loader = SimpleNamespace(from_pretrained=from_pretrained)
+    assert huggingface._load(loader, "a/b", "config.json") == "a configuration"
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_download_of_timm_is_announced(monkeypatch, capsys, cached):
+    timm = pytest.importorskip("timm")
+    import huggingface_hub
+
+    def create_model(*arguments, **options):
+        assert ("fetching model.safetensors from" in capsys.readouterr().err) != cached
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "a path" if cached else None)
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(InputError, match="no network"):
+        pretrained.pretrained_state({"name": "timm", "architecture": "test_resnet.r160_in1k"})
+
+
 @pytest.mark.parametrize(("package", "name"), [("timm", "timm"), ("transformers", "huggingface")])
 def test_a_missing_package_is_named(monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"model={name} needs the package {package}: run `uv sync --extra {package}` or"):
-        build_for({"name": name} | ({"path": "x"} if name == "huggingface" else {}), pictures())
+    model = {"name": name} | ({"path": "x"} if name == "huggingface" else {})
+    for function in (lambda: build_for(model, pictures()), lambda: networks.check(model, pictures(), None)):
+        with pytest.raises(
+            InputError, match=rf"^model={name} needs the package {package}: run `uv sync --extra {package}` or"
+        ):
+            function()

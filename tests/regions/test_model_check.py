@@ -376,6 +376,33 @@ def test_a_module_in_half_precision_is_counted_as_its_float32_copy_with_a_warnin
     assert {parameter.dtype for parameter in half.parameters()} == {dtype}
 
 
+class Converting(nn.Module):
+    """A linear layer that converts its input to the type of its weights."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs):
+        return self.layer(inputs.to(self.layer.weight.dtype))
+
+
+@pytest.mark.parametrize("method", ["grid", "adaptive", "auto", "exact"])
+@pytest.mark.parametrize("in_half", [(1, 2), (0, 1), (1,), (2,)])
+def test_a_module_of_which_some_layers_are_in_half_precision_is_counted_in_float32(in_half, method):
+    torch.manual_seed(0)
+    layers = [nn.Linear(*size) for size in ((4, 12), (12, 12), (12, 5))]
+    for layer in in_half:
+        layers[layer].half()
+    converting = [Converting(layer) for layer in layers]
+    mixed = nn.Sequential(converting[0], nn.ReLU(), converting[1], nn.ReLU(), converting[2])
+    segments = torch.randn(20, 2, 4, generator=torch.Generator().manual_seed(1))
+    expected = rc.count_regions(copy.deepcopy(mixed).float(), segments, method=method).counts.tolist()
+    with pytest.warns(UserWarning, match="has parameters in torch.float16: a copy in float32 is evaluated"):
+        assert rc.count_regions(mixed, segments, method=method).counts.tolist() == expected
+    assert [layer.weight.dtype == torch.float16 for layer in layers] == [number in in_half for number in range(3)]
+
+
 @pytest.mark.parametrize("method", ["grid", "auto"])
 def test_logits_in_half_precision_are_counted_with_a_warning(method):
     model = network()

@@ -186,6 +186,10 @@ KINDS = {
     "Keras": (keras_like, refused("expected images of shape")),
     "detector": (detector, refused("the model returned a list without logits")),
     "segmentation": (segmentation, refused("the model returned .* of shape")),
+    "features": (
+        lambda: Returning(lambda logits: {"last_hidden_state": logits[:, None], "pooler_output": logits}),
+        refused("features without logits.*AutoModelForImageClassification"),
+    ),
     "class": (lambda: nn.Linear, refused("the model is the class Linear")),
     "text": (lambda: "resnet18", refused("the model is str")),
     "file": (lambda: {"state_dict": {}}, refused("the model is dict")),

@@ -76,12 +76,33 @@ def test_an_interrupted_sweep_ends_its_processes_and_resumes(tmp_path):
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "interrupted; reporting the runs so far" in errors
+    assert errors.index("interrupted; stopping the running cells; the report follows") < errors.index(
+        "reporting the runs so far"
+    )
     assert "Traceback" not in errors
     assert "Traceback" not in printed
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     again = sweep(tmp_path, "seed=0,1", "epochs=3")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_second_interruption_ends_the_processes_at_once(monkeypatch, capsys):
+    processes = []
+
+    def close(worker):
+        processes.append(worker._process)
+        raise KeyboardInterrupt
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool.Worker, "terminate", lambda worker: None)
+    monkeypatch.setattr(pool.Worker, "close", close)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_tasks(lambda config: None, 2, available=interrupt)  # the first job is running
+    assert isinstance(caught.value.__context__, KeyboardInterrupt)
+    assert [process.wait(30) for process in processes] == [-signal.SIGKILL]
+    assert "interrupted; stopping the running cells; the report follows" in capsys.readouterr().err
 
 
 def test_the_processes_end_with_the_sweep_that_is_killed(tmp_path):
