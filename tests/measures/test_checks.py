@@ -1,5 +1,6 @@
 """Measures of another function than the model's are undefined, and bad models and data are refused before any measure."""
 
+import copy
 import math
 import re
 import warnings
@@ -10,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
+from torchvision.ops import FrozenBatchNorm2d
 
 import regioncount as rc
 from regioncount.measures.layer_norms import spectral_norms
@@ -86,6 +88,134 @@ def test_norms_are_defined_only_if_every_parameter_is_in_a_layer():
     assert math.isfinite(values["parameter_norm"])
     for name in NORMS[1:]:
         assert "is not the weight or bias of a convolution or a linear layer" in values[f"{name}_error"]
+
+
+ALL_WEIGHTS = [*NORMS, "frobenius_distance", "sharpness", "adaptive_average_sharpness", "hessian_eigenvalue", "pacbayes_flatness"]
+
+
+def frozen(module):
+    """Batch normalization as torchvision's frozen one, with the same function in evaluation mode."""
+    norm = FrozenBatchNorm2d(module.num_features, module.eps)
+    norm.load_state_dict(module.state_dict(), strict=False)
+    return norm
+
+
+def test_frozen_batch_normalization_has_the_values_of_batch_normalization():
+    model, initial = trained_statistics(convolutional(nn.BatchNorm2d(6))), convolutional(nn.BatchNorm2d(6))
+    twin, initial_twin = copy.deepcopy(model), copy.deepcopy(initial)
+    twin[1], initial_twin[1] = frozen(model[1]), frozen(initial[1])
+    expected = rc.measure(model, DATA, ALL_WEIGHTS, initial=initial)
+    values = rc.measure(twin, DATA, ALL_WEIGHTS, initial=initial_twin)
+    assert all(math.isfinite(expected[name]) for name in ALL_WEIGHTS)
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert isinstance(twin[1], FrozenBatchNorm2d)  # the model is not changed
+
+
+class FunctionalBatchNorm(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        norm = self.norm
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+
+def test_batch_normalization_that_is_a_function_is_not_measured_unfolded():
+    model = trained_statistics(convolutional(FunctionalBatchNorm(nn.BatchNorm2d(6))))
+    exported = torch.export.export(model, (IMAGES[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    for one in (model, exported):
+        values = rc.measure(one, DATA, [*ALL_WEIGHTS, "accuracy"], initial=model)
+        assert all("batch normalization as a function" in values[f"{name}_error"] for name in ALL_WEIGHTS)
+        assert values["train_accuracy"] >= 0
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that standardizes its weight in its forward pass."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class Doubled(nn.Conv2d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, 2 * weight, bias)
+
+
+def with_own_forward():
+    layer = nn.Conv2d(3, 6, 3)
+    layer.forward = lambda x: F.conv2d(x, 2 * layer.weight, layer.bias)
+    return layer
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(3.0))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return 16 * F.linear(F.normalize(x), F.normalize(self.weight), self.bias)
+
+
+OWN_ARITHMETIC = {
+    "a subclass": (lambda: [Standardized(3, 6, 3), nn.Flatten(), nn.Linear(216, 3)], r"layer 0 \(Standardized\)"),
+    "a subclass's convolution": (lambda: [Doubled(3, 6, 3), nn.Flatten(), nn.Linear(216, 3)], r"layer 0 \(Doubled\)"),
+    "an object's forward": (lambda: [with_own_forward(), nn.Flatten(), nn.Linear(216, 3)], r"layer 0 \(Conv2d\)"),
+    "a cosine head": (lambda: [nn.Flatten(), nn.Linear(192, 6), Cosine(6, 3)], r"layer 2 \(Cosine\)"),
+    "a buffer": (lambda: [nn.Conv2d(3, 6, 3), Scale(), nn.Flatten(), nn.Linear(216, 3)], "its buffer 1.scale"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ARITHMETIC)
+def test_norms_of_weights_that_are_not_those_of_the_function_are_undefined(name):
+    layers, message = OWN_ARITHMETIC[name]
+    values = rc.measure(nn.Sequential(*layers()).eval(), DATA, NORMS)
+    for norm in NORMS[1:]:
+        assert re.search(message, values[f"{norm}_error"])
+
+
+def test_a_strided_convolution_of_pixels_has_norms():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1, stride=2), nn.Flatten(), nn.Linear(96, 3)).eval()
+    assert all(math.isfinite(value) for value in rc.measure(model, DATA, NORMS).values())
+
+
+@pytest.mark.parametrize("output", [lambda y: {"logits": y}, lambda y: (y, None)], ids=["dict", "tuple"])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.Identity])
+def test_the_form_of_the_output_does_not_change_a_norm(output, norm):
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return output(self.inner(x))
+
+    model = trained_statistics(convolutional(norm(6)))
+    assert rc.measure(Wrapped(model).eval(), DATA, NORMS) == pytest.approx(rc.measure(model, DATA, NORMS), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda layer: parametrizations.weight_norm(layer),
+        lambda layer: prune.identity(layer, "weight"),
+        lambda layer: prune.identity(layer, "bias"),
+        lambda layer: parametrizations.weight_norm(prune.identity(layer, "bias")),
+    ],
+    ids=["weight norm", "pruned weight", "pruned bias", "both"],
+)
+def test_noise_on_the_weights_does_not_depend_on_how_they_are_computed(wrap):
+    names = ["adaptive_average_sharpness", "average_sharpness"]
+    plain, wrapped = linear(), linear()
+    wrap(wrapped[0])
+    expected, values = (rc.measure(model, (VECTORS, LABELS), names) for model in (plain, wrapped))
+    assert values == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
