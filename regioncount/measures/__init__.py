@@ -23,6 +23,7 @@ from regioncount.measures.measured_model import MeasuredModel, device_of, from_d
 from regioncount.measures.outputs import Batch, DatasetLike, Model
 from regioncount.measures.pairs import as_pair
 from regioncount.regions.callables import as_model, class_numbers_of
+from regioncount.regions.copies import with_gradients
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
 # isort: off
@@ -38,6 +39,7 @@ from regioncount.measures import gradients as gradients
 __all__ = ["MeasuredModel", "from_dataset", "from_tensors", "measure", "value"]
 
 
+@torch.inference_mode(False)  # most measures take derivatives
 def measure(
     model: Model,
     data: Any,
@@ -70,9 +72,9 @@ def measure(
             model gives two answers for one input, or the initial model has another architecture.
     """
     class_numbers = class_numbers_of(model)
-    model = as_model(model, class_numbers)
+    model = with_gradients(as_model(model, class_numbers))
     if isinstance(initial, nn.Module):
-        initial = cast(nn.Module, as_model(initial))
+        initial = cast(nn.Module, with_gradients(as_model(initial)))
     known = _available()
     requested = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
     if unknown := [name for name in requested if name not in (*known, "all")]:

@@ -60,6 +60,8 @@ def as_pair(data: Any, name: str, class_numbers: dict[str, int]) -> tuple[Tensor
         raise InputError(f"the {name} data have no values: they are on the device meta")
     if not labels.is_floating_point() and not labels.is_complex():
         labels = labels.long()
+    # Tensors of inference mode take no part in derivatives.
+    inputs, labels = (part.clone() if part.is_inference() else part for part in (inputs, labels))
     return inputs, labels
 
 

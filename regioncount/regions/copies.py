@@ -1,13 +1,15 @@
 """Copies of modules whose weights are what their forward pass uses."""
 
 import copy
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+
+Kind = TypeVar("Kind")
 
 FROZEN_BATCH_NORM = "FrozenBatchNorm2d"  # of torchvision, and its copies in other packages
 FROZEN_BUFFERS = {"weight", "bias", "running_mean", "running_var"}
@@ -55,6 +57,22 @@ def plain_copy(model: nn.Module) -> nn.Module:
         if stored:
             _register_weights_first(module)
     return copied
+
+
+def with_gradients(model: Kind) -> Kind:
+    """Return a module of which derivatives can be computed: a copy if it was made in inference mode.
+
+    Args:
+        model: A module, or another object, which is returned unchanged.
+    """
+    if not isinstance(model, nn.Module):
+        return model
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_inference()}
+    memo: dict[int, Any] = {number: tensor.detach().clone() for number, tensor in tensors.items()}
+    for number, tensor in tensors.items():
+        if isinstance(tensor, nn.Parameter):
+            memo[number] = nn.Parameter(memo[number], tensor.requires_grad)
+    return copy.deepcopy(model, memo) if tensors else model
 
 
 def _store_parametrized(module: nn.Module) -> None:
