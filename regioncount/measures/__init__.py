@@ -39,7 +39,6 @@ from regioncount.measures import gradients as gradients
 __all__ = ["MeasuredModel", "from_dataset", "from_tensors", "measure", "value"]
 
 
-@torch.inference_mode(False)  # most measures take derivatives
 def measure(
     model: Model,
     data: Any,
@@ -71,33 +70,34 @@ def measure(
         InputError: If a name is unknown, the data have the wrong shape or type, a label is not a class of the model, the
             model gives two answers for one input, or the initial model has another architecture.
     """
-    class_numbers = class_numbers_of(model)
-    model = with_gradients(as_model(model, class_numbers))
-    if isinstance(initial, nn.Module):
-        initial = cast(nn.Module, with_gradients(as_model(initial)))
-    known = _available()
-    requested = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
-    if unknown := [name for name in requested if name not in (*known, "all")]:
-        raise InputError(f"measure {unknown[0]!r} is unknown; use one of all, {', '.join(known)}")
-    if "all" in requested:
-        requested = list(dict.fromkeys([*_by_default(), *(name for name in requested if name != "all")]))
-    if device_of(model, torch.device("cpu")).type == "mps":
-        raise InputError("measures need float64, which MPS has not; pass model.cpu() and data on the CPU")
-    if isinstance(data, DatasetLike):
-        device = device_of(model, torch.device("cpu"))
-        measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
-        labels, labels_are_names = {"training": data.train.labels, "test": data.test.labels}, False
-    else:
-        pair = as_pair(data, "training", class_numbers)
-        test_pair = None if test is None else as_pair(test, "test", class_numbers)
-        labels_are_names = bool(class_numbers)
-        measured = from_tensors(model, pair, test_pair, initial)
-        labels = {"training": pair[1]} | ({"test": test_pair[1]} if test_pair else {})
-    check_model(measured, labels, initial, labels_are_names)
-    values: dict[str, float | str] = {}
-    for name in tqdm(requested, unit=" measures", disable=None, leave=False):
-        values |= value(name, measured)
-    return values
+    with torch.inference_mode(False):  # most measures take derivatives
+        class_numbers = class_numbers_of(model)
+        model = with_gradients(as_model(model, class_numbers))
+        if isinstance(initial, nn.Module):
+            initial = cast(nn.Module, with_gradients(as_model(initial)))
+        known = _available()
+        requested = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
+        if unknown := [name for name in requested if name not in (*known, "all")]:
+            raise InputError(f"measure {unknown[0]!r} is unknown; use one of all, {', '.join(known)}")
+        if "all" in requested:
+            requested = list(dict.fromkeys([*_by_default(), *(name for name in requested if name != "all")]))
+        if device_of(model, torch.device("cpu")).type == "mps":
+            raise InputError("measures need float64, which MPS has not; pass model.cpu() and data on the CPU")
+        if isinstance(data, DatasetLike):
+            device = device_of(model, torch.device("cpu"))
+            measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
+            labels, labels_are_names = {"training": data.train.labels, "test": data.test.labels}, False
+        else:
+            pair = as_pair(data, "training", class_numbers)
+            test_pair = None if test is None else as_pair(test, "test", class_numbers)
+            labels_are_names = bool(class_numbers)
+            measured = from_tensors(model, pair, test_pair, initial)
+            labels = {"training": pair[1]} | ({"test": test_pair[1]} if test_pair else {})
+        check_model(measured, labels, initial, labels_are_names)
+        values: dict[str, float | str] = {}
+        for name in tqdm(requested, unit=" measures", disable=None, leave=False):
+            values |= value(name, measured)
+        return values
 
 
 def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:

@@ -73,8 +73,8 @@ def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.
     for name, number in counter.uses.items():
         if name in buffers and number:
             raise InputError(
-                f"the model computes with its buffer {name}, which norms of layers ignore: apply it to the weights, or to the "
-                "inputs before they are passed"
+                f"the model computes with its buffer {name}, which norms of layers ignore: apply it to the weights, or to "
+                "the inputs before they are passed"
             )
         if name in parameters and number != 1:
             raise InputError(f"the model uses its parameter {name} {number} times, not once")

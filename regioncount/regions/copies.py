@@ -8,7 +8,6 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-
 Kind = TypeVar("Kind")
 
 FROZEN_BATCH_NORM = "FrozenBatchNorm2d"  # of torchvision, and its copies in other packages

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
-from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 from torchvision.ops import FrozenBatchNorm2d
 
 import regioncount as rc
@@ -90,7 +90,14 @@ def test_norms_are_defined_only_if_every_parameter_is_in_a_layer():
         assert "is not the weight or bias of a convolution or a linear layer" in values[f"{name}_error"]
 
 
-ALL_WEIGHTS = [*NORMS, "frobenius_distance", "sharpness", "adaptive_average_sharpness", "hessian_eigenvalue", "pacbayes_flatness"]
+ALL_WEIGHTS = [
+    *NORMS,
+    "frobenius_distance",
+    "sharpness",
+    "adaptive_average_sharpness",
+    "hessian_eigenvalue",
+    "pacbayes_flatness",
+]
 
 
 def frozen(module):
@@ -231,7 +238,15 @@ def test_the_spectral_norm_of_a_grouped_convolution_is_that_of_its_block_diagona
 @pytest.mark.parametrize("where", ["the model", "the call", "both"])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda channels: nn.Identity()])
 def test_inference_mode_does_not_change_a_measure(where, norm):
-    names = [*NORMS, "frobenius_distance", "sharpness", "hessian_eigenvalue", "gradient_norm", "jacobian_norm", "input_margin"]
+    names = [
+        *NORMS,
+        "frobenius_distance",
+        "sharpness",
+        "hessian_eigenvalue",
+        "gradient_norm",
+        "jacobian_norm",
+        "input_margin",
+    ]
     model, initial = trained_statistics(convolutional(norm(6))), convolutional(norm(6))
     expected = rc.measure(model, DATA, names, initial=initial)
     assert not any(name.endswith("_error") for name in expected)
@@ -276,7 +291,10 @@ REFUSED = {
         "as probabilities: return logits",
     ),
     "sigmoids": (lambda: rc.measure(lambda x: linear()(x).sigmoid(), (VECTORS, LABELS)), "as probabilities: return logits"),
-    "halves of sigmoids": (lambda: rc.measure(lambda x: (linear()(x).sigmoid() / 2).half(), DATA_OF_VECTORS), "probabilities"),
+    "halves of sigmoids": (
+        lambda: rc.measure(lambda x: (linear()(x).sigmoid() / 2).half(), DATA_OF_VECTORS),
+        "probabilities",
+    ),
     "a tuple": (lambda: rc.measure(lambda x: (x[0], x), (VECTORS, LABELS)), "returned a tuple"),
     "names of labels": (lambda: rc.measure(linear(), (VECTORS, NAMES)), "labels are names.* returns logits"),
     "names and numbers": (lambda: rc.measure(lambda x: x[:, 0] > 0, (VECTORS, NAMES)), "labels are names.* numbers"),
@@ -489,23 +507,59 @@ def test_lengths_that_differ_are_named(number):
 class Random(Dataset):
     """Examples whose inputs or labels are random from some index on."""
 
-    def __init__(self, inputs_from=99, labels_from=99):
-        self.inputs_from, self.labels_from = inputs_from, labels_from
+    def __init__(self, inputs_from=9999, labels_from=9999, number=50):
+        self.inputs_from, self.labels_from, self.number = inputs_from, labels_from, number
 
     def __len__(self):
-        return 50
+        return self.number
 
     def __getitem__(self, index):
         inputs = torch.randn(8) if index >= self.inputs_from else torch.full((8,), torch.nan)
         return inputs, int(torch.randint(1000, ())) if index >= self.labels_from else 0
 
 
-@pytest.mark.parametrize(("options", "what"), [({"inputs_from": 30}, "data"), ({"labels_from": 30}, "labels")])
-def test_random_examples_are_refused(options, what):
-    for data in (Random(**options), DataLoader(Random(**options), 7)):
-        with pytest.raises(rc.InputError, match=f"the training {what} differ each time"):
-            rc.measure(SMALL, data)
-    as_pair(Random(), "training", {})  # NaN equals NaN
+def by_hand(examples):
+    inputs, labels = zip(*examples, strict=True)
+    return torch.stack(inputs), torch.tensor(labels)
+
+
+LOADERS = {
+    "a data set": lambda data: data,
+    "a loader": lambda data: DataLoader(data, 7),
+    "a loader with a function of its own": lambda data: DataLoader(data, 7, collate_fn=by_hand),
+    "a loader of batches": lambda data: DataLoader(data, batch_sampler=BatchSampler(range(len(data)), 7, drop_last=False)),
+    "a data set of batches": lambda data: DataLoader(
+        Batches(data), batch_size=None, sampler=range(-(-len(data) // 7)), collate_fn=lambda batch: batch
+    ),
+}
+
+
+class Batches(Dataset):
+    """Batches of seven examples of a data set."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __getitem__(self, index):
+        return by_hand([self.data[i] for i in range(7 * index, min(len(self.data), 7 * index + 7))])
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_random_examples_are_refused(kind):
+    load = LOADERS[kind]
+    for number in (50, 1000):
+        for options, what in (({"inputs_from": number - 20}, "data"), ({"labels_from": number - 20}, "labels")):
+            with pytest.raises(rc.InputError, match=f"the training {what} differ each time"):
+                rc.measure(SMALL, load(Random(number=number, **options)))
+        inputs, labels = as_pair(load(Random(number=number)), "training", {})  # NaN equals NaN
+        assert inputs.shape == (number, 8)
+        assert labels.shape == (number,)
+
+
+def test_examples_in_random_order_are_refused():
+    loader = DataLoader(FEATURES, 7, sampler=RandomSampler(FEATURES, replacement=True))
+    with pytest.raises(rc.InputError, match="differ each time"):
+        as_pair(loader, "training", {})
 
 
 def test_a_sampler_that_leaves_out_a_batch_is_refused():
