@@ -122,9 +122,8 @@ def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> s
         subspace = re.match(r"regions\.([^.]+)\.", option[1])
         names = option_names(config_name, overrides)
         if subspace and subspace[1] in group_choices("regions", search_folders(overrides)):
-            chosen = dict.fromkeys(
-                name.split(".")[1] for name in names if name.startswith("regions.") and name.count(".") > 1
-            )
+            own = [name.split(".") for name in names if name.startswith("regions.")]
+            chosen = dict.fromkeys(parts[1] for parts in own if len(parts) > 2)
             if subspace[1] not in chosen:
                 both = ",".join([*chosen, subspace[1]])
                 return f"{option[1]}: {subspace[1]} is not among the subspaces that are chosen; pass regions=[{both}]"

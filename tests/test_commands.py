@@ -179,9 +179,7 @@ def test_an_option_of_another_choice_gets_the_options_of_this_one():
 
 
 def test_an_option_of_a_subspace_that_is_not_chosen_names_the_choice():
-    message = (
-        r"^regions\.line\.number: line is not among the subspaces that are chosen; pass regions=\[plane,simplex_3,line\]$"
-    )
+    message = r"^regions\.line\.number: line is not among the subspaces .* pass regions=\[plane,simplex_3,line\]$"
     with pytest.raises(InputError, match=message), hydra_ready():
         compose("train", ["regions=[plane,simplex_3]", "regions.line.number=3"])
     with pytest.raises(InputError, match=r"did you mean regions\.line\.number"), hydra_ready():
