@@ -227,7 +227,7 @@ def _with_numbers(outputs: Outputs) -> Outputs:
     return outputs
 
 
-def _has_forward_of_torch(layer: Layer) -> bool:
+def _has_forward_of_torch(layer: nn.Module) -> bool:
     """Return whether a layer computes what torch's layer of this kind does, with its weight and bias as they are."""
     base = next(base for base in LAYERS if isinstance(layer, base))
     own = vars(layer).get("forward")

@@ -31,8 +31,8 @@ def run(config: DictConfig) -> str | float:
     Args:
         config: The composed configuration of the cell, to which regioncount's sweeper adds options of its own:
             `sweep.directory`, which contains the plan; `sweep.cell`, the cell's number in the grid; `sweep.line`, the index
-            of its line in cells.jsonl; `sweep.deadline`, the time after which no training starts; and `sweep.wait`. Without a
-            directory (with another sweeper), the run is trained without a plan and exceptions are raised.
+            of its line in cells.jsonl; `sweep.deadline`, the time after which no training starts; and `sweep.wait`.
+            Without a directory (with another sweeper), the run is trained without a plan and exceptions are raised.
 
     Returns:
         With a plan, "finished"; "failed"; "skipped" if the deadline has passed or another process has taken over the run;
