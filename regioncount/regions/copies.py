@@ -4,6 +4,7 @@ import copy
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -66,7 +67,8 @@ def with_gradients(model: Kind) -> Kind:
     """
     if not isinstance(model, nn.Module):
         return model
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_inference()}
+    every = [tensor for tensor in (*model.parameters(), *model.buffers()) if not is_lazy(tensor)]
+    tensors = {id(tensor): tensor for tensor in every if tensor.is_inference()}
     memo: dict[int, Any] = {number: tensor.detach().clone() for number, tensor in tensors.items()}
     for number, tensor in tensors.items():
         if isinstance(tensor, nn.Parameter):
