@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from regioncount.composition import one_line_errors
+from regioncount.config_files import group_choices, group_names, search_folders
 from regioncount.errors import InputError
 
 # Options whose values are always one path, also if they contain the commas and brackets of Hydra's lists.
@@ -112,7 +113,25 @@ def parse_arguments(config_name: str, arguments: Sequence[str]) -> tuple[argpars
     overrides = [_quote(override) for override in custom]
     is_sweep = config_name == "sweep" or bool(flags.multirun)
     _check_hydra_options(overrides, is_sweep)
-    return flags, _add_search_path(overrides, flags.config_dir)
+    overrides = _add_search_path(overrides, flags.config_dir)
+    _refuse_removals(overrides)
+    return flags, overrides
+
+
+def _refuse_removals(overrides: Sequence[str]) -> None:
+    """Check that no override removes an option, such as ~optimizer.momentum. Groups and subspaces can be removed.
+
+    Raises:
+        InputError: One does. What applies without the option may not be its documented default.
+    """
+    for override in (override for override in overrides if override.startswith("~")):
+        key = override[1:].partition("=")[0].strip()
+        group, _, name = key.partition(".")
+        folders = search_folders(overrides)
+        is_subspace = group == "regions" and name in group_choices("regions", folders)
+        is_group = key in group_names(folders) or "/" in key or "@" in key
+        if not is_subspace and not is_group and group != "hydra":
+            raise InputError(f"{override}: an option cannot be removed; give its value, {key}=VALUE")
 
 
 def _without_dashes(arguments: Sequence[str]) -> list[str]:

@@ -66,7 +66,9 @@ def option_names(config_name: str, overrides: Sequence[str]) -> list[str]:
     kept = []
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key == "hydra.searchpath" or (key in group_names(folders) and value in group_choices(key, folders)):
+        chosen = value.strip("[]").split(",") if value.startswith("[") else [value]
+        exist = key in group_names(folders) and {name.strip() for name in chosen} <= {*group_choices(key, folders)}
+        if key == "hydra.searchpath" or exist:
             kept.append(override)
     for chosen in (kept, []):
         try:
@@ -117,7 +119,15 @@ def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> s
             return _unknown_file(f"hydra/{part}", name, choices)
         return _unknown_file(group, name, group_choices(group, search_folders(overrides)))
     if option := re.match(r"Could not override '([^']*)'", lines[0]):
-        return _unknown_option(option[1].partition("@")[0], option_names(config_name, overrides))
+        subspace = re.match(r"regions\.([^.]+)\.", option[1])
+        names = option_names(config_name, overrides)
+        if subspace and subspace[1] in group_choices("regions", search_folders(overrides)):
+            own = [name.split(".") for name in names if name.startswith("regions.")]
+            chosen = dict.fromkeys(parts[1] for parts in own if len(parts) > 2)
+            if subspace[1] not in chosen:
+                both = ",".join([*chosen, subspace[1]])
+                return f"{option[1]}: {subspace[1]} is not among the subspaces that are chosen; pass regions=[{both}]"
+        return _unknown_option(option[1].partition("@")[0], names)
     if ambiguous := re.match(r"Ambiguous value for argument '([^=]*)=(.*)'", lines[0]):
         name, value = ambiguous.groups()
         grid = "only a grid takes several values: run sweep.py, regioncount-sweep or rc.sweep"

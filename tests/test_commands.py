@@ -82,6 +82,11 @@ def test_the_version_is_printed(name):
         ("sweep", ["hydra.mode=RUN"], "train.py or regioncount-train for one run"),
         ("train", ["hydra.searchpath=[nowhere]"], "hydra.searchpath=nowhere: the directory does not exist"),
         ("train", ["~"], "names no option"),
+        ("train", ["~optimizer.momentum"], "cannot be removed; give its value, optimizer.momentum=VALUE"),
+        ("sweep", ["~optimizer.momentum=0.9", "seed=0,1"], "cannot be removed"),
+        ("train", ["~epochs"], "cannot be removed; give its value, epochs=VALUE"),
+        ("train", ["~regions.seed"], "cannot be removed"),
+        ("train", ["~regions.line.number"], "cannot be removed"),
         ("train", ["--config-dir", "nowhere"], "the directory does not exist"),
         ("measure", ["results/runs/x"], "'results/runs/x' has no value; write for example run=results/runs/x"),
         ("train", ["seed"], "'seed' has no value; write for example seed=VALUE"),
@@ -171,6 +176,15 @@ def test_an_option_of_another_choice_gets_the_options_of_this_one():
         compose("train", ["optimizer.rho=1"])
     with pytest.raises(InputError, match=r"did you mean optimizer\.rho"), hydra_ready():
         compose("train", ["optimizer.roh=1", "optimizer=sam"])
+
+
+def test_an_option_of_a_subspace_that_is_not_chosen_names_the_choice():
+    message = r"^regions\.line\.number: line is not among the subspaces .* pass regions=\[plane,simplex_3,line\]$"
+    with pytest.raises(InputError, match=message), hydra_ready():
+        compose("train", ["regions=[plane,simplex_3]", "regions.line.number=3"])
+    with pytest.raises(InputError, match=r"did you mean regions\.line\.number"), hydra_ready():
+        compose("train", ["regions=[line,plane]", "regions.line.numbre=3"])
+    assert parse_arguments("train", ["~regions.line", "regions=[plane]"])[1] == ["~regions.line", "regions=[plane]"]
 
 
 def test_choices_of_a_config_dir_are_suggested(tmp_path):

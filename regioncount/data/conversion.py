@@ -112,9 +112,12 @@ def as_labels(train: Any, test: Any, names: tuple[str, str]) -> tuple[np.ndarray
         The two as int64 (N,), and the names of the classes.
 
     Raises:
-        InputError: The labels are not such values, there are fewer than two classes, or a class is only in the test set.
+        InputError: The labels are not such values, or some are negative; there are fewer than two classes, or a class is
+            only in the test set.
     """
     columns = [_label_column(labels, name) for labels, name in zip((train, test), names, strict=True) if labels is not None]
+    for column, name in zip(columns, names, strict=False):
+        _refuse_negative(column, name)
     if len({column.dtype.kind for column in columns}) > 1:
         raise InputError(f"{names[0]} and {names[1]} have labels of different types; give integers or strings in both")
     classes, first = np.unique(columns[0], return_inverse=True)
@@ -126,6 +129,12 @@ def as_labels(train: Any, test: Any, names: tuple[str, str]) -> tuple[np.ndarray
     if new := sorted(set(columns[1].tolist()) - set(classes.tolist())):
         raise InputError(f"{names[1]} has the class {abbreviate(new[0])}, which {names[0]} has not; both need the same")
     return first.astype(np.int64), np.searchsorted(classes, columns[1]).astype(np.int64), class_names
+
+
+def _refuse_negative(column: np.ndarray, name: str) -> None:
+    """Raise an InputError if a label is negative, as those of examples without a class; -1 and 1 are two classes."""
+    if column.dtype.kind == "i" and column.min() < 0 and not set(np.unique(column).tolist()) <= {-1, 1}:
+        raise InputError(f"{name} has the label {column.min()}, which is no class; remove such examples, or number from 0")
 
 
 def _label_column(labels: Any, name: str) -> np.ndarray:

@@ -46,7 +46,7 @@ def read_examples(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             yield value
 
     stacked = stack_examples(values(), number, name)
-    for index in range(min(number, REPEATED)):
+    for index in np.linspace(0, number - 1, min(number, REPEATED)).round().astype(int).tolist():
         value, label = _example(source, index, name)
         same_label = repr(_as_label(label)) == repr(labels[index])  # NaN is refused later
         if not same_label or _like(value, _as_array(value), stacked.shape[1:]).tobytes() != stacked[index].tobytes():

@@ -23,6 +23,7 @@ from regioncount.measures.measured_model import MeasuredModel, device_of, from_d
 from regioncount.measures.outputs import Batch, DatasetLike, Model
 from regioncount.measures.pairs import as_pair
 from regioncount.regions.callables import as_model, class_numbers_of
+from regioncount.regions.copies import with_gradients
 
 # Each module registers its measures. Tables list them in this order, those that rescaling leaves unchanged first.
 # isort: off
@@ -69,33 +70,34 @@ def measure(
         InputError: If a name is unknown, the data have the wrong shape or type, a label is not a class of the model, the
             model gives two answers for one input, or the initial model has another architecture.
     """
-    class_numbers = class_numbers_of(model)
-    model = as_model(model, class_numbers)
-    if isinstance(initial, nn.Module):
-        initial = cast(nn.Module, as_model(initial))
-    known = _available()
-    requested = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
-    if unknown := [name for name in requested if name not in (*known, "all")]:
-        raise InputError(f"measure {unknown[0]!r} is unknown; use one of all, {', '.join(known)}")
-    if "all" in requested:
-        requested = list(dict.fromkeys([*_by_default(), *(name for name in requested if name != "all")]))
-    if device_of(model, torch.device("cpu")).type == "mps":
-        raise InputError("measures need float64, which MPS has not; pass model.cpu() and data on the CPU")
-    if isinstance(data, DatasetLike):
-        device = device_of(model, torch.device("cpu"))
-        measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
-        labels, labels_are_names = {"training": data.train.labels, "test": data.test.labels}, False
-    else:
-        pair = as_pair(data, "training", class_numbers)
-        test_pair = None if test is None else as_pair(test, "test", class_numbers)
-        labels_are_names = bool(class_numbers)
-        measured = from_tensors(model, pair, test_pair, initial)
-        labels = {"training": pair[1]} | ({"test": test_pair[1]} if test_pair else {})
-    check_model(measured, labels, initial, labels_are_names)
-    values: dict[str, float | str] = {}
-    for name in tqdm(requested, unit=" measures", disable=None, leave=False):
-        values |= value(name, measured)
-    return values
+    with torch.inference_mode(False):  # most measures take derivatives
+        class_numbers = class_numbers_of(model)
+        model = with_gradients(as_model(model, class_numbers))
+        if isinstance(initial, nn.Module):
+            initial = cast(nn.Module, with_gradients(as_model(initial)))
+        known = _available()
+        requested = ["all"] if names is None else [names] if isinstance(names, str) else list(names)
+        if unknown := [name for name in requested if name not in (*known, "all")]:
+            raise InputError(f"measure {unknown[0]!r} is unknown; use one of all, {', '.join(known)}")
+        if "all" in requested:
+            requested = list(dict.fromkeys([*_by_default(), *(name for name in requested if name != "all")]))
+        if device_of(model, torch.device("cpu")).type == "mps":
+            raise InputError("measures need float64, which MPS has not; pass model.cpu() and data on the CPU")
+        if isinstance(data, DatasetLike):
+            device = device_of(model, torch.device("cpu"))
+            measured = from_dataset(model, data.to(device), device, None if initial is None else lambda: initial)
+            labels, labels_are_names = {"training": data.train.labels, "test": data.test.labels}, False
+        else:
+            pair = as_pair(data, "training", class_numbers)
+            test_pair = None if test is None else as_pair(test, "test", class_numbers)
+            labels_are_names = bool(class_numbers)
+            measured = from_tensors(model, pair, test_pair, initial)
+            labels = {"training": pair[1]} | ({"test": test_pair[1]} if test_pair else {})
+        check_model(measured, labels, initial, labels_are_names)
+        values: dict[str, float | str] = {}
+        for name in tqdm(requested, unit=" measures", disable=None, leave=False):
+            values |= value(name, measured)
+        return values
 
 
 def value(name: str, measured: MeasuredModel) -> dict[str, float | str]:

@@ -10,8 +10,8 @@ from regioncount.errors import InputError
 from regioncount.measures.measured_model import MeasuredModel
 from regioncount.regions.callables import returns_names
 from regioncount.regions.evaluation import evaluation_batch, evaluation_mode, fast_layout, true_float32
-from regioncount.regions.model_check import check_function
-from regioncount.regions.outputs import as_output, to_labels
+from regioncount.regions.model_check import check_function, refuse_probability
+from regioncount.regions.outputs import as_output, in_unit_interval, to_labels
 
 CHECKED_INPUTS = 32  # training inputs at which the model is evaluated several times
 
@@ -31,7 +31,7 @@ def check_model(
         labels_are_names: Whether the caller's labels were names of classes.
 
     Raises:
-        InputError: If the model gives two answers for one input, or returns probabilities or neither logits nor labels; the
+        InputError: If the model gives two answers for one input, or returns probabilities, or neither logits nor labels; the
             labels are names of classes and its outputs are not, or the reverse; a label is not one of its classes; or the
             initial model is no module or has another architecture.
     """
@@ -50,8 +50,9 @@ def check_model(
         raise InputError(f"the labels are names of classes, but the model returns {returned}")
     if names and not labels_are_names:
         raise InputError("the labels are numbers, but the model returns names of classes: pass labels that are names")
-    if output.dim() == 2 and output.is_floating_point() and output.shape[1] > 1 and _are_probabilities(output):
-        raise InputError("the model returns probabilities: return logits, for example lambda inputs: model(inputs).log()")
+    if in_unit_interval(output):
+        with torch.no_grad(), evaluation_mode(model), true_float32():
+            refuse_probability(model, inputs, fast_layout)
     for name, values in labels.items():
         wrong = values[(values < 0) | (values >= output.shape[1])] if output.dim() == 2 else values[:0]
         if len(wrong):
@@ -79,12 +80,6 @@ def _warn_about_features(output: Tensor, classes: Tensor) -> None:
             "its last layer, or if its classes are numbered otherwise",
             stacklevel=4,
         )
-
-
-def _are_probabilities(output: Tensor) -> bool:
-    """Return whether all rows (B, classes) are distributions: values of at least 0 that add up to 1."""
-    rounding = 8 * output.shape[1] * torch.finfo(output.dtype).eps
-    return bool((output >= 0).all() and ((output.sum(dim=1) - 1).abs() <= rounding).all())
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -1,10 +1,11 @@
 """Networks with batch normalization folded in, so that norms of weights and rescalings of layers are well defined."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regioncount.errors import InputError
 from regioncount.regions.copies import plain_copy
@@ -23,7 +24,9 @@ def without_normalization(model: nn.Module) -> nn.Module:
         InputError: If the model cannot be traced.
     """
     with evaluation_mode(model):
-        network = folded(model) if any(isinstance(module, BatchNorm) for module in model.modules()) else plain_copy(model)
+        network = plain_copy(model)
+        if any(isinstance(module, BatchNorm) for module in network.modules()):
+            network = folded(network)
     if network is None:
         raise InputError("batch normalization cannot be folded: torch.fx cannot trace this model")
     network.eval()
@@ -47,8 +50,8 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
         The copy, in evaluation mode.
 
     Raises:
-        InputError: If the copy computes another function, a weight or a logit is not a finite number, or the logits are in
-            half precision.
+        InputError: If the copy computes another function or still has batch normalization, a weight or a logit is not a
+            finite number, or the logits are in half precision.
     """
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError("a weight is not a finite number")
@@ -60,7 +63,9 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
     network.register_forward_pre_hook(lambda module, args: (args[0].clone(), *args[1:]))
     network.register_forward_hook(lambda module, args, output: as_output(output))
     with torch.no_grad(), evaluation_mode(model), true_float32():
-        expected, actual = as_output(model(inputs.clone())), network(inputs)
+        expected = as_output(model(inputs.clone()))
+        with _RefuseBatchNorm():
+            actual = network(inputs)
     if expected.dtype not in (torch.float32, torch.float64):
         raise InputError(f"the logits are {expected.dtype}: derivatives and norms need float32")
     if not expected.isfinite().all():
@@ -71,6 +76,21 @@ def network_for_measures(model: nn.Module, inputs: Tensor) -> nn.Module:
             "is shared or a subclass of batch normalization does more"
         )
     return network
+
+
+class _RefuseBatchNorm(TorchDispatchMode):
+    """Raises an InputError if batch normalization with running statistics is computed. It is a map that can be folded."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "batch_norm" in func.overloadpacket.__name__:
+            names = [argument.name for argument in func._schema.arguments]
+            values = dict(zip(names, args, strict=False)) | (kwargs or {})
+            if not values.get("training"):  # as it is in instance normalization and weight standardization
+                raise InputError(
+                    "the model calls batch normalization as a function, as in an exported module, which cannot be folded: "
+                    "build it with nn.BatchNorm2d, or pass the module before its export"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def _as_convolution(module: nn.Module) -> nn.Module:

@@ -47,8 +47,8 @@ def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.
     """Return each layer with the shape of one of its inputs, by name.
 
     Raises:
-        InputError: If the model does not use each layer and each parameter exactly once, or a layer has a hook. The norms of
-            the weights would then not be those of the layers that the model computes.
+        InputError: If the model does not use each layer and each parameter exactly once, a layer has a hook, or the model
+            computes with a buffer. The norms of the weights would then not be those of the layers that the model computes.
     """
     for name, layer in measured.layers.items():
         if layer._forward_hooks or layer._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
@@ -60,7 +60,9 @@ def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.
 
     hooks = [layer.register_forward_pre_hook(record_shape, with_kwargs=True) for layer in measured.layers.values()]
     try:
-        with torch.no_grad(), _CountUses(dict(measured.network.named_parameters())) as counter:
+        parameters = dict(measured.network.named_parameters())
+        buffers = {name: buffer for name, buffer in measured.network.named_buffers() if buffer.is_floating_point()}
+        with torch.no_grad(), _CountUses(parameters | buffers) as counter:
             measured.network(measured.sample[0][:1])
     finally:
         for hook in hooks:
@@ -69,7 +71,12 @@ def layers_with_shapes(measured: MeasuredModel) -> dict[str, tuple[Layer, torch.
         if len(shapes[layer]) != 1:
             raise InputError(f"the model calls its layer {name} {len(shapes[layer])} times, not once")
     for name, number in counter.uses.items():
-        if number != 1:
+        if name in buffers and number:
+            raise InputError(
+                f"the model computes with its buffer {name}, which norms of layers ignore: apply it to the weights, or to "
+                "the inputs before they are passed"
+            )
+        if name in parameters and number != 1:
             raise InputError(f"the model uses its parameter {name} {number} times, not once")
     return {name: (layer, shapes[layer][0]) for name, layer in measured.layers.items()}
 

@@ -16,6 +16,7 @@ from regioncount.regions.evaluation import (
     evaluation_batch,
     fast_layout,
 )
+from regioncount.regions.narrow import is_safe_forward
 from regioncount.regions.outputs import as_output
 from regioncount.regions.screening import FOLDING_INPUTS
 
@@ -116,9 +117,16 @@ class MeasuredModel:
         """The convolutions and linear layers of `network` by name, in the order of its modules.
 
         Raises:
-            InputError: If the network has a parameter outside of them, which norms of layers would ignore.
+            InputError: If the network has a parameter outside of them, which norms of layers would ignore, or one of them
+                computes something else with its weight.
         """
         layers = {name: module for name, module in self.network.named_modules() if isinstance(module, LAYERS)}
+        if other := [name for name, layer in layers.items() if not _has_forward_of_torch(layer)]:
+            kind = type(layers[other[0]]).__name__
+            raise InputError(
+                f"the layer {other[0]} ({kind}) has a forward method of its own, so its weight may not be what it computes "
+                "with; write this as a parametrization (torch.nn.utils.parametrize) of a layer of torch"
+            )
         inside = {f"{name}.{parameter}" for name in layers for parameter in ("weight", "bias")}
         if outside := [name for name, _ in self.network.named_parameters() if name not in inside]:
             raise InputError(f"the parameter {outside[0]} is not the weight or bias of a convolution or a linear layer")
@@ -217,6 +225,14 @@ def _with_numbers(outputs: Outputs) -> Outputs:
     if outputs.margins is not None and outputs.margins.isnan().any():
         raise InputError("a logit is not a finite number")
     return outputs
+
+
+def _has_forward_of_torch(layer: nn.Module) -> bool:
+    """Return whether a layer computes what torch's layer of this kind does, with its weight and bias as they are."""
+    base = next(base for base in LAYERS if isinstance(layer, base))
+    own = vars(layer).get("forward")
+    same = all(getattr(type(layer), name, None) is getattr(base, name, None) for name in ("forward", "_conv_forward"))
+    return same and (own is None or is_safe_forward(own))
 
 
 def _gives_labels(model: Model, inputs: Tensor) -> bool:

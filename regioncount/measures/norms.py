@@ -9,7 +9,6 @@ al. 2020, "Fantastic generalization measures and where to find them", appendix C
 network.
 """
 
-import copy
 import math
 from typing import cast
 
@@ -211,15 +210,14 @@ def log_path_norm(measured: MeasuredModel) -> float:
     Rescaling layers does not change it.
 
     Raises:
-        InputError: If a parameter is outside of the layers, or the sum is not positive and finite.
+        InputError: If the weights of the layers are not all that the model computes with, or the sum is not positive and
+            finite.
     """
-    _ = measured.layers  # undefined if a parameter is in no layer
-    network = copy.deepcopy(measured.network).double()
+    layers_with_shapes(measured)  # undefined if the norms of its layers are
+    squares = {name: parameter.double().square() for name, parameter in measured.network.named_parameters()}
     inputs = torch.ones_like(measured.sample[0][:1], dtype=torch.float64)
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.square_()
-        total = network(inputs).sum().item()
+        total = functional_call(measured.network, squares, (inputs,)).sum().item()
     if not (total > 0 and math.isfinite(total)):
         raise InputError(f"the path norm is {total:g}")
     return math.log(total)

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, default_collate
 
 from regioncount.errors import InputError, one_line
 from regioncount.regions.callables import is_text
@@ -60,6 +60,8 @@ def as_pair(data: Any, name: str, class_numbers: dict[str, int]) -> tuple[Tensor
         raise InputError(f"the {name} data have no values: they are on the device meta")
     if not labels.is_floating_point() and not labels.is_complex():
         labels = labels.long()
+    # Tensors of inference mode take no part in derivatives.
+    inputs, labels = (part.clone() if part.is_inference() else part for part in (inputs, labels))
     return inputs, labels
 
 
@@ -81,32 +83,62 @@ def _read_all(data: "Dataset[Any] | DataLoader[Any]", name: str) -> tuple[Tensor
     loader = _in_order(data) if isinstance(data, DataLoader) else DataLoader(data, batch_size=BATCH_SIZE)
     inputs: list[Tensor] = []
     labels: list[Any] = []
+    sizes: list[int] = []
     try:
         for batch_inputs, batch_labels in loader:
             inputs.append(torch.as_tensor(batch_inputs))
             labels.extend(batch_labels if is_text(batch_labels) else torch.as_tensor(batch_labels).tolist())
+            sizes.append(len(inputs[-1]))
         if not inputs:
             raise InputError(f"the {name} data have no examples")
         together = torch.cat(inputs)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the {name} data cannot be read: {advice} ({one_line(error, 150)})") from error
     if not isinstance(loader.dataset, IterableDataset):
-        _compare_with_second_reading(loader, together, labels, name)
+        _compare_with_second_reading(loader, together, labels, sizes, name)
     return together, labels
 
 
-def _compare_with_second_reading(loader: "DataLoader[Any]", inputs: Tensor, labels: list[Any], name: str) -> None:
-    """Raise an InputError if the first examples differ when they are read again."""
-    start = 0
-    for batch_inputs, batch_labels in loader:
-        again, stop = torch.as_tensor(batch_inputs), start + len(batch_inputs)
+def _compare_with_second_reading(
+    loader: "DataLoader[Any]", inputs: Tensor, labels: list[Any], sizes: list[int], name: str
+) -> None:
+    """Raise an InputError if examples from all parts of the data differ when they are read again."""
+    positions, keys = _read_twice(loader, sizes)
+    order = {"sampler": keys, "batch_size": None} if loader.batch_sampler is None else {"batch_sampler": keys}
+    again = DataLoader(loader.dataset, **_options(loader), **cast(Any, order))
+    for expected, (batch_inputs, batch_labels) in zip(positions, again, strict=True):
+        values, first = torch.as_tensor(batch_inputs), inputs[expected]
         labels_again = batch_labels if is_text(batch_labels) else torch.as_tensor(batch_labels).tolist()
-        same_inputs = again.shape == inputs[start:stop].shape and _equal(again, inputs[start:stop])
-        if not same_inputs or list(labels_again) != labels[start:stop]:
+        same_inputs = values.shape == first.shape and _equal(values, first)
+        if not same_inputs or list(labels_again) != [labels[position] for position in expected]:
             what = "labels" if same_inputs else "data"
             raise InputError(f"the {name} {what} differ each time they are read: remove random augmentation and shuffling")
-        if (start := stop) >= READ_TWICE:
-            return
+
+
+def _read_twice(loader: "DataLoader[Any]", sizes: list[int]) -> tuple[list[list[int]], list[Any]]:
+    """Return the positions of the examples that are read twice, and the data set's keys of these, both by batch.
+
+    They are `READ_TWICE` evenly spaced examples. If the loader or the data set forms batches in a way of its own, they are
+    as many examples in whole batches, among them the first and the last.
+
+    Args:
+        loader: The loader.
+        sizes: The sizes of its batches.
+    """
+    ends = np.cumsum(sizes).tolist()
+    positions = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    keys: list[Any] = list(cast(Any, loader.sampler if loader.batch_sampler is None else loader.batch_sampler))
+    if loader.batch_sampler is not None and loader.collate_fn is default_collate:
+        order = [key for batch in keys for key in batch]
+        chosen = _spread(min(len(order), ends[-1]), READ_TWICE)
+        return [chosen], [[order[position] for position in chosen]]
+    batches = _spread(min(len(keys), len(sizes)), max(2, -(-READ_TWICE // max(sizes))))
+    return [positions[batch] for batch in batches], [keys[batch] for batch in batches]
+
+
+def _spread(number: int, chosen: int) -> list[int]:
+    """Return up to `chosen` evenly spaced indices below `number`, with the first and the last."""
+    return np.linspace(0, number - 1, min(number, chosen)).round().astype(int).tolist()
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
@@ -132,11 +164,9 @@ def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         is_shuffled = type(sampler) is RandomSampler and not sampler.replacement
         if not (is_shuffled and len(sampler) == len(cast(Any, loader.dataset))):
             options["sampler"] = sampler
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        worker_init_fn=loader.worker_init_fn,
-        **options,
-    )
+    return DataLoader(loader.dataset, batch_size=loader.batch_size, **_options(loader), **options)
+
+
+def _options(loader: "DataLoader[Any]") -> dict[str, Any]:
+    """Return the options of a loader that say how it reads examples."""
+    return {name: getattr(loader, name) for name in ("num_workers", "collate_fn", "worker_init_fn")}

@@ -78,7 +78,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     size = min(len(inputs), batch_size)
     with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
         layout, first = _choose_layout(model, inputs.split(size))
-        if in_unit_interval(first):
+        if first.shape[1:] == (1,) and in_unit_interval(first):  # of several, the highest is the same class
             refuse_probability(model, inputs[:size], layout)
         if first.dtype in HALF:
             warnings.warn(
@@ -106,13 +106,13 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
 
 
 def refuse_probability(model: Model, inputs: Tensor, layout: Layout = Tensor.contiguous) -> None:
-    """Refuse a binary classifier that returns the probability of class 1 instead of its logit, whose threshold is not 0.
+    """Refuse a model that returns probabilities: losses are defined for logits, and one logit has the threshold 0.
 
-    A probability remains between 0 and 1 at inputs that are multiplied by `FAR`. The output of a logit does not, unless the
-    model bounds it.
+    A probability remains between 0 and 1 at inputs that are multiplied by `FAR`. A logit does not, unless the model bounds
+    it.
 
     Args:
-        model: A model that returned values between 0 and 1, one for each input.
+        model: A model that returned values between 0 and 1; see `in_unit_interval`.
         inputs: Inputs (B, *input_shape).
         layout: Converts inputs to the memory layout in which the model is evaluated.
 
@@ -120,9 +120,14 @@ def refuse_probability(model: Model, inputs: Tensor, layout: Layout = Tensor.con
         InputError: The output at the multiplied inputs is between 0 and 1, too, or the model does not support them.
     """
     try:
-        is_bounded = in_unit_interval(_evaluate(model, [inputs * FAR], layout))
+        far = _evaluate(model, [inputs * FAR], layout)
+        is_bounded, classes = not ((far < 0) | (far > 1)).any(), far.shape[1]
     except Exception:
-        is_bounded = True
+        is_bounded, classes = True, output_tensor(model(layout(inputs).clone())).shape[1]
+    if is_bounded and classes > 1:
+        raise InputError(
+            "the model returns values between 0 and 1, as probabilities: return logits (without the softmax or the sigmoid)"
+        )
     if is_bounded:
         raise InputError(
             "the model returned one value between 0 and 1 for each input, as a probability: return its logit (without the "

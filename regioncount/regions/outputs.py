@@ -145,9 +145,9 @@ def refuse_nan(has_nan: Tensor) -> None:
 
 
 def in_unit_interval(output: Tensor) -> bool:
-    """Return whether an output is one value for each input, (B, 1), and all values are between 0 and 1."""
-    one_value = output.dim() == 2 and output.shape[1] == 1 and output.is_floating_point()
-    return one_value and bool(((output >= 0) & (output <= 1)).all())
+    """Return whether an output is floating point (B, C), all values are between 0 and 1, and not all are 0."""
+    is_logits = output.dim() == 2 and output.is_floating_point()
+    return is_logits and bool(((output >= 0) & (output <= 1)).all() and output.any())
 
 
 def _first_part(parts: tuple[Any, ...] | list[Any]) -> Tensor:

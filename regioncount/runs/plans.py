@@ -1,7 +1,8 @@
 """Read and write the plan of a sweep: its runs, and everything else that its report needs.
 
     plan.json       the cells of the grid with their configurations and data sets, and the options of the sweep
-    cells.jsonl     one line per cell, so that a job reads its own cell without parsing the whole plan
+    cells.jsonl     one line per cell, so that a job reads its own cell without parsing the whole plan. Sweeps of one grid in
+                    another order share the directory and may run at the same time, so the lines are sorted
     failures/       one file per cell that failed, with the reason
 
 Paths in a plan are relative: a results directory can be moved. Reports can be regenerated without data and models.
@@ -167,9 +168,15 @@ def write(plan: Plan) -> None:
     """Write plan.json and cells.jsonl into the directory of a sweep."""
     files.make_directory(plan.directory)
     files.write_json(plan.directory / FILE, as_record(plan))
-    lines = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in plan.runs]
+    lines = [json.dumps({"identity": run.identity, "varied": run.varied}) for run in sorted(plan.runs, key=_cell_key)]
     width = max(map(len, lines))  # lines of equal length let `read_cell` seek
     files.write_text(plan.directory / CELLS, "".join(f"{line:<{width}}\n" for line in lines))
+
+
+def line_numbers(plan: Plan) -> list[int]:
+    """Return the index of each cell's line in cells.jsonl, in the order of the plan."""
+    ordered = sorted(range(len(plan.runs)), key=lambda number: _cell_key(plan.runs[number]))
+    return [line for _, line in sorted(zip(ordered, range(len(ordered)), strict=True))]
 
 
 def read(directory: str | os.PathLike) -> Plan:
@@ -196,7 +203,7 @@ def read_cell(directory: Path, index: int) -> tuple[dict[str, Any], int]:
 
     Args:
         directory: The directory of the sweep.
-        index: The index of the cell.
+        index: The index of the cell's line; see `line_numbers`.
 
     Returns:
         "identity" and "varied" of the `PlannedRun`, and the number of cells.
@@ -238,6 +245,11 @@ def read_failure(path: Path) -> str | None:
         return str(files.read_json(path).get("error")) if path.exists() else None
     except InputError as damage:
         return str(damage)
+
+
+def _cell_key(run: PlannedRun) -> tuple[str, str]:
+    """Return what the lines of cells.jsonl are sorted by."""
+    return run.identity, json.dumps(run.varied, sort_keys=True)
 
 
 def _planned_run_record(run: PlannedRun, dataset: int) -> dict[str, Any]:

@@ -30,9 +30,9 @@ def run(config: DictConfig) -> str | float:
 
     Args:
         config: The composed configuration of the cell, to which regioncount's sweeper adds options of its own:
-            `sweep.directory`, which contains the plan; `sweep.cell`, the cell's number in it; `sweep.deadline`, the time
-            after which no training starts; and `sweep.wait`. Without a directory (with another sweeper), the run is
-            trained without a plan and exceptions are raised.
+            `sweep.directory`, which contains the plan; `sweep.cell`, the cell's number in the grid; `sweep.line`, the index
+            of its line in cells.jsonl; `sweep.deadline`, the time after which no training starts; and `sweep.wait`.
+            Without a directory (with another sweeper), the run is trained without a plan and exceptions are raised.
 
     Returns:
         With a plan, "finished"; "failed"; "skipped" if the deadline has passed or another process has taken over the run;
@@ -46,7 +46,7 @@ def run(config: DictConfig) -> str | float:
     if "directory" not in config.sweep:
         return _run_unplanned(config)
     directory = Path(config.sweep.directory)
-    planned, cells = plans.read_cell(directory, config.sweep.cell)
+    planned, cells = plans.read_cell(directory, config.sweep.line)
     cell = cell_title(config.sweep.cell, cells, planned["varied"])
     failure = plans.failure_path(directory, planned["identity"], planned["varied"])
     try:

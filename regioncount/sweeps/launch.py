@@ -87,7 +87,11 @@ def run_sweep(
     ]
     if plan.options.time_budget:
         overrides.append(f"+sweep.deadline={time.time() + plan.options.budget}")
-    jobs = {number: [*lines(cell), *overrides, f"+sweep.cell={number}"] for number, cell in enumerate(cells)}
+    positions = plans.line_numbers(plan)
+    jobs = {
+        number: [*lines(cell), *overrides, f"+sweep.cell={number}", f"+sweep.line={positions[number]}"]
+        for number, cell in enumerate(cells)
+    }
     for number, prepared in enumerate(prepared_runs):
         if skip_complete(plan, number, prepared):
             del jobs[number]

@@ -75,6 +75,13 @@ class Random(Pictures):
     def __getitem__(self, index):
         return torch.rand(1, 8, 8), index % 2
 
+class RandomAtTheEnd(Pictures):
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        return torch.rand(1, 8, 8) if index >= 190 else torch.ones(1, 8, 8), index % 2
+
 class RandomLabels(Pictures):
     def __getitem__(self, index):
         return super().__getitem__(index)[0], torch.rand(()).item() < 0.5
@@ -298,7 +305,14 @@ REFUSED = {
     "no file": (lambda root: {"name": "arrays", "path": str(root / "a.npz")}, {}, "a.npz is not a file"),
     "no path": (lambda root: {"name": "arrays"}, {}, "needs dataset.path=FILE"),
     "a root": (lambda root: {"name": "arrays", "root": "x"}, {}, "pass dataset.path=FILE instead"),
+    "a negative label": (npz(x=features()[0], y=features()[1] - 1), {}, "y has the label -1, which is no class; remove"),
+    "an ignored label": (
+        npz(x=features()[0], y=np.where(np.arange(150) == 3, -100.0, features()[1])),
+        {},
+        "y has the label -100, which is no class",
+    ),
     "random transforms": (target("Random"), {}, "example 0 differs when it is read again"),
+    "random transforms of the last examples": (target("RandomAtTheEnd"), {}, "example 190 differs when it is read again"),
     "random labels": (target("RandomLabels"), {}, "differs when it is read again; its label is random"),
     "one-hot tensors": (target("OneHot"), {}, r"\(40, 2\) is not one label for each example; save the classes"),
     "dictionaries": (target("Dictionaries"), {}, "an example is dict; return a pair"),
@@ -420,7 +434,8 @@ def test_the_dimension_of_channels_is_clear_or_refused(shape, expected):
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
-        ([10, -1, 9], ("-1", "9", "10")),
+        ([10, 2, 9], ("2", "9", "10")),
+        ([1, -1, 1], ("-1", "1")),
         ([2.0, 0.0, 2.0], ("0", "2")),
         ([True, False], ("0", "1")),
         (["b", "a", "B"], ("B", "a", "b")),

@@ -1,5 +1,6 @@
 """Measures of another function than the model's are undefined, and bad models and data are refused before any measure."""
 
+import copy
 import math
 import re
 import warnings
@@ -10,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations
-from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
+from torch.nn.utils import parametrizations, prune
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
+from torchvision.ops import FrozenBatchNorm2d
 
 import regioncount as rc
 from regioncount.measures.layer_norms import spectral_norms
@@ -88,6 +90,142 @@ def test_norms_are_defined_only_if_every_parameter_is_in_a_layer():
         assert "is not the weight or bias of a convolution or a linear layer" in values[f"{name}_error"]
 
 
+ALL_WEIGHTS = [
+    *NORMS,
+    "frobenius_distance",
+    "sharpness",
+    "adaptive_average_sharpness",
+    "hessian_eigenvalue",
+    "pacbayes_flatness",
+]
+
+
+def frozen(module):
+    """Batch normalization as torchvision's frozen one, with the same function in evaluation mode."""
+    norm = FrozenBatchNorm2d(module.num_features, module.eps)
+    norm.load_state_dict(module.state_dict(), strict=False)
+    return norm
+
+
+def test_frozen_batch_normalization_has_the_values_of_batch_normalization():
+    model, initial = trained_statistics(convolutional(nn.BatchNorm2d(6))), convolutional(nn.BatchNorm2d(6))
+    twin, initial_twin = copy.deepcopy(model), copy.deepcopy(initial)
+    twin[1], initial_twin[1] = frozen(model[1]), frozen(initial[1])
+    names = ALL_WEIGHTS[:-1]  # no noise lowers the accuracy on these data
+    expected = rc.measure(model, DATA, names, initial=initial)
+    values = rc.measure(twin, DATA, names, initial=initial_twin)
+    assert all(math.isfinite(expected[name]) for name in names)
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert isinstance(twin[1], FrozenBatchNorm2d)  # the model is not changed
+
+
+class FunctionalBatchNorm(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        norm = self.norm
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+
+def test_batch_normalization_that_is_a_function_is_not_measured_unfolded():
+    model = trained_statistics(convolutional(FunctionalBatchNorm(nn.BatchNorm2d(6))))
+    exported = torch.export.export(model, (IMAGES[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    for one in (model, exported):
+        values = rc.measure(one, DATA, [*ALL_WEIGHTS, "accuracy"], initial=model)
+        assert all("batch normalization as a function" in values[f"{name}_error"] for name in ALL_WEIGHTS)
+        assert values["train_accuracy"] >= 0
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that standardizes its weight in its forward pass."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class Doubled(nn.Conv2d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, 2 * weight, bias)
+
+
+def with_own_forward():
+    layer = nn.Conv2d(3, 6, 3)
+    layer.forward = lambda x: F.conv2d(x, 2 * layer.weight, layer.bias)
+    return layer
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(3.0))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return 16 * F.linear(F.normalize(x), F.normalize(self.weight), self.bias)
+
+
+OWN_ARITHMETIC = {
+    "a subclass": (lambda: [Standardized(3, 6, 3), nn.Flatten(), nn.Linear(216, 3)], r"layer 0 \(Standardized\)"),
+    "a subclass's convolution": (lambda: [Doubled(3, 6, 3), nn.Flatten(), nn.Linear(216, 3)], r"layer 0 \(Doubled\)"),
+    "an object's forward": (lambda: [with_own_forward(), nn.Flatten(), nn.Linear(216, 3)], r"layer 0 \(Conv2d\)"),
+    "a cosine head": (lambda: [nn.Flatten(), nn.Linear(192, 6), Cosine(6, 3)], r"layer 2 \(Cosine\)"),
+    "a buffer": (lambda: [nn.Conv2d(3, 6, 3), Scale(), nn.Flatten(), nn.Linear(216, 3)], "its buffer 1.scale"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ARITHMETIC)
+def test_norms_of_weights_that_are_not_those_of_the_function_are_undefined(name):
+    layers, message = OWN_ARITHMETIC[name]
+    values = rc.measure(nn.Sequential(*layers()).eval(), DATA, NORMS)
+    for norm in NORMS[1:]:
+        assert re.search(message, values[f"{norm}_error"])
+
+
+def test_a_strided_convolution_of_pixels_has_norms():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1, stride=2), nn.Flatten(), nn.Linear(96, 3)).eval()
+    assert all(math.isfinite(value) for value in rc.measure(model, DATA, NORMS).values())
+
+
+@pytest.mark.parametrize("output", [lambda y: {"logits": y}, lambda y: (y, None)], ids=["dict", "tuple"])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.Identity])
+def test_the_form_of_the_output_does_not_change_a_norm(output, norm):
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return output(self.inner(x))
+
+    model = trained_statistics(convolutional(norm(6)))
+    assert rc.measure(Wrapped(model).eval(), DATA, NORMS) == pytest.approx(rc.measure(model, DATA, NORMS), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda layer: parametrizations.weight_norm(layer),
+        lambda layer: prune.identity(layer, "weight"),
+        lambda layer: prune.identity(layer, "bias"),
+        lambda layer: parametrizations.weight_norm(prune.identity(layer, "bias")),
+    ],
+    ids=["weight norm", "pruned weight", "pruned bias", "both"],
+)
+def test_noise_on_the_weights_does_not_depend_on_how_they_are_computed(wrap):
+    names = ["adaptive_average_sharpness", "average_sharpness"]
+    plain, wrapped = linear(), linear()
+    wrap(wrapped[0])
+    expected, values = (rc.measure(model, (VECTORS, LABELS), names) for model in (plain, wrapped))
+    assert values == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_the_spectral_norm_of_a_grouped_convolution_is_that_of_its_block_diagonal_matrix(groups):
     model = convolutional(nn.Identity(), groups).eval()
@@ -95,6 +233,28 @@ def test_the_spectral_norm_of_a_grouped_convolution_is_that_of_its_block_diagona
     blocks = [block.flatten(1) for block in weight.split(len(weight) // groups)]
     expected = torch.linalg.matrix_norm(torch.block_diag(*blocks), 2)
     assert spectral_norms(from_tensors(model, (IMAGES, LABELS)))[0] == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("where", ["the model", "the call", "both"])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda channels: nn.Identity()])
+def test_inference_mode_does_not_change_a_measure(where, norm):
+    names = [
+        *NORMS,
+        "frobenius_distance",
+        "sharpness",
+        "hessian_eigenvalue",
+        "gradient_norm",
+        "jacobian_norm",
+        "input_margin",
+    ]
+    model, initial = trained_statistics(convolutional(norm(6))), convolutional(norm(6))
+    expected = rc.measure(model, DATA, names, initial=initial)
+    assert not any(name.endswith("_error") for name in expected)
+    with torch.inference_mode(where != "the call"):
+        copied, copied_initial, data = copy.deepcopy(model), copy.deepcopy(initial), (IMAGES * 1, LABELS * 1)
+    with torch.inference_mode(where != "the model"):
+        assert rc.measure(copied, data, names, initial=copied_initial) == pytest.approx(expected, rel=1e-5)
+        assert torch.is_inference_mode_enabled() == (where != "the model")
 
 
 def test_a_model_that_writes_to_its_input_leaves_the_data_unchanged():
@@ -117,6 +277,7 @@ def linear(classes=3, inputs=8):
 
 
 VECTORS = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+DATA_OF_VECTORS = (VECTORS, LABELS)
 NAMES = np.array(["cat", "dog", "elk"])[np.arange(40) % 3]
 REFUSED = {
     "a label out of range": (lambda: rc.measure(linear(), (VECTORS, LABELS + 1)), "training label 3 is not a class"),
@@ -127,7 +288,12 @@ REFUSED = {
     "a probability": (lambda: rc.measure(nn.Sequential(linear(1), nn.Sigmoid()), (VECTORS, LABELS * 0)), "as a probability"),
     "probabilities": (
         lambda: rc.measure(nn.Sequential(linear(), nn.Softmax(1)), (VECTORS, LABELS)),
-        "returns probabilities",
+        "as probabilities: return logits",
+    ),
+    "sigmoids": (lambda: rc.measure(lambda x: linear()(x).sigmoid(), (VECTORS, LABELS)), "as probabilities: return logits"),
+    "halves of sigmoids": (
+        lambda: rc.measure(lambda x: (linear()(x).sigmoid() / 2).half(), DATA_OF_VECTORS),
+        "probabilities",
     ),
     "a tuple": (lambda: rc.measure(lambda x: (x[0], x), (VECTORS, LABELS)), "returned a tuple"),
     "names of labels": (lambda: rc.measure(linear(), (VECTORS, NAMES)), "labels are names.* returns logits"),
@@ -135,6 +301,19 @@ REFUSED = {
     "numbers and names": (lambda: rc.measure(lambda x: ["a"] * len(x), (VECTORS, LABELS)), "numbers, but the model returns"),
     "noise": (lambda: rc.measure(nn.Sequential(linear(), Noise()), (VECTORS, LABELS)), "different logits"),
 }
+
+
+def test_logits_that_happen_to_be_between_0_and_1_are_measured():
+    torch.manual_seed(0)
+    small = nn.Sequential(nn.Linear(8, 3), nn.ReLU())
+    small[0].weight.data *= 0.01
+    small[0].bias.data.fill_(0.5)
+    assert ((small(VECTORS) >= 0) & (small(VECTORS) <= 1)).all()
+    assert rc.measure(small.eval(), DATA_OF_VECTORS, "accuracy")["train_loss"] > 0
+    zero = linear().eval()
+    nn.init.zeros_(zero[2].weight)
+    nn.init.zeros_(zero[2].bias)
+    assert rc.measure(zero, DATA_OF_VECTORS, "accuracy")["train_loss"] == pytest.approx(math.log(3))
 
 
 class Noise(nn.Module):
@@ -328,23 +507,59 @@ def test_lengths_that_differ_are_named(number):
 class Random(Dataset):
     """Examples whose inputs or labels are random from some index on."""
 
-    def __init__(self, inputs_from=99, labels_from=99):
-        self.inputs_from, self.labels_from = inputs_from, labels_from
+    def __init__(self, inputs_from=9999, labels_from=9999, number=50):
+        self.inputs_from, self.labels_from, self.number = inputs_from, labels_from, number
 
     def __len__(self):
-        return 50
+        return self.number
 
     def __getitem__(self, index):
         inputs = torch.randn(8) if index >= self.inputs_from else torch.full((8,), torch.nan)
         return inputs, int(torch.randint(1000, ())) if index >= self.labels_from else 0
 
 
-@pytest.mark.parametrize(("options", "what"), [({"inputs_from": 30}, "data"), ({"labels_from": 30}, "labels")])
-def test_random_examples_are_refused(options, what):
-    for data in (Random(**options), DataLoader(Random(**options), 7)):
-        with pytest.raises(rc.InputError, match=f"the training {what} differ each time"):
-            rc.measure(SMALL, data)
-    as_pair(Random(), "training", {})  # NaN equals NaN
+def by_hand(examples):
+    inputs, labels = zip(*examples, strict=True)
+    return torch.stack(inputs), torch.tensor(labels)
+
+
+LOADERS = {
+    "a data set": lambda data: data,
+    "a loader": lambda data: DataLoader(data, 7),
+    "a loader with a function of its own": lambda data: DataLoader(data, 7, collate_fn=by_hand),
+    "a loader of batches": lambda data: DataLoader(data, batch_sampler=BatchSampler(range(len(data)), 7, drop_last=False)),
+    "a data set of batches": lambda data: DataLoader(
+        Batches(data), batch_size=None, sampler=range(-(-len(data) // 7)), collate_fn=lambda batch: batch
+    ),
+}
+
+
+class Batches(Dataset):
+    """Batches of seven examples of a data set."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __getitem__(self, index):
+        return by_hand([self.data[i] for i in range(7 * index, min(len(self.data), 7 * index + 7))])
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_random_examples_are_refused(kind):
+    load = LOADERS[kind]
+    for number in (50, 1000):
+        for options, what in (({"inputs_from": number - 20}, "data"), ({"labels_from": number - 20}, "labels")):
+            with pytest.raises(rc.InputError, match=f"the training {what} differ each time"):
+                rc.measure(SMALL, load(Random(number=number, **options)))
+        inputs, labels = as_pair(load(Random(number=number)), "training", {})  # NaN equals NaN
+        assert inputs.shape == (number, 8)
+        assert labels.shape == (number,)
+
+
+def test_examples_in_random_order_are_refused():
+    loader = DataLoader(FEATURES, 7, sampler=RandomSampler(FEATURES, replacement=True))
+    with pytest.raises(rc.InputError, match="differ each time"):
+        as_pair(loader, "training", {})
 
 
 def test_a_sampler_that_leaves_out_a_batch_is_refused():

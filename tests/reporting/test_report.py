@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -584,7 +585,20 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
 def test_cells_are_read_one_by_one_from_the_plan(tmp_path):
     """Lines have a fixed length and agree with the plan, whatever the length and alphabet of names."""
     directory = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 1e-17), networks=("mlp", "réseau"), failed=range(16))
-    planned = plans.read(directory).runs
-    for number, run in enumerate(planned):
-        cell, cells = plans.read_cell(directory, number)
-        assert (cell["identity"], cell["varied"], cells) == (run.identity, run.varied, len(planned))
+    plan = plans.read(directory)
+    for run, line in zip(plan.runs, plans.line_numbers(plan), strict=True):
+        cell, cells = plans.read_cell(directory, line)
+        assert (cell["identity"], cell["varied"], cells) == (run.identity, run.varied, len(plan.runs))
+
+
+def test_the_lines_of_cells_do_not_depend_on_the_order_of_the_grid(tmp_path):
+    directory = fake_sweeps.write_sweep(tmp_path, rates=(0.1, 1e-17), networks=("mlp", "réseau"), failed=range(16))
+    plan = plans.read(directory)
+    cells = [plans.read_cell(directory, line) for line in range(len(plan.runs))]
+    order = np.random.default_rng(0).permutation(len(plan.runs))
+    runs = [plan.runs[number] for number in order]
+    other = replace(plan, runs=[replace(run, varied=dict(reversed(run.varied.items()))) for run in runs])
+    plans.write(other)
+    assert [plans.read_cell(directory, line) for line in range(len(plan.runs))] == cells
+    positions = plans.line_numbers(plan)
+    assert plans.line_numbers(other) == [positions[number] for number in order]

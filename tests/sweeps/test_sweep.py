@@ -586,7 +586,7 @@ def test_the_exit_of_a_requeued_job_is_not_a_failure_of_its_cell(tmp_path, monke
     plan = make_plan(options)
     plans.write(plan)
     with hydra_ready():
-        config = compose("train", [*options, f"+sweep.directory={plan.directory}", "+sweep.cell=0"])
+        config = compose("train", [*options, f"+sweep.directory={plan.directory}", "+sweep.cell=0", "+sweep.line=0"])
     leave = partial(signal.raise_signal, signal.SIGUSR2) if requeued else sys.exit
     monkeypatch.setattr(cell.runner, "run_or_resume", lambda *_, **__: leave())
     before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(-1))
