@@ -169,17 +169,31 @@ def evaluation_mode(model: Model) -> Generator[None]:
     Yields:
         Nothing.
     """
-    modes: dict[nn.Module, bool] = {}
-    if isinstance(model, nn.Module):
-        # Frozen modules of TorchScript have no mode, and that of exported modules cannot be changed.
-        modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
-        with suppress(NotImplementedError):
-            model.eval()
+    # Frozen modules of TorchScript have no mode, and that of exported modules cannot be changed.
+    modules = [*model.modules()] if isinstance(model, nn.Module) else []
+    modes = {module: module.training for module in modules if hasattr(module, "training")}
+    switched = any(modes.values()) or not modes
+    own_train = [module for module in modes if switched and _overrides_train(module)]
+    # Such a module may change its weights with its mode, as LoRA merges its update; undone, they would differ by rounding.
+    weights = {parameter: parameter.detach().clone() for module in own_train for parameter in module.parameters()}
     try:
+        if isinstance(model, nn.Module) and switched:
+            with suppress(NotImplementedError):
+                model.eval()
         yield
     finally:
+        for module in own_train:  # parents first: their methods set the modes of their children
+            module.train(modes[module])
         for module, training in modes.items():
             module.training = training
+        for parameter, before in weights.items():
+            if not torch.equal(parameter.detach(), before):
+                parameter.data.copy_(before)  # not a change in place that autograd counts
+
+
+def _overrides_train(module: nn.Module) -> bool:
+    """Return whether a module has a method `train` of its own, which may do more than set its mode."""
+    return type(module).train is not nn.Module.train and not isinstance(module, torch.jit.ScriptModule)
 
 
 @contextmanager

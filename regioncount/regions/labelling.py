@@ -128,7 +128,7 @@ class Labeller:
         sampled_vertices = vertices[subspaces.to(vertices.device)].to(self.device, self.dtype)
         inputs = interpolate(sampled_vertices, self.weights, row.to(self.device), (sample % points).to(self.device))
         with torch.no_grad(), evaluation_mode(self.model), true_float32():
-            outputs = [as_output(self.model(self.layout(batch))) for batch in inputs.split(self.batch_size)]
+            outputs = [as_output(self.model(self.layout(batch))).clone() for batch in inputs.split(self.batch_size)]
             for output, batch in zip(outputs, inputs.split(self.batch_size), strict=True):
                 refuse_nan(to_labels(output, len(batch))[1])
             output = torch.cat(outputs)
@@ -183,7 +183,7 @@ class Labeller:
             padded = torch.cat([batch, batch[-1:].expand(-len(batch) % quarter)])
             inputs = interpolate(vertices, self.weights, subspace[padded], point[padded]).to(dtype)
             output = as_output(model(self.layout(inputs)))
-            outputs.append(output[: len(batch)].to(self.device, self.logit_dtype))
+            outputs.append(output[: len(batch)].to(self.device, self.logit_dtype, copy=True))  # a model may reuse memory
             self.advance(len(batch))
         self.evaluations += len(point)
         logits = torch.cat(outputs)
