@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantizeBase
 from torch.nn.parameter import is_lazy
 
 from regioncount.errors import InputError
@@ -157,6 +158,14 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
             f"the model's parameters are {first.dtype}: count in float32, for example count_regions(model.float(), ...)"
         )
     return first.device, first.dtype
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Return whether a module contains quantized modules, or quantization that is simulated: its logits are staircases."""
+    packages = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.qat")
+    return any(
+        isinstance(module, FakeQuantizeBase) or type(module).__module__.startswith(packages) for module in model.modules()
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from regioncount.regions.evaluation import (
     evaluation_batch,
     evaluation_mode,
     interpolate,
+    is_quantized,
     true_float32,
 )
 from regioncount.regions.methods import LATTICE_METHODS, require_method
@@ -84,7 +85,7 @@ class Labeller:
             preparation.layout = self.layout
         self.preparation, self.prepared = preparation, Prepared(model)
         self.method, self.classes, self.logit_dtype = "grid", 1, self.dtype
-        if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
+        if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module) and not is_quantized(model)):
             self._choose_method(method, vertices)
         self.block_size = max(1, BLOCK_VALUES // (len(self.weights) * self.classes))
 

@@ -88,9 +88,9 @@ def with_crossings(operation: Operation, constants: Values, points: Points) -> t
 def meet_thresholds(operation: Operation, constants: Values, points: Points) -> Points:
     """Return the points, where an operand is exactly at its threshold at the point of its own crossing.
 
-    An interpolated crossing misses the threshold by rounding. Where it is on the wrong side, an activation that is constant on
-    an interval (such as ReLU) would not be constant up to its end, and two values that are equal on an interval (such as a
-    maximum and its largest candidate) would differ there: rounding would decide a comparison, or a tie of logits, on the
+    An interpolated crossing misses the threshold by rounding. Where it is on the wrong side, an activation that is constant
+    on an interval (such as ReLU) would not be constant up to its end, and two values that are equal on an interval (such as
+    a maximum and its largest candidate) would differ there: rounding would decide a comparison, or a tie of logits, on the
     whole interval. Since all crossings are points, an interval that still contains one has it at an end, up to rounding.
 
     Args:
@@ -183,8 +183,8 @@ def _near_zeros(values: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pair_values(pair: tuple[Any, ...], values: Values, number: int) -> tuple[Tensor, Tensor]:
     """Return the values of the two arguments of a comparison or a maximum, float64 (N, M), for N inputs."""
-    tensors = (torch.as_tensor(value_of(argument, values, number), dtype=torch.float64) for argument in pair)
-    first, second = torch.broadcast_tensors(*tensors)
+    arguments = (value_of(argument, values, number) for argument in pair)
+    first, second = torch.broadcast_tensors(*(torch.as_tensor(value, dtype=torch.float64) for value in arguments))
     return first.reshape(number, -1), second.reshape(number, -1)
 
 

@@ -142,9 +142,12 @@ def _own(module: nn.Module, kind: str) -> dict[str, Tensor | None]:
 
 
 def _restore(stored: _Stored, owned: bool) -> bool:
-    """Restore a parameter or a buffer of a module, and return whether it had changed.
+    """Restore a parameter or a buffer of a module.
 
     A tensor that is not known to be the module's own does not replace the one that the module has.
+
+    Returns:
+        Whether it had changed.
     """
     own, name, tensor, copy = stored.own, stored.name, stored.tensor, stored.copy
     replaced = owned and (name not in own or own[name] is not tensor)
