@@ -39,6 +39,8 @@ def as_model(model: Any, class_numbers: dict[str, int] | None = None) -> Model:
     Raises:
         InputError: The model cannot be called, or cannot be copied in float32.
     """
+    if isinstance(model, torch.export.ExportedProgram):
+        raise InputError("the model is an ExportedProgram: pass program.module()")
     numbers = class_numbers_of(model) if class_numbers is None else class_numbers
     if isinstance(model, nn.Module):
         return _in_float32(unwrapped(model))

@@ -36,6 +36,7 @@ from regioncount.regions.screening import Preparation
 from regioncount.regions.triangles import ExactPlane, exact_planes
 
 COMPARED_SHARE = 100  # "auto" is compared with "grid" in one of so many subspaces
+FEW_COMPARED = (10, 3)  # of fewer subspaces, in one of so many, at most in so many
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,11 @@ def count_regions(
     - "adaptive" evaluates only the points needed to locate changes of the label; see `regioncount.regions.adaptive`. It
       needs logits.
     - "auto" is the fastest method shown to agree with "grid" on trained networks. It may miss regions that are narrower
-      than the cells of its coarse lattice, such as a spike on flat logits. One subspace in a hundred is therefore also
-      counted by "grid", and a different count gives a warning. For modules that return logits, it is "adaptive" with
-      batch normalization folded and, on hardware with fast bfloat16, float32 evaluations only where bfloat16 does not
-      decide the label; see `regioncount.regions.screening`. For every other callable, it is "grid".
+      than the cells of its coarse lattice, such as a spike on flat logits. One subspace in a hundred (of fewer, one in
+      ten, at most three) is therefore also counted by "grid", and a different count gives a warning. For modules that return
+      logits, it is "adaptive" with batch normalization folded and, on hardware with fast bfloat16, float32 evaluations only
+      where bfloat16 does not decide the label; see `regioncount.regions.screening`. For every other callable, and for
+      modules of torch.ao that quantize, it is "grid".
     - "exact" computes the boundaries on lines (`regioncount.regions.exact`) and, for small networks, in triangles
       (`regioncount.regions.triangles`).
     - "bounds" finds the same regions on lines, with fewer evaluations for networks with few layers
@@ -230,8 +232,10 @@ def count_regions(
 
 
 def _compare_with_grid(labeller: Labeller, vertices: Tensor, pairs: np.ndarray, counts: np.ndarray) -> None:
-    """Count one subspace in `COMPARED_SHARE` by evaluating every point, and warn if a count differs."""
-    chosen = np.random.default_rng(0).permutation(len(vertices))[: len(vertices) // COMPARED_SHARE]
+    """Count some subspaces by evaluating every point, and warn if a count differs."""
+    share, most = FEW_COMPARED
+    number = len(vertices) // COMPARED_SHARE or min(len(vertices) // share, most)
+    chosen = np.random.default_rng(0).permutation(len(vertices))[:number]
     for subspace in chosen:
         labels = labeller.evaluate_all(vertices[subspace : subspace + 1])
         expected = len(region_sizes(_from_zero(labels), pairs)[0])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantizeBase
 from torch.nn.parameter import is_lazy
 
 from regioncount.errors import InputError
@@ -158,6 +159,14 @@ def device_and_dtype(model: Model, vertices: Tensor) -> tuple[torch.device, torc
     return parameters[0].device, parameters[0].dtype
 
 
+def is_quantized(model: nn.Module) -> bool:
+    """Return whether a module contains quantized modules, or quantization that is simulated: its logits are staircases."""
+    packages = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.qat")
+    return any(
+        isinstance(module, FakeQuantizeBase) or type(module).__module__.startswith(packages) for module in model.modules()
+    )
+
+
 @contextmanager
 def evaluation_mode(model: Model) -> Generator[None]:
     """Put a module in evaluation mode, and restore the mode of each of its submodules on exit.
@@ -168,17 +177,31 @@ def evaluation_mode(model: Model) -> Generator[None]:
     Yields:
         Nothing.
     """
-    modes: dict[nn.Module, bool] = {}
-    if isinstance(model, nn.Module):
-        # Frozen modules of TorchScript have no mode, and that of exported modules cannot be changed.
-        modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
-        with suppress(NotImplementedError):
-            model.eval()
+    # Frozen modules of TorchScript have no mode, and that of exported modules cannot be changed.
+    modules = [*model.modules()] if isinstance(model, nn.Module) else []
+    modes = {module: module.training for module in modules if hasattr(module, "training")}
+    switched = any(modes.values()) or not modes
+    own_train = [module for module in modes if switched and _overrides_train(module)]
+    # Such a module may change its weights with its mode, as LoRA merges its update; undone, they would differ by rounding.
+    weights = {parameter: parameter.detach().clone() for module in own_train for parameter in module.parameters()}
     try:
+        if isinstance(model, nn.Module) and switched:
+            with suppress(NotImplementedError):
+                model.eval()
         yield
     finally:
+        for module in own_train:  # parents first: their methods set the modes of their children
+            module.train(modes[module])
         for module, training in modes.items():
             module.training = training
+        for parameter, before in weights.items():
+            if not torch.equal(parameter.detach(), before):
+                parameter.data.copy_(before)  # not a change in place that autograd counts
+
+
+def _overrides_train(module: nn.Module) -> bool:
+    """Return whether a module has a method `train` of its own, which may do more than set its mode."""
+    return type(module).train is not nn.Module.train and not isinstance(module, torch.jit.ScriptModule)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from regioncount.regions.intervals import Intervals, covered_share, merge_interv
 from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, apply, trace
-from regioncount.regions.points import Points, compare, sorting_order, upper_envelope, with_crossings
+from regioncount.regions.points import Points, compare, meet_thresholds, sorting_order, upper_envelope, with_crossings
 from regioncount.regions.progress import Advance, progress
 from regioncount.regions.verification import verify
 
@@ -188,6 +188,8 @@ def propagate(program: Program, vertices: Tensor, budget: int | None, advance: A
     while stack and (budget is None or evaluations < budget):
         stage, points, before, share = stack.pop()
         points = points.interpolate(before, share)
+        if stage:
+            points = meet_thresholds(program.stages[stage][0], program.constants, points)
         for operation in program.stages[stage]:
             if operation.compared is not None:
                 points = compare(operation, program.constants, points)
@@ -199,7 +201,10 @@ def propagate(program: Program, vertices: Tensor, budget: int | None, advance: A
             continue
         evaluations += len(points.line)
         pieces += np.bincount(points.line[:-1][points.joined].cpu().numpy(), minlength=number)
-        intervals.append(_label_intervals(points, points.values[program.output]))
+        labelled = _label_intervals(points, points.values[program.output])
+        if program.comparison is not None:
+            evaluations += _verify_middles(program, vertices, labelled)
+        intervals.append(merge_sorted(labelled))
         done += float(points.position.diff()[points.joined].sum())
         advance(min(number, max(done, number * evaluations / budget if budget else 0.0)), "")
     merged = merge_intervals(intervals)
@@ -217,7 +222,7 @@ def _chunks(before: Tensor, share: Tensor, max_points: int) -> list[tuple[Tensor
 
 
 def _label_intervals(points: Points, logits: Tensor) -> Intervals:
-    """Return the intervals of constant label between joined points."""
+    """Return the intervals of constant label between joined points, in order; neighbours may have one label."""
     refuse_nan(logits.isnan().any())
     (before,) = points.joined.nonzero(as_tuple=True)
     row, start, label = upper_envelope(logits[before], logits[before + 1])
@@ -229,4 +234,22 @@ def _label_intervals(points: Points, logits: Tensor) -> Intervals:
     point = before[row]
     low, high = points.position[point], points.position[point + 1]
     columns = points.line[point], torch.lerp(low, high, start), torch.lerp(low, high, stop), label
-    return merge_sorted(Intervals(*(column.cpu().numpy() for column in columns)))
+    return Intervals(*(column.cpu().numpy() for column in columns))
+
+
+def _verify_middles(program: Program, vertices: Tensor, intervals: Intervals) -> int:
+    """Compare the network with the label in the middle of each interval on which every comparison has one result.
+
+    Regions are verified too, but a wrong result on an interval may hide inside a region: a change of label that is missed
+    leaves one region in place of several.
+
+    Returns:
+        The number of evaluations.
+
+    Raises:
+        InputError: If a label differs.
+    """
+    long = intervals.stop - intervals.start > 2 * INSIDE  # rounding decides at which end of a shorter one its middle is
+    line, start, stop, label = (column[long] for column in intervals)
+    middle = (start + stop) / 2
+    return verify(program, vertices, line, np.stack([1 - middle, middle], axis=1), label)

@@ -15,6 +15,7 @@ from regioncount.regions.evaluation import (
     evaluation_batch,
     evaluation_mode,
     interpolate,
+    is_quantized,
     true_float32,
 )
 from regioncount.regions.methods import LATTICE_METHODS, require_method
@@ -84,7 +85,7 @@ class Labeller:
             preparation.layout = self.layout
         self.preparation, self.prepared = preparation, Prepared(model)
         self.method, self.classes, self.logit_dtype = "grid", 1, self.dtype
-        if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module)):
+        if method == "adaptive" or (method == "auto" and isinstance(model, nn.Module) and not is_quantized(model)):
             self._choose_method(method, vertices)
         self.block_size = max(1, BLOCK_VALUES // (len(self.weights) * self.classes))
 
@@ -128,7 +129,7 @@ class Labeller:
         sampled_vertices = vertices[subspaces.to(vertices.device)].to(self.device, self.dtype)
         inputs = interpolate(sampled_vertices, self.weights, row.to(self.device), (sample % points).to(self.device))
         with torch.no_grad(), evaluation_mode(self.model), true_float32():
-            outputs = [as_output(self.model(self.layout(batch))) for batch in inputs.split(self.batch_size)]
+            outputs = [as_output(self.model(self.layout(batch))).clone() for batch in inputs.split(self.batch_size)]
             for output, batch in zip(outputs, inputs.split(self.batch_size), strict=True):
                 refuse_nan(to_labels(output, len(batch))[1])
             output = torch.cat(outputs)
@@ -183,7 +184,7 @@ class Labeller:
             padded = torch.cat([batch, batch[-1:].expand(-len(batch) % quarter)])
             inputs = interpolate(vertices, self.weights, subspace[padded], point[padded]).to(dtype)
             output = as_output(model(self.layout(inputs)))
-            outputs.append(output[: len(batch)].to(self.device, self.logit_dtype))
+            outputs.append(output[: len(batch)].to(self.device, self.logit_dtype, copy=True))  # a model may reuse memory
             self.advance(len(batch))
         self.evaluations += len(point)
         logits = torch.cat(outputs)

@@ -115,7 +115,7 @@ def candidates(maximum: Maximum, values: Values, points: int) -> Tensor:
     operands = [value_of(argument, values, points) for argument in maximum.arguments]
     if maximum.windows is not None:
         return maximum.sign * operands[0].reshape(points, -1)[:, maximum.windows]
-    first, second = torch.broadcast_tensors(*(torch.as_tensor(operand).double() for operand in operands))
+    first, second = torch.broadcast_tensors(*(torch.as_tensor(operand, dtype=torch.float64) for operand in operands))
     return maximum.sign * torch.stack([first, second], dim=-1).reshape(points, -1, 2)
 
 

@@ -11,15 +11,10 @@ An exception that the model itself raises is not caught.
 """
 
 import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.nn.utils.parametrize import ParametrizationList
+from torch import Tensor
 
 from regioncount.errors import InputError
 from regioncount.regions.evaluation import (
@@ -33,22 +28,13 @@ from regioncount.regions.evaluation import (
     true_float32,
 )
 from regioncount.regions.outputs import in_unit_interval, logit_scale, output_tensor, to_labels
+from regioncount.regions.side_effects import ADVICE, watch_modules
 
 SAMPLE_POINTS = 32
 PAIRS = (6, 2)  # vertices and other points that are also evaluated in a batch of their own
 MAX_BATCH = 256  # inputs in the largest batch of the check
 FAR = 1000.0  # factor of inputs at which logits are large
 SEED = 0  # of the points' positions in the subspaces
-
-# The modules of torch that compute something else in training mode.
-MODE_DEPENDENT = (
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.RNNBase, nn.MultiheadAttention),
-    ParametrizationList,
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
-
-ADVICE = "a model must give one answer for each input: call model.eval(), and remove noise from its forward pass"
 
 
 def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) -> tuple[Layout, int]:
@@ -76,7 +62,7 @@ def check_function(model: Model, inputs: Tensor, batch_size: int | None = None) 
     require_values(model)
     batch_size = min(batch_size or len(inputs), MAX_BATCH)
     size = min(len(inputs), batch_size)
-    with torch.no_grad(), evaluation_mode(model), true_float32(), _watch_modules(model):
+    with torch.no_grad(), evaluation_mode(model), true_float32(), watch_modules(model) as model:
         layout, first = _choose_layout(model, inputs.split(size))
         if first.shape[1:] == (1,) and in_unit_interval(first):  # of several, the highest is the same class
             refuse_probability(model, inputs[:size], layout)
@@ -153,11 +139,6 @@ def sample_points(vertices: Tensor) -> Tensor:
     return (weights.view(*weights.shape, *[1] * (vertices.dim() - 2)) * chosen).sum(dim=1)
 
 
-def _depends_on_mode(module: nn.Module) -> bool:
-    """Return whether a module may compute something else in training mode: most modules of torch do not."""
-    return isinstance(module, MODE_DEPENDENT) or not type(module).__module__.startswith("torch.")
-
-
 def _choose_layout(model: Model, batches: Sequence[Tensor]) -> tuple[Layout, Tensor]:
     """Return the memory layout in which a model can be evaluated, and its outputs."""
     try:
@@ -178,7 +159,7 @@ def _evaluate(model: Model, batches: Sequence[Tensor], layout: Layout) -> Tensor
         to_labels(output, len(batch))
         if outputs and output.shape[1:] != outputs[0].shape[1:]:
             raise InputError("the model returns different numbers of classes for different batches")
-        outputs.append(output)
+        outputs.append(output.clone())  # a model may return the same memory each time
     return torch.cat(outputs)
 
 
@@ -214,90 +195,3 @@ def _tolerance(logits: Tensor, dtype: torch.dtype) -> Tensor:
     values = as_float64(logits)
     largest = values.abs().masked_fill(~values.isfinite(), 0).amax(dim=0)
     return eps**0.5 * logit_scale(logits) + 64 * eps * largest
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """A parameter or a buffer of a module before the check."""
-
-    module: nn.Module
-    own: dict[str, Tensor | None]
-    """The module's dictionary of parameters or buffers, which holds it."""
-    name: str
-    full_name: str
-    """With the name of the module, for messages."""
-    tensor: Tensor | None
-    copy: Tensor | None
-
-
-@contextmanager
-def _watch_modules(model: Model) -> Generator[None]:
-    """Refuse modules that are in training mode, and parameters and buffers that change, inside the block.
-
-    Modules inside another callable are found by a hook that torch calls before each module. What has changed is restored.
-
-    Raises:
-        InputError: If a module is in training mode, before it runs; or if a parameter or a buffer has changed.
-    """
-    state: list[_Stored] = []
-    seen: set[nn.Module] = set()
-
-    def remember(module: nn.Module, prefix: str = "") -> None:
-        if module not in seen:
-            seen.add(module)
-            for own in (_own(module, "_parameters"), _own(module, "_buffers")):
-                for name, tensor in own.items():
-                    copy = None if tensor is None else tensor.detach().clone()
-                    state.append(_Stored(module, own, name, f"{prefix or type(module).__name__}.{name}", tensor, copy))
-
-    def before_forward(module: nn.Module, _: Any) -> None:
-        if module not in seen:
-            require_values(module)
-        if getattr(module, "training", False) and _depends_on_mode(module):
-            raise InputError(f"the model calls a {type(module).__name__} in training mode; {ADVICE}")
-        remember(module)
-
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        remember(module, name)
-    handle = register_module_forward_pre_hook(before_forward)
-    try:
-        with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):  # the hook would cause recompilation
-            warnings.filterwarnings("ignore", "Using `torch.compile")
-            yield
-    finally:
-        handle.remove()
-        changed = [stored.full_name for stored in state if _restore(stored)]
-    if changed:
-        raise InputError(f"the model changes {changed[0]} during evaluation, such as running statistics; {ADVICE}")
-
-
-def _own(module: nn.Module, kind: str) -> dict[str, Tensor | None]:
-    """Return the dictionary of a module's own parameters or buffers. A scripted module has none."""
-    tensors = getattr(module, kind, None)
-    return tensors if isinstance(tensors, dict) else {}
-
-
-def _restore(stored: _Stored) -> bool:
-    """Restore a parameter or a buffer of a module, and return whether it had changed."""
-    own, name, tensor, copy = stored.own, stored.name, stored.tensor, stored.copy
-    replaced = name not in own or own[name] is not tensor
-    if replaced:
-        vars(stored.module).pop(name, None)  # a tensor that the model has set after deleting this one
-        own[name] = tensor
-    if tensor is None or copy is None:
-        return replaced
-    if (tensor.shape, tensor.dtype, tensor.device) != (copy.shape, copy.dtype, copy.device):
-        tensor.data = copy
-        return True
-    if _equal_values(tensor, copy):
-        return replaced
-    with torch.no_grad():
-        tensor.copy_(copy)
-    return True
-
-
-def _equal_values(tensor: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors of one shape and type are equal, where NaN equals NaN."""
-    if torch.equal(tensor, other):
-        return True
-    return tensor.is_floating_point() and bool(((tensor == other) | (tensor.isnan() & other.isnan())).all())

@@ -198,8 +198,9 @@ def crossed(operation: Operation, values: Values, points: int) -> list[Tensor]:
         Tensors (P, M) in float64, one for each threshold.
     """
     if operation.compared is not None:
-        first, second = (torch.as_tensor(value_of(argument, values, points)) for argument in operation.compared)
-        return [(first.double() - second.double()).reshape(points, -1)]
+        compared = (value_of(argument, values, points) for argument in operation.compared)
+        first, second = (torch.as_tensor(value, dtype=torch.float64) for value in compared)  # of a number, not float32
+        return [(first - second).reshape(points, -1)]
     return [values[operation.operand].reshape(points, -1) - threshold for threshold in operation.thresholds]
 
 

@@ -1,7 +1,7 @@
 """Points on lines between which all values of a network are affine, and the points at which a value changes its piece."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,8 +10,13 @@ from torch.fx import Node
 
 from regioncount.regions.intervals import MIN_LENGTH
 from regioncount.regions.maxima import Maximum, candidates_at, winners_of
-from regioncount.regions.nodes import Values, call
+from regioncount.regions.nodes import Values, call, value_of
 from regioncount.regions.operations import Operation, crossed
+
+# Two values that differ by at most this fraction of the larger one, at both ends of an interval that is longer than `LONG`,
+# are equal on it: a maximum and the view of its largest candidate, for example. The network itself is evaluated there, too.
+ROUNDING = 1e-13
+LONG = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,41 @@ def with_crossings(operation: Operation, constants: Values, points: Points) -> t
     return before[kept], share[kept]
 
 
+def meet_thresholds(operation: Operation, constants: Values, points: Points) -> Points:
+    """Return the points, where an operand is exactly at its threshold at the point of its own crossing.
+
+    An interpolated crossing misses the threshold by rounding. Where it is on the wrong side, an activation that is constant
+    on an interval (such as ReLU) would not be constant up to its end, and two values that are equal on an interval (such as
+    a maximum and its largest candidate) would differ there: rounding would decide a comparison, or a tie of logits, on the
+    whole interval. Since all crossings are points, an interval that still contains one has it at an end, up to rounding.
+
+    Args:
+        operation: A piecewise affine operation.
+        constants: The network's constants.
+        points: The points; they include the operation's crossings.
+    """
+    number = len(points.line)
+    values = dict(points.values)
+    maximum = operation.maximum
+    if maximum is not None and maximum.windows is not None:
+        (operand,) = maximum.arguments
+        point, element, new = _near_ties(maximum, values, points.joined)
+        if len(point):
+            values[operand] = _with_elements(values[operand], point, element, new)
+        return replace(points, values=values)
+    pair = operation.compared if maximum is None else maximum.arguments
+    if pair is not None:
+        first, second = _pair_values(pair, {**constants, **values}, number)
+        nearest = _near_zeros(first - second, points.joined)
+        return replace(points, values=_equated(pair, constants, values, number, *nearest))
+    for threshold in operation.thresholds:
+        operand = values[operation.operand]
+        point, element = _near_zeros(operand.reshape(number, -1) - threshold, points.joined)
+        if len(point):
+            values[operation.operand] = _with_elements(operand, point, element, operand.new_full(point.shape, threshold))
+    return replace(points, values=values)
+
+
 def compare(operation: Operation, constants: Values, points: Points) -> Points:
     """Apply a comparison, whose result is constant between joined points, and is evaluated in the middle between them.
 
@@ -92,7 +132,7 @@ def compare(operation: Operation, constants: Values, points: Points) -> Points:
         The points, where the result changes at a point twice: as the end of one interval and the start of the next.
     """
     number, device = len(points.line), points.line.device
-    middles = {operand: _middle(points.values[operand]) for operand in operation.operands}
+    middles = _middles(operation, constants, points)
     between = call(operation.node, {**constants, **middles}, number - 1)
     end = torch.zeros(1, dtype=torch.bool, device=device)
     has_left, has_right = torch.cat([end, points.joined]), torch.cat([points.joined, end])
@@ -130,6 +170,76 @@ def _zero_crossings(functions: Sequence[Tensor], joined: Tensor) -> list[tuple[T
         first, last = values[interval, value], values[interval + 1, value]
         crossings.append((interval, first / (first - last)))
     return crossings
+
+
+def _near_zeros(values: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the points (N,) and the columns (N,) of values (P, M) at the nearer ends of intervals on which they cross 0."""
+    side = values.sign()
+    interval, column = ((side[1:] * side[:-1] < 0) & joined.unsqueeze(1)).nonzero().unbind(1)
+    first, last = values[interval, column].abs(), values[interval + 1, column].abs()
+    finite = (first + last).isfinite()
+    return torch.where(first <= last, interval, interval + 1)[finite], column[finite]
+
+
+def _pair_values(pair: tuple[Any, ...], values: Values, number: int) -> tuple[Tensor, Tensor]:
+    """Return the values of the two arguments of a comparison or a maximum, float64 (N, M), for N inputs."""
+    arguments = (value_of(argument, values, number) for argument in pair)
+    first, second = torch.broadcast_tensors(*(torch.as_tensor(value, dtype=torch.float64) for value in arguments))
+    return first.reshape(number, -1), second.reshape(number, -1)
+
+
+def _equated(
+    pair: tuple[Any, ...], constants: Values, values: dict[Node, Any], number: int, row: Tensor, element: Tensor
+) -> dict[Node, Any]:
+    """Return the values, where the two arguments are equal in some elements: one of them, unless both are broadcast."""
+    if not len(row):
+        return values
+    first, second = _pair_values(pair, {**constants, **values}, number)
+    for argument, other in zip(pair, (second, first), strict=True):
+        value = values.get(argument) if isinstance(argument, Node) else None
+        if value is not None and value.is_floating_point() and value[0].numel() == other.shape[1]:
+            return {**values, argument: _with_elements(value, row, element, other[row, element])}
+    return values
+
+
+def _middles(operation: Operation, constants: Values, points: Points) -> dict[Node, Any]:
+    """Return the operands of a comparison in the middle between neighbouring points, (P - 1, ...) each.
+
+    Operands that differ by rounding alone at both ends of an interval are equal in its middle.
+    """
+    number = len(points.line)
+    middles = {operand: _middle(points.values[operand]) for operand in operation.operands}
+    assert operation.compared is not None
+    first, second = _pair_values(operation.compared, {**constants, **points.values}, number)
+    scale = torch.maximum(first.abs(), second.abs()).amax(dim=0)
+    near = ((first - second).abs() <= ROUNDING * scale) & scale.isfinite()
+    long = points.joined & (points.position.diff() > LONG)
+    row, element = (near[1:] & near[:-1] & long.unsqueeze(1)).nonzero().unbind(1)
+    return _equated(operation.compared, constants, middles, number - 1, row, element)
+
+
+def _near_ties(maximum: Maximum, values: Values, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return points, elements of the operand, and new values, (N,) each, which make candidates equal where they tie.
+
+    The largest candidate of a group differs between the ends of some intervals, although every crossing is a point: the
+    candidate that is the largest in the middle is exceeded at an end by rounding. It becomes equal to the largest one there.
+    """
+    assert maximum.windows is not None
+    points = len(joined) + 1
+    winners = winners_of(maximum, values, points)
+    interval, group = ((winners[1:] != winners[:-1]) & joined.unsqueeze(1)).nonzero().unbind(1)
+    first, last = candidates_at(maximum, values, points, torch.cat([interval, interval + 1]), group.repeat(2)).chunk(2)
+    element = maximum.windows[group, (first + last).argmax(dim=1)]
+    largest = maximum.sign * torch.cat([first.amax(dim=1), last.amax(dim=1)])
+    finite = largest.isfinite()
+    return torch.cat([interval, interval + 1])[finite], element.repeat(2)[finite], largest[finite]
+
+
+def _with_elements(value: Tensor, row: Tensor, element: Tensor, new: Tensor) -> Tensor:
+    """Return a value (P, ...) with new values (N,) of some elements in some rows."""
+    value = value.clone(memory_format=torch.contiguous_format)
+    value.view(len(value), -1)[row, element] = new
+    return value
 
 
 def _maximum_crossings(maximum: Maximum, values: Values, joined: Tensor) -> tuple[Tensor, Tensor]:

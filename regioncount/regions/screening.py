@@ -154,4 +154,4 @@ def _in_bfloat16(model: nn.Module) -> nn.Module | None:
 
 
 def _in_batches(model: nn.Module, inputs: Tensor, size: int, layout: Layout) -> Tensor:
-    return torch.cat([as_output(model(layout(batch))) for batch in inputs.split(size)])
+    return torch.cat([as_output(model(layout(batch))).clone() for batch in inputs.split(size)])

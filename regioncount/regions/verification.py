@@ -47,8 +47,10 @@ def verify(program: Program, vertices: Tensor, subspace: np.ndarray, weights: np
         lead = logits.amax(dim=1) - logits.gather(1, labels[points].unsqueeze(1)).squeeze(1)
         wrong += int((lead > tolerance).sum())
     if wrong:
+        reason = "the network does not compute what its traced operations do"
+        if program.comparison is not None:
+            reason = f"{program.comparison} compares values that are equal up to rounding, or {reason}"
         raise InputError(
-            f"the exact count disagrees with the network at {wrong} of {len(label)} points: the network does not compute "
-            "what its traced operations do; use method=grid"
+            f"the exact count disagrees with the network at {wrong} of {len(label)} points: {reason}; use method=grid"
         )
     return len(label)

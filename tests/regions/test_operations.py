@@ -1,5 +1,6 @@
 """Operations that exact counts follow, each in a small random network, compared with labels on a dense lattice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,27 @@ JUMPS = {
     "a maximum of jumps": lambda s, x: (
         functional.max_pool1d((x * (x > 0.2)).unsqueeze(1), 2) - (x > 0).double().sum(1).view(-1, 1, 1)
     ),
+    # Values that an operation holds constant, or equal to another value, up to their own crossing.
+    "relu is above 0": lambda s, x: (x.relu() > 0).to(x.dtype),
+    "sign of relu, of relu": lambda s, x: ((x.relu() @ s.matrix).relu() @ s.matrix).relu().sign(),
+    "relu is at least relu": lambda s, x: (x.relu() >= (x.relu() @ s.matrix - 0.1).relu()).to(x.dtype),
+    "clamp is at its ends": lambda s, x: 2 * (x.clamp(-0.3, 0.7) >= 0.7).to(x.dtype) + (x.clamp(-0.3, 0.7) > -0.3),
+    "hardtanh, relu6, hardsigmoid at their ends": lambda s, x: (
+        (functional.hardtanh(x) < 1).to(x.dtype) + (functional.relu6(6 * x) >= 6) + (functional.hardsigmoid(3 * x) < 1)
+    ),
+    "abs, leaky_relu, prelu are the value": lambda s, x: (
+        (x.abs() > x) * s.constant
+        + (functional.leaky_relu(x, 0.2) > x).to(x.dtype)
+        + (functional.prelu(x, s.kernel[:1] ** 2 / 20) <= x).to(x.dtype)
+    ),
+    "maximum, minimum are the value": lambda s, x: (
+        (torch.maximum(x, x.flip(1)) > x) * s.constant + (torch.minimum(x, s.constant) < s.constant).to(x.dtype)
+    ),
+    "amax, amin are the value": lambda s, x: (
+        (x.relu().amax(1, keepdim=True) > x.relu()) * s.constant + (x.amin(1, keepdim=True) < x).to(x.dtype)
+    ),
+    "a pooling of views is the value": lambda s, x: functional.max_pool1d(x[:, None], 3, 1, 1)[:, 0].gt(x).to(x.dtype),
+    "a mask is relu": lambda s, x: (x * (x > 0) > x.relu()) + x,
     "a filled maximum": lambda s, x: sequence(x.masked_fill(x < 0.1, -torch.inf)).amax(2).clamp(min=-1),
 }
 
@@ -245,6 +267,64 @@ def test_regions_of_each_operation(name):
             assert wrong_plane(model, triangle[0], plane) == ""
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.2, 0.3, 0.7, -0.9])
+@pytest.mark.parametrize("slope", [0.1, 0.3, 0.7, 1.1, 3.0])
+def test_logits_that_relu_holds_equal_have_the_lowest_label(slope, threshold):
+    class Tied(nn.Module):
+        def forward(self, x):
+            held = (slope * x - threshold).relu()
+            return torch.cat([torch.zeros_like(held), held], 1)
+
+    result = exact_lines(Tied(), torch.tensor([[[-10.0], [10.0]], [[10.0], [-10.0]]], dtype=torch.float64))
+    assert result.label.tolist() == [0, 1, 1, 0]
+    boundary = (threshold / slope + 10) / 20
+    assert np.allclose(result.stop[[0, 2]], [boundary, 1 - boundary], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0.3, 0.7])
+def test_a_comparison_with_a_number_jumps_at_that_number_in_float64(limit):
+    class Above(nn.Module):
+        def forward(self, x):
+            above = (x > limit).to(x.dtype)
+            return torch.cat([1 - above, above], 1)
+
+    result = exact_lines(Above(), torch.tensor([[[0.0], [1.0]]], dtype=torch.float64))
+    assert result.boundaries(0).tolist() == [pytest.approx(limit, abs=1e-15)]
+
+
+def test_a_comparison_that_rounding_decides_is_refused():
+    class Rounded(nn.Module):
+        def forward(self, x):
+            above = (0.1 * x + 0.2 * x > 0.3 * x).to(x.dtype)
+            return torch.cat([1 - above, above + 0 * x], 1)
+
+    lines = torch.tensor([[[0.5], [1.0]], [[-1.0], [3.0]]], dtype=torch.float64)
+    with pytest.raises(InputError, match=r"gt compares values that are equal up to rounding.*use method=grid$"):
+        exact_lines(Rounded(), lines)
+
+
+def test_a_wrong_result_of_a_comparison_inside_a_region_is_noticed(monkeypatch):
+    """The network has three regions; without the crossings, it seems to have one, whose middle and ends have its label."""
+
+    class Spike(nn.Module):
+        def forward(self, x):
+            inside = ((x > 0.2) & (x < 0.3)).to(x.dtype)
+            return torch.cat([1 - inside, inside], 1)
+
+    line = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
+    assert exact_lines(Spike(), line).counts.tolist() == [3]
+    original = exact.compare
+
+    def never(operation, constants, points):
+        result = original(operation, constants, points)
+        values = result.values
+        return replace(result, values={**values, operation.node: torch.zeros_like(values[operation.node])})
+
+    monkeypatch.setattr(exact, "compare", never)
+    with pytest.raises(InputError, match="disagrees with the network at"):
+        exact_lines(Spike(), line)
 
 
 # The same function by other names of torch and by the operations of the tables above.
