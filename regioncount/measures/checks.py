@@ -50,6 +50,8 @@ def check_model(
         raise InputError(f"the labels are names of classes, but the model returns {returned}")
     if names and not labels_are_names:
         raise InputError("the labels are numbers, but the model returns names of classes: pass labels that are names")
+    if output.dim() == 2 and not output.is_floating_point():
+        raise InputError(f"the model returns logits in {output.dtype}: losses need floats; return logits.float()")
     if in_unit_interval(output):
         with torch.no_grad(), evaluation_mode(model), true_float32():
             refuse_probability(model, inputs, fast_layout)

@@ -295,6 +295,7 @@ REFUSED = {
         lambda: rc.measure(lambda x: (linear()(x).sigmoid() / 2).half(), DATA_OF_VECTORS),
         "probabilities",
     ),
+    "integer logits": (lambda: rc.measure(lambda x: (9 * linear()(x)).long(), DATA_OF_VECTORS), "return logits.float"),
     "a tuple": (lambda: rc.measure(lambda x: (x[0], x), (VECTORS, LABELS)), "returned a tuple"),
     "names of labels": (lambda: rc.measure(linear(), (VECTORS, NAMES)), "labels are names.* returns logits"),
     "names and numbers": (lambda: rc.measure(lambda x: x[:, 0] > 0, (VECTORS, NAMES)), "labels are names.* numbers"),
