@@ -105,18 +105,18 @@ def meet_thresholds(operation: Operation, constants: Values, points: Points) -> 
         (operand,) = maximum.arguments
         point, element, new = _near_ties(maximum, values, points.joined)
         if len(point):
-            values[operand] = _with_elements(values[operand], point, element, new)
+            values[operand] = with_elements(values[operand], point, element, new)
         return replace(points, values=values)
     pair = operation.compared if maximum is None else maximum.arguments
     if pair is not None:
-        first, second = _pair_values(pair, {**constants, **values}, number)
+        first, second = pair_values(pair, {**constants, **values}, number)
         nearest = _near_zeros(first - second, points.joined)
-        return replace(points, values=_equated(pair, constants, values, number, *nearest))
+        return replace(points, values=equated(pair, constants, values, number, *nearest))
     for threshold in operation.thresholds:
         operand = values[operation.operand]
         point, element = _near_zeros(operand.reshape(number, -1) - threshold, points.joined)
         if len(point):
-            values[operation.operand] = _with_elements(operand, point, element, operand.new_full(point.shape, threshold))
+            values[operation.operand] = with_elements(operand, point, element, operand.new_full(point.shape, threshold))
     return replace(points, values=values)
 
 
@@ -181,24 +181,24 @@ def _near_zeros(values: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(first <= last, interval, interval + 1)[finite], column[finite]
 
 
-def _pair_values(pair: tuple[Any, ...], values: Values, number: int) -> tuple[Tensor, Tensor]:
+def pair_values(pair: tuple[Any, ...], values: Values, number: int) -> tuple[Tensor, Tensor]:
     """Return the values of the two arguments of a comparison or a maximum, float64 (N, M), for N inputs."""
     arguments = (value_of(argument, values, number) for argument in pair)
     first, second = torch.broadcast_tensors(*(torch.as_tensor(value, dtype=torch.float64) for value in arguments))
     return first.reshape(number, -1), second.reshape(number, -1)
 
 
-def _equated(
+def equated(
     pair: tuple[Any, ...], constants: Values, values: dict[Node, Any], number: int, row: Tensor, element: Tensor
 ) -> dict[Node, Any]:
     """Return the values, where the two arguments are equal in some elements: one of them, unless both are broadcast."""
     if not len(row):
         return values
-    first, second = _pair_values(pair, {**constants, **values}, number)
+    first, second = pair_values(pair, {**constants, **values}, number)
     for argument, other in zip(pair, (second, first), strict=True):
         value = values.get(argument) if isinstance(argument, Node) else None
         if value is not None and value.is_floating_point() and value[0].numel() == other.shape[1]:
-            return {**values, argument: _with_elements(value, row, element, other[row, element])}
+            return {**values, argument: with_elements(value, row, element, other[row, element])}
     return values
 
 
@@ -210,12 +210,12 @@ def _middles(operation: Operation, constants: Values, points: Points) -> dict[No
     number = len(points.line)
     middles = {operand: _middle(points.values[operand]) for operand in operation.operands}
     assert operation.compared is not None
-    first, second = _pair_values(operation.compared, {**constants, **points.values}, number)
+    first, second = pair_values(operation.compared, {**constants, **points.values}, number)
     scale = torch.maximum(first.abs(), second.abs()).amax(dim=0)
     near = ((first - second).abs() <= ROUNDING * scale) & scale.isfinite()
     long = points.joined & (points.position.diff() > LONG)
     row, element = (near[1:] & near[:-1] & long.unsqueeze(1)).nonzero().unbind(1)
-    return _equated(operation.compared, constants, middles, number - 1, row, element)
+    return equated(operation.compared, constants, middles, number - 1, row, element)
 
 
 def _near_ties(maximum: Maximum, values: Values, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,7 +235,7 @@ def _near_ties(maximum: Maximum, values: Values, joined: Tensor) -> tuple[Tensor
     return torch.cat([interval, interval + 1])[finite], element.repeat(2)[finite], largest[finite]
 
 
-def _with_elements(value: Tensor, row: Tensor, element: Tensor, new: Tensor) -> Tensor:
+def with_elements(value: Tensor, row: Tensor, element: Tensor, new: Tensor) -> Tensor:
     """Return a value (P, ...) with new values (N,) of some elements in some rows."""
     value = value.clone(memory_format=torch.contiguous_format)
     value.view(len(value), -1)[row, element] = new

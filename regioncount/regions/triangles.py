@@ -30,6 +30,7 @@ from regioncount.regions.model_check import check_function, sample_points
 from regioncount.regions.operations import Operation, crossed
 from regioncount.regions.outputs import refuse_nan
 from regioncount.regions.piecewise import Program, apply, trace
+from regioncount.regions.points import equated, pair_values, with_elements
 from regioncount.regions.progress import progress
 from regioncount.regions.verification import verify
 
@@ -130,9 +131,11 @@ def _divide(program: Program, triangle: Tensor, report: Callable[[str], None]) -
     max_vertices = _max_vertices(program)
     for stage in program.stages:
         if stage is not program.stages[0]:
-            cells, interpolate = _cut(cells, _piece_boundaries(program, stage[0], values), max_vertices, report)
+            lines = _piece_boundaries(program, stage[0], values)
+            cells, interpolate = _cut(cells, lines, max_vertices, report)
             positions = interpolate(torch.from_numpy(positions)).numpy()
             values = {node: interpolate(value) for node, value in values.items()}
+            values = _meet_thresholds(program, stage[0], values, _tolerance(lines))
         for operation in stage:
             values = apply(program, operation, values)
     logits = values[program.output]
@@ -205,7 +208,7 @@ def _cut(
         InputError: If there are more than `max_vertices` vertices.
     """
     rows = list(lines.cpu().numpy())
-    tolerance = ROUNDING * max(1e-300, float(lines.abs().max())) if lines.numel() else 0.0
+    tolerance = _tolerance(lines)
     crossings: dict[tuple[int, int, int], int] = {}
     new_vertices: list[tuple[int, int, float]] = []  # the ends of each vertex's edge, and the fraction of the way
 
@@ -242,6 +245,36 @@ def _cut(
         return result
 
     return new_cells, interpolate
+
+
+def _tolerance(lines: Tensor) -> float:
+    """Return how far from zero a value at a vertex may be if its line passes through the vertex."""
+    return ROUNDING * max(1e-300, float(lines.abs().max())) if lines.numel() else 0.0
+
+
+def _meet_thresholds(program: Program, operation: Operation, values: dict[Node, Any], tolerance: float) -> dict[Node, Any]:
+    """Return the values, where an operand is exactly at its threshold at the vertices on the line of that threshold.
+
+    So are the candidates of a maximum equal where they tie. Otherwise, ReLU would be a rounding error instead of zero on a
+    cell, and decide ties of logits there.
+    """
+    maximum, number = operation.maximum, len(values[operation.operands[0]])
+    if maximum is not None and maximum.windows is None:
+        first, second = pair_values(maximum.arguments, {**program.constants, **values}, number)
+        row, element = ((first - second).abs() <= tolerance).nonzero().unbind(1)
+        return equated(maximum.arguments, program.constants, values, number, row, element)
+    if maximum is not None and maximum.windows is not None:
+        (operand,) = maximum.arguments
+        options = candidates(maximum, {**program.constants, **values}, number)
+        largest = options.amax(dim=2)
+        row, group, option = (largest.unsqueeze(2) - options <= tolerance).nonzero().unbind(1)
+        new = maximum.sign * largest[row, group]
+        return {**values, operand: with_elements(values[operand], row, maximum.windows[group, option], new)}
+    for threshold in operation.thresholds:
+        operand = values[operation.operand]
+        near = (operand - threshold).abs() <= tolerance
+        values = {**values, operation.operand: torch.where(near, torch.as_tensor(threshold).to(operand), operand)}
+    return values
 
 
 def _side(value: float, tolerance: float) -> int:

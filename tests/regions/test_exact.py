@@ -622,3 +622,38 @@ def test_two_diamonds_are_two_regions_inside_a_third():
     expected = [2 * (0.0625 - 1e-3) ** 2, 2 * (0.125 - 1e-3) ** 2]
     assert np.allclose(sizes[:2], expected, rtol=1e-9)
     assert np.isclose(sizes[2], 0.5 - sum(expected))
+
+
+class TiedLogits(nn.Module):
+    """Has two logits that are equal wherever one hidden value is zero, and all logits zero wherever all of them are."""
+
+    def __init__(self, seed, rectify):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.hidden, self.rectify, self.logits = nn.Linear(3, 6), rectify, nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.logits.weight[1] = self.logits.weight[0]
+            self.logits.weight[1, 0] += 1.0
+
+    def forward(self, inputs):
+        return self.logits(self.rectify(self.hidden(inputs)))
+
+
+RECTIFIERS = {
+    "relu": lambda x: x[:, :3].relu(),
+    "maximum": lambda x: torch.maximum(x[:, :3], x.new_zeros(())),
+    "pooling": lambda x: functional.max_pool1d(x.relu()[:, None], 2)[:, 0],
+}
+
+
+@pytest.mark.parametrize("rectify", RECTIFIERS.values(), ids=RECTIFIERS)
+def test_ties_of_logits_on_a_whole_cell_have_the_label_of_the_network(rectify):
+    for seed in range(12):
+        model = TiedLogits(seed, rectify).double().eval()
+        triangle = 2 * torch.randn(3, 3, dtype=torch.float64)
+        (plane,) = exact_planes(model, triangle[None])
+        centroids = torch.from_numpy(np.array([polygon.mean(axis=0) for polygon in plane.polygons]))
+        weights = torch.column_stack([1 - centroids.sum(dim=1), centroids])
+        labels = model(weights @ triangle).argmax(dim=1).numpy()
+        inside = plane.areas > 1e-9
+        assert (labels == plane.labels)[inside].all()
