@@ -37,7 +37,8 @@ def measure(checkout: Path, run: Path) -> dict[str, tuple[float, float]]:
     """Return the processor time and the value of each measure of a run, with a checkout's package."""
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURING, str(run)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=checkout)
+    return json.loads(done.stdout)
 
 
 def main() -> None:
