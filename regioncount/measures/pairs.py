@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, default_collate
 
 from regioncount.errors import InputError, one_line
+from regioncount.measures.measured_model import evenly_spaced
 from regioncount.regions.callables import is_text
 from regioncount.regions.checks import as_array
 
@@ -130,15 +131,10 @@ def _read_twice(loader: "DataLoader[Any]", sizes: list[int]) -> tuple[list[list[
     keys: list[Any] = list(cast(Any, loader.sampler if loader.batch_sampler is None else loader.batch_sampler))
     if loader.batch_sampler is not None and loader.collate_fn is default_collate:
         order = [key for batch in keys for key in batch]
-        chosen = _spread(min(len(order), ends[-1]), READ_TWICE)
+        chosen = evenly_spaced(min(len(order), ends[-1]), READ_TWICE).tolist()
         return [chosen], [[order[position] for position in chosen]]
-    batches = _spread(min(len(keys), len(sizes)), max(2, -(-READ_TWICE // max(sizes))))
+    batches = evenly_spaced(min(len(keys), len(sizes)), max(2, -(-READ_TWICE // max(sizes)))).tolist()
     return [positions[batch] for batch in batches], [keys[batch] for batch in batches]
-
-
-def _spread(number: int, chosen: int) -> list[int]:
-    """Return up to `chosen` evenly spaced indices below `number`, with the first and the last."""
-    return np.linspace(0, number - 1, min(number, chosen)).round().astype(int).tolist()
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
